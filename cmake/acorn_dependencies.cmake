@@ -1,0 +1,76 @@
+# What the project takes from outside, found where toolchains/setup.sh put it or where the system has it. Nothing is
+# downloaded here.
+#
+#   acorn_flatbuffers          headers of FlatBuffers (INTERFACE) and ACORN_FLATC, the schema compiler
+#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else the shared libraries;
+#                              ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
+#   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
+#   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
+#   GTest::gtest, benchmark::benchmark    for tests and benches
+
+set(ACORN_DEPS_DIR "${PROJECT_SOURCE_DIR}/build/deps" CACHE PATH "Where toolchains/setup.sh unpacked what the system does not have")
+
+# Debian's names of the target machine: amd64 and x86_64-linux-gnu.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(ACORN_DEBIAN_ARCH amd64)
+  set(ACORN_DEBIAN_TRIPLET x86_64-linux-gnu)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(ACORN_DEBIAN_ARCH arm64)
+  set(ACORN_DEBIAN_TRIPLET aarch64-linux-gnu)
+else()
+  set(ACORN_DEBIAN_ARCH "${CMAKE_SYSTEM_PROCESSOR}")
+  set(ACORN_DEBIAN_TRIPLET "${CMAKE_SYSTEM_PROCESSOR}-linux-gnu")
+endif()
+
+find_program(ACORN_FLATC flatc)
+find_path(ACORN_FLATBUFFERS_INCLUDE flatbuffers/flatbuffers.h)
+if(NOT ACORN_FLATC OR NOT ACORN_FLATBUFFERS_INCLUDE)
+  message(FATAL_ERROR "FlatBuffers (headers and flatc) is missing: bash toolchains/setup.sh installs it")
+endif()
+add_library(acorn_flatbuffers INTERFACE)
+if(NOT ACORN_FLATBUFFERS_INCLUDE STREQUAL "/usr/include")
+  target_include_directories(acorn_flatbuffers SYSTEM INTERFACE "${ACORN_FLATBUFFERS_INCLUDE}")
+endif()
+
+# acorn_find_small_library(<name> <header>): static build of setup.sh, then the unpacked package, then the system.
+function(acorn_find_small_library name header)
+  string(TOUPPER ${name} upper)
+  set(built "${ACORN_DEPS_DIR}/static/${ACORN_DEBIAN_ARCH}")
+  set(unpacked "${ACORN_DEPS_DIR}/xnnpack/${ACORN_DEBIAN_ARCH}/usr")
+  find_library(ACORN_${upper}_LIBRARY
+    NAMES lib${name}.a lib${name}.so.0 ${name}
+    NAMES_PER_DIR
+    HINTS "${built}/lib" "${unpacked}/lib/${ACORN_DEBIAN_TRIPLET}")
+  find_path(ACORN_${upper}_INCLUDE ${header} HINTS "${built}/include" "${unpacked}/include")
+  if(NOT ACORN_${upper}_LIBRARY OR NOT ACORN_${upper}_INCLUDE)
+    set(ACORN_HAVE_${upper} OFF PARENT_SCOPE)
+    return()
+  endif()
+  set(ACORN_HAVE_${upper} ON PARENT_SCOPE)
+  add_library(acorn_${name} UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(acorn_${name} PROPERTIES IMPORTED_LOCATION "${ACORN_${upper}_LIBRARY}")
+  if(NOT ACORN_${upper}_INCLUDE STREQUAL "/usr/include")
+    target_include_directories(acorn_${name} SYSTEM INTERFACE "${ACORN_${upper}_INCLUDE}")
+  endif()
+  target_link_libraries(acorn_${name} INTERFACE Threads::Threads)
+endfunction()
+find_package(Threads REQUIRED)
+acorn_find_small_library(pthreadpool pthreadpool.h)
+acorn_find_small_library(cpuinfo cpuinfo.h)
+
+if(ACORN_BUILD_COMPILER)
+  find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+  find_package(nlohmann_json 3 REQUIRED)
+  find_package(CLI11 REQUIRED)
+  find_library(ACORN_UTF8PROC_LIBRARY NAMES libutf8proc.a utf8proc REQUIRED)
+  find_path(ACORN_UTF8PROC_INCLUDE utf8proc.h REQUIRED)
+  add_library(acorn_utf8proc UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(acorn_utf8proc PROPERTIES IMPORTED_LOCATION "${ACORN_UTF8PROC_LIBRARY}"
+    INTERFACE_COMPILE_DEFINITIONS UTF8PROC_STATIC)
+endif()
+if(ACORN_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+if(ACORN_BUILD_BENCH)
+  find_package(benchmark REQUIRED)
+endif()

@@ -1,0 +1,48 @@
+# Settings of every target: language, output folders, warnings, and the flags of the two worlds (runtime, compiler).
+
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 99)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+  set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/lib")
+  if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+  endif()
+endif()
+
+# acorn_warnings: what our own code must be free of. Errors only where a preset says so (CMAKE_COMPILE_WARNING_AS_ERROR).
+add_library(acorn_warnings INTERFACE)
+target_compile_options(acorn_warnings INTERFACE -Wall -Wextra -Wshadow -Wvla -Wundef)
+
+# acorn_common_flags: no contraction of a*b+c anywhere, so that no compiler may change a result.
+add_library(acorn_common_flags INTERFACE)
+target_compile_options(acorn_common_flags INTERFACE -ffp-contract=off)
+target_link_libraries(acorn_common_flags INTERFACE acorn_warnings)
+if(ACORN_SANITIZE)
+  target_compile_options(acorn_common_flags INTERFACE
+    -fsanitize=${ACORN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  target_link_options(acorn_common_flags INTERFACE -fsanitize=${ACORN_SANITIZE})
+  target_compile_definitions(acorn_common_flags INTERFACE ACORN_DEBUG_CHECKS)
+endif()
+
+# acorn_runtime_flags: what goes into libacorn.a. Sanitizers inflate frames, so the frame limit holds without them only.
+add_library(acorn_runtime_flags INTERFACE)
+target_compile_options(acorn_runtime_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions;-fno-rtti;-fno-threadsafe-statics>
+  -fno-math-errno -fvisibility=hidden -ffunction-sections -fdata-sections
+  $<$<NOT:$<BOOL:${ACORN_SANITIZE}>>:-Wframe-larger-than=16384>)
+if(ACORN_STRIP_STRINGS)
+  target_compile_definitions(acorn_runtime_flags INTERFACE ACORN_STRIP_STRINGS)
+endif()
+target_link_libraries(acorn_runtime_flags INTERFACE acorn_common_flags)
+
+# acorn_compiler_flags: acornc and what is linked with its parts. Eigen's types change layout with the instruction set,
+# so every target that includes Eigen must use this.
+add_library(acorn_compiler_flags INTERFACE)
+target_compile_options(acorn_compiler_flags INTERFACE -O3 $<$<BOOL:${ACORN_COMPILER_NATIVE}>:-march=native>)
+target_link_libraries(acorn_compiler_flags INTERFACE acorn_common_flags)

@@ -1,0 +1,141 @@
+// The float32 reference of a source model, in parts that the quantiser uses too: load a layer, run it, watch every
+// edge, score. Results do not depend on the number of threads. Matrices are [tokens, width], weights [n, k] as stored
+// in the source: y = x * w^T + b.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "base/matrix.h"
+#include "import/source_model.h"
+
+namespace acorn::compiler {
+
+struct LayerWeights {
+  RowVector attn_norm, ffn_norm;     // [hidden]
+  RowVector q_norm, k_norm;          // [head_dim], empty without qk_norm
+  Matrix q, k, v, o, gate, up, down;
+  RowVector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty when absent
+};
+
+LayerWeights LoadLayer(const SourceModel &source, int64_t layer);
+
+/// What an observer sees, in the order in which one layer computes it.
+enum class Edge : uint8_t {
+  kResidualIn,   // [t, hidden] input of the layer
+  kAttnIn,       // [t, hidden] after the attention norm: input of q, k, v
+  kQ,            // [t, heads * head_dim] output of the linear layer, bias included
+  kK,            // [t, kv_heads * head_dim]
+  kV,            // [t, kv_heads * head_dim]
+  kQNormed,      // after the per-head norm, only with qk_norm
+  kKNormed,
+  kQRotated,     // after RoPE
+  kKRotated,
+  kAttnOut,      // [t, heads * head_dim] input of o
+  kOOut,         // [t, hidden] output of o
+  kResidualMid,  // [t, hidden]
+  kFfnIn,        // [t, hidden] after the FFN norm: input of gate and up
+  kGate,         // [t, ffn] before the activation
+  kUp,           // [t, ffn]
+  kAct,          // [t, ffn] activation(gate)
+  kGlu,          // [t, ffn] activation(gate) * up: input of down
+  kDownOut,      // [t, hidden]
+  kResidualOut,  // [t, hidden] output of the layer
+};
+inline constexpr int kEdges = 19;
+const char *EdgeName(Edge edge);
+
+/// Watches a run. Called from one thread, for groups of whole windows in order; `values` holds the rows of tokens
+/// [first_token, first_token + values.rows()). Values may be changed (rounded to a grid, rotated): what follows uses
+/// the changed ones.
+class LayerObserver {
+ public:
+  virtual ~LayerObserver() = default;
+  /// Edges that are not wanted need not be materialised for the observer; default: all.
+  virtual bool Wants(Edge) const { return true; }
+  virtual void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) = 0;
+};
+
+/// Keys (rotated) and values that stand before every window, at positions [0, k.rows()).
+struct KvPrefix {
+  Matrix k;  // [rows, kv_heads * head_dim]
+  Matrix v;  // [rows, kv_heads * head_dim]
+};
+
+/// cos and sin for positions [0, positions) and rotary_dims / 2 pairs; computed in double, rounded once.
+struct RopeTable {
+  Matrix cos;  // [positions, rotary_dims / 2]
+  Matrix sin;
+};
+/// Rotation per position of each pair, in radians: what a table of any precision is made from.
+std::vector<double> RopeFrequencies(const ModelConfig &config);
+RopeTable MakeRopeTable(const ModelConfig &config, int64_t positions);
+
+/// out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight, for each group of weight.size() columns.
+void RmsNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, double eps);
+/// Rotates each head of `x` in place; row t stands at position first_position + t.
+void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position);
+/// Causal attention over one window. `out`, `q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
+void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
+               const KvPrefix *prefix);
+void ApplyActivation(MatrixRef x, ActivationKind kind);
+/// out = x * w^T + bias (bias may be empty), on all threads.
+void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVector &bias);
+
+/// Runs one layer in place over x [tokens, hidden]. `boundaries` has windows + 1 ascending entries, 0 first and
+/// x.rows() last: window i holds tokens [boundaries[i], boundaries[i + 1]), sees only itself and the prefix, and its
+/// positions start at prefix rows. `rope` reaches at least prefix rows + the longest window. prefix and observer may
+/// be null. Working memory: a few matrices of at most ~4096 tokens (one window when it is longer).
+void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
+              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix,
+              LayerObserver *observer);
+
+/// Rows of the embedding for each id: [ids, hidden]. Ids must be in [0, vocab).
+Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids);
+/// Window starts 0, window, 2 * window, ... and the end.
+std::vector<int64_t> EvenBoundaries(int64_t tokens, int64_t window);
+
+/// The final norm and head, for logits and losses of any hidden states.
+class HeadScorer {
+ public:
+  explicit HeadScorer(const SourceModel &source);
+  HeadScorer(const ModelConfig &config, RowVector final_norm, Matrix head);
+  /// [rows, vocab] for the hidden states x [rows, hidden] (before the final norm).
+  Matrix Logits(ConstMatrixRef x) const;
+  /// -ln p(target) for each row, natural logarithm in double; never holds more than a few hundred rows of logits.
+  std::vector<double> Losses(ConstMatrixRef x, const std::vector<int32_t> &targets) const;
+  const Matrix &head() const { return head_; }
+  const RowVector &final_norm() const { return final_norm_; }
+
+ private:
+  double rms_eps_;
+  RowVector final_norm_;
+  Matrix head_;
+};
+
+/// Hidden states after the last layer for windows of ids: [tokens, hidden]. One layer's weights are resident at a time.
+/// `on_layer(done, layers)` may be empty.
+Matrix RunLayers(const SourceModel &source, const std::vector<int32_t> &ids, const std::vector<int64_t> &boundaries,
+                 LayerObserver *observer = nullptr, const std::function<void(int64_t, int64_t)> &on_layer = {});
+
+struct PerplexityOptions {
+  int64_t window = 512;
+  int64_t score_from = 1;    // positions from here on are scored (position p is predicted from p - 1); at least 1
+  int64_t max_windows = -1;  // -1: all whole windows
+};
+
+struct PerplexityResult {
+  double perplexity = 0;
+  double mean_loss = 0;      // natural logarithm
+  int64_t windows = 0;
+  int64_t scored_tokens = 0;
+  std::vector<double> losses;  // one for each scored position, in order
+};
+
+/// Throws Error(kUsage) when there is no whole window or an option is out of range.
+PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t> &ids,
+                            const PerplexityOptions &options,
+                            const std::function<void(int64_t, int64_t)> &on_layer = {});
+
+}  // namespace acorn::compiler

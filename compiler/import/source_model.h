@@ -1,0 +1,144 @@
+// SourceModel: one view on every kind of source: a Hugging Face folder, a GGUF file, a llama2.c checkpoint.
+// Gives the configuration and, on demand, each tensor by its role as float32; files stay mapped and nothing is kept.
+// For the float reference, the quantiser and the tokenizer builder. Knows no arithmetic.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/matrix.h"
+#include "import/gguf.h"
+
+namespace acorn::compiler {
+
+enum class RopeKind { kDefault, kLinear, kLlama3 };
+
+struct RopeConfig {
+  RopeKind kind = RopeKind::kDefault;
+  double theta = 10000.0;
+  double factor = 1.0;               // kLinear and kLlama3
+  double low_freq_factor = 1.0;      // kLlama3
+  double high_freq_factor = 4.0;     // kLlama3
+  int64_t original_context = 0;      // kLlama3
+};
+
+enum class ActivationKind { kSilu, kGeluTanh, kGelu };
+
+/// Everything that a block needs to know, in the convention of Hugging Face (rotary halves, not pairs).
+struct ModelConfig {
+  std::string family;        // a name of FamilyNames()
+  std::string architecture;  // as the source calls itself: "llama", "LlamaForCausalLM", "llama2.c"
+  int64_t hidden = 0;
+  int64_t layers = 0;
+  int64_t ffn = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t rotary_dims = 0;   // even, at most head_dim; the first dims of each head are rotated
+  int64_t vocab = 0;
+  int64_t max_context = 0;   // positions the model was trained for
+  double rms_eps = 1e-5;
+  RopeConfig rope;
+  ActivationKind activation = ActivationKind::kSilu;
+  bool tied_head = false;
+  bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
+  bool mlp_bias = false;     // gate, up and down
+  bool qk_norm = false;      // RMSNorm over each head of q and k, before the rotation
+  int64_t sliding_window = 0;  // keys a query sees, itself included; 0: all before it
+  int32_t bos_id = -1;       // -1: none
+  std::vector<int32_t> eos_ids;  // empty: none
+  int32_t pad_id = -1;
+};
+
+enum class TensorRole : uint8_t {
+  kEmbedding,   // [vocab, hidden]
+  kHead,        // [vocab, hidden]; the embedding when tied
+  kFinalNorm,   // [1, hidden]
+  kAttnNorm,    // [1, hidden]
+  kQ,           // [heads * head_dim, hidden]
+  kK,           // [kv_heads * head_dim, hidden]
+  kV,           // [kv_heads * head_dim, hidden]
+  kO,           // [hidden, heads * head_dim]
+  kQBias,       // [1, heads * head_dim]
+  kKBias,
+  kVBias,
+  kOBias,       // [1, hidden]
+  kQNorm,       // [1, head_dim]
+  kKNorm,       // [1, head_dim]
+  kFfnNorm,     // [1, hidden]
+  kGate,        // [ffn, hidden]
+  kUp,          // [ffn, hidden]
+  kDown,        // [hidden, ffn]
+  kGateBias,
+  kUpBias,
+  kDownBias,
+};
+inline constexpr int kTensorRoles = 21;
+
+const char *TensorRoleName(TensorRole role);
+/// True for roles that exist once in each layer.
+bool IsLayerRole(TensorRole role);
+/// Shape [n, k] that `config` demands of a role; vectors are [1, n].
+struct TensorShape {
+  int64_t n = 0;
+  int64_t k = 0;
+};
+TensorShape RoleShape(const ModelConfig &config, TensorRole role);
+/// False for a bias or norm that this configuration does not have.
+bool HasRole(const ModelConfig &config, TensorRole role);
+
+enum class SourceFormat { kHuggingFace, kGguf, kLlama2c };
+
+/// Where the tokenizer builder finds its material; a path is empty when there is no such file.
+struct TokenizerSource {
+  std::string tokenizer_json;
+  std::string tokenizer_config_json;
+  std::string chat_template_jinja;
+  std::string sentencepiece_model;  // tokenizer.model
+  std::string llama2c_bin;          // --tokenizer of a llama2.c checkpoint
+  const GgufFile *gguf = nullptr;   // owned by the SourceModel
+};
+
+class SourceModel {
+ public:
+  virtual ~SourceModel() = default;
+
+  SourceFormat format() const { return format_; }
+  const std::string &path() const { return path_; }
+  const ModelConfig &config() const { return config_; }
+  const TokenizerSource &tokenizer() const { return tokenizer_; }
+
+  /// One whole tensor in the shape of RoleShape(). `layer` is ignored for roles outside the layers.
+  /// Throws Error(kBadModel) when HasRole() is false for it.
+  Matrix Load(TensorRole role, int64_t layer = 0) const;
+  /// Rows [first, first + count) of it: an embedding need never be whole in memory.
+  Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
+  /// Bytes of all tensors in the source's own types; for reports.
+  virtual int64_t SourceBytes() const = 0;
+
+ protected:
+  SourceModel(SourceFormat format, std::string path) : format_(format), path_(std::move(path)) {}
+  /// Writes count rows of the tensor; arguments are in range, dst is [count, k].
+  virtual void ReadRows(float *dst, TensorRole role, int64_t layer, int64_t first, int64_t count) const = 0;
+
+  SourceFormat format_;
+  std::string path_;
+  ModelConfig config_;
+  TokenizerSource tokenizer_;
+};
+
+struct SourceOptions {
+  std::string tokenizer_path;  // for sources that carry none; overrides what the source carries otherwise
+};
+
+/// Opens `path`: a folder, or a file told apart by its first bytes. Every tensor that the configuration needs is
+/// present and has its shape, or this throws Error: kBadModel with file, tensor and offset, kIo when unreadable.
+std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options = {});
+
+/// The families that can be imported, in the order of the table.
+std::vector<std::string> FamilyNames();
+
+}  // namespace acorn::compiler

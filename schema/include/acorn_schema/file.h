@@ -1,0 +1,50 @@
+// The fixed part of an Acorn file: header layout, alignments and the checksum. FORMAT.md is its prose.
+// For the writer, the reader and the tests alike; pure functions, no dependency.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace acorn {
+
+constexpr char kFileMagic[9] = "ACORNMDL";
+constexpr uint32_t kFileVersion = 0;
+constexpr uint32_t kHeaderBytes = 64;
+constexpr uint64_t kSegmentAlignment = 16384;  // Android's large pages, and every storage block size
+constexpr uint64_t kRefAlignment = 64;         // a cache line, and the widest vector register
+
+/// Byte offsets of the header's fields; all little endian.
+enum HeaderField : uint32_t {
+  kHeaderMagic = 0,                // char[8]
+  kHeaderVersion = 8,              // u32
+  kHeaderSize = 12,                // u32, kHeaderBytes
+  kHeaderFileBytes = 16,           // u64
+  kHeaderGraphOffset = 24,         // u64, kHeaderBytes
+  kHeaderGraphBytes = 32,          // u64, the flatbuffer
+  kHeaderGraphChecksum = 40,       // u64
+  kHeaderReserved = 48,            // u64, zero
+  kHeaderChecksum = 56,            // u64, of bytes [0, 56)
+};
+
+inline uint64_t LoadLittle64(const uint8_t *p, size_t bytes = 8) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < bytes; ++i) value |= uint64_t{p[i]} << (8 * i);
+  return value;
+}
+
+inline uint32_t LoadLittle32(const uint8_t *p) { return static_cast<uint32_t>(LoadLittle64(p, 4)); }
+
+constexpr uint64_t kFnvBasis = 0xcbf29ce484222325u;
+constexpr uint64_t kFnvPrime = 0x100000001b3u;
+
+/// FNV-1a-64 over little-endian u64 words (the last one zero-padded), then over the length in bytes as one more word.
+/// Guards against accidents, not against malice.
+inline uint64_t Checksum(const uint8_t *data, uint64_t bytes) {
+  uint64_t hash = kFnvBasis;
+  uint64_t i = 0;
+  for (; i + 8 <= bytes; i += 8) hash = (hash ^ LoadLittle64(data + i)) * kFnvPrime;
+  if (i < bytes) hash = (hash ^ LoadLittle64(data + i, static_cast<size_t>(bytes - i))) * kFnvPrime;
+  return (hash ^ bytes) * kFnvPrime;
+}
+
+}  // namespace acorn
