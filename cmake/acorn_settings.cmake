@@ -31,10 +31,11 @@ if(ACORN_SANITIZE)
 endif()
 
 # acorn_runtime_flags: what goes into libacorn.a. Sanitizers inflate frames, so the frame limit holds without them only.
+# GCC makes strlen of a loop that counts characters; only mem* may be asked of the outside.
 add_library(acorn_runtime_flags INTERFACE)
 target_compile_options(acorn_runtime_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions;-fno-rtti;-fno-threadsafe-statics>
-  -fno-math-errno -fvisibility=hidden -ffunction-sections -fdata-sections
+  -fno-builtin-strlen -fno-math-errno -fvisibility=hidden -ffunction-sections -fdata-sections
   $<$<NOT:$<BOOL:${ACORN_SANITIZE}>>:-Wframe-larger-than=16384>)
 if(ACORN_STRIP_STRINGS)
   target_compile_definitions(acorn_runtime_flags INTERFACE ACORN_STRIP_STRINGS)
@@ -45,4 +46,5 @@ target_link_libraries(acorn_runtime_flags INTERFACE acorn_common_flags)
 # so every target that includes Eigen must use this.
 add_library(acorn_compiler_flags INTERFACE)
 target_compile_options(acorn_compiler_flags INTERFACE -O3 $<$<BOOL:${ACORN_COMPILER_NATIVE}>:-march=native>)
+target_compile_definitions(acorn_compiler_flags INTERFACE EIGEN_MPL2_ONLY)
 target_link_libraries(acorn_compiler_flags INTERFACE acorn_common_flags)

@@ -12,6 +12,18 @@ function(acorn_add_test)
   if(arg_UNPARSED_ARGUMENTS OR NOT arg_NAME OR NOT arg_SOURCES)
     message(FATAL_ERROR "acorn_add_test: NAME and SOURCES are needed; unknown: ${arg_UNPARSED_ARGUMENTS}")
   endif()
+  foreach(source IN LISTS arg_SOURCES)
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" AND NOT EXISTS "${source}")
+      message(STATUS "acorn_test_${arg_NAME}: ${source} is not there yet")
+      return()
+    endif()
+  endforeach()
+  foreach(library IN LISTS arg_LIBS)
+    if(library MATCHES "^acorn" AND NOT TARGET ${library})
+      message(STATUS "acorn_test_${arg_NAME}: ${library} is not there yet")
+      return()
+    endif()
+  endforeach()
   if(NOT arg_LABELS)
     set(arg_LABELS fast)
   endif()
@@ -28,6 +40,6 @@ function(acorn_add_test)
     DISCOVERY_MODE PRE_TEST
     DISCOVERY_TIMEOUT 60
     WORKING_DIRECTORY "${PROJECT_BINARY_DIR}"
-    PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]"
+    PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
                ENVIRONMENT "ACORN_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
 endfunction()

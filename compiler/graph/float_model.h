@@ -72,11 +72,12 @@ struct RopeTable {
 std::vector<double> RopeFrequencies(const ModelConfig &config);
 RopeTable MakeRopeTable(const ModelConfig &config, int64_t positions);
 
-/// out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight, for each group of weight.size() columns.
+/// out = x / sqrt(mean(x^2) + eps) * weight, over each group of weight.size() columns of each row (the whole row, or one
+/// head). out may be x.
 void RmsNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, double eps);
 /// Rotates each head of `x` in place; row t stands at position first_position + t.
 void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position);
-/// Causal attention over one window. `out`, `q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
+/// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
                const KvPrefix *prefix);
 void ApplyActivation(MatrixRef x, ActivationKind kind);

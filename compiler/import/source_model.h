@@ -14,7 +14,7 @@
 
 namespace acorn::compiler {
 
-enum class RopeKind { kDefault, kLinear, kLlama3 };
+enum class RopeKind { kDefault, kLinear, kLlama3, kDivisors };
 
 struct RopeConfig {
   RopeKind kind = RopeKind::kDefault;
@@ -23,6 +23,7 @@ struct RopeConfig {
   double low_freq_factor = 1.0;      // kLlama3
   double high_freq_factor = 4.0;     // kLlama3
   int64_t original_context = 0;      // kLlama3
+  std::vector<double> divisors;      // kDivisors: one for each pair, its frequency is divided by it (GGUF's form of kLlama3)
 };
 
 enum class ActivationKind { kSilu, kGeluTanh, kGelu };
@@ -30,7 +31,7 @@ enum class ActivationKind { kSilu, kGeluTanh, kGelu };
 /// Everything that a block needs to know, in the convention of Hugging Face (rotary halves, not pairs).
 struct ModelConfig {
   std::string family;        // a name of FamilyNames()
-  std::string architecture;  // as the source calls itself: "llama", "LlamaForCausalLM", "llama2.c"
+  std::string architecture;  // as the source calls itself: "LlamaForCausalLM", "qwen2", "llama2.c"
   int64_t hidden = 0;
   int64_t layers = 0;
   int64_t ffn = 0;
@@ -102,32 +103,31 @@ struct TokenizerSource {
   const GgufFile *gguf = nullptr;   // owned by the SourceModel
 };
 
+struct SourceParts;  // import/source_parts.h
+
 class SourceModel {
  public:
-  virtual ~SourceModel() = default;
+  explicit SourceModel(std::unique_ptr<SourceParts> parts);
+  ~SourceModel();
+  SourceModel(const SourceModel &) = delete;
+  SourceModel &operator=(const SourceModel &) = delete;
 
-  SourceFormat format() const { return format_; }
-  const std::string &path() const { return path_; }
-  const ModelConfig &config() const { return config_; }
-  const TokenizerSource &tokenizer() const { return tokenizer_; }
+  SourceFormat format() const;
+  const std::string &path() const;
+  const ModelConfig &config() const;
+  const TokenizerSource &tokenizer() const;
 
   /// One whole tensor in the shape of RoleShape(). `layer` is ignored for roles outside the layers.
-  /// Throws Error(kBadModel) when HasRole() is false for it.
+  /// Throws Error(kBadModel) when HasRole() is false for it or a value is not finite.
   Matrix Load(TensorRole role, int64_t layer = 0) const;
   /// Rows [first, first + count) of it: an embedding need never be whole in memory.
   Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
-  /// Bytes of all tensors in the source's own types; for reports.
-  virtual int64_t SourceBytes() const = 0;
+  /// Bytes of all used tensors in the source's own types, and elements; for reports.
+  int64_t SourceBytes() const;
+  int64_t SourceElems() const;
 
- protected:
-  SourceModel(SourceFormat format, std::string path) : format_(format), path_(std::move(path)) {}
-  /// Writes count rows of the tensor; arguments are in range, dst is [count, k].
-  virtual void ReadRows(float *dst, TensorRole role, int64_t layer, int64_t first, int64_t count) const = 0;
-
-  SourceFormat format_;
-  std::string path_;
-  ModelConfig config_;
-  TokenizerSource tokenizer_;
+ private:
+  std::unique_ptr<SourceParts> parts_;
 };
 
 struct SourceOptions {

@@ -1,0 +1,12 @@
+// The subcommands of acornc. Each function adds one to the program; its callback does the work and throws Error.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace acorn::compiler {
+
+void AddPerplexityCommand(CLI::App *app);
+/// Names that are kept for later versions: known, and refused with a message.
+void AddReservedCommands(CLI::App *app);
+
+}  // namespace acorn::compiler

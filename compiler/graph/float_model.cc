@@ -1,0 +1,200 @@
+#include "graph/float_model.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr int64_t kGroupTokens = 4096;  // tokens that go through a layer together
+
+constexpr const char *kEdgeNames[kEdges] = {
+    "residual_in", "attn_in", "q",       "k",     "v",            "q_normed", "k_normed", "q_rotated", "k_rotated",   "attn_out",
+    "o_out",       "residual_mid", "ffn_in", "gate", "up", "act", "glu",  "down_out",  "residual_out",
+};
+
+RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
+  if (!HasRole(source.config(), role)) return {};
+  return source.Load(role, layer).row(0);
+}
+
+// One group of windows on its way through one layer.
+class GroupRun {
+ public:
+  GroupRun(const ModelConfig &config, const LayerWeights &weights, int64_t layer, int64_t first_token,
+           const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer)
+      : config_(config),
+        weights_(weights),
+        layer_(layer),
+        first_token_(first_token),
+        rope_(rope),
+        prefix_(prefix),
+        observer_(observer) {}
+
+  /// `boundaries` are those of the windows of this group, counted from its first token.
+  void Run(MatrixRef x, const std::vector<int64_t> &boundaries) {
+    See(Edge::kResidualIn, x);
+    Matrix out(x.rows(), config_.hidden);
+    AttentionPart(&out, x, boundaries);
+    See(Edge::kOOut, out);
+    x += out;
+    See(Edge::kResidualMid, x);
+    FfnPart(&out, x);
+    See(Edge::kDownOut, out);
+    x += out;
+    See(Edge::kResidualOut, x);
+  }
+
+ private:
+  void See(Edge edge, MatrixRef values) {
+    if (observer_ != nullptr && observer_->Wants(edge)) observer_->OnEdge(edge, layer_, first_token_, values);
+  }
+
+  void AttentionPart(Matrix *out, ConstMatrixRef x, const std::vector<int64_t> &boundaries) {
+    const int64_t tokens = x.rows();
+    const int64_t kv_width = config_.kv_heads * config_.head_dim;
+    Matrix in(tokens, config_.hidden);
+    RmsNorm(in, x, weights_.attn_norm, config_.rms_eps);
+    See(Edge::kAttnIn, in);
+    Matrix q(tokens, config_.heads * config_.head_dim);
+    Matrix k(tokens, kv_width);
+    Matrix v(tokens, kv_width);
+    Linear(q, in, weights_.q, weights_.q_bias);
+    See(Edge::kQ, q);
+    Linear(k, in, weights_.k, weights_.k_bias);
+    See(Edge::kK, k);
+    Linear(v, in, weights_.v, weights_.v_bias);
+    See(Edge::kV, v);
+    if (config_.qk_norm) {
+      RmsNorm(q, q, weights_.q_norm, config_.rms_eps);
+      See(Edge::kQNormed, q);
+      RmsNorm(k, k, weights_.k_norm, config_.rms_eps);
+      See(Edge::kKNormed, k);
+    }
+    const int64_t first_position = prefix_ == nullptr ? 0 : prefix_->k.rows();
+    for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
+      const int64_t length = boundaries[i + 1] - boundaries[i];
+      ApplyRope(q.middleRows(boundaries[i], length), config_, rope_, first_position);
+      ApplyRope(k.middleRows(boundaries[i], length), config_, rope_, first_position);
+    }
+    See(Edge::kQRotated, q);
+    See(Edge::kKRotated, k);
+    Matrix attended(tokens, q.cols());
+    for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
+      const int64_t first = boundaries[i];
+      const int64_t length = boundaries[i + 1] - first;
+      Attention(attended.middleRows(first, length), config_, q.middleRows(first, length), k.middleRows(first, length),
+                v.middleRows(first, length), prefix_);
+    }
+    See(Edge::kAttnOut, attended);
+    Linear(*out, attended, weights_.o, weights_.o_bias);
+  }
+
+  void FfnPart(Matrix *out, ConstMatrixRef x) {
+    const int64_t tokens = x.rows();
+    Matrix in(tokens, config_.hidden);
+    RmsNorm(in, x, weights_.ffn_norm, config_.rms_eps);
+    See(Edge::kFfnIn, in);
+    Matrix gate(tokens, config_.ffn);
+    Matrix up(tokens, config_.ffn);
+    Linear(gate, in, weights_.gate, weights_.gate_bias);
+    See(Edge::kGate, gate);
+    Linear(up, in, weights_.up, weights_.up_bias);
+    See(Edge::kUp, up);
+    ApplyActivation(gate, config_.activation);
+    See(Edge::kAct, gate);
+    gate.array() *= up.array();
+    See(Edge::kGlu, gate);
+    Linear(*out, gate, weights_.down, weights_.down_bias);
+  }
+
+  const ModelConfig &config_;
+  const LayerWeights &weights_;
+  int64_t layer_;
+  int64_t first_token_;
+  const RopeTable &rope_;
+  const KvPrefix *prefix_;
+  LayerObserver *observer_;
+};
+
+}  // namespace
+
+const char *EdgeName(Edge edge) { return kEdgeNames[static_cast<int>(edge)]; }
+
+LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
+  LayerWeights weights;
+  weights.attn_norm = LoadVector(source, TensorRole::kAttnNorm, layer);
+  weights.ffn_norm = LoadVector(source, TensorRole::kFfnNorm, layer);
+  weights.q_norm = LoadVector(source, TensorRole::kQNorm, layer);
+  weights.k_norm = LoadVector(source, TensorRole::kKNorm, layer);
+  weights.q = source.Load(TensorRole::kQ, layer);
+  weights.k = source.Load(TensorRole::kK, layer);
+  weights.v = source.Load(TensorRole::kV, layer);
+  weights.o = source.Load(TensorRole::kO, layer);
+  weights.gate = source.Load(TensorRole::kGate, layer);
+  weights.up = source.Load(TensorRole::kUp, layer);
+  weights.down = source.Load(TensorRole::kDown, layer);
+  weights.q_bias = LoadVector(source, TensorRole::kQBias, layer);
+  weights.k_bias = LoadVector(source, TensorRole::kKBias, layer);
+  weights.v_bias = LoadVector(source, TensorRole::kVBias, layer);
+  weights.o_bias = LoadVector(source, TensorRole::kOBias, layer);
+  weights.gate_bias = LoadVector(source, TensorRole::kGateBias, layer);
+  weights.up_bias = LoadVector(source, TensorRole::kUpBias, layer);
+  weights.down_bias = LoadVector(source, TensorRole::kDownBias, layer);
+  return weights;
+}
+
+void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
+              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix,
+              LayerObserver *observer) {
+  assert(!boundaries.empty() && boundaries.front() == 0 && boundaries.back() == x.rows());
+  size_t begin = 0;
+  while (begin + 1 < boundaries.size()) {
+    size_t end = begin + 1;
+    while (end + 1 < boundaries.size() && boundaries[end + 1] - boundaries[begin] <= kGroupTokens) ++end;
+    const int64_t first = boundaries[begin];
+    std::vector<int64_t> local;
+    for (size_t i = begin; i <= end; ++i) local.push_back(boundaries[i] - first);
+    GroupRun(config, weights, layer, first, rope, prefix, observer).Run(x.middleRows(first, local.back()), local);
+    begin = end;
+  }
+}
+
+Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids) {
+  const ModelConfig &config = source.config();
+  Matrix x(static_cast<int64_t>(ids.size()), config.hidden);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= config.vocab) {
+      throw Error(ExitCode::kUsage, "token id " + std::to_string(ids[i]) + " is outside the vocabulary of " +
+                                        std::to_string(config.vocab));
+    }
+    x.row(static_cast<int64_t>(i)) = source.LoadRows(TensorRole::kEmbedding, 0, ids[i], 1).row(0);
+  }
+  return x;
+}
+
+std::vector<int64_t> EvenBoundaries(int64_t tokens, int64_t window) {
+  std::vector<int64_t> boundaries;
+  for (int64_t start = 0; start < tokens; start += window) boundaries.push_back(start);
+  boundaries.push_back(tokens);
+  return boundaries;
+}
+
+Matrix RunLayers(const SourceModel &source, const std::vector<int32_t> &ids, const std::vector<int64_t> &boundaries,
+                 LayerObserver *observer, const std::function<void(int64_t, int64_t)> &on_layer) {
+  const ModelConfig &config = source.config();
+  int64_t longest = 0;
+  for (size_t i = 0; i + 1 < boundaries.size(); ++i) longest = std::max(longest, boundaries[i + 1] - boundaries[i]);
+  const RopeTable rope = MakeRopeTable(config, longest);
+  Matrix x = Embed(source, ids);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    RunLayer(config, LoadLayer(source, layer), layer, x, boundaries, rope, nullptr, observer);
+    if (on_layer) on_layer(layer + 1, config.layers);
+  }
+  return x;
+}
+
+}  // namespace acorn::compiler

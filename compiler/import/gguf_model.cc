@@ -1,0 +1,178 @@
+// GGUF files as source models: metadata to configuration, tensor names to roles.
+#include "base/error.h"
+#include "import/families.h"
+#include "import/source_parts.h"
+
+namespace acorn::compiler {
+namespace {
+
+struct RoleName {
+  TensorRole role;
+  const char *name;  // after "blk.<i>." for roles of a layer
+};
+
+constexpr RoleName kRoleNames[] = {
+    {TensorRole::kEmbedding, "token_embd.weight"},
+    {TensorRole::kHead, "output.weight"},
+    {TensorRole::kFinalNorm, "output_norm.weight"},
+    {TensorRole::kAttnNorm, "attn_norm.weight"},
+    {TensorRole::kQ, "attn_q.weight"},
+    {TensorRole::kK, "attn_k.weight"},
+    {TensorRole::kV, "attn_v.weight"},
+    {TensorRole::kO, "attn_output.weight"},
+    {TensorRole::kQBias, "attn_q.bias"},
+    {TensorRole::kKBias, "attn_k.bias"},
+    {TensorRole::kVBias, "attn_v.bias"},
+    {TensorRole::kOBias, "attn_output.bias"},
+    {TensorRole::kQNorm, "attn_q_norm.weight"},
+    {TensorRole::kKNorm, "attn_k_norm.weight"},
+    {TensorRole::kFfnNorm, "ffn_norm.weight"},
+    {TensorRole::kGate, "ffn_gate.weight"},
+    {TensorRole::kUp, "ffn_up.weight"},
+    {TensorRole::kDown, "ffn_down.weight"},
+    {TensorRole::kGateBias, "ffn_gate.bias"},
+    {TensorRole::kUpBias, "ffn_up.bias"},
+    {TensorRole::kDownBias, "ffn_down.bias"},
+};
+
+constexpr char kRopeDivisors[] = "rope_freqs.weight";
+
+[[noreturn]] void Bad(const GgufFile &file, const std::string &what) {
+  throw Error(ExitCode::kBadModel, file.path() + ": " + what);
+}
+
+// Keys of one architecture: "<architecture>.<name>".
+class Metadata {
+ public:
+  Metadata(const GgufFile &file, std::string architecture) : file_(file), prefix_(std::move(architecture) + ".") {}
+
+  std::optional<int64_t> FindInteger(const char *name) const { return file_.FindInteger(prefix_ + name); }
+  std::optional<double> FindReal(const char *name) const { return file_.FindReal(prefix_ + name); }
+  std::optional<std::string_view> FindString(const char *name) const { return file_.FindString(prefix_ + name); }
+  int64_t Integer(const char *name) const {
+    const std::optional<int64_t> value = FindInteger(name);
+    if (!value) Bad(file_, "metadata " + prefix_ + name + " is missing");
+    return *value;
+  }
+
+ private:
+  const GgufFile &file_;
+  std::string prefix_;
+};
+
+void ReadRope(const GgufFile &file, const Metadata &metadata, ModelConfig *out) {
+  out->rope.theta = metadata.FindReal("rope.freq_base").value_or(10000.0);
+  out->rotary_dims = metadata.FindInteger("rope.dimension_count").value_or(out->head_dim);
+  const std::string scaling(metadata.FindString("rope.scaling.type").value_or("none"));
+  if (scaling == "linear") {
+    out->rope.kind = RopeKind::kLinear;
+    out->rope.factor = metadata.FindReal("rope.scaling.factor").value_or(1.0);
+  } else if (scaling != "none") {
+    Bad(file, "rope scaling '" + scaling + "' is not supported; known are none, linear and rope_freqs.weight");
+  }
+  const GgufTensor *divisors = file.FindTensor(kRopeDivisors);
+  if (divisors == nullptr) return;
+  if (out->rope.kind == RopeKind::kLinear) Bad(file, "both linear rope scaling and rope_freqs.weight are given");
+  if (divisors->type != ElementType::kF32 || divisors->shape.size() != 1 ||
+      divisors->shape[0] != out->rotary_dims / 2) {
+    Bad(file, "tensor rope_freqs.weight: is no vector of one F32 for each of " + std::to_string(out->rotary_dims / 2) +
+                  " rotary pairs");
+  }
+  std::vector<float> values(static_cast<size_t>(divisors->shape[0]));
+  Dequantize(values.data(), file.file().data() + divisors->offset_bytes, divisors->shape[0], divisors->type);
+  out->rope.kind = RopeKind::kDivisors;
+  out->rope.divisors.assign(values.begin(), values.end());
+}
+
+int32_t FindTokenId(const GgufFile &file, const char *key) {
+  const int64_t id = file.FindInteger(key).value_or(-1);
+  if (id < -1 || id > INT32_MAX) Bad(file, std::string("metadata ") + key + " is no token id");
+  return static_cast<int32_t>(id);
+}
+
+bool HasBias(const GgufFile &file, const char *name) { return file.FindTensor(name) != nullptr; }
+
+ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, const Family &family) {
+  const Metadata metadata(file, architecture);
+  if (metadata.FindInteger("expert_count").value_or(0) > 0) {
+    Bad(file, "mixtures of experts are not supported: " + architecture + ".expert_count is not 0");
+  }
+  ModelConfig out;
+  out.family = family.name;
+  out.architecture = architecture;
+  out.hidden = metadata.Integer("embedding_length");
+  out.layers = metadata.Integer("block_count");
+  out.ffn = metadata.Integer("feed_forward_length");
+  out.heads = metadata.Integer("attention.head_count");
+  out.kv_heads = metadata.FindInteger("attention.head_count_kv").value_or(out.heads);
+  if (out.heads <= 0) Bad(file, "metadata " + architecture + ".attention.head_count is out of range");
+  out.head_dim = metadata.FindInteger("attention.key_length").value_or(out.hidden / out.heads);
+  if (metadata.FindInteger("attention.value_length").value_or(out.head_dim) != out.head_dim) {
+    Bad(file, "keys and values of different length are not supported");
+  }
+  out.max_context = metadata.Integer("context_length");
+  out.rms_eps = metadata.FindReal("attention.layer_norm_rms_epsilon").value_or(1e-5);
+  out.sliding_window = metadata.FindInteger("attention.sliding_window").value_or(0);
+  const GgufTensor *embedding = file.FindTensor("token_embd.weight");
+  if (embedding == nullptr) Bad(file, "tensor token_embd.weight is missing");
+  out.vocab = embedding->shape.front();
+  ReadRope(file, metadata, &out);
+  out.tied_head = file.FindTensor("output.weight") == nullptr;
+  out.q_bias = HasBias(file, "blk.0.attn_q.bias");
+  out.k_bias = HasBias(file, "blk.0.attn_k.bias");
+  out.v_bias = HasBias(file, "blk.0.attn_v.bias");
+  out.o_bias = HasBias(file, "blk.0.attn_output.bias");
+  out.mlp_bias = HasBias(file, "blk.0.ffn_gate.bias");
+  out.qk_norm = family.qk_norm;
+  out.bos_id = FindTokenId(file, "tokenizer.ggml.bos_token_id");
+  out.pad_id = FindTokenId(file, "tokenizer.ggml.padding_token_id");
+  for (const char *key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    const int32_t id = FindTokenId(file, key);
+    if (id >= 0 && (out.eos_ids.empty() || out.eos_ids.front() != id)) out.eos_ids.push_back(id);
+  }
+  CheckConfig(out, file.path());
+  if (family.gguf_interleaved && out.rotary_dims != out.head_dim) {
+    Bad(file, "a rotation of " + std::to_string(out.rotary_dims) + " of " + std::to_string(out.head_dim) +
+                  " dims is not supported for architecture " + architecture);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
+  auto parts = std::make_unique<SourceParts>();
+  parts->format = SourceFormat::kGguf;
+  parts->path = path;
+  parts->gguf = std::make_unique<GgufFile>(path);
+  const GgufFile &file = *parts->gguf;
+  const std::optional<std::string_view> architecture = file.FindString("general.architecture");
+  if (!architecture) Bad(file, "metadata general.architecture is missing");
+  const Family &family = FamilyByGguf(std::string(*architecture), path);
+  if (file.FindInteger("split.count").value_or(1) > 1) Bad(file, "models split over several files are not supported");
+  parts->config = ReadConfig(file, std::string(*architecture), family);
+  for (const RoleName &row : kRoleNames) {
+    if (!HasRole(parts->config, row.role)) continue;
+    if (row.role == TensorRole::kHead && parts->config.tied_head) continue;
+    const bool is_rotated = row.role == TensorRole::kQ || row.role == TensorRole::kK ||
+                            row.role == TensorRole::kQBias || row.role == TensorRole::kKBias;
+    const int64_t count = IsLayerRole(row.role) ? parts->config.layers : 1;
+    for (int64_t layer = 0; layer < count; ++layer) {
+      const std::string name =
+          (IsLayerRole(row.role) ? "blk." + std::to_string(layer) + "." : std::string()) + row.name;
+      const GgufTensor *tensor = file.FindTensor(name);
+      if (tensor == nullptr) Bad(file, "tensor " + name + " is missing");
+      TensorView view;
+      view.file = &file.file();
+      view.name = name;
+      view.offset_bytes = tensor->offset_bytes;
+      view.type = tensor->type;
+      view.interleaved = family.gguf_interleaved && is_rotated;
+      AddTensor(parts.get(), row.role, layer, tensor->shape, std::move(view));
+    }
+  }
+  parts->tokenizer.gguf = parts->gguf.get();
+  return parts;
+}
+
+}  // namespace acorn::compiler

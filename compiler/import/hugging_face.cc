@@ -1,0 +1,262 @@
+// Hugging Face folders: config.json in the spelling of transformers 4 and 5, safetensors in one file or many.
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "import/families.h"
+#include "import/json_reader.h"
+#include "import/safetensors.h"
+#include "import/source_parts.h"
+
+namespace acorn::compiler {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct RoleName {
+  TensorRole role;
+  const char *name;  // after "model.layers.<i>." for roles of a layer
+};
+
+constexpr RoleName kRoleNames[] = {
+    {TensorRole::kEmbedding, "model.embed_tokens.weight"},
+    {TensorRole::kHead, "lm_head.weight"},
+    {TensorRole::kFinalNorm, "model.norm.weight"},
+    {TensorRole::kAttnNorm, "input_layernorm.weight"},
+    {TensorRole::kQ, "self_attn.q_proj.weight"},
+    {TensorRole::kK, "self_attn.k_proj.weight"},
+    {TensorRole::kV, "self_attn.v_proj.weight"},
+    {TensorRole::kO, "self_attn.o_proj.weight"},
+    {TensorRole::kQBias, "self_attn.q_proj.bias"},
+    {TensorRole::kKBias, "self_attn.k_proj.bias"},
+    {TensorRole::kVBias, "self_attn.v_proj.bias"},
+    {TensorRole::kOBias, "self_attn.o_proj.bias"},
+    {TensorRole::kQNorm, "self_attn.q_norm.weight"},
+    {TensorRole::kKNorm, "self_attn.k_norm.weight"},
+    {TensorRole::kFfnNorm, "post_attention_layernorm.weight"},
+    {TensorRole::kGate, "mlp.gate_proj.weight"},
+    {TensorRole::kUp, "mlp.up_proj.weight"},
+    {TensorRole::kDown, "mlp.down_proj.weight"},
+    {TensorRole::kGateBias, "mlp.gate_proj.bias"},
+    {TensorRole::kUpBias, "mlp.up_proj.bias"},
+    {TensorRole::kDownBias, "mlp.down_proj.bias"},
+};
+
+std::string ReadText(const fs::path &path) {
+  const MappedFile file(path.string());
+  return std::string(file.text());
+}
+
+void ReadRope(const JsonReader &config, ModelConfig *out) {
+  std::optional<JsonReader> scaling = config.FindObject("rope_parameters");
+  if (!scaling) scaling = config.FindObject("rope_scaling");
+  out->rope.theta = config.FindReal("rope_theta").value_or(10000.0);
+  double partial = config.FindReal("partial_rotary_factor").value_or(1.0);
+  std::string type = "default";
+  if (scaling) {
+    out->rope.theta = scaling->FindReal("rope_theta").value_or(out->rope.theta);
+    partial = scaling->FindReal("partial_rotary_factor").value_or(partial);
+    type = scaling->FindString("rope_type").value_or(scaling->FindString("type").value_or("default"));
+  }
+  if (!(partial > 0.0 && partial <= 1.0)) config.Bad("partial_rotary_factor " + std::to_string(partial) + " is out of range");
+  out->rotary_dims = static_cast<int64_t>(static_cast<double>(out->head_dim) * partial);
+  if (type == "default") {
+    out->rope.kind = RopeKind::kDefault;
+  } else if (type == "linear") {
+    out->rope.kind = RopeKind::kLinear;
+    out->rope.factor = scaling->Real("factor");
+  } else if (type == "llama3") {
+    out->rope.kind = RopeKind::kLlama3;
+    out->rope.factor = scaling->Real("factor");
+    out->rope.low_freq_factor = scaling->Real("low_freq_factor");
+    out->rope.high_freq_factor = scaling->Real("high_freq_factor");
+    out->rope.original_context = scaling->Integer("original_max_position_embeddings");
+  } else {
+    scaling->Bad("rope type '" + type + "' is not supported; known are default, linear, llama3");
+  }
+}
+
+ActivationKind ReadActivation(const JsonReader &config) {
+  const std::string name =
+      config.FindString("hidden_activation").value_or(config.FindString("hidden_act").value_or("silu"));
+  if (name == "silu" || name == "swish") return ActivationKind::kSilu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return ActivationKind::kGeluTanh;
+  if (name == "gelu") return ActivationKind::kGelu;
+  config.Bad("hidden_act '" + name + "' is not supported; known are silu, gelu, gelu_pytorch_tanh");
+}
+
+bool IsPresent(Presence presence, const JsonReader &config, const char *key) {
+  if (presence == Presence::kByConfig) return config.FindBool(key).value_or(false);
+  return presence == Presence::kAlways;
+}
+
+int64_t ReadSlidingWindow(const JsonReader &config, const Family &family) {
+  if (family.sliding_window_switch && !config.FindBool("use_sliding_window").value_or(false)) return 0;
+  const int64_t window = config.FindInteger("sliding_window").value_or(0);
+  if (window == 0) return 0;
+  if (const json *types = config.Find("layer_types")) {
+    if (!types->is_array() || types->empty()) config.Bad("layer_types is no array");
+    const auto is_full = [](const json &type) { return type == "full_attention"; };
+    const auto full = std::count_if(types->begin(), types->end(), is_full);
+    if (full == static_cast<int64_t>(types->size())) return 0;
+    if (full != 0) config.Bad("layers with and without a sliding window in one model are not supported");
+  } else if (family.sliding_window_switch && config.FindInteger("max_window_layers").value_or(0) > 0) {
+    config.Bad("layers with and without a sliding window in one model are not supported");
+  }
+  return window;
+}
+
+int32_t ToTokenId(const JsonReader &reader, const char *key, const json &value) {
+  if (!value.is_number_integer() || value.get<int64_t>() < -1 || value.get<int64_t>() > INT32_MAX) {
+    reader.Bad(std::string(key) + " is no token id");
+  }
+  return value.get<int32_t>();
+}
+
+// One id, a list of ids (the first is used), or nothing.
+int32_t ReadTokenId(const JsonReader &reader, const char *key, int32_t fallback) {
+  if (reader.object().contains(key) && !reader.Has(key)) return -1;  // null says that there is none
+  const json *value = reader.Find(key);
+  if (value == nullptr) return fallback;
+  if (value->is_array()) return value->empty() ? -1 : ToTokenId(reader, key, value->front());
+  return ToTokenId(reader, key, *value);
+}
+
+void AppendTokenIds(const JsonReader &reader, const char *key, std::vector<int32_t> *ids) {
+  const json *value = reader.Find(key);
+  if (value == nullptr) return;
+  const json list = value->is_array() ? *value : json::array({*value});
+  for (const json &item : list) {
+    const int32_t id = ToTokenId(reader, key, item);
+    if (id >= 0 && std::find(ids->begin(), ids->end(), id) == ids->end()) ids->push_back(id);
+  }
+}
+
+ModelConfig ReadConfig(const fs::path &folder) {
+  const std::string path = (folder / "config.json").string();
+  const json object = ParseJsonObject(ReadText(path), path);
+  const JsonReader config(object, path);
+  const Family &family = FamilyByModelType(config.String("model_type"), path);
+  if (config.Has("quantization_config")) config.Bad("checkpoints that are quantised already are not supported");
+
+  ModelConfig out;
+  out.family = family.name;
+  out.architecture = family.model_type;
+  if (const json *names = config.Find("architectures"); names != nullptr && names->is_array() && !names->empty()) {
+    if (names->front().is_string()) out.architecture = names->front().get<std::string>();
+  }
+  out.hidden = config.Integer("hidden_size");
+  out.layers = config.Integer("num_hidden_layers");
+  out.ffn = config.Integer("intermediate_size");
+  out.heads = config.Integer("num_attention_heads");
+  out.kv_heads = config.FindInteger("num_key_value_heads").value_or(out.heads);
+  if (out.heads <= 0) config.Bad("num_attention_heads is out of range");
+  out.head_dim = config.FindInteger("head_dim").value_or(out.hidden / out.heads);
+  out.vocab = config.Integer("vocab_size");
+  out.max_context = config.Integer("max_position_embeddings");
+  out.rms_eps = config.FindReal("rms_norm_eps").value_or(1e-6);
+  ReadRope(config, &out);
+  out.activation = ReadActivation(config);
+  out.tied_head = config.FindBool("tie_word_embeddings").value_or(false);
+  out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, "attention_bias");
+  out.o_bias = IsPresent(family.o_bias, config, "attention_bias");
+  out.mlp_bias = IsPresent(family.mlp_bias, config, "mlp_bias");
+  out.qk_norm = family.qk_norm;
+  out.sliding_window = ReadSlidingWindow(config, family);
+  out.bos_id = ReadTokenId(config, "bos_token_id", family.default_bos);
+  out.pad_id = ReadTokenId(config, "pad_token_id", -1);
+  AppendTokenIds(config, "eos_token_id", &out.eos_ids);
+  if (out.eos_ids.empty() && !object.contains("eos_token_id") && family.default_eos >= 0) {
+    out.eos_ids.push_back(family.default_eos);
+  }
+  // Chat models name further end tokens here.
+  const fs::path generation = folder / "generation_config.json";
+  if (fs::exists(generation)) {
+    const json extra = ParseJsonObject(ReadText(generation), generation.string());
+    AppendTokenIds(JsonReader(extra, generation.string()), "eos_token_id", &out.eos_ids);
+  }
+  CheckConfig(out, path);
+  return out;
+}
+
+struct Located {
+  const MappedFile *file;
+  SafetensorsEntry entry;
+};
+
+// Files of the folder that hold tensors: those of the index, or the single one.
+std::vector<std::string> ShardNames(const fs::path &folder) {
+  const fs::path index = folder / "model.safetensors.index.json";
+  if (!fs::exists(index)) {
+    if (fs::exists(folder / "model.safetensors")) return {"model.safetensors"};
+    throw Error(ExitCode::kIo, folder.string() + ": neither model.safetensors nor model.safetensors.index.json is there");
+  }
+  const json object = ParseJsonObject(ReadText(index), index.string());
+  const JsonReader reader(object, index.string());
+  const std::optional<JsonReader> map = reader.FindObject("weight_map");
+  if (!map) reader.Bad("weight_map is missing");
+  std::vector<std::string> names;
+  for (const auto &item : map->object().items()) {
+    if (!item.value().is_string()) map->Bad(item.key() + " is no file name");
+    const std::string name = item.value().get<std::string>();
+    if (name.empty() || name == ".." || name.find('/') != std::string::npos) {
+      map->Bad(item.key() + ": '" + name + "' is no name of a file in the folder");
+    }
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::map<std::string, Located> LocateTensors(const fs::path &folder, SourceParts *parts) {
+  std::map<std::string, Located> located;
+  for (const std::string &name : ShardNames(folder)) {
+    parts->files.push_back(std::make_unique<MappedFile>((folder / name).string()));
+    const MappedFile *file = parts->files.back().get();
+    for (auto &row : ParseSafetensors(*file)) {
+      if (!located.emplace(row.first, Located{file, std::move(row.second)}).second) {
+        throw Error(ExitCode::kBadModel, file->path() + ": tensor " + row.first + " is in another shard too");
+      }
+    }
+  }
+  return located;
+}
+
+std::string ExistingFile(const fs::path &path) { return fs::exists(path) ? path.string() : std::string(); }
+
+}  // namespace
+
+std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
+  const fs::path folder(folder_name);
+  auto parts = std::make_unique<SourceParts>();
+  parts->format = SourceFormat::kHuggingFace;
+  parts->path = folder_name;
+  parts->config = ReadConfig(folder);
+  const std::map<std::string, Located> located = LocateTensors(folder, parts.get());
+  for (const RoleName &row : kRoleNames) {
+    if (!HasRole(parts->config, row.role)) continue;
+    if (row.role == TensorRole::kHead && parts->config.tied_head) continue;
+    const int64_t count = IsLayerRole(row.role) ? parts->config.layers : 1;
+    for (int64_t layer = 0; layer < count; ++layer) {
+      const std::string name =
+          (IsLayerRole(row.role) ? "model.layers." + std::to_string(layer) + "." : std::string()) + row.name;
+      const auto found = located.find(name);
+      if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + name + " is missing");
+      const Located &where = found->second;
+      TensorView view;
+      view.file = where.file;
+      view.name = name;
+      view.offset_bytes = where.entry.offset_bytes;
+      view.type = SafetensorsType(where.entry, name, where.file->path());
+      AddTensor(parts.get(), row.role, layer, where.entry.shape, std::move(view));
+    }
+  }
+  parts->tokenizer.tokenizer_json = ExistingFile(folder / "tokenizer.json");
+  parts->tokenizer.tokenizer_config_json = ExistingFile(folder / "tokenizer_config.json");
+  parts->tokenizer.chat_template_jinja = ExistingFile(folder / "chat_template.jinja");
+  parts->tokenizer.sentencepiece_model = ExistingFile(folder / "tokenizer.model");
+  return parts;
+}
+
+}  // namespace acorn::compiler

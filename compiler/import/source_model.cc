@@ -1,0 +1,274 @@
+#include "import/source_model.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "base/error.h"
+#include "import/source_parts.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr int64_t kMaxWidth = int64_t{1} << 20;    // hidden, ffn, head_dim
+constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxHeads = int64_t{1} << 14;
+constexpr int64_t kMaxVocab = int64_t{1} << 24;
+constexpr int64_t kMaxContext = int64_t{1} << 26;
+
+// Pages of a read this long are given back at once: the resident set stays near one layer.
+constexpr uint64_t kReleaseBytes = uint64_t{1} << 20;
+
+constexpr const char *kRoleNames[kTensorRoles] = {
+    "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",   "v_bias",
+    "o_bias",    "q_norm", "k_norm",     "ffn_norm",  "gate", "up", "down", "gate_bias", "up_bias", "down_bias",
+};
+
+void CheckRange(const std::string &path, const char *what, int64_t value, int64_t max) {
+  if (value < 1 || value > max) {
+    throw Error(ExitCode::kBadModel, path + ": " + what + " " + std::to_string(value) + " is out of range (1 to " +
+                                         std::to_string(max) + ")");
+  }
+}
+
+void CheckReal(const std::string &path, const char *what, double value) {
+  if (!std::isfinite(value) || value <= 0) {
+    throw Error(ExitCode::kBadModel, path + ": " + what + " " + std::to_string(value) + " is no positive number");
+  }
+}
+
+void CheckToken(const std::string &path, const char *what, int32_t id, int64_t vocab) {
+  if (id >= vocab) {
+    throw Error(ExitCode::kBadModel, path + ": " + what + " token " + std::to_string(id) +
+                                         " is outside the vocabulary of " + std::to_string(vocab));
+  }
+}
+
+// Row (or element of a vector) of the source that holds row `row` in the order of rotary halves.
+int64_t InterleavedRow(int64_t row, int64_t head_dim) {
+  const int64_t half_dims = head_dim / 2;
+  const int64_t in_head = row % head_dim;
+  return row - in_head + 2 * (in_head % half_dims) + in_head / half_dims;
+}
+
+uint64_t RowBytes(const TensorView &view) {
+  return static_cast<uint64_t>(view.k / BlockElems(view.type)) * static_cast<uint64_t>(BlockBytes(view.type));
+}
+
+void ReadRow(float *dst, const TensorView &view, int64_t row) {
+  const uint64_t offset = view.offset_bytes + static_cast<uint64_t>(row) * RowBytes(view);
+  Dequantize(dst, view.file->data() + offset, view.k, view.type);
+}
+
+}  // namespace
+
+const char *TensorRoleName(TensorRole role) { return kRoleNames[static_cast<int>(role)]; }
+
+bool IsLayerRole(TensorRole role) {
+  return role != TensorRole::kEmbedding && role != TensorRole::kHead && role != TensorRole::kFinalNorm;
+}
+
+TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
+  const int64_t q_width = config.heads * config.head_dim;
+  const int64_t kv_width = config.kv_heads * config.head_dim;
+  switch (role) {
+    case TensorRole::kEmbedding:
+    case TensorRole::kHead:
+      return {config.vocab, config.hidden};
+    case TensorRole::kFinalNorm:
+    case TensorRole::kAttnNorm:
+    case TensorRole::kFfnNorm:
+    case TensorRole::kOBias:
+    case TensorRole::kDownBias:
+      return {1, config.hidden};
+    case TensorRole::kQ:
+      return {q_width, config.hidden};
+    case TensorRole::kK:
+    case TensorRole::kV:
+      return {kv_width, config.hidden};
+    case TensorRole::kO:
+      return {config.hidden, q_width};
+    case TensorRole::kQBias:
+      return {1, q_width};
+    case TensorRole::kKBias:
+    case TensorRole::kVBias:
+      return {1, kv_width};
+    case TensorRole::kQNorm:
+    case TensorRole::kKNorm:
+      return {1, config.head_dim};
+    case TensorRole::kGate:
+    case TensorRole::kUp:
+      return {config.ffn, config.hidden};
+    case TensorRole::kDown:
+      return {config.hidden, config.ffn};
+    case TensorRole::kGateBias:
+    case TensorRole::kUpBias:
+      return {1, config.ffn};
+  }
+  return {};
+}
+
+bool HasRole(const ModelConfig &config, TensorRole role) {
+  switch (role) {
+    case TensorRole::kQBias:
+      return config.q_bias;
+    case TensorRole::kKBias:
+      return config.k_bias;
+    case TensorRole::kVBias:
+      return config.v_bias;
+    case TensorRole::kOBias:
+      return config.o_bias;
+    case TensorRole::kQNorm:
+    case TensorRole::kKNorm:
+      return config.qk_norm;
+    case TensorRole::kGateBias:
+    case TensorRole::kUpBias:
+    case TensorRole::kDownBias:
+      return config.mlp_bias;
+    default:
+      return true;
+  }
+}
+
+void CheckConfig(const ModelConfig &config, const std::string &path) {
+  CheckRange(path, "hidden size", config.hidden, kMaxWidth);
+  CheckRange(path, "FFN size", config.ffn, kMaxWidth);
+  CheckRange(path, "number of layers", config.layers, kMaxLayers);
+  CheckRange(path, "number of heads", config.heads, kMaxHeads);
+  CheckRange(path, "number of KV heads", config.kv_heads, kMaxHeads);
+  CheckRange(path, "head size", config.head_dim, kMaxWidth);
+  CheckRange(path, "heads times head size", config.heads * config.head_dim, kMaxWidth);
+  CheckRange(path, "vocabulary size", config.vocab, kMaxVocab);
+  CheckRange(path, "context length", config.max_context, kMaxContext);
+  if (config.heads % config.kv_heads != 0) {
+    throw Error(ExitCode::kBadModel, path + ": " + std::to_string(config.heads) + " heads are no multiple of " +
+                                         std::to_string(config.kv_heads) + " KV heads");
+  }
+  if (config.rotary_dims < 2 || config.rotary_dims > config.head_dim || config.rotary_dims % 2 != 0) {
+    throw Error(ExitCode::kBadModel, path + ": " + std::to_string(config.rotary_dims) + " rotary dims of a head of " +
+                                         std::to_string(config.head_dim) + " make no sense");
+  }
+  if (config.sliding_window < 0) throw Error(ExitCode::kBadModel, path + ": the sliding window is negative");
+  CheckReal(path, "RMSNorm epsilon", config.rms_eps);
+  CheckReal(path, "rope theta", config.rope.theta);
+  CheckReal(path, "rope factor", config.rope.factor);
+  for (const double divisor : config.rope.divisors) CheckReal(path, "rope divisor", divisor);
+  if (config.rope.kind == RopeKind::kLlama3) {
+    CheckReal(path, "rope low_freq_factor", config.rope.low_freq_factor);
+    CheckReal(path, "rope high_freq_factor", config.rope.high_freq_factor);
+    CheckRange(path, "rope original context", config.rope.original_context, kMaxContext);
+    if (config.rope.high_freq_factor <= config.rope.low_freq_factor) {
+      throw Error(ExitCode::kBadModel, path + ": rope high_freq_factor is not above low_freq_factor");
+    }
+  }
+  CheckToken(path, "start", config.bos_id, config.vocab);
+  for (const int32_t id : config.eos_ids) CheckToken(path, "end", id, config.vocab);
+}
+
+void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::vector<int64_t> &shape, TensorView view) {
+  const TensorShape want = RoleShape(parts->config, role);
+  std::vector<int64_t> dims;
+  for (const int64_t dim : shape) {
+    if (dim != 1) dims.push_back(dim);
+  }
+  std::vector<int64_t> want_dims;
+  for (const int64_t dim : {want.n, want.k}) {
+    if (dim != 1) want_dims.push_back(dim);
+  }
+  const bool is_no_matrix = shape.empty() || shape.size() > 2;
+  if (is_no_matrix || dims != want_dims || want.k % BlockElems(view.type) != 0) {
+    std::string got;
+    for (const int64_t dim : shape) got += (got.empty() ? "" : ", ") + std::to_string(dim);
+    throw Error(ExitCode::kBadModel, view.file->path() + ": tensor " + view.name + " at offset " +
+                                         std::to_string(view.offset_bytes) + " is [" + got + "], the configuration wants [" +
+                                         std::to_string(want.n) + ", " + std::to_string(want.k) + "]");
+  }
+  view.n = want.n;
+  view.k = want.k;
+  parts->tensors.emplace(TensorKey{role, layer}, std::move(view));
+}
+
+SourceModel::SourceModel(std::unique_ptr<SourceParts> parts) : parts_(std::move(parts)) {}
+SourceModel::~SourceModel() = default;
+
+SourceFormat SourceModel::format() const { return parts_->format; }
+const std::string &SourceModel::path() const { return parts_->path; }
+const ModelConfig &SourceModel::config() const { return parts_->config; }
+const TokenizerSource &SourceModel::tokenizer() const { return parts_->tokenizer; }
+
+Matrix SourceModel::Load(TensorRole role, int64_t layer) const {
+  return LoadRows(role, layer, 0, RoleShape(config(), role).n);
+}
+
+Matrix SourceModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const {
+  const TensorRole stored = role == TensorRole::kHead && config().tied_head ? TensorRole::kEmbedding : role;
+  const auto found = parts_->tensors.find(TensorKey{stored, IsLayerRole(stored) ? layer : 0});
+  if (found == parts_->tensors.end()) {
+    throw Error(ExitCode::kBadModel,
+                path() + ": there is no " + TensorRoleName(role) + " in layer " + std::to_string(layer));
+  }
+  const TensorView &view = found->second;
+  if (first < 0 || count < 0 || first > view.n || count > view.n - first) {
+    throw Error(ExitCode::kBadModel, path() + ": tensor " + view.name + " has no rows " + std::to_string(first) +
+                                         " to " + std::to_string(first + count));
+  }
+  Matrix out(count, view.k);
+  const bool is_vector = view.n == 1;
+  for (int64_t row = 0; row < count; ++row) {
+    const int64_t src_row = first + row;
+    ReadRow(out.row(row).data(), view,
+            view.interleaved && !is_vector ? InterleavedRow(src_row, config().head_dim) : src_row);
+  }
+  const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
+  if (read_bytes >= kReleaseBytes) {
+    view.file->Release(view.offset_bytes + static_cast<uint64_t>(first) * RowBytes(view), read_bytes);
+  }
+  if (view.interleaved && is_vector && count == 1) {
+    const Matrix pairs = out;
+    for (int64_t i = 0; i < view.k; ++i) out(0, i) = pairs(0, InterleavedRow(i, config().head_dim));
+  }
+  if (!out.allFinite()) {
+    throw Error(ExitCode::kBadModel, view.file->path() + ": tensor " + view.name + " at offset " +
+                                         std::to_string(view.offset_bytes) + " holds a value that is not finite");
+  }
+  return out;
+}
+
+int64_t SourceModel::SourceElems() const {
+  int64_t elems = 0;
+  for (const auto &entry : parts_->tensors) elems += entry.second.n * entry.second.k;
+  return elems;
+}
+
+int64_t SourceModel::SourceBytes() const {
+  int64_t bytes = 0;
+  for (const auto &entry : parts_->tensors) {
+    const TensorView &view = entry.second;
+    bytes += view.n * (view.k / BlockElems(view.type)) * BlockBytes(view.type);
+  }
+  return bytes;
+}
+
+std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options) {
+  std::error_code fault;
+  const std::filesystem::file_status status = std::filesystem::status(path, fault);
+  if (!std::filesystem::exists(status)) throw Error(ExitCode::kIo, path + ": there is no such file or folder");
+  std::unique_ptr<SourceParts> parts;
+  if (std::filesystem::is_directory(status)) {
+    parts = ImportHuggingFace(path);
+  } else if (GgufFile::IsGguf(path)) {
+    parts = ImportGguf(path);
+  } else {
+    parts = ImportLlama2c(path);
+  }
+  if (!options.tokenizer_path.empty()) {
+    if (!std::filesystem::exists(options.tokenizer_path)) {
+      throw Error(ExitCode::kIo, options.tokenizer_path + ": there is no such tokenizer file");
+    }
+    std::string *slot = parts->format == SourceFormat::kLlama2c ? &parts->tokenizer.llama2c_bin
+                                                                : &parts->tokenizer.tokenizer_json;
+    *slot = options.tokenizer_path;
+  }
+  return std::make_unique<SourceModel>(std::move(parts));
+}
+
+}  // namespace acorn::compiler

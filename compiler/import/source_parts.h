@@ -1,0 +1,50 @@
+// What an importer hands to SourceModel: the configuration and where each tensor lies. For importers only.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "import/dequantize.h"
+#include "import/source_model.h"
+
+namespace acorn::compiler {
+
+/// One tensor in a mapped file: row-major, the bytes checked to lie inside the file.
+struct TensorView {
+  const MappedFile *file = nullptr;
+  std::string name;  // as the source calls it
+  uint64_t offset_bytes = 0;
+  ElementType type = ElementType::kF32;
+  int64_t n = 0;  // rows; 1 for vectors
+  int64_t k = 0;
+  /// Heads stand as rotary pairs (2i, 2i + 1) and are read as halves (i, i + head_dim / 2).
+  bool interleaved = false;
+};
+
+using TensorKey = std::pair<TensorRole, int64_t>;  // role, layer (0 outside the layers)
+
+struct SourceParts {
+  SourceFormat format = SourceFormat::kHuggingFace;
+  std::string path;
+  ModelConfig config;
+  TokenizerSource tokenizer;
+  std::vector<std::unique_ptr<MappedFile>> files;
+  std::unique_ptr<GgufFile> gguf;
+  std::map<TensorKey, TensorView> tensors;
+};
+
+std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder);
+std::unique_ptr<SourceParts> ImportGguf(const std::string &path);
+std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path);
+
+/// Throws Error(kBadModel) naming `path` and the value when a size or constant makes no sense.
+void CheckConfig(const ModelConfig &config, const std::string &path);
+
+/// Adds one tensor after checking that its shape is RoleShape(). A vector may come as [n], [1, n] or [n, 1].
+void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::vector<int64_t> &shape, TensorView view);
+
+}  // namespace acorn::compiler

@@ -1,0 +1,130 @@
+#include "pack/pack.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "acorn_schema/layout_xnnpack.h"
+#include "base/error.h"
+
+namespace acorn::compiler {
+namespace {
+
+void StoreLittle32(uint8_t *p, uint32_t value) {
+  for (int i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+void PackC4(PackedWeight *packed, const QuantizedMatrix &matrix) {
+  const uint64_t n = static_cast<uint64_t>(matrix.n), k = static_cast<uint64_t>(matrix.k);
+  const uint32_t group = GroupSize(matrix.format);
+  packed->bytes.assign(c4::PackedBytes(n, k, group), 0);
+  uint8_t *bytes = packed->bytes.data();
+  for (uint64_t tile = 0; tile < c4::Tiles(n); ++tile) {
+    uint8_t *rows = bytes + tile * c4::TileBytes(k, group) + c4::HeaderBytes(k, group);
+    std::memset(rows, c4::kZeroByte, k / c4::kRowDepth * c4::kRowBytes);
+  }
+  for (uint64_t channel = 0; channel < n; ++channel) {
+    for (uint64_t g = 0; g < k / group; ++g) {
+      bytes[c4::MultiplierOffset(channel, g, k, group)] = matrix.multipliers[channel * (k / group) + g];
+    }
+    for (uint64_t i = 0; i < k; ++i) {
+      const int shift = c4::NibbleShift(i);
+      uint8_t &byte = bytes[c4::WeightOffset(channel, i, k, group)];
+      const int nibble = matrix.weights[channel * k + i] + 8;
+      byte = static_cast<uint8_t>((byte & ~(15 << shift)) | nibble << shift);
+    }
+  }
+}
+
+void PackXnn(PackedWeight *packed, const QuantizedMatrix &matrix) {
+  const uint64_t n = static_cast<uint64_t>(matrix.n), k = static_cast<uint64_t>(matrix.k);
+  const uint64_t k_panel = static_cast<uint64_t>(packed->k_panel);
+  const WeightFormat format = matrix.format;
+  const Layout layout = packed->layout;
+  const XnnMatrix place{format, layout, n, k, k_panel};
+  const uint64_t padded_n = XnnTiles(layout, n) * XnnNr(layout);
+  packed->bytes.assign(XnnPackedBytes(place), XnnPadding(format, layout));
+  uint8_t *bytes = packed->bytes.data();
+  const uint32_t mask = format == WeightFormat::kW4 ? 15 : 255;
+  for (uint64_t channel = 0; channel < padded_n; ++channel) {
+    for (uint64_t panel = 0; panel < XnnPanels(k, k_panel); ++panel) {
+      int32_t sum = 0;
+      const uint64_t begin = panel * k_panel;
+      const uint64_t depth = XnnPanelDepth(k, k_panel, panel);
+      for (uint64_t i = begin; i < begin + depth && channel < n; ++i) {
+        const int32_t w = matrix.weights[channel * k + i];
+        const XnnWeightPlace at = XnnWeight(place, channel, i);
+        bytes[at.offset] = static_cast<uint8_t>((bytes[at.offset] & ~(mask << at.shift)) |
+                                                uint32_t{XnnEncode(format, layout, w)} << at.shift);
+        sum += w;
+      }
+      StoreLittle32(bytes + XnnKsumOffset(place, channel, panel), static_cast<uint32_t>(XnnKsum(format, layout, sum)));
+      StoreLittle32(bytes + XnnScaleOffset(place, channel, panel), kXnnScale);
+      StoreLittle32(bytes + XnnBiasOffset(place, channel, panel), kXnnBias);
+    }
+  }
+}
+
+bool PanelsFit(const QuantizedMatrix &matrix, int64_t k_panel) {
+  for (int64_t channel = 0; channel < matrix.n; ++channel) {
+    for (int64_t begin = 0; begin < matrix.k; begin += k_panel) {
+      int64_t sum = 0;
+      for (int64_t i = begin; i < std::min(begin + k_panel, matrix.k); ++i) sum += std::abs(matrix.weight(channel, i));
+      if (kRowLimit * sum >= kXnnSumLimit) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int64_t QuantizedMatrix::AbsoluteSum(int64_t channel) const {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < k; ++i) sum += int64_t{multiplier(channel, i)} * std::abs(weight(channel, i));
+  return sum;
+}
+
+int64_t QuantizedMatrix::Sum(int64_t channel) const {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < k; ++i) sum += int64_t{multiplier(channel, i)} * weight(channel, i);
+  return sum;
+}
+
+int64_t ChoosePanelDepth(const QuantizedMatrix &matrix) {
+  if (GroupSize(matrix.format) != 0 || PanelsFit(matrix, matrix.k)) return matrix.k;
+  // 1024 values of magnitude 127 stay below the limit, so this ends at 1024 at the latest.
+  int64_t panels = 2;
+  for (;; ++panels) {
+    const int64_t depth = ((matrix.k + panels - 1) / panels + 15) / 16 * 16;
+    if (depth < matrix.k && PanelsFit(matrix, depth)) return depth;
+  }
+}
+
+PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout) {
+  if (!LayoutHolds(layout, matrix.format)) {
+    throw Error(ExitCode::kBadModel, "pack: layout " + std::to_string(static_cast<int>(layout)) + " cannot hold format " +
+                                         std::to_string(static_cast<int>(matrix.format)));
+  }
+  PackedWeight packed;
+  packed.format = matrix.format;
+  packed.layout = layout;
+  packed.n = matrix.n;
+  packed.k = matrix.k;
+  packed.k_panel = ChoosePanelDepth(matrix);
+  int64_t largest = 0;
+  for (int64_t channel = 0; channel < matrix.n; ++channel) largest = std::max(largest, matrix.AbsoluteSum(channel));
+  packed.acc_bound = static_cast<uint64_t>(kRowLimit * largest);
+  if (packed.acc_bound >= uint64_t{1} << 31) {
+    throw Error(ExitCode::kBadModel, "pack: a sum of a weight [" + std::to_string(matrix.n) + ", " +
+                                         std::to_string(matrix.k) + "] may reach 2^31");
+  }
+  if (layout == Layout::kC4) {
+    PackC4(&packed, matrix);
+  } else {
+    PackXnn(&packed, matrix);
+  }
+  return packed;
+}
+
+}  // namespace acorn::compiler

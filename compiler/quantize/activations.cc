@@ -1,0 +1,178 @@
+#include "quantize/activations.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/parallel.h"
+#include "passes/hadamard.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr int64_t kRowsPerTask = 64;
+constexpr int64_t kMomentBlock = 192;  // columns of a task's tile of X^T X
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+constexpr double kClipRatio = 0.9;     // from one candidate of a clipped range to the next
+constexpr int kClipCandidates = 18;
+
+void ForRowBlocks(int64_t rows, const std::function<void(int64_t, int64_t)> &body) {
+  ParallelFor((rows + kRowsPerTask - 1) / kRowsPerTask,
+              [&](int64_t task) { body(task * kRowsPerTask, std::min(rows, (task + 1) * kRowsPerTask)); });
+}
+
+void RoundRow(float *x, int64_t count, float step, float limit) {
+  const float inverse = 1 / step;
+  for (int64_t i = 0; i < count; ++i) {
+    const float scaled = std::min(std::max(x[i] * inverse, -limit), limit);
+    x[i] = step * ((scaled + kMagic) - kMagic);
+  }
+}
+
+bool IsPerHead(Edge edge) { return edge == Edge::kQRotated || edge == Edge::kKRotated || edge == Edge::kV; }
+
+}  // namespace
+
+RangeObserver::RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t tokens, int64_t sample_rows)
+    : head_dim_(config.head_dim), block_(hadamard_block), stride_(std::max<int64_t>(1, tokens / sample_rows)) {}
+
+bool RangeObserver::Wants(Edge edge) const { return edge != Edge::kResidualIn && edge != Edge::kAct; }
+
+void RangeObserver::Sample(LinearInput input, int64_t first_token, ConstMatrixRef values) {
+  const auto slot = static_cast<size_t>(input);
+  RowVector largest = values.cwiseAbs().colwise().maxCoeff();
+  columns_[slot] = columns_[slot].size() == 0 ? largest : RowVector(columns_[slot].cwiseMax(largest));
+  Matrix &kept = samples_[slot];
+  const int64_t first = (first_token + stride_ - 1) / stride_ * stride_ - first_token;
+  if (first >= values.rows()) return;
+  const int64_t count = (values.rows() - first + stride_ - 1) / stride_;
+  const int64_t before = kept.rows();
+  kept.conservativeResize(before + count, values.cols());
+  for (int64_t i = 0; i < count; ++i) kept.row(before + i) = values.row(first + i * stride_);
+}
+
+void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef values) {
+  const auto slot = static_cast<size_t>(edge);
+  largest_[slot] = std::max(largest_[slot], static_cast<double>(values.cwiseAbs().maxCoeff()));
+  if (IsPerHead(edge)) {
+    const int64_t heads = values.cols() / head_dim_;
+    heads_[slot].resize(static_cast<size_t>(heads), 0.0);
+    for (int64_t h = 0; h < heads; ++h) {
+      double &head = heads_[slot][static_cast<size_t>(h)];
+      head = std::max(head, static_cast<double>(values.middleCols(h * head_dim_, head_dim_).cwiseAbs().maxCoeff()));
+    }
+  }
+  switch (edge) {
+    case Edge::kAttnIn:
+      return Sample(LinearInput::kQkv, first_token, values);
+    case Edge::kAttnOut:
+      return Sample(LinearInput::kO, first_token, values);
+    case Edge::kFfnIn:
+      return Sample(LinearInput::kGateUp, first_token, values);
+    case Edge::kGlu:
+      HadamardRows(values, block_);
+      largest_down_input_ = std::max(largest_down_input_, static_cast<double>(values.cwiseAbs().maxCoeff()));
+      return Sample(LinearInput::kDown, first_token, values);
+    default:
+      return;
+  }
+}
+
+GridObserver::GridObserver(const ModelConfig &config, const ActivationGrid &grid, int64_t hadamard_block)
+    : grid_(grid), head_dim_(config.head_dim), block_(hadamard_block) {}
+
+void GridObserver::CollectMoments() { collect_ = true; }
+
+bool GridObserver::Wants(Edge edge) const {
+  return IsPerHead(edge) || edge == Edge::kAttnIn || edge == Edge::kAttnOut || edge == Edge::kFfnIn || edge == Edge::kGlu;
+}
+
+void GridObserver::AddMoments(LinearInput input, ConstMatrixRef values) {
+  if (collect_) AddSecondMoments(&moments_[static_cast<size_t>(input)], values);
+}
+
+void GridObserver::OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) {
+  switch (edge) {
+    case Edge::kAttnIn:
+      RoundToStep(values, grid_.attn_in, 127);
+      return AddMoments(LinearInput::kQkv, values);
+    case Edge::kQRotated:
+      return RoundHeads(values, head_dim_, grid_.q);
+    case Edge::kKRotated:
+      return RoundHeads(values, head_dim_, grid_.k);
+    case Edge::kV:
+      return RoundHeads(values, head_dim_, grid_.v);
+    case Edge::kAttnOut:
+      RoundToStep(values, grid_.attn_out, 127);
+      return AddMoments(LinearInput::kO, values);
+    case Edge::kFfnIn:
+      RoundToStep(values, grid_.ffn_in, 127);
+      return AddMoments(LinearInput::kGateUp, values);
+    case Edge::kGlu:
+      HadamardRows(values, block_);
+      RoundToStep(values, grid_.down_in, grid_.down_in_limit);
+      return AddMoments(LinearInput::kDown, values);
+    default:
+      return;
+  }
+}
+
+void RoundToStep(MatrixRef values, double step, double limit) {
+  ForRowBlocks(values.rows(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      RoundRow(values.data() + r * values.outerStride(), values.cols(), static_cast<float>(step), static_cast<float>(limit));
+    }
+  });
+}
+
+void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &steps) {
+  ForRowBlocks(values.rows(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (size_t h = 0; h < steps.size(); ++h) {
+        RoundRow(values.data() + r * values.outerStride() + static_cast<int64_t>(h) * head_dim, head_dim,
+                 static_cast<float>(steps[h]), 127);
+      }
+    }
+  });
+}
+
+void AddSecondMoments(Matrix *sum, ConstMatrixRef values) {
+  const int64_t k = values.cols();
+  if (sum->size() == 0) *sum = Matrix::Zero(k, k);
+  const int64_t blocks = (k + kMomentBlock - 1) / kMomentBlock;
+  std::vector<std::pair<int64_t, int64_t>> tiles;
+  for (int64_t i = 0; i < blocks; ++i) {
+    for (int64_t j = i; j < blocks; ++j) tiles.emplace_back(i * kMomentBlock, j * kMomentBlock);
+  }
+  ParallelFor(static_cast<int64_t>(tiles.size()), [&](int64_t task) {
+    const auto [i, j] = tiles[static_cast<size_t>(task)];
+    const int64_t rows = std::min(kMomentBlock, k - i), columns = std::min(kMomentBlock, k - j);
+    Matrix tile = values.middleCols(i, rows).transpose() * values.middleCols(j, columns);
+    sum->block(i, j, rows, columns) += tile;
+    if (i != j) sum->block(j, i, columns, rows) = sum->block(i, j, rows, columns).transpose();
+  });
+}
+
+double BestActivationStep(const Matrix &samples, const Matrix &weight, double largest) {
+  if (largest == 0) return 1.0 / 127;
+  std::vector<double> errors(kClipCandidates);
+  std::vector<double> steps(kClipCandidates);
+  for (int i = 0; i < kClipCandidates; ++i) steps[static_cast<size_t>(i)] = largest / 127 * std::pow(kClipRatio, i);
+  // Where the weight is wider than deep its Gram matrix is the cheaper way to the same sum.
+  const bool use_gram = weight.rows() > weight.cols();
+  Matrix gram;
+  if (use_gram) AddSecondMoments(&gram, weight);
+  ParallelFor(kClipCandidates, [&](int64_t i) {
+    Matrix difference = samples;
+    for (int64_t r = 0; r < difference.rows(); ++r) {
+      RoundRow(difference.data() + r * difference.cols(), difference.cols(), static_cast<float>(steps[static_cast<size_t>(i)]), 127);
+    }
+    difference -= samples;
+    errors[static_cast<size_t>(i)] =
+        use_gram ? static_cast<double>((difference * gram).cwiseProduct(difference).sum())
+                 : static_cast<double>((difference * weight.transpose()).squaredNorm());
+  });
+  return steps[static_cast<size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin())];
+}
+
+}  // namespace acorn::compiler

@@ -1,0 +1,89 @@
+// What calibration sees and does on a layer's activation edges: ranges, samples, second moments, rounding to static grids.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/matrix.h"
+#include "graph/float_model.h"
+#include "import/source_model.h"
+
+namespace acorn::compiler {
+
+/// The inputs of the four weights of a layer.
+enum class LinearInput : uint8_t { kQkv = 0, kO = 1, kGateUp = 2, kDown = 3 };
+inline constexpr int kLinearInputs = 4;
+
+/// Ranges of one layer, from a run that changes nothing but the Hadamard transform before down.
+class RangeObserver : public LayerObserver {
+ public:
+  /// Keeps about `sample_rows` rows of each linear input, evenly spread over `tokens`.
+  RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t tokens, int64_t sample_rows);
+
+  bool Wants(Edge edge) const override;
+  void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
+
+  /// Largest magnitude on an edge; kGlu: before the transform.
+  double Largest(Edge edge) const { return largest_[static_cast<size_t>(edge)]; }
+  double LargestDownInput() const { return largest_down_input_; }
+  /// Largest magnitude of each head; kQRotated, kKRotated and kV only.
+  const std::vector<double> &LargestOfHeads(Edge edge) const { return heads_[static_cast<size_t>(edge)]; }
+  /// Largest magnitude of each column of a linear input.
+  const RowVector &ColumnLargest(LinearInput input) const { return columns_[static_cast<size_t>(input)]; }
+  const Matrix &Samples(LinearInput input) const { return samples_[static_cast<size_t>(input)]; }
+
+ private:
+  void Sample(LinearInput input, int64_t first_token, ConstMatrixRef values);
+
+  int64_t head_dim_;
+  int64_t block_;
+  int64_t stride_;
+  double largest_[kEdges] = {};
+  double largest_down_input_ = 0;
+  std::vector<double> heads_[kEdges];
+  RowVector columns_[kLinearInputs];
+  Matrix samples_[kLinearInputs];
+};
+
+/// Steps of the static grids that a layer's s8 (or s15) edges are rounded to.
+struct ActivationGrid {
+  double attn_in = 0, attn_out = 0, ffn_in = 0, down_in = 0;
+  double down_in_limit = 127;               // 16319 for s15
+  std::vector<double> q, k, v;              // of each head
+};
+
+/// Rounds the edges of a run to their grids and, if asked, sums the second moments of the rounded linear inputs.
+class GridObserver : public LayerObserver {
+ public:
+  GridObserver(const ModelConfig &config, const ActivationGrid &grid, int64_t hadamard_block);
+
+  /// From now on, moments are summed.
+  void CollectMoments();
+  const Matrix &Moments(LinearInput input) const { return moments_[static_cast<size_t>(input)]; }
+
+  bool Wants(Edge edge) const override;
+  void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
+
+ private:
+  void AddMoments(LinearInput input, ConstMatrixRef values);
+
+  const ActivationGrid &grid_;
+  int64_t head_dim_;
+  int64_t block_;
+  Matrix moments_[kLinearInputs];
+  bool collect_ = false;
+};
+
+/// values = step * clamp(round(values / step), -limit, limit), on all threads.
+void RoundToStep(MatrixRef values, double step, double limit);
+/// The same with one step for each `head_dim` columns and limit 127.
+void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &steps);
+
+/// sum += values^T * values, upper triangle and its mirror.
+void AddSecondMoments(Matrix *sum, ConstMatrixRef values);
+
+/// The step of an s8 edge for which the output of `weight` [n, k] changes least over `samples` [t, k], among the largest
+/// magnitude / 127 and smaller ones.
+double BestActivationStep(const Matrix &samples, const Matrix &weight, double largest);
+
+}  // namespace acorn::compiler

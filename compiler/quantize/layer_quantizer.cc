@@ -1,0 +1,347 @@
+#include "quantize/layer_quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/parallel.h"
+#include "quantize/grid.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr double kResidualHeadroom = 2.0;  // 16-bit edges: room for what calibration did not see
+constexpr double kDamping = 0.01;          // of GPTQ, relative to the mean of the diagonal
+constexpr int64_t kRangeWindows = 32;      // fast: windows that ranges are measured on
+constexpr int64_t kSampleRows = 512;       // of a linear input, for choosing its range
+constexpr int64_t kWindowsAtOnce = 8;      // of the pass that collects moments
+constexpr double kValueScaleSpan = 1.98;   // attention's output multipliers lie within a factor of two
+
+Matrix PadRows(const Matrix &m, int64_t rows) {
+  if (m.rows() == rows) return m;
+  Matrix padded = Matrix::Zero(rows, m.cols());
+  padded.topRows(m.rows()) = m;
+  return padded;
+}
+
+Matrix PadColumns(const Matrix &m, int64_t columns) {
+  if (m.cols() == columns) return m;
+  Matrix padded = Matrix::Zero(m.rows(), columns);
+  padded.leftCols(m.cols()) = m;
+  return padded;
+}
+
+RowVector PadVector(const RowVector &v, int64_t size) {
+  if (v.size() == 0 || v.size() == size) return v;
+  RowVector padded = RowVector::Zero(size);
+  padded.head(v.size()) = v;
+  return padded;
+}
+
+Matrix Stack(std::initializer_list<const Matrix *> parts) {
+  int64_t rows = 0;
+  for (const Matrix *part : parts) rows += part->rows();
+  Matrix all(rows, (*parts.begin())->cols());
+  int64_t row = 0;
+  for (const Matrix *part : parts) {
+    all.middleRows(row, part->rows()) = *part;
+    row += part->rows();
+  }
+  return all;
+}
+
+/// One bias for stacked weights; absent parts count as zero, and all absent gives an empty one.
+RowVector StackBias(std::initializer_list<std::pair<const RowVector *, int64_t>> parts) {
+  int64_t size = 0;
+  bool any = false;
+  for (const auto &[bias, width] : parts) {
+    size += width;
+    any = any || bias->size() != 0;
+  }
+  if (!any) return {};
+  RowVector all = RowVector::Zero(size);
+  int64_t first = 0;
+  for (const auto &[bias, width] : parts) {
+    if (bias->size() != 0) all.segment(first, width) = *bias;
+    first += width;
+  }
+  return all;
+}
+
+/// Step of an edge of `limit` units; never 0.
+double StepFor(double largest, double limit) { return std::max(largest, 1e-6) / limit; }
+
+double Step16(double largest) { return StepFor(largest * kResidualHeadroom, 32767); }
+
+std::vector<double> HeadSteps(const std::vector<double> &largest, double span) {
+  const double top = *std::max_element(largest.begin(), largest.end());
+  std::vector<double> steps;
+  for (const double value : largest) steps.push_back(StepFor(std::max(value, top / span), 127));
+  return steps;
+}
+
+/// Largest magnitudes of each head of prefix rows.
+void IncludeRows(std::vector<double> *largest, const Matrix &rows, int64_t head_dim) {
+  for (size_t h = 0; h < largest->size() && rows.rows() > 0; ++h) {
+    const double value = rows.middleCols(static_cast<int64_t>(h) * head_dim, head_dim).cwiseAbs().maxCoeff();
+    (*largest)[h] = std::max((*largest)[h], value);
+  }
+}
+
+std::vector<int8_t> PrefixIntegers(const Matrix &rows, int64_t head_dim, const std::vector<double> &steps) {
+  std::vector<int8_t> integers;
+  for (int64_t r = 0; r < rows.rows(); ++r) {
+    for (int64_t c = 0; c < rows.cols(); ++c) {
+      const double value = std::round(rows(r, c) / steps[static_cast<size_t>(c / head_dim)]);
+      integers.push_back(static_cast<int8_t>(std::min(std::max(value, -127.0), 127.0)));
+    }
+  }
+  return integers;
+}
+
+/// Keys and values of the prefix as a float run computes them.
+class PrefixObserver : public LayerObserver {
+ public:
+  explicit PrefixObserver(KvPrefix *kv) : kv_(kv) {}
+  bool Wants(Edge edge) const override { return edge == Edge::kKRotated || edge == Edge::kV; }
+  void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override {
+    (edge == Edge::kV ? kv_->v : kv_->k) = values;
+  }
+
+ private:
+  KvPrefix *kv_;
+};
+
+double InputError(const Matrix &samples, const Matrix &weight, double step, double limit) {
+  Matrix rounded = samples;
+  RoundToStep(rounded, step, limit);
+  rounded -= samples;
+  Matrix error(samples.rows(), weight.rows()), output(samples.rows(), weight.rows());
+  Linear(error, rounded, weight, {});
+  Linear(output, samples, weight, {});
+  const double norm = static_cast<double>(output.squaredNorm());
+  return norm > 0 ? static_cast<double>(error.squaredNorm()) / norm : 0;
+}
+
+}  // namespace
+
+/// Everything known of the layer at hand.
+struct LayerQuantizer::Work {
+  int64_t layer = 0;
+  LayerWeights weights;            // float; down already transformed, FFN padded
+  Matrix qkv, gate_up;             // stacked
+  KvPrefix prefix;                 // float until the scales are chosen, then rounded
+  std::unique_ptr<RangeObserver> ranges;
+  ActivationGrid grid;
+  std::unique_ptr<GridObserver> moments;
+  QuantizedLayer out;
+  const KvPrefix *prefix_or_null() const { return prefix.k.rows() == 0 ? nullptr : &prefix; }
+};
+
+WeightFormat FormatForDepth(WeightFormat wanted, int64_t k) {
+  const int64_t group = GroupSize(wanted);
+  return group != 0 && k % group != 0 ? WeightFormat::kW8 : wanted;
+}
+
+LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x,
+                               Matrix prefix_x)
+    : source_(source),
+      options_(options),
+      ffn_(ffn),
+      config_(source.config()),
+      window_(window),
+      rope_(MakeRopeTable(source.config(), window + prefix_x.rows())),
+      x_(std::move(x)),
+      prefix_x_(std::move(prefix_x)) {
+  config_.ffn = ffn.padded;
+}
+
+QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerReport *report) {
+  Work work;
+  work.layer = layer;
+  LayerWeights &w = work.weights;
+  w = LoadLayer(source_, layer);
+  w.gate = PadRows(w.gate, ffn_.padded);
+  w.up = PadRows(w.up, ffn_.padded);
+  w.gate_bias = PadVector(w.gate_bias, ffn_.padded);
+  w.up_bias = PadVector(w.up_bias, ffn_.padded);
+  w.down = PadColumns(w.down, ffn_.padded);
+  HadamardRows(w.down, ffn_.block);
+  work.qkv = Stack({&w.q, &w.k, &w.v});
+  work.gate_up = Stack({&w.gate, &w.up});
+  RunPrefix(&work);
+  MeasureRanges(&work);
+  ChooseScales(&work);
+  if (options_.recipe == Recipe::kFast) CollectMoments(&work);
+  RoundWeights(&work, report);
+  CarryOn(&work);
+  return std::move(work.out);
+}
+
+void LayerQuantizer::RunPrefix(Work *work) const {
+  if (prefix_x_.rows() == 0) return;
+  // The rows themselves move on in CarryOn(), where x_ does.
+  Matrix rows = prefix_x_;
+  PrefixObserver observer(&work->prefix);
+  RunLayer(config_, work->weights, work->layer, rows, {0, rows.rows()}, rope_, nullptr, &observer);
+}
+
+void LayerQuantizer::MeasureRanges(Work *work) const {
+  const int64_t windows = x_.rows() / window_;
+  const int64_t used = options_.recipe == Recipe::kFast ? std::min(windows, kRangeWindows) : windows;
+  // Evenly spread, and few enough at a time that the copy stays small.
+  work->ranges = std::make_unique<RangeObserver>(config_, ffn_.block, used * window_, kSampleRows);
+  for (int64_t first = 0; first < used; first += kWindowsAtOnce) {
+    const int64_t count = std::min(kWindowsAtOnce, used - first);
+    Matrix part(count * window_, x_.cols());
+    for (int64_t i = 0; i < count; ++i) {
+      part.middleRows(i * window_, window_) = x_.middleRows((first + i) * windows / used * window_, window_);
+    }
+    RunLayer(config_, work->weights, work->layer, part, EvenBoundaries(part.rows(), window_), rope_, work->prefix_or_null(),
+             work->ranges.get());
+  }
+}
+
+void LayerQuantizer::ChooseScales(Work *work) const {
+  const RangeObserver &ranges = *work->ranges;
+  LayerScales &scales = work->out.scales;
+  ActivationGrid &grid = work->grid;
+  const bool measured = options_.recipe == Recipe::kFast;
+  const auto input_step = [&](LinearInput input, double largest, const Matrix &weight) {
+    return measured ? BestActivationStep(ranges.Samples(input), weight, largest) : StepFor(largest, 127);
+  };
+  grid.attn_in = input_step(LinearInput::kQkv, ranges.Largest(Edge::kAttnIn), work->qkv);
+  grid.attn_out = input_step(LinearInput::kO, ranges.Largest(Edge::kAttnOut), work->weights.o);
+  grid.ffn_in = input_step(LinearInput::kGateUp, ranges.Largest(Edge::kFfnIn), work->gate_up);
+  if (options_.down_input == DownInput::kS15) {
+    grid.down_in_limit = EdgeLimit(EdgeType::kS15);
+    grid.down_in = StepFor(ranges.LargestDownInput() * kResidualHeadroom, grid.down_in_limit);
+  } else {
+    grid.down_in = StepFor(ranges.LargestDownInput(), 127);
+  }
+  std::vector<double> largest_k = ranges.LargestOfHeads(Edge::kKRotated);
+  std::vector<double> largest_v = ranges.LargestOfHeads(Edge::kV);
+  IncludeRows(&largest_k, work->prefix.k, config_.head_dim);
+  IncludeRows(&largest_v, work->prefix.v, config_.head_dim);
+  grid.q = HeadSteps(ranges.LargestOfHeads(Edge::kQRotated), 1e6);
+  grid.k = HeadSteps(largest_k, 1e6);
+  grid.v = HeadSteps(largest_v, kValueScaleSpan);
+  if (work->prefix.k.rows() > 0) {
+    work->out.prefix_k = PrefixIntegers(work->prefix.k, config_.head_dim, grid.k);
+    work->out.prefix_v = PrefixIntegers(work->prefix.v, config_.head_dim, grid.v);
+    RoundHeads(work->prefix.k, config_.head_dim, grid.k);
+    RoundHeads(work->prefix.v, config_.head_dim, grid.v);
+  }
+
+  scales.attn_in = grid.attn_in;
+  scales.attn_out = grid.attn_out;
+  scales.ffn_in = grid.ffn_in;
+  scales.down_in = grid.down_in;
+  scales.q8 = grid.q;
+  scales.k8 = grid.k;
+  scales.v8 = grid.v;
+  scales.q16 = Step16(ranges.Largest(Edge::kQ));
+  scales.k16 = Step16(ranges.Largest(Edge::kK));
+  scales.v16 = Step16(ranges.Largest(Edge::kV));
+  if (config_.qk_norm) {
+    scales.q_normed16 = Step16(ranges.Largest(Edge::kQNormed));
+    scales.k_normed16 = Step16(ranges.Largest(Edge::kKNormed));
+  }
+  scales.o16 = Step16(ranges.Largest(Edge::kOOut));
+  scales.mid16 = Step16(ranges.Largest(Edge::kResidualMid));
+  scales.gate16 = Step16(ranges.Largest(Edge::kGate));
+  scales.up16 = Step16(ranges.Largest(Edge::kUp));
+  scales.glu_largest = std::max(ranges.Largest(Edge::kGlu), 1e-6) * kResidualHeadroom;
+  scales.down16 = Step16(ranges.Largest(Edge::kDownOut));
+  scales.out16 = Step16(ranges.Largest(Edge::kResidualOut));
+}
+
+void LayerQuantizer::CollectMoments(Work *work) const {
+  work->moments = std::make_unique<GridObserver>(config_, work->grid, ffn_.block);
+  work->moments->CollectMoments();
+  const int64_t windows = x_.rows() / window_;
+  for (int64_t first = 0; first < windows; first += kWindowsAtOnce) {
+    const int64_t count = std::min(kWindowsAtOnce, windows - first);
+    Matrix part = x_.middleRows(first * window_, count * window_);
+    RunLayer(config_, work->weights, work->layer, part, EvenBoundaries(part.rows(), window_), rope_, work->prefix_or_null(),
+             work->moments.get());
+  }
+}
+
+void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
+  LayerWeights &w = work->weights;
+  QuantizedLayer &out = work->out;
+  struct Target {
+    const char *name;
+    LinearInput input;
+    const Matrix *weight;
+    QuantizedMatrix *result;
+    double step, limit, largest;
+  };
+  const RangeObserver &ranges = *work->ranges;
+  const ActivationGrid &grid = work->grid;
+  const Target targets[kLinearInputs] = {
+      {"qkv", LinearInput::kQkv, &work->qkv, &out.qkv, grid.attn_in, 127, ranges.Largest(Edge::kAttnIn)},
+      {"o", LinearInput::kO, &w.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut)},
+      {"gate_up", LinearInput::kGateUp, &work->gate_up, &out.gate_up, grid.ffn_in, 127, ranges.Largest(Edge::kFfnIn)},
+      {"down", LinearInput::kDown, &w.down, &out.down, grid.down_in, grid.down_in_limit, ranges.LargestDownInput()},
+  };
+  GptqFactor factors[kLinearInputs];
+  if (work->moments != nullptr) {
+    ParallelFor(kLinearInputs, [&](int64_t i) {
+      const WeightFormat format = FormatForDepth(options_.body_format, targets[i].weight->cols());
+      factors[i] = FactorHessian(work->moments->Moments(targets[i].input), GroupSize(format), kDamping);
+    });
+  }
+  for (int i = 0; i < kLinearInputs; ++i) {
+    const Target &target = targets[i];
+    const WeightFormat format = FormatForDepth(options_.body_format, target.weight->cols());
+    WeightReport line;
+    if (work->moments != nullptr) {
+      *target.result = Gptq(*target.weight, format, factors[i]);
+      line.weight_error = RelativeOutputError(*target.weight, *target.result, work->moments->Moments(target.input));
+    } else {
+      *target.result = RoundToGrid(*target.weight, format, ScaleRule::kMinMax, {});
+      Matrix moments;
+      AddSecondMoments(&moments, ranges.Samples(target.input));
+      line.weight_error = RelativeOutputError(*target.weight, *target.result, moments);
+    }
+    line.layer = work->layer;
+    line.weight = target.name;
+    line.format = FormatName(format);
+    line.input_error = InputError(ranges.Samples(target.input), *target.weight, target.step, target.limit);
+    line.input_step = target.step;
+    line.input_clip = target.largest > 0 ? std::min(1.0, target.step * target.limit / target.largest) : 1.0;
+    report->weights.push_back(line);
+  }
+  out.attn_norm = w.attn_norm;
+  out.ffn_norm = w.ffn_norm;
+  out.q_norm = w.q_norm;
+  out.k_norm = w.k_norm;
+  out.qkv_bias = StackBias({{&w.q_bias, w.q.rows()}, {&w.k_bias, w.k.rows()}, {&w.v_bias, w.v.rows()}});
+  out.gate_up_bias = StackBias({{&w.gate_bias, w.gate.rows()}, {&w.up_bias, w.up.rows()}});
+  out.o_bias = w.o_bias;
+  out.down_bias = w.down_bias;
+}
+
+void LayerQuantizer::CarryOn(Work *work) {
+  if (prefix_x_.rows() > 0) {
+    // In float, through the transform that the weights expect.
+    RangeObserver transform(config_, ffn_.block, prefix_x_.rows(), prefix_x_.rows());
+    RunLayer(config_, work->weights, work->layer, prefix_x_, {0, prefix_x_.rows()}, rope_, nullptr, &transform);
+  }
+  LayerWeights &w = work->weights;
+  const Matrix qkv = Dequantize(work->out.qkv);
+  const Matrix gate_up = Dequantize(work->out.gate_up);
+  w.q = qkv.topRows(w.q.rows());
+  w.k = qkv.middleRows(w.q.rows(), w.k.rows());
+  w.v = qkv.bottomRows(w.v.rows());
+  w.gate = gate_up.topRows(ffn_.padded);
+  w.up = gate_up.bottomRows(ffn_.padded);
+  w.o = Dequantize(work->out.o);
+  w.down = Dequantize(work->out.down);
+  GridObserver observer(config_, work->grid, ffn_.block);
+  RunLayer(config_, w, work->layer, x_, EvenBoundaries(x_.rows(), window_), rope_, work->prefix_or_null(), &observer);
+}
+
+}  // namespace acorn::compiler

@@ -1,0 +1,49 @@
+// One layer of a Llama-family model: measure its edges on the calibration tokens, choose steps, round the weights, and
+// carry the tokens through the rounded layer.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "graph/float_model.h"
+#include "passes/hadamard.h"
+#include "quantize/activations.h"
+#include "quantize/recipe.h"
+#include "write/model_writer.h"
+
+namespace acorn::compiler {
+
+class LayerQuantizer {
+ public:
+  /// x: the hidden states that enter layer 0, [tokens, hidden]; replaced layer by layer.
+  /// prefix_x: those of the constant prefix, [rows, hidden], in float; may have no rows.
+  LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x, Matrix prefix_x);
+
+  /// Appends to `report`.
+  QuantizedLayer Quantize(int64_t layer, LayerReport *report);
+  /// Hidden states after the layers done so far.
+  const Matrix &x() const { return x_; }
+
+ private:
+  struct Work;
+  void RunPrefix(Work *work) const;
+  void MeasureRanges(Work *work) const;
+  void ChooseScales(Work *work) const;
+  void CollectMoments(Work *work) const;
+  void RoundWeights(Work *work, LayerReport *report) const;
+  void CarryOn(Work *work);
+
+  const SourceModel &source_;
+  RecipeOptions options_;
+  FfnShape ffn_;
+  ModelConfig config_;  // with the padded FFN
+  int64_t window_;
+  RopeTable rope_;
+  Matrix x_;
+  Matrix prefix_x_;
+};
+
+/// Format for a weight of depth k: `wanted`, or w8 where k has no whole groups.
+WeightFormat FormatForDepth(WeightFormat wanted, int64_t k);
+
+}  // namespace acorn::compiler

@@ -1,0 +1,84 @@
+// ModelWriter: strings the operators of a Llama-family model together, layer by layer, from quantised weights and the
+// real size of one unit on every edge. What the quantiser decides is in QuantizedLayer; how it is computed on the device
+// is GraphBuilder's business.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/matrix.h"
+#include "import/source_model.h"
+#include "pack/quantized_matrix.h"
+#include "write/graph_builder.h"
+
+namespace acorn::compiler {
+
+/// Real size of one unit on each edge of a layer. "16": an s16 edge.
+struct LayerScales {
+  double attn_in = 1;                          // s8: input of q, k, v
+  double q16 = 1, k16 = 1, v16 = 1;            // outputs of the linear layers
+  double q_normed16 = 1, k_normed16 = 1;       // only with q/k norms
+  std::vector<double> q8;                      // [heads], rotated queries
+  std::vector<double> k8, v8;                  // [kv_heads], cached rows
+  double attn_out = 1;                         // s8: input of o
+  double o16 = 1;
+  double mid16 = 1;                            // the residual between attention and FFN
+  double ffn_in = 1;                           // s8: input of gate and up
+  double gate16 = 1, up16 = 1;
+  double glu_largest = 1;                      // largest magnitude of activation(gate) * up
+  double down_in = 1;                          // s8 or s15, after the Hadamard transform
+  double down16 = 1;
+  double out16 = 1;                            // the residual after the layer
+};
+
+/// One layer, ready to write. Padded columns and rows of the FFN are part of the weights.
+struct QuantizedLayer {
+  LayerScales scales;
+  RowVector attn_norm, ffn_norm, q_norm, k_norm;
+  QuantizedMatrix qkv, o, gate_up, down;
+  RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
+  std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
+};
+
+struct WriterOptions {
+  uint32_t hadamard_block = 128;      // 1: plain requantisation to down_in_type
+  EdgeType down_in_type = EdgeType::kS8;
+  Layout channel_layout = Layout::kX16C8;  // for formats without groups
+};
+
+class ModelWriter {
+ public:
+  /// ffn: width of gate and up as stored (padded).
+  ModelWriter(const ModelConfig &config, int64_t ffn, const WriterOptions &options);
+
+  /// scale: of the residual stream that enters layer 0. embedding: null when tied to the head, which comes last.
+  void Begin(double scale, const QuantizedMatrix *embedding);
+  void AddLayer(const QuantizedLayer &layer);
+  /// norm_scale: of the s8 input of the head. A tied head is the embedding too.
+  void AddHead(const RowVector &final_norm, double norm_scale, const QuantizedMatrix &head);
+  uint64_t Finish(const std::string &path, const ModelFacts &facts);
+
+ private:
+  Layout LayoutOf(WeightFormat format) const;
+  WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input);
+  /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
+  void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
+  void AttentionHalf(const QuantizedLayer &layer);
+  void FfnHalf(const QuantizedLayer &layer);
+
+  ModelConfig config_;
+  int64_t ffn_;
+  WriterOptions options_;
+  GraphBuilder graph_;
+  uint16_t rope_ = 0;
+  /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
+  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q8_, k8_, mixed_, branch_, gate_up_, glu_, down_in_, logits_;
+  Port residual_;  // the one of stream_ that holds the residual now, with its scale
+  Port embedded_;
+};
+
+/// a(x) / x of an activation at (i - 256) / 16 for i in [0, 512], the last entry repeated.
+std::vector<double> ActivationFactors(ActivationKind kind);
+
+}  // namespace acorn::compiler

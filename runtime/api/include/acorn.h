@@ -1,0 +1,258 @@
+// Acorn: language models on small devices, with integers only, in memory that is known before the model is opened. C99.
+//
+//   acorn_plan       how many bytes, by class, before anything is opened
+//   acorn_model_open the image (mapped file, flash, memory) and one block of the caller's
+//   acorn_session_*  a conversation: prefill, decode, sample, text in and out
+//
+// After acorn_model_open the library allocates nothing. It has no globals, starts no thread and never exits the process.
+// A model and its sessions share scratch memory: at most one call for a model at a time, except acorn_session_cancel.
+// Results come through outputs; a failed call leaves its object as it was unless its comment says otherwise.
+#ifndef ACORN_H_
+#define ACORN_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "acorn_port.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ACORN_NODISCARD __attribute__((warn_unused_result))
+#define ACORN_API __attribute__((visibility("default")))
+#else
+#define ACORN_NODISCARD
+#define ACORN_API
+#endif
+
+/// Frozen values, in groups: 0x1_ caller, 0x2_ model, 0x3_ resource, 0x4_ port, 0x5_ cancelled.
+typedef uint32_t acorn_status;
+enum {
+  ACORN_OK = 0x00,
+  ACORN_ERR_ARGUMENT = 0x10,     /* null, misaligned or out-of-range argument */
+  ACORN_ERR_STATE = 0x11,        /* call not legal in this state of the object */
+  ACORN_ERR_TOKEN = 0x12,        /* token id outside the vocabulary */
+  ACORN_ERR_TEXT = 0x13,         /* text cannot be encoded: no tokenizer, no chat template */
+  ACORN_ERR_FOREIGN = 0x20,      /* not an Acorn file */
+  ACORN_ERR_VERSION = 0x21,      /* an Acorn file of another version */
+  ACORN_ERR_TRUNCATED = 0x22,    /* image shorter than it says */
+  ACORN_ERR_DAMAGED = 0x23,      /* checksum mismatch */
+  ACORN_ERR_INVALID = 0x24,      /* content breaks a rule of the format */
+  ACORN_ERR_UNSUPPORTED = 0x25,  /* legal content that this build cannot run */
+  ACORN_ERR_MEMORY = 0x30,       /* the block is smaller than the plan */
+  ACORN_ERR_CONTEXT_FULL = 0x31, /* no room for the tokens; state unchanged, nothing lost */
+  ACORN_ERR_BUFFER = 0x32,       /* an output buffer is too small */
+  ACORN_ERR_PORT = 0x40,         /* a callback of the port failed */
+  ACORN_ERR_CANCELLED = 0x50     /* stopped on request */
+};
+
+/// A short English sentence for a status; static, never NULL.
+ACORN_API const char *acorn_status_text(acorn_status status);
+
+/// A model file in memory. data: 64-byte aligned, valid and unchanged until the model is no longer used. Weights are read in
+/// place and never copied; where they lie (mapped file, flash, memory of the caller) is the caller's choice.
+typedef struct acorn_image {
+  const void *data;
+  size_t bytes;
+} acorn_image;
+
+/// Where a bad model file is bad. section: static text such as "header", "graph", "segment", "body", "tokenizer".
+typedef struct acorn_fault {
+  uint32_t struct_size;
+  acorn_status status;
+  const char *section;
+  uint64_t index;  /* of the segment, step, value … inside the section */
+  uint64_t offset; /* bytes from the start of the file, or inside the section where that is all there is */
+} acorn_fault;
+
+/// Zero in any field means its default.
+typedef struct acorn_options {
+  uint32_t struct_size;
+  uint32_t context_tokens; /* real tokens a session can hold; default and limit: the model's max_context */
+  uint32_t chunk_tokens;   /* tokens of prefill computed together, 1 to 1024; default 128; changes memory and speed, no result */
+  uint32_t logit_rows;     /* rows of logits held at once, 1 to 256; default 1; more make acorn_session_score faster */
+  uint32_t max_sessions;   /* default 1 */
+  uint32_t cpu_features;   /* ANDed with port.cpu_features; default all */
+  uint32_t flags;          /* ACORN_OPEN_… */
+} acorn_options;
+#define ACORN_OPEN_CHECK_WEIGHTS 1u /* also verify the checksums of the weights: reads the whole file */
+#define ACORN_OPEN_PROFILE 2u       /* count ticks for each kernel: acorn_model_profile */
+#define ACORN_OPEN_SCALAR 4u        /* portable kernels only, whatever the CPU has */
+
+/// Exact bytes by class. block_bytes is what acorn_model_open needs: model + max_sessions · session + scratch.
+typedef struct acorn_memory_plan {
+  uint32_t struct_size;
+  uint32_t context_tokens, chunk_tokens, logit_rows, max_sessions, threads; /* as resolved from the options and the port */
+  uint64_t image_bytes;          /* the file; const, never copied */
+  uint64_t model_bytes;          /* parsed graph */
+  uint64_t session_bytes;        /* one session: keys and values, logits, token history, sampler */
+  uint64_t scratch_bytes;        /* activations and kernels' own, shared by all sessions */
+  uint64_t expert_slot_bytes;    /* 0 in this version */
+  uint64_t io_bytes;             /* 0 in this version */
+  uint64_t block_bytes;          /* total to hand over, of any address aligned to 64 */
+} acorn_memory_plan;
+
+/// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
+/// port may be NULL (scalar, one thread); fault may be NULL. Reads the image without trusting a byte of it.
+/// Returns: ACORN_OK | 0x1_ | 0x2_
+ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image,
+                                                  const acorn_options *options, const acorn_port *port);
+
+typedef struct acorn_model acorn_model;
+typedef struct acorn_session acorn_session;
+
+/// Opens a model inside the caller's block; the same image, options and port as for acorn_plan. port is copied.
+/// block: 64-byte aligned, block_bytes at least; used until the caller stops using the model (there is nothing to close).
+/// Returns: ACORN_OK | ACORN_ERR_MEMORY (block untouched) | 0x1_ | 0x2_
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const acorn_image *image,
+                                                        const acorn_options *options, const acorn_port *port, void *block,
+                                                        size_t block_bytes);
+
+/// What a caller may want to know of a model. Strings point into the image and are not zero-terminated.
+typedef struct acorn_model_info {
+  uint32_t struct_size;
+  uint32_t vocab_size, max_context, prefix_rows, layers;
+  uint32_t has_tokenizer, has_chat_template;
+  int32_t bos_token, eos_token; /* −1: none */
+  int32_t logit_multiplier, logit_shift; /* logit · multiplier / 2^shift = natural units in Q16 */
+  const char *name;
+  size_t name_bytes;
+  const char *family;
+  size_t family_bytes;
+} acorn_model_info;
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *info);
+
+/// Text to ids and back. flags: ACORN_TEXT_…
+#define ACORN_TEXT_MARKUP 1u /* special tokens written in the text are read as such; otherwise text is only text */
+#define ACORN_TEXT_BOS 2u    /* start with the model's start token where its tokenizer wants one */
+#define ACORN_TEXT_CHAT 4u   /* one user turn in the model's chat template; special tokens in the text stay text */
+/// Out: ids [capacity], *count how many (also when ACORN_ERR_BUFFER, where known).
+/// Returns: ACORN_OK | ACORN_ERR_TEXT | ACORN_ERR_BUFFER | 0x1_
+ACORN_NODISCARD ACORN_API acorn_status acorn_tokenize(acorn_model *model, int32_t *ids, size_t capacity, size_t *count,
+                                                      const char *text, size_t bytes, uint32_t flags);
+/// The bytes of one token, which need not be whole characters. Special tokens give their name.
+/// Returns: ACORN_OK | ACORN_ERR_TOKEN | ACORN_ERR_TEXT | ACORN_ERR_BUFFER (*bytes is the need)
+ACORN_NODISCARD ACORN_API acorn_status acorn_token_text(const acorn_model *model, char *text, size_t capacity, size_t *bytes,
+                                                        int32_t token);
+
+/// Takes one of max_sessions slots; starts after the model's constant prefix with no token.
+/// Returns: ACORN_OK | ACORN_ERR_STATE (all slots taken)
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_open(acorn_session **session, acorn_model *model);
+ACORN_API void acorn_session_close(acorn_session *session);
+/// Back to the state after acorn_session_open, hooks kept.
+ACORN_API void acorn_session_reset(acorn_session *session);
+
+/// Appends tokens to the conversation; computed in chunks. The last token's logits are then valid.
+/// Returns: ACORN_OK | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL (both: state unchanged) |
+///          ACORN_ERR_CANCELLED (whole chunks are kept: acorn_session_position says how many tokens; no logits)
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_prefill(acorn_session *session, const int32_t *tokens, size_t count);
+
+/// As prefill, and hands every token's logits over: row i is what follows tokens[i]. A non-zero return of the callback cancels.
+/// Logits: [vocab_size] int32, valid during the call.
+typedef int (*acorn_logits_callback)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_score(acorn_session *session, const int32_t *tokens, size_t count,
+                                                           acorn_logits_callback callback, void *ctx);
+
+/// Runs one decode step: appends the token and gives the logits of what follows.
+///   x = embed(token); for each layer: x = block(x, kv, position); logits = head(x); position += 1
+/// Returns: ACORN_OK | ACORN_ERR_CONTEXT_FULL | ACORN_ERR_TOKEN (state unchanged)
+/// Out:     logits  [vocab_size] int32 in units of the model's logit factor, owned by the session, valid until its next call;
+///          logits may be NULL
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_decode(acorn_session *session, const int32_t **logits, int32_t token);
+
+/// The logits of the last token: [vocab_size].  ACORN_ERR_STATE when there is none.
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_logits(acorn_session *session, const int32_t **logits);
+
+/// Real tokens in the conversation, and how many it can hold.
+ACORN_API size_t acorn_session_position(const acorn_session *session);
+ACORN_API size_t acorn_session_capacity(const acorn_session *session);
+/// The conversation's tokens: [acorn_session_position].
+ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
+/// Drops every token from `position` on; the next prefill or decode goes on from there. No logits until then.
+/// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one)
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, size_t position);
+
+/// How the next token is chosen; all fixed point with 16 fractional bits. A zero struct (but struct_size) is greedy.
+typedef struct acorn_sampling {
+  uint32_t struct_size;
+  uint32_t temperature_q16;        /* 0: greedy, the lowest id of equals */
+  uint32_t top_k;                  /* 0: off */
+  uint32_t top_p_q16;              /* 0 or ≥ 65536: off */
+  uint32_t min_p_q16;              /* 0: off */
+  uint32_t repetition_penalty_q16; /* 0 or 65536: off */
+  uint32_t repetition_window;      /* last tokens that are penalised; 0: all */
+  uint32_t reserved;
+  uint64_t seed; /* the same seed gives the same text on every machine */
+} acorn_sampling;
+
+/// Called with a copy of the logits before sampling: [vocab_size], may be changed in place (bias, grammar, ban).
+typedef void (*acorn_logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
+ACORN_API void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook, void *ctx);
+
+/// Chooses the next token from the present logits; does not append it. The generator's counter is the position, so that
+/// rewinding repeats the choice.
+/// Returns: ACORN_OK | ACORN_ERR_STATE (no logits) | ACORN_ERR_ARGUMENT
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_sample(acorn_session *session, int32_t *token,
+                                                            const acorn_sampling *sampling);
+
+/// Encodes text (ACORN_TEXT_… flags) and appends it. A start token that is the model's constant prefix is not fed again.
+/// Returns: as acorn_tokenize and acorn_session_prefill
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_append_text(acorn_session *session, const char *text, size_t bytes,
+                                                                 uint32_t flags);
+
+/// One accepted token and the whole characters that it completes (may be empty; not zero-terminated). Text that could be the
+/// start of a stop string is held back until it is clear. A non-zero return ends the generation.
+typedef int (*acorn_token_callback)(void *ctx, int32_t token, const char *text, size_t bytes);
+
+typedef struct acorn_generation {
+  uint32_t struct_size;
+  uint32_t max_tokens; /* 0: until the context is full */
+  acorn_sampling sampling;
+  const char *const *stop_strings; /* zero-terminated, at most 16 of at most 63 bytes; not part of the text given out */
+  size_t stop_count;
+  acorn_token_callback callback; /* may be NULL */
+  void *ctx;
+} acorn_generation;
+
+/// Why a generation ended.
+enum { ACORN_STOP_LENGTH = 1, ACORN_STOP_END = 2, ACORN_STOP_STRING = 3, ACORN_STOP_CONTEXT = 4, ACORN_STOP_CALLER = 5 };
+
+/// Samples, appends and hands out tokens until an end token, a stop string, max_tokens, a full context or the caller ends it.
+/// Every accepted token is part of the conversation, the end token too, so that a next turn can follow.
+/// Out: *reason ACORN_STOP_…, *count accepted tokens; both may be NULL.
+/// Returns: ACORN_OK | ACORN_ERR_STATE (no logits) | ACORN_ERR_ARGUMENT | ACORN_ERR_CANCELLED
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_generate(acorn_session *session, uint32_t *reason, size_t *count,
+                                                              const acorn_generation *generation);
+
+/// Asks the running call of a session to stop at the next chunk, token or row. Safe from another thread or a signal handler.
+/// A request with no call running ends the next one.
+ACORN_API void acorn_session_cancel(acorn_session *session);
+
+/// Ticks of the port's clock, summed since open or reset.
+typedef struct acorn_timings {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t prefill_ticks, prefill_tokens; /* prefill, score, append_text */
+  uint64_t decode_ticks, decode_tokens;   /* decode, and generate's own steps */
+  uint64_t sample_ticks, sample_tokens;
+  uint64_t ticks_per_second;
+} acorn_timings;
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_timings(const acorn_session *session, acorn_timings *timings);
+
+/// One kernel's ticks since open (needs ACORN_OPEN_PROFILE). name: static, such as "gemm_s8_w4g32/avx512vnni".
+typedef struct acorn_profile_row {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const char *name;
+  uint64_t ticks, calls;
+} acorn_profile_row;
+/// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (index past the last row)
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_profile(const acorn_model *model, acorn_profile_row *row, size_t index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // ACORN_H_

@@ -1,0 +1,73 @@
+// attention: query rows of s8 heads that share one KV head, over a cache (kernels/kv_cache.h), to s8. Causal.
+// docs/ARITHMETIC.md §7 is normative. All variants are bit-equal to the formula; none allocates or can fail.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/span.h"
+#include "kernels/kv_cache.h"
+
+namespace acorn::attention {
+
+/// For query row r in [0, m) at position p = first_position + r, each head h, over keys j in [0, p]:
+///   score[j] = sum over d of q[d] * K[j][d]
+///   E[j]     = Exp2(RoundShift((max score - score[j]) * exp_multiplier[h], exp_shift))
+///   den      = sum of E[j];   num[d] = sum of E[j] * V[j][d];   B = bits(den)
+///   y[d]     = sat8(RoundShift(num[d] * (out_multiplier[h] * 2^(B - 8) / den), out_shift + B - 8) + zero_point)
+/// One call is one task: any split of rows and of the heads of a KV head gives the same bits. Rows cost what they see.
+struct Args {
+  int8_t *y;             // [m, heads, head_dim]
+  const int8_t *q;       // [m, heads, head_dim]
+  size_t y_stride;       // bytes from row to row
+  size_t q_stride;       // bytes from row to row
+  size_t m;              // query rows, >= 1
+  size_t heads;          // query heads of this call, all of one KV head
+  size_t head_dim;       // even
+  size_t first_position;  // first_position + m <= rows written to the cache
+  const uint8_t *k;      // the KV head's block of keys (kv_cache::HeadBytes)
+  const int8_t *v;       // the KV head's block of values
+  const int32_t *exp_multiplier;  // [heads], >= 0
+  const int32_t *out_multiplier;  // [heads], in [2^30, 2^31)
+  int32_t exp_shift;     // in [1, 62]
+  int32_t out_shift;     // in [1, 38]
+  int32_t zero_point;    // in [-127, 127]
+  uint8_t *scratch;      // ScratchBytes(first_position + m, head_dim), 64-byte aligned, one for each thread
+};
+
+constexpr size_t kPairs = 8;  // (row, head) pairs that one pass over the keys serves
+
+/// Scratch of every variant: a score for each pair and key, and the pairs' queries.  rows: keys that the last query row sees
+static constexpr size_t ScratchBytes(size_t rows, size_t head_dim) {
+  return kPairs * (4 * kv_cache::PaddedRows(rows) + AlignUp(head_dim, 64));
+}
+
+/// Query rows that make a good task in prefill.
+constexpr size_t kTaskRows = 16;
+
+using Run = void (*)(const Args &args);
+
+/// One variant of the family.
+struct Kernel {
+  const char *name;
+  uint32_t needs;  // Feature bits
+  Run run;
+};
+
+/// All variants, best first, scalar last.
+Span<const Kernel> Kernels();
+
+/// The best variant for a set of Feature bits; never null.
+const Kernel *Select(uint32_t features);
+
+/// 65535 * 2^(-t / 32768), within 6.  t >= 0
+uint32_t Exp2(uint64_t t);
+
+/// The formula's last line for one (row, head): the division is done once.
+struct Normaliser {
+  int64_t multiplier;  // below 2^25
+  int32_t shift;       // in [1, 62]
+};
+Normaliser Normalise(uint64_t den, int32_t out_multiplier, int32_t out_shift);
+
+}  // namespace acorn::attention

@@ -1,0 +1,51 @@
+#include "acorn_schema/layout_xnnpack.h"
+#include "base/fixed_point.h"
+#include "kernels/embed/kernel.h"
+
+namespace acorn::embed {
+namespace {
+
+/// One token's factor.
+struct Output {
+  int16_t *y;  // [k]
+  int64_t multiplier;
+  int shift;
+  void Store(size_t i, int64_t q) const { y[i] = SaturateS16(RoundShift(q * multiplier, shift)); }
+};
+
+void GroupedRow(const Output &out, const Args &args, uint64_t n) {
+  const uint32_t group = GroupSize(args.format);
+  for (size_t i = 0; i < args.k; i += 4) {  // bytes of four consecutive k lie side by side
+    const uint8_t *byte = args.w + c4::WeightOffset(n, i, args.k, group);
+    const int64_t multiplier = args.w[c4::MultiplierOffset(n, i / group, args.k, group)];
+    for (size_t j = 0; j < 4; ++j) out.Store(i + j, (((byte[j] >> c4::NibbleShift(i)) & 15) - 8) * multiplier);
+  }
+}
+
+void ChannelRow(const Output &out, const Args &args, uint64_t n) {
+  const XnnMatrix matrix = {args.format, args.layout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel};
+  const uint32_t mask = args.format == WeightFormat::kW8 ? 255 : 15;
+  for (size_t i = 0; i < args.k; i += kXnnKr) {  // bytes of eight consecutive k lie side by side
+    const XnnWeightPlace place = XnnWeight(matrix, n, i);
+    const size_t count = args.k - i < kXnnKr ? args.k - i : kXnnKr;
+    for (size_t j = 0; j < count; ++j) {
+      out.Store(i + j, XnnDecode(args.format, args.layout, (args.w[place.offset + j] >> place.shift) & mask));
+    }
+  }
+}
+
+}  // namespace
+
+void Run(const Args &args) {
+  for (size_t row = 0; row < args.m; ++row) {
+    const auto n = static_cast<uint64_t>(args.tokens[row]);
+    const Output out = {args.y + row * args.y_stride, args.multiplier[n], args.shift};
+    if (args.layout == Layout::kC4) {
+      GroupedRow(out, args, n);
+    } else {
+      ChannelRow(out, args, n);
+    }
+  }
+}
+
+}  // namespace acorn::embed

@@ -1,0 +1,31 @@
+// gemm_s8_w4 by XNNPACK's microkernels (kernels/xnnpack/gemm.h): which ones, for which layout.
+#include "kernels/gemm_s8_w4/kernel.h"
+#include "kernels/xnnpack/gemm.h"
+
+namespace acorn::gemm_s8_w4 {
+namespace {
+
+constexpr xnnpack::Gemm Bind(Layout layout, xnnpack::GemmMicrokernel *one_row, xnnpack::GemmMicrokernel *rows, uint32_t mr) {
+  return {WeightFormat::kW4, layout, one_row, rows, mr};
+}
+
+}  // namespace
+
+size_t ScratchBytesXnnpack(size_t m, size_t k) { return xnnpack::GemmScratchBytes(m, k); }
+
+void RunX16C8XnnpackAvx512VnniGfni(const GemmArgs &args) {
+  xnnpack::RunGemm(args, Bind(Layout::kX16C8, xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16c8__avx512vnnigfni_prfm,
+                              xnn_qd8_f32_qc4w_gemm_minmax_ukernel_14x16c8__avx512vnnigfni_prfm, 14));
+}
+
+void RunX16C8XnnpackAvx512Vnni(const GemmArgs &args) {
+  xnnpack::RunGemm(args, Bind(Layout::kX16C8, xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16c8__avx512vnni_prfm,
+                              xnn_qd8_f32_qc4w_gemm_minmax_ukernel_8x16c8__avx512vnni_prfm, 8));
+}
+
+void RunX8C8XnnpackAvx2(const GemmArgs &args) {
+  xnnpack::RunGemm(args, Bind(Layout::kX8C8, xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x8c8__avx2_madd_prfm,
+                              xnn_qd8_f32_qc4w_gemm_minmax_ukernel_4x8c8__avx2_madd_prfm, 4));
+}
+
+}  // namespace acorn::gemm_s8_w4

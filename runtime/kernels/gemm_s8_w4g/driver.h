@@ -1,0 +1,172 @@
+// The loops that the vector variants share: which tiles and rows go through which block of an engine.
+// For the ISA files alone: each compiles its own copy, in its anonymous namespace, with its own flags (a shared inline function
+// would leave one copy, of one instruction set, for all).
+//
+// An Engine has
+//   kRows, kTiles          rows and tiles of its largest block
+//   kStreamTiles(rows)     tiles that a block reads side by side while weights come from memory
+//   Sums(line, x, depth)   what each group's dot starts from, for the first `depth` (<= 512) elements of x: 16 lanes of 4 bytes
+//   Stream<rows, tiles>    reads packed tiles, whole depth
+//   Unpack, Panel<rows>    unpacks 512 deep panels of kTiles tiles, and multiplies with them
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "acorn_schema/layout.h"
+#include "kernels/gemm.h"
+
+namespace acorn::gemm_s8_w4g {
+namespace {
+
+constexpr size_t kSubgroup = 32;    // depth of a dot that fits in 16 bits: 32 * 127 * 8 < 2^15
+constexpr size_t kPanelDepth = 512;  // depth whose 16 sums fill a cache line, and whose unpacked tiles stay in the L1 cache
+constexpr size_t kPanelGroups = kPanelDepth / kSubgroup;
+constexpr size_t kLineBytes = 64;
+constexpr size_t kRowChunk = 240;      // rows whose sums are kept at a time: bounds the scratch
+constexpr size_t kInlineRowBlocks = 2;  // up to so many row blocks unpacking every time is cheaper than unpacking to scratch
+constexpr size_t kMaxTiles = 4;
+
+constexpr size_t PanelCount(size_t k) { return (k + kPanelDepth - 1) / kPanelDepth; }
+
+/// Rows of x that go through a block, with the sums of each 512 elements in a line: [panels of k, m of 16 lanes].
+struct Rows {
+  const int8_t *x;
+  size_t x_stride;
+  const uint8_t *sums;
+  size_t sums_stride;  // bytes between panels
+};
+
+/// Weights of a block: `tiles` packed tiles, and where their sums go.
+struct Tiles {
+  const uint8_t *packed[kMaxTiles];
+  int32_t *acc[kMaxTiles];
+  uint32_t columns[kMaxTiles];  // channels to store, 1 to 16
+  size_t acc_stride;
+};
+
+/// Does a panel start its sums or go on with those in acc?
+enum class Start : uint8_t { kZero, kAcc };
+
+struct Depth {
+  size_t k;
+  uint32_t header_bytes;
+  uint32_t group_shift;  // log2(group / 32)
+};
+
+template <typename Engine>
+class Driver {
+ public:
+  static size_t ScratchBytes(size_t m, size_t k) {
+    const size_t rows = m < kRowChunk ? m : kRowChunk;
+    return PanelCount(k) * rows * kLineBytes + Engine::kPanelBytes;
+  }
+
+  static void Run(const GemmArgs &args) {
+    for (size_t m = 0; m < args.m; m += kRowChunk) {
+      const size_t rows = args.m - m < kRowChunk ? args.m - m : kRowChunk;
+      Driver(args, m, rows).RunChunk();
+    }
+  }
+
+ private:
+  Driver(const GemmArgs &args, size_t first_row, size_t rows) : args_(args), first_row_(first_row), rows_(rows) {
+    depth_.k = args.k;
+    depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k, args.group));
+    depth_.group_shift = args.group == 32 ? 0 : args.group == 64 ? 1 : 2;
+    tile_bytes_ = c4::TileBytes(args.k, args.group);
+    row_blocks_ = (rows + Engine::kRows - 1) / Engine::kRows;
+  }
+
+  void RunChunk() {
+    uint8_t *line = args_.scratch;
+    for (size_t k = 0; k < args_.k; k += kPanelDepth) {
+      const size_t depth = args_.k - k < kPanelDepth ? args_.k - k : kPanelDepth;
+      for (size_t r = 0; r < rows_; ++r, line += kLineBytes) {
+        Engine::Sums(line, args_.x + (first_row_ + r) * args_.x_stride + k, depth);
+      }
+    }
+    panel_ = line;
+
+    const size_t begin = args_.n_begin / c4::kTileChannels;
+    const size_t end = c4::Tiles(args_.n_end);
+    if (row_blocks_ <= kInlineRowBlocks) {
+      StreamTiles(begin, end);
+    } else {
+      for (size_t tile = begin; tile < end; tile += Engine::kTiles) {
+        const size_t count = end - tile < Engine::kTiles ? end - tile : Engine::kTiles;
+        RunPanels(TilesAt(tile, 1, count), count);
+      }
+    }
+  }
+
+  // Weights come from memory once: several far apart streams keep more of its pages and channels busy than one.
+  void StreamTiles(size_t begin, size_t end) {
+    size_t streams = row_blocks_ == 1 ? Engine::StreamTiles(rows_) : Engine::kTiles;
+    while (begin < end) {
+      while (streams > end - begin) streams /= 2;
+      const size_t length = (end - begin) / streams;
+      for (size_t i = 0; i < length; ++i) RunStream(TilesAt(begin + i, length, streams), streams);
+      begin += length * streams;
+    }
+  }
+
+  Tiles TilesAt(size_t first, size_t step, size_t count) const {
+    Tiles tiles;
+    tiles.acc_stride = args_.acc_stride;
+    for (size_t t = 0; t < count; ++t) {
+      const size_t n = (first + t * step) * c4::kTileChannels;
+      tiles.packed[t] = args_.w + (first + t * step) * tile_bytes_;
+      tiles.acc[t] = args_.acc + first_row_ * args_.acc_stride + (n - args_.n_begin);
+      const size_t left = args_.n_end - n;
+      tiles.columns[t] = static_cast<uint32_t>(left < c4::kTileChannels ? left : c4::kTileChannels);
+    }
+    return tiles;
+  }
+
+  Rows RowsAt(size_t row, size_t k) const {
+    return {args_.x + (first_row_ + row) * args_.x_stride + k, args_.x_stride,
+            args_.scratch + (k / kPanelDepth * rows_ + row) * kLineBytes, rows_ * kLineBytes};
+  }
+
+  // Calls block(row, rows) for blocks of rows as equal as can be: 128 rows are 18 blocks of 6 and 4 of 5.
+  template <typename Block>
+  void ForRowBlocks(const Block &block) const {
+    const size_t base = rows_ / row_blocks_, longer = rows_ % row_blocks_;
+    size_t row = 0;
+    for (size_t b = 0; b < row_blocks_; ++b) {
+      const size_t count = base + (b < longer ? 1 : 0);
+      block(row, count);
+      row += count;
+    }
+  }
+
+  void RunStream(const Tiles &tiles, size_t count) const {
+    ForRowBlocks([&](size_t row, size_t rows) {
+      Tiles at = tiles;
+      for (size_t t = 0; t < count; ++t) at.acc[t] += row * args_.acc_stride;
+      Engine::Stream(rows, count, RowsAt(row, 0), at, depth_);
+    });
+  }
+
+  void RunPanels(const Tiles &tiles, size_t count) const {
+    for (size_t k = 0; k < args_.k; k += kPanelDepth) {
+      const size_t depth = args_.k - k < kPanelDepth ? args_.k - k : kPanelDepth;
+      Engine::Unpack(panel_, tiles, count, depth_, k, depth);
+      ForRowBlocks([&](size_t row, size_t rows) {
+        Tiles at = tiles;
+        for (size_t t = 0; t < count; ++t) at.acc[t] += row * args_.acc_stride;
+        Engine::Panel(rows, count, RowsAt(row, k), at, panel_, depth / kSubgroup, k == 0 ? Start::kZero : Start::kAcc);
+      });
+    }
+  }
+
+  const GemmArgs &args_;
+  size_t first_row_, rows_, row_blocks_;
+  size_t tile_bytes_;
+  uint8_t *panel_ = nullptr;
+  Depth depth_;
+};
+
+}  // namespace
+}  // namespace acorn::gemm_s8_w4g

@@ -1,0 +1,226 @@
+// The AVX-512 VNNI engine (driver.h). A group's dot starts at -8 * sum(x), so that nibbles stay unsigned; vpdpbusd adds the
+// products; one vpdpwssd with the multiplier in the low half adds multiplier * dot, the dot fitting in 16 bits.
+// Nibbles is the variant's way to split a register of packed weights.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/gemm_s8_w4g/driver.h"
+
+namespace acorn::gemm_s8_w4g {
+namespace {
+
+#define ACORN_UNROLL _Pragma("GCC unroll 8")
+#define ACORN_INLINE __attribute__((always_inline)) inline
+
+// Four elements of x for every channel.
+ACORN_INLINE __m512i BroadcastX(const int8_t *x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, 4);
+  return _mm512_set1_epi32(four);
+}
+
+ACORN_INLINE __m512i BroadcastS32(const uint8_t *from) {
+  int32_t value;
+  __builtin_memcpy(&value, from, 4);
+  return _mm512_set1_epi32(value);
+}
+
+ACORN_INLINE __m512i LoadMultipliers(const uint8_t *from) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+}
+
+ACORN_INLINE __mmask16 FirstLanes(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+template <typename Nibbles>
+struct Engine512 {
+  static constexpr size_t kRows = 6;   // 6 x 2: 12 chains of vpdpbusd hide its latency, 24 registers of sums
+  static constexpr size_t kTiles = 2;
+  static constexpr size_t kPrefetchBytes = 4096;
+  // An unpacked group of a tile: 8 rows of low or high nibbles, then the multipliers as s32.
+  static constexpr size_t kGroupBytes = 8 * 64 + 64;
+  static constexpr size_t kPanelBytes = kTiles * kPanelGroups * kGroupBytes;
+
+  static constexpr size_t StreamTiles(size_t rows) { return rows <= 3 ? 4 : 2; }
+
+  // line[g] = -8 * sum of x over group g, by a tree of pairwise adds over eight registers.
+  static void Sums(uint8_t *line, const int8_t *x, size_t depth) {
+    const __m512i ones8 = _mm512_set1_epi8(1), ones16 = _mm512_set1_epi16(1), zero = _mm512_setzero_si512();
+    __m512i v[8];
+    ACORN_UNROLL
+    for (size_t i = 0; i < 8; ++i) {
+      const size_t left = depth > 64 * i ? depth - 64 * i : 0;
+      const __mmask64 mask = left >= 64 ? ~__mmask64{0} : left >= 32 ? __mmask64{0xffffffff} : 0;
+      v[i] = _mm512_dpbusd_epi32(zero, ones8, _mm512_maskz_loadu_epi8(mask, x + 64 * i));  // sums of 4
+    }
+    ACORN_UNROLL
+    for (size_t i = 0; i < 4; ++i) v[i] = _mm512_madd_epi16(_mm512_packs_epi32(v[2 * i], v[2 * i + 1]), ones16);  // of 8
+    ACORN_UNROLL
+    for (size_t i = 0; i < 2; ++i) v[i] = _mm512_madd_epi16(_mm512_packs_epi32(v[2 * i], v[2 * i + 1]), ones16);  // of 16
+    // 128-bit lane l of v[0] now has the sums of the l-th 16 elements of the first four loads, v[1] of the last four.
+    const __m512i even = _mm512_shuffle_i32x4(v[0], v[1], 0x88), odd = _mm512_shuffle_i32x4(v[0], v[1], 0xdd);
+    const __m512i sums = _mm512_add_epi32(even, odd);  // lanes: group 2i of loads 0-3, 2i + 1 of loads 0-3, then of loads 4-7
+    const __m512i order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    const __m512i start = _mm512_sub_epi32(zero, _mm512_slli_epi32(_mm512_permutexvar_epi32(order, sums), 3));
+    _mm512_store_si512(line, start);
+  }
+
+  template <int kR, int kT>
+  static void StreamBlock(const Rows &rows, const Tiles &tiles, const Depth &depth) {
+    __m512i acc[kR][kT];
+    const uint8_t *header[kT], *weights[kT];
+    ACORN_UNROLL
+    for (int t = 0; t < kT; ++t) {
+      header[t] = tiles.packed[t];
+      weights[t] = tiles.packed[t] + depth.header_bytes;
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_setzero_si512();
+    }
+    const size_t groups = depth.k / kSubgroup;
+    const int8_t *x = rows.x;
+    for (size_t g = 0; g < groups; ++g) {
+      const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
+      __m512i dot[kR][kT];
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) {
+        ACORN_UNROLL
+        for (int t = 0; t < kT; ++t) dot[r][t] = BroadcastS32(sums + r * kLineBytes);
+      }
+      ACORN_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        ACORN_UNROLL
+        for (int t = 0; t < kT; ++t) {
+          const __m512i packed = _mm512_loadu_si512(weights[t]);
+          _mm_prefetch(reinterpret_cast<const char *>(weights[t] + kPrefetchBytes), _MM_HINT_T0);
+          weights[t] += 64;
+          const __m512i low = Nibbles::Low(packed), high = Nibbles::High(packed);
+          ACORN_UNROLL
+          for (int r = 0; r < kR; ++r) {
+            const int8_t *at = x + r * rows.x_stride + j * 8;
+            dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], low, BroadcastX(at));
+            dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], high, BroadcastX(at + 4));
+          }
+        }
+      }
+      x += kSubgroup;
+      ACORN_UNROLL
+      for (int t = 0; t < kT; ++t) {
+        const __m512i multipliers = LoadMultipliers(header[t] + (g >> depth.group_shift) * 16);
+        ACORN_UNROLL
+        for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_dpwssd_epi32(acc[r][t], dot[r][t], multipliers);
+      }
+    }
+    ACORN_UNROLL
+    for (int t = 0; t < kT; ++t) {
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) {
+        _mm512_mask_storeu_epi32(tiles.acc[t] + r * tiles.acc_stride, FirstLanes(tiles.columns[t]), acc[r][t]);
+      }
+    }
+  }
+
+  static void Unpack(uint8_t *panel, const Tiles &tiles, size_t count, const Depth &depth, size_t k, size_t panel_depth) {
+    for (size_t t = 0; t < count; ++t) {
+      const uint8_t *weights = tiles.packed[t] + depth.header_bytes + k * 8;
+      uint8_t *out = panel + t * kGroupBytes;
+      for (size_t g = 0; g < panel_depth / kSubgroup; ++g, out += count * kGroupBytes) {
+        ACORN_UNROLL
+        for (int j = 0; j < 4; ++j, weights += 64) {
+          const __m512i packed = _mm512_loadu_si512(weights);
+          _mm512_store_si512(out + 128 * j, Nibbles::Low(packed));
+          _mm512_store_si512(out + 128 * j + 64, Nibbles::High(packed));
+        }
+        const size_t group = (k / kSubgroup + g) >> depth.group_shift;
+        _mm512_store_si512(out + 512, LoadMultipliers(tiles.packed[t] + group * 16));
+      }
+    }
+  }
+
+  template <int kR, int kT>
+  static void PanelBlock(const Rows &rows, const Tiles &tiles, const uint8_t *panel, size_t groups, Start start) {
+    __m512i acc[kR][kT];
+    ACORN_UNROLL
+    for (int t = 0; t < kT; ++t) {
+      const __mmask16 mask = start == Start::kAcc ? FirstLanes(tiles.columns[t]) : 0;
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_maskz_loadu_epi32(mask, tiles.acc[t] + r * tiles.acc_stride);
+    }
+    const int8_t *x = rows.x;
+    const uint8_t *sums = rows.sums;
+    for (size_t g = 0; g < groups; ++g) {
+      __m512i dot[kR][kT];
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) {
+        ACORN_UNROLL
+        for (int t = 0; t < kT; ++t) dot[r][t] = BroadcastS32(sums + r * kLineBytes);
+      }
+      ACORN_UNROLL
+      for (int j = 0; j < 8; ++j) {
+        __m512i w[kT];
+        ACORN_UNROLL
+        for (int t = 0; t < kT; ++t) w[t] = _mm512_load_si512(panel + t * kGroupBytes + 64 * j);
+        ACORN_UNROLL
+        for (int r = 0; r < kR; ++r) {
+          const __m512i x4 = BroadcastX(x + r * rows.x_stride + j * 4);
+          ACORN_UNROLL
+          for (int t = 0; t < kT; ++t) dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], w[t], x4);
+        }
+      }
+      ACORN_UNROLL
+      for (int t = 0; t < kT; ++t) {
+        const __m512i multipliers = _mm512_load_si512(panel + t * kGroupBytes + 512);
+        ACORN_UNROLL
+        for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_dpwssd_epi32(acc[r][t], dot[r][t], multipliers);
+      }
+      x += kSubgroup;
+      sums += 4;
+      panel += kT * kGroupBytes;
+    }
+    ACORN_UNROLL
+    for (int t = 0; t < kT; ++t) {
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) {
+        _mm512_mask_storeu_epi32(tiles.acc[t] + r * tiles.acc_stride, FirstLanes(tiles.columns[t]), acc[r][t]);
+      }
+    }
+  }
+
+  template <int kR>
+  static void StreamRows(size_t count, const Rows &rows, const Tiles &tiles, const Depth &depth) {
+    if constexpr (kR <= 3) {
+      if (count == 4) return StreamBlock<kR, 4>(rows, tiles, depth);
+    }
+    if (count == 2) return StreamBlock<kR, 2>(rows, tiles, depth);
+    StreamBlock<kR, 1>(rows, tiles, depth);
+  }
+
+  static void Stream(size_t row_count, size_t count, const Rows &rows, const Tiles &tiles, const Depth &depth) {
+    switch (row_count) {
+      case 1: return StreamRows<1>(count, rows, tiles, depth);
+      case 2: return StreamRows<2>(count, rows, tiles, depth);
+      case 3: return StreamRows<3>(count, rows, tiles, depth);
+      case 4: return StreamRows<4>(count, rows, tiles, depth);
+      case 5: return StreamRows<5>(count, rows, tiles, depth);
+      default: return StreamRows<6>(count, rows, tiles, depth);
+    }
+  }
+
+  template <int kR>
+  static void PanelRows(size_t count, const Rows &rows, const Tiles &tiles, const uint8_t *panel, size_t groups, Start start) {
+    if (count == 2) return PanelBlock<kR, 2>(rows, tiles, panel, groups, start);
+    PanelBlock<kR, 1>(rows, tiles, panel, groups, start);
+  }
+
+  // More than kInlineRowBlocks blocks as equal as can be have 5 or 6 rows each, or 13 to 15 rows in three: 4 or 5.
+  static void Panel(size_t row_count, size_t count, const Rows &rows, const Tiles &tiles, const uint8_t *panel, size_t groups,
+                    Start start) {
+    switch (row_count) {
+      case 4: return PanelRows<4>(count, rows, tiles, panel, groups, start);
+      case 5: return PanelRows<5>(count, rows, tiles, panel, groups, start);
+      default: return PanelRows<6>(count, rows, tiles, panel, groups, start);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace acorn::gemm_s8_w4g

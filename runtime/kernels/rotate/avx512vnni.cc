@@ -1,0 +1,37 @@
+#include "kernels/rotate/kernel.h"
+#include "kernels/simd_avx512.h"
+
+namespace acorn::rotate {
+
+void RunAvx512Vnni(const Args &args) {
+  const Rounder round(args.shift);
+  const size_t h = args.half;
+  for (size_t row = 0; row < args.m; ++row) {
+    const int16_t *x = args.x + row * args.x_stride;
+    int8_t *y = args.y + row * args.y_stride;
+    for (size_t i = 0; i < h; i += 16) {
+      const __mmask16 mask = Mask16(h - i);
+      const __m256i cosine = _mm256_maskz_loadu_epi16(mask, args.cosine + row * h + i);
+      const __m256i sine = _mm256_maskz_loadu_epi16(mask, args.sine + row * h + i);
+      const __m512i to_low = Pair(cosine, _mm256_sub_epi16(_mm256_setzero_si256(), sine));
+      const __m512i to_high = Pair(sine, cosine);
+      for (size_t head = 0; head < args.heads; ++head) {
+        const size_t at = head * args.head_dim + i;
+        const __m512i pair = Pair(_mm256_maskz_loadu_epi16(mask, x + at), _mm256_maskz_loadu_epi16(mask, x + at + h));
+        const __m512i factor = _mm512_set1_epi64(args.multiplier[head]);
+        StoreS8::Store(y + at, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_low), factor)));
+        StoreS8::Store(y + at + h, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_high), factor)));
+      }
+    }
+    for (size_t i = 2 * h; i < args.head_dim; i += 16) {
+      const __mmask16 mask = Mask16(args.head_dim - i);
+      for (size_t head = 0; head < args.heads; ++head) {
+        const size_t at = head * args.head_dim + i;
+        const __m512i v = _mm512_slli_epi32(LoadS16(x + at, mask), 14);
+        StoreS8::Store(y + at, mask, round(MultiplyAll(v, _mm512_set1_epi64(args.multiplier[head]))));
+      }
+    }
+  }
+}
+
+}  // namespace acorn::rotate

@@ -1,0 +1,53 @@
+// rotate: rotary positions, from s16 heads to s8 heads. docs/ARITHMETIC.md §5 is normative.
+// All variants are bit-equal to the formula; none allocates or can fail.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/span.h"
+
+namespace acorn::rotate {
+
+/// For each row and head, with h = half (pairs i, i + h; values from 2h on only change scale):
+///   y[i]     = sat8(RoundShift((x[i] * cosine[i] - x[i + h] * sine[i]) * multiplier, shift))    i < h
+///   y[i + h] = sat8(RoundShift((x[i + h] * cosine[i] + x[i] * sine[i]) * multiplier, shift))
+///   y[j]     = sat8(RoundShift(x[j] * 2^14 * multiplier, shift))                                j >= 2h
+/// x and y are separate buffers; no alignment beyond that of the types is needed.
+struct Args {
+  int8_t *y;                  // [m, heads, head_dim]
+  const int16_t *x;           // [m, heads, head_dim], in [-32767, 32767]
+  size_t y_stride;            // elements from row to row
+  size_t x_stride;            // elements from row to row
+  size_t m, heads, head_dim;
+  size_t half;                // in [0, head_dim / 2]
+  const int16_t *cosine;      // [m, half], Q14
+  const int16_t *sine;        // [m, half], Q14
+  const int32_t *multiplier;  // [heads]
+  int32_t shift;              // in [1, 62]
+};
+
+using Run = void (*)(const Args &args);
+
+/// One variant of the family.
+struct Kernel {
+  const char *name;
+  uint32_t needs;  // Feature bits
+  Run run;
+};
+
+/// All variants, best first, scalar last.
+Span<const Kernel> Kernels();
+
+/// The best variant for a set of Feature bits; never null.
+const Kernel *Select(uint32_t features);
+
+/// Fills cosine and sine for m consecutive positions (rows of the cache, the prefix included) from `first_position` on.
+///   cosine, sine   [m, half], Q14
+///   frequencies    [half], turns per position times 2^64
+void FillTable(int16_t *cosine, int16_t *sine, const uint64_t *frequencies, size_t half, uint64_t first_position, size_t m);
+
+/// Sine of `phase` / 2^32 turns in Q14, in [-16384, 16384].
+int32_t Sine(uint32_t phase);
+
+}  // namespace acorn::rotate

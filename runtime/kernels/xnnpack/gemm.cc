@@ -1,0 +1,123 @@
+#include "kernels/xnnpack/gemm.h"
+
+#include "acorn_schema/layout_xnnpack.h"
+#include "base/checked.h"
+
+namespace acorn::xnnpack {
+namespace {
+
+constexpr float kInfinity = __builtin_inff();
+constexpr MinMaxParams kNoClamp = {-kInfinity, kInfinity};
+constexpr QuantizationParams kIdentity[kMaxRows] = {
+    {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f},
+    {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f},
+};
+
+// Channels that pass through the scratch at a time where panels are added up.
+constexpr size_t kSumChannels = 64;
+
+// Weights of several row blocks are walked in pieces that stay in the L1 cache beside the rows (measured: README of bench).
+constexpr size_t kCacheBytes = 24 * 1024;
+
+using Floats = float __attribute__((vector_size(16), aligned(4), may_alias));
+using Ints = int32_t __attribute__((vector_size(16), aligned(4), may_alias));
+using OneFloat = float __attribute__((may_alias));
+
+// The floats that a microkernel stored in acc become the integers they stand for.
+void ConvertInPlace(int32_t *acc, size_t count) {
+  size_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    Floats values;
+    __builtin_memcpy(&values, acc + i, sizeof(values));
+    const Ints integers = __builtin_convertvector(values, Ints);
+    __builtin_memcpy(acc + i, &integers, sizeof(integers));
+  }
+  for (; i < count; ++i) acc[i] = static_cast<int32_t>(*reinterpret_cast<const OneFloat *>(acc + i));
+}
+
+void AddConverted(int32_t *acc, const float *sums, size_t count) {
+  for (size_t i = 0; i < count; ++i) acc[i] += static_cast<int32_t>(sums[i]);
+}
+
+struct Rows {
+  const int8_t *x;
+  size_t stride;
+  size_t count;
+};
+
+class Product {
+ public:
+  Product(const GemmArgs &args, const Gemm &gemm)
+      : args_(args),
+        gemm_(gemm),
+        matrix_{gemm.format, gemm.layout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel},
+        sums_(reinterpret_cast<float *>(args.scratch)),
+        copies_(reinterpret_cast<int8_t *>(args.scratch) + kMaxRows * kSumChannels * sizeof(float)) {}
+
+  void Run() const {
+    const size_t row_bytes = XnnRowsBytes(matrix_.format, matrix_.layout, matrix_.k) / XnnNr(matrix_.layout);
+    size_t step = kCacheBytes / row_bytes / XnnNr(matrix_.layout) * XnnNr(matrix_.layout);
+    if (step == 0) step = XnnNr(matrix_.layout);
+    if (args_.m <= gemm_.mr) step = args_.n_end - args_.n_begin;
+    for (size_t n = args_.n_begin; n < args_.n_end; n += step) {
+      const size_t end = args_.n_end - n < step ? args_.n_end : n + step;
+      for (size_t m = 0; m < args_.m; m += gemm_.mr) {
+        const size_t count = args_.m - m < gemm_.mr ? args_.m - m : gemm_.mr;
+        RunRows(m, count, n, end);
+      }
+    }
+  }
+
+ private:
+  void RunRows(size_t m, size_t count, size_t n, size_t n_end) const {
+    const Rows rows = RowsOf(m, count);
+    int32_t *acc = args_.acc + m * args_.acc_stride + (n - args_.n_begin);
+    Call(rows, 0, n, n_end, reinterpret_cast<float *>(acc), args_.acc_stride);
+    for (size_t row = 0; row < count; ++row) ConvertInPlace(acc + row * args_.acc_stride, n_end - n);
+    for (size_t panel = 1; panel < XnnPanels(matrix_.k, matrix_.k_panel); ++panel) {
+      for (size_t begin = n; begin < n_end; begin += kSumChannels) {
+        const size_t end = n_end - begin < kSumChannels ? n_end : begin + kSumChannels;
+        Call(rows, panel, begin, end, sums_, kSumChannels);
+        for (size_t row = 0; row < count; ++row) {
+          AddConverted(acc + row * args_.acc_stride + (begin - n), sums_ + row * kSumChannels, end - begin);
+        }
+      }
+    }
+  }
+
+  // A microkernel reads a row to the next multiple of kXnnKr: where that is past the row's end, it gets a copy.
+  Rows RowsOf(size_t m, size_t count) const {
+    const int8_t *x = args_.x + m * args_.x_stride;
+    if (args_.k % kXnnKr == 0) return {x, args_.x_stride, count};
+    const size_t stride = AlignUp(args_.k, kXnnKr);
+    for (size_t row = 0; row < count; ++row) {
+      __builtin_memcpy(copies_ + row * stride, x + row * args_.x_stride, args_.k);
+      __builtin_memset(copies_ + row * stride + args_.k, 0, stride - args_.k);
+    }
+    return {copies_, stride, count};
+  }
+
+  void Call(const Rows &rows, size_t panel, size_t n, size_t n_end, float *sums, size_t stride) const {
+    GemmMicrokernel *microkernel = rows.count == 1 ? gemm_.one_row : gemm_.rows;
+    microkernel(rows.count, n_end - n, XnnPanelDepth(matrix_.k, matrix_.k_panel, panel),
+                rows.x + panel * matrix_.k_panel, rows.stride, args_.w + XnnTileOffset(matrix_, n, panel), sums,
+                stride * sizeof(float), XnnNr(matrix_.layout) * sizeof(float), &kNoClamp, kIdentity);
+  }
+
+  const GemmArgs &args_;
+  const Gemm &gemm_;
+  XnnMatrix matrix_;
+  float *sums_;      // [kMaxRows, kSumChannels]
+  int8_t *copies_;   // [mr, k rounded up to kXnnKr]
+};
+
+}  // namespace
+
+size_t GemmScratchBytes(size_t m, size_t k) {
+  const size_t rows = m < kMaxRows ? m : kMaxRows;
+  return kMaxRows * kSumChannels * sizeof(float) + rows * AlignUp(k, 64);
+}
+
+void RunGemm(const GemmArgs &args, const Gemm &gemm) { Product(args, gemm).Run(); }
+
+}  // namespace acorn::xnnpack

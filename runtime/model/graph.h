@@ -1,0 +1,171 @@
+// Typed views on a verified model image: plain structs whose pointers lead into the image. Made by reader.cc, which is the
+// only code that reads untrusted bytes; everything above may trust what stands here. Owns nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "acorn_schema/layout.h"
+#include "base/checked.h"
+#include "base/fixed_point.h"
+#include "base/span.h"
+
+namespace acorn {
+
+constexpr uint32_t kMaxValues = 64;          // so that a set of values is one u64
+constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: docs/ARITHMETIC.md §7
+constexpr uint32_t kMaxPrefixRows = 64;
+constexpr uint32_t kMaxHeadDim = 512;
+constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
+
+enum class DType : uint8_t { kS8 = 1, kS15 = 2, kS16 = 3, kS32 = 4 };
+
+constexpr uint32_t DTypeBytes(DType type) { return type == DType::kS8 ? 1 : type == DType::kS32 ? 4 : 2; }
+
+/// An activation edge, a matrix [tokens, width].
+struct Value {
+  DType dtype;
+  uint32_t width;
+};
+
+/// Bytes from row to row of a value: whole cache lines.
+constexpr uint64_t RowBytes(const Value &value) { return AlignUp(uint64_t{value.width} * DTypeBytes(value.dtype), 64); }
+
+/// Columns [offset, offset + width) of a value.
+struct Slice {
+  uint32_t value;
+  uint32_t offset;
+  uint32_t width;
+};
+
+/// A packed weight matrix [n, k].
+struct Weight {
+  WeightFormat format;
+  Layout layout;
+  uint32_t n, k, k_panel;
+  const uint8_t *data;
+  uint64_t bytes;
+};
+
+struct Rope {
+  uint32_t rotary_dims;
+  const uint64_t *frequencies;  // [rotary_dims / 2], turns per position times 2^64
+};
+
+/// Keys and values of one layer.
+struct Cache {
+  uint32_t kv_heads, head_dim;
+  const int8_t *prefix_k;  // [prefix_rows, kv_heads, head_dim]
+  const int8_t *prefix_v;
+};
+
+enum class OpKind : uint8_t {
+  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd
+};
+
+struct EmbeddingOp {
+  Slice out;
+  uint32_t weight;
+  const int32_t *multipliers;  // [weight.n]
+  int32_t shift;
+};
+
+struct RmsNormOp {
+  Slice in, out;
+  uint32_t groups;
+  const int16_t *gamma;  // [width / groups]
+  Scale factor;
+  uint64_t eps_term;
+  int32_t zero_point;
+};
+
+struct LinearOp {
+  Slice in, out;
+  uint32_t weight;
+  const int32_t *bias;         // [weight.n]
+  const int32_t *multipliers;  // [weight.n]
+  int32_t shift;
+  int32_t zero_point;
+};
+
+struct RotateOp {
+  Slice in, out;
+  uint32_t heads, rope;
+  const int32_t *multipliers;  // [heads]
+  int32_t shift;
+};
+
+struct AppendOp {
+  Slice k, v;
+  uint32_t cache;
+  const int32_t *v_multipliers;  // [kv_heads]
+  int32_t v_shift;
+};
+
+struct AttentionOp {
+  Slice q, out;
+  uint32_t cache, heads;
+  const int32_t *exp_multipliers;  // [heads]
+  int32_t exp_shift;
+  const int32_t *out_multipliers;  // [heads]
+  int32_t out_shift;
+  int32_t zero_point;
+};
+
+struct GluOp {
+  Slice gate, up, out;
+  Scale index;
+  const int16_t *table;  // [514]
+  int32_t shift;
+};
+
+struct HadamardOp {
+  Slice in, out;
+  uint32_t block;
+  Scale factor;
+  int32_t zero_point;
+};
+
+struct AddOp {
+  Slice a, b, out;
+  int32_t a_multiplier, b_multiplier, shift;
+};
+
+struct Step {
+  OpKind kind;
+  union {
+    EmbeddingOp embedding;
+    RmsNormOp rms_norm;
+    LinearOp linear;
+    RotateOp rotate;
+    AppendOp append;
+    AttentionOp attention;
+    GluOp glu;
+    HadamardOp hadamard;
+    AddOp add;
+  };
+};
+
+/// The values that a step reads and the one that it writes (none: Append).
+struct StepEdges {
+  uint64_t reads;   // bit v: value v
+  uint64_t writes;  // one bit at most
+};
+StepEdges EdgesOf(const Step &step);
+
+/// A whole model. The spans lie in the model's part of the caller's block.
+struct Graph {
+  Span<const char> name, family;
+  uint32_t vocab_size, max_context;
+  Span<const int32_t> prefix_tokens;  // in the image
+  Span<Value> values;
+  Span<Weight> weights;
+  Span<Rope> ropes;
+  Span<Cache> caches;
+  Span<Step> body, head;
+  uint32_t body_out, logits;
+  Scale logit_factor;
+  Span<const uint8_t> tokenizer;  // empty: none
+};
+
+}  // namespace acorn

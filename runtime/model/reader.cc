@@ -1,0 +1,456 @@
+#include "model/reader.h"
+
+// FlatBuffers asserts only on misuse by the program; what a file can cause, its verifier reports.
+#define FLATBUFFERS_ASSERT(condition) ((void)0)
+#include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/file.h"
+#include "acorn_schema/layout_xnnpack.h"
+#include "base/checked.h"
+
+namespace acorn {
+namespace {
+
+constexpr bool kLittleEndian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+
+// Nesting and count of tables in a legal file are small: a model, its lists, a step, its operator.
+constexpr flatbuffers::uoffset_t kMaxDepth = 8;
+constexpr flatbuffers::uoffset_t kMaxTables = 1u << 18;
+
+// A legal (format, layout) pair and its packed bytes.
+bool PackedBytes(const Weight &weight, uint64_t *bytes) {
+  if (!LayoutHolds(weight.layout, weight.format)) return false;
+  if (weight.layout == Layout::kC4) {
+    const uint32_t group = GroupSize(weight.format);
+    if (weight.k % group != 0 || weight.k_panel != weight.k) return false;
+    *bytes = c4::PackedBytes(weight.n, weight.k, group);
+    return true;
+  }
+  if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) return false;
+  *bytes = XnnPackedBytes({weight.format, weight.layout, weight.n, weight.k, weight.k_panel});
+  return true;
+}
+
+}  // namespace
+
+Status ModelReader::Fail(Status status, const char *section, uint64_t index, uint64_t offset) {
+  fault_ = {status, section, index, offset};
+  return status;
+}
+
+Status ModelReader::CheckHeader(uint64_t *graph_bytes) {
+  const uint8_t *p = image_.data();
+  if (image_.size() < 8 || __builtin_memcmp(p, kFileMagic, 8) != 0) return Fail(Status::kForeign, "header", 0, kHeaderMagic);
+  if (image_.size() < kHeaderBytes) return Fail(Status::kTruncated, "header", 0, image_.size());
+  if (LoadLittle32(p + kHeaderVersion) != kFileVersion) return Fail(Status::kVersion, "header", 0, kHeaderVersion);
+  if (LoadLittle64(p + kHeaderChecksum) != Checksum(p, kHeaderChecksum)) return Fail(Status::kDamaged, "header", 0, kHeaderChecksum);
+  if (LoadLittle32(p + kHeaderSize) != kHeaderBytes) return Fail(Status::kInvalid, "header", 0, kHeaderSize);
+  if (LoadLittle64(p + kHeaderReserved) != 0) return Fail(Status::kInvalid, "header", 0, kHeaderReserved);
+  const uint64_t file_bytes = LoadLittle64(p + kHeaderFileBytes);
+  if (file_bytes > image_.size()) return Fail(Status::kTruncated, "header", 0, image_.size());
+  if (file_bytes < image_.size()) return Fail(Status::kInvalid, "header", 0, kHeaderFileBytes);
+  *graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
+  if (LoadLittle64(p + kHeaderGraphOffset) != kHeaderBytes || *graph_bytes > image_.size() - kHeaderBytes ||
+      *graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) {
+    return Fail(Status::kInvalid, "header", 0, kHeaderGraphBytes);
+  }
+  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, *graph_bytes)) {
+    return Fail(Status::kDamaged, "graph", 0, kHeaderBytes);
+  }
+  return Status::kOk;
+}
+
+Status ModelReader::CheckSegments(bool check_weights) {
+  const auto *segments = model_->segments();
+  if (segments == nullptr || segments->size() == 0 || segments->size() >= 65535) return Fail(Status::kInvalid, "segment", 0, 0);
+  uint64_t end = kHeaderBytes + LoadLittle64(image_.data() + kHeaderGraphBytes);
+  for (uint32_t i = 0; i < segments->size(); ++i) {
+    const schema::Segment *segment = segments->Get(i);
+    // In the order of the file, so that no two overlap.
+    if (segment->kind() < schema::SegmentKind::MIN || segment->kind() > schema::SegmentKind::MAX ||
+        segment->kind() == schema::SegmentKind::None || segment->offset() % kSegmentAlignment != 0 || segment->offset() < end) {
+      return Fail(Status::kInvalid, "segment", i, segment->offset());
+    }
+    if (!RangeInside(segment->offset(), segment->bytes(), image_.size())) {
+      return Fail(Status::kTruncated, "segment", i, segment->offset());
+    }
+    end = segment->offset() + segment->bytes();
+    const bool check = check_weights || segment->kind() != schema::SegmentKind::Weights;
+    if (check && Checksum(image_.data() + segment->offset(), segment->bytes()) != segment->checksum()) {
+      return Fail(Status::kDamaged, "segment", i, segment->offset());
+    }
+  }
+  return Status::kOk;
+}
+
+Status ModelReader::Open(Span<const uint8_t> image, bool check_weights) {
+  image_ = image;
+  uint64_t graph_bytes = 0;
+  ACORN_TRY(CheckHeader(&graph_bytes));
+  if (!kLittleEndian) return Fail(Status::kUnsupported, "header", 0, 0);
+  flatbuffers::Verifier verifier(image.data() + kHeaderBytes, graph_bytes, kMaxDepth, kMaxTables);
+  // The identifier is compared here since FlatBuffers' own check needs a C library.
+  if (graph_bytes < 16 || __builtin_memcmp(image.data() + kHeaderBytes + 4, schema::ModelIdentifier(), 4) != 0 ||
+      !verifier.VerifyBuffer<schema::Model>(nullptr)) return Fail(Status::kInvalid, "graph", 0, kHeaderBytes);
+  model_ = schema::GetModel(image.data() + kHeaderBytes);
+  return CheckSegments(check_weights);
+}
+
+Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
+  section_ = "model";
+  index_ = 0;
+  const auto text = [](const flatbuffers::String *s) {
+    return s == nullptr ? Span<const char>() : Span<const char>(s->c_str(), s->size());
+  };
+  const auto count = [](const auto *vector) { return vector == nullptr ? 0u : vector->size(); };
+  *counts = {count(model_->values()), count(model_->weights()), count(model_->ropes()),
+             count(model_->caches()), count(model_->body()),    count(model_->head())};
+  if (counts->values == 0 || counts->values > kMaxValues) return Fail(Status::kInvalid, "values", counts->values, 0);
+  if (counts->body == 0) return Fail(Status::kInvalid, "body", 0, 0);
+  if (counts->head == 0) return Fail(Status::kInvalid, "head", 0, 0);
+  graph->name = text(model_->name());
+  graph->family = text(model_->family());
+  graph->vocab_size = model_->vocab_size();
+  graph->max_context = model_->max_context();
+  const auto *prefix = model_->prefix_tokens();
+  graph->prefix_tokens = prefix == nullptr ? Span<const int32_t>() : Span<const int32_t>(prefix->data(), prefix->size());
+  if (graph->prefix_tokens.size() > kMaxPrefixRows || graph->max_context == 0 ||
+      uint64_t{graph->max_context} + graph->prefix_tokens.size() > kMaxRows) {
+    return Invalid();
+  }
+  for (const int32_t token : graph->prefix_tokens) {
+    if (token < 0 || static_cast<uint32_t>(token) >= graph->vocab_size) return Invalid();
+  }
+  graph->body_out = model_->body_out();
+  graph->logits = model_->logits();
+  if (graph->body_out >= counts->values || graph->logits >= counts->values) return Invalid();
+  Value logits;
+  ACORN_TRY(ReadValue(graph->logits, &logits));
+  section_ = "model";
+  if (logits.dtype != DType::kS32 || logits.width != graph->vocab_size) return Invalid();
+  ACORN_TRY(ReadFactor(model_->logit_factor(), &graph->logit_factor));
+  graph->tokenizer = {};
+  if (model_->tokenizer_segment() != 65535) {
+    if (model_->tokenizer_segment() >= model_->segments()->size()) return Invalid();
+    const schema::Segment *segment = model_->segments()->Get(model_->tokenizer_segment());
+    if (segment->kind() != schema::SegmentKind::Tokenizer) return Invalid();
+    graph->tokenizer = image_.subspan(segment->offset(), segment->bytes());
+  }
+  return Status::kOk;
+}
+
+Status ModelReader::ReadValue(uint32_t index, Value *out) {
+  section_ = "values";
+  index_ = index;
+  const schema::Value *value = model_->values()->Get(index);
+  if (value->dtype() == schema::DType::None || value->dtype() > schema::DType::MAX || value->width() == 0 ||
+      value->width() > kMaxWidth) {
+    return Invalid();
+  }
+  *out = {static_cast<DType>(value->dtype()), value->width()};
+  return Status::kOk;
+}
+
+// A range of a segment of the wanted kind, of exactly `bytes` bytes.
+Status ModelReader::Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes, const uint8_t **out) {
+  const auto *segments = model_->segments();
+  if (ref == nullptr || ref->segment() >= segments->size()) return Invalid();
+  const schema::Segment *segment = segments->Get(ref->segment());
+  if (static_cast<uint8_t>(segment->kind()) != kind || ref->bytes() != bytes || ref->offset() % kRefAlignment != 0 ||
+      !RangeInside(ref->offset(), ref->bytes(), segment->bytes())) {
+    return Fail(Status::kInvalid, section_, index_, ref->offset());
+  }
+  *out = image_.data() + segment->offset() + ref->offset();
+  return Status::kOk;
+}
+
+template <typename T>
+Status ModelReader::ResolveArray(const schema::Ref *ref, uint64_t count, const T **out) {
+  const uint8_t *bytes = nullptr;
+  ACORN_TRY(Resolve(ref, static_cast<uint8_t>(schema::SegmentKind::Constants), count * sizeof(T), &bytes));
+  *out = reinterpret_cast<const T *>(bytes);
+  return Status::kOk;
+}
+
+Status ModelReader::ReadWeight(uint32_t index, Weight *out) {
+  section_ = "weights";
+  index_ = index;
+  const schema::Weight *weight = model_->weights()->Get(index);
+  out->format = static_cast<WeightFormat>(weight->format());
+  out->layout = static_cast<Layout>(weight->layout());
+  out->n = weight->n();
+  out->k = weight->k();
+  out->k_panel = weight->k_panel();
+  if (out->n == 0 || out->k == 0 || out->n > kMaxWidth || out->k > kMaxWidth || !PackedBytes(*out, &out->bytes)) return Invalid();
+  return Resolve(weight->data(), static_cast<uint8_t>(schema::SegmentKind::Weights), out->bytes, &out->data);
+}
+
+Status ModelReader::ReadRope(uint32_t index, Rope *out) {
+  section_ = "ropes";
+  index_ = index;
+  const schema::Rope *rope = model_->ropes()->Get(index);
+  out->rotary_dims = rope->rotary_dims();
+  if (out->rotary_dims == 0 || out->rotary_dims % 2 != 0 || out->rotary_dims > kMaxHeadDim) return Invalid();
+  return ResolveArray(rope->frequencies(), out->rotary_dims / 2, &out->frequencies);
+}
+
+Status ModelReader::ReadCache(uint32_t index, Cache *out) {
+  section_ = "caches";
+  index_ = index;
+  const schema::Cache *cache = model_->caches()->Get(index);
+  out->kv_heads = cache->kv_heads();
+  out->head_dim = cache->head_dim();
+  out->prefix_k = out->prefix_v = nullptr;
+  if (out->kv_heads == 0 || out->head_dim == 0 || out->head_dim % 2 != 0 || out->head_dim > kMaxHeadDim || out->kv_heads > kMaxWidth / kMaxHeadDim) {
+    return Invalid();
+  }
+  const uint64_t rows = model_->prefix_tokens() == nullptr ? 0 : model_->prefix_tokens()->size();
+  if (rows == 0) return Status::kOk;
+  ACORN_TRY(ResolveArray(cache->prefix_k(), rows * out->kv_heads * out->head_dim, &out->prefix_k));
+  return ResolveArray(cache->prefix_v(), rows * out->kv_heads * out->head_dim, &out->prefix_v);
+}
+
+Status ModelReader::ReadSlice(const schema::Slice *slice, Slice *out, DType *type) {
+  if (slice == nullptr || slice->value() >= model_->values()->size()) return Invalid();
+  const schema::Value *value = model_->values()->Get(slice->value());
+  if (slice->width() == 0 || !RangeInside(slice->offset(), slice->width(), value->width())) return Invalid();
+  *out = {slice->value(), slice->offset(), slice->width()};
+  *type = static_cast<DType>(value->dtype());
+  return Status::kOk;
+}
+
+Status ModelReader::CheckShift(uint32_t shift, uint32_t low, uint32_t high) {
+  return shift >= low && shift <= high ? Status::kOk : Invalid();
+}
+
+Status ModelReader::CheckZeroPoint(int32_t zero_point, DType type) {
+  const int32_t limit = type == DType::kS8 ? 127 : 0;  // only s8 edges have one
+  return zero_point >= -limit && zero_point <= limit ? Status::kOk : Invalid();
+}
+
+Status ModelReader::CheckMultipliers(const int32_t *multipliers, uint64_t count, int64_t low, int64_t high) {
+  bool good = true;
+  for (uint64_t i = 0; i < count; ++i) good &= multipliers[i] >= low && multipliers[i] <= high;
+  return good ? Status::kOk : Invalid();
+}
+
+Status ModelReader::ReadFactor(const schema::Factor *factor, Scale *out) {
+  if (factor == nullptr || factor->multiplier() < 0) return Invalid();
+  *out = {factor->multiplier(), factor->shift()};
+  return CheckShift(factor->shift());
+}
+
+Status ModelReader::Read(const void *table, EmbeddingOp *out) {
+  const auto &op = *static_cast<const schema::Embedding *>(table);
+  DType type;
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &type));
+  out->weight = op.weight();
+  out->shift = op.shift();
+  if (type != DType::kS16 || model_->weights() == nullptr || out->weight >= model_->weights()->size()) return Invalid();
+  const schema::Weight *weight = model_->weights()->Get(out->weight);
+  if (weight->n() != model_->vocab_size() || weight->k() != out->out.width) return Invalid();
+  ACORN_TRY(ResolveArray(op.multipliers(), weight->n(), &out->multipliers));
+  ACORN_TRY(CheckMultipliers(out->multipliers, weight->n(), 0, INT32_MAX));
+  return CheckShift(op.shift());
+}
+
+Status ModelReader::Read(const void *table, RmsNormOp *out) {
+  const auto &op = *static_cast<const schema::RmsNorm *>(table);
+  DType in, result;
+  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->groups = op.groups();
+  out->eps_term = op.eps_term();
+  out->zero_point = op.zero_point();
+  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16) || out->in.width != out->out.width ||
+      out->groups == 0 || out->in.width % out->groups != 0 || out->eps_term >> 60 != 0) {
+    return Invalid();
+  }
+  ACORN_TRY(ResolveArray(op.gamma(), out->in.width / out->groups, &out->gamma));
+  ACORN_TRY(ReadFactor(op.factor(), &out->factor));
+  if (out->factor.multiplier < 1 << 30) return Invalid();
+  ACORN_TRY(CheckShift(static_cast<uint32_t>(out->factor.shift), 2, 49));
+  return CheckZeroPoint(out->zero_point, result);
+}
+
+Status ModelReader::Read(const void *table, LinearOp *out) {
+  const auto &op = *static_cast<const schema::Linear *>(table);
+  DType in, result;
+  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->weight = op.weight();
+  out->shift = op.shift();
+  out->zero_point = op.zero_point();
+  if ((in != DType::kS8 && in != DType::kS15) || result == DType::kS15 || model_->weights() == nullptr ||
+      out->weight >= model_->weights()->size()) {
+    return Invalid();
+  }
+  const schema::Weight *weight = model_->weights()->Get(out->weight);
+  if (weight->n() != out->out.width || weight->k() != out->in.width) return Invalid();
+  // The sum fits s32 (one row of input) or stays below 2^39 (two), and its product with a multiplier below 2^62.
+  const uint64_t bound = weight->acc_bound();
+  if (bound >> (in == DType::kS8 ? 31 : 39) != 0) return Invalid();
+  ACORN_TRY(ResolveArray(op.bias(), weight->n(), &out->bias));
+  ACORN_TRY(ResolveArray(op.multipliers(), weight->n(), &out->multipliers));
+  const int bits = BitLength(bound + (uint64_t{1} << 31));
+  ACORN_TRY(CheckMultipliers(out->multipliers, weight->n(), 0,
+                             in == DType::kS8 ? INT32_MAX : (int64_t{1} << (62 - bits < 31 ? 62 - bits : 31)) - 1));
+  const int64_t room = in == DType::kS8 ? INT32_MAX - static_cast<int64_t>(bound) : INT32_MAX;
+  ACORN_TRY(CheckMultipliers(out->bias, weight->n(), -room, room));
+  ACORN_TRY(CheckShift(op.shift()));
+  return CheckZeroPoint(out->zero_point, result);
+}
+
+Status ModelReader::Read(const void *table, RotateOp *out) {
+  const auto &op = *static_cast<const schema::Rotate *>(table);
+  DType in, result;
+  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->heads = op.heads();
+  out->rope = op.rope();
+  out->shift = op.shift();
+  if (in != DType::kS16 || result != DType::kS8 || out->in.width != out->out.width || out->heads == 0 ||
+      out->in.width % out->heads != 0 || model_->ropes() == nullptr || out->rope >= model_->ropes()->size()) {
+    return Invalid();
+  }
+  const uint32_t head_dim = out->in.width / out->heads;
+  if (head_dim > kMaxHeadDim || model_->ropes()->Get(out->rope)->rotary_dims() > head_dim) return Invalid();
+  ACORN_TRY(ResolveArray(op.multipliers(), out->heads, &out->multipliers));
+  ACORN_TRY(CheckMultipliers(out->multipliers, out->heads, 0, INT32_MAX));
+  return CheckShift(op.shift());
+}
+
+Status ModelReader::Read(const void *table, AppendOp *out) {
+  const auto &op = *static_cast<const schema::Append *>(table);
+  DType k, v;
+  ACORN_TRY(ReadSlice(op.k(), &out->k, &k));
+  ACORN_TRY(ReadSlice(op.v(), &out->v, &v));
+  out->cache = op.cache();
+  out->v_shift = op.v_shift();
+  if (k != DType::kS8 || v != DType::kS16 || model_->caches() == nullptr || out->cache >= model_->caches()->size()) return Invalid();
+  const schema::Cache *cache = model_->caches()->Get(out->cache);
+  const uint64_t width = uint64_t{cache->kv_heads()} * cache->head_dim();
+  if (out->k.width != width || out->v.width != width) return Invalid();
+  ACORN_TRY(ResolveArray(op.v_multipliers(), cache->kv_heads(), &out->v_multipliers));
+  ACORN_TRY(CheckMultipliers(out->v_multipliers, cache->kv_heads(), 0, INT32_MAX));
+  return CheckShift(op.v_shift());
+}
+
+Status ModelReader::Read(const void *table, AttentionOp *out) {
+  const auto &op = *static_cast<const schema::Attention *>(table);
+  DType in, result;
+  ACORN_TRY(ReadSlice(op.q(), &out->q, &in));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->cache = op.cache();
+  out->heads = op.heads();
+  out->exp_shift = op.exp_shift();
+  out->out_shift = op.out_shift();
+  out->zero_point = op.zero_point();
+  if (in != DType::kS8 || result != DType::kS8 || model_->caches() == nullptr || out->cache >= model_->caches()->size()) return Invalid();
+  const schema::Cache *cache = model_->caches()->Get(out->cache);
+  const uint64_t width = uint64_t{out->heads} * cache->head_dim();
+  if (out->heads == 0 || cache->kv_heads() == 0 || out->heads % cache->kv_heads() != 0 || out->q.width != width || out->out.width != width) {
+    return Invalid();
+  }
+  ACORN_TRY(ResolveArray(op.exp_multipliers(), out->heads, &out->exp_multipliers));
+  ACORN_TRY(ResolveArray(op.out_multipliers(), out->heads, &out->out_multipliers));
+  ACORN_TRY(CheckMultipliers(out->exp_multipliers, out->heads, 0, INT32_MAX));
+  ACORN_TRY(CheckMultipliers(out->out_multipliers, out->heads, 1 << 30, INT32_MAX));
+  ACORN_TRY(CheckShift(op.exp_shift()));
+  ACORN_TRY(CheckShift(op.out_shift(), 1, 38));
+  return CheckZeroPoint(out->zero_point, result);
+}
+
+Status ModelReader::Read(const void *table, GluOp *out) {
+  const auto &op = *static_cast<const schema::Glu *>(table);
+  DType gate, up, result;
+  ACORN_TRY(ReadSlice(op.gate(), &out->gate, &gate));
+  ACORN_TRY(ReadSlice(op.up(), &out->up, &up));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->shift = op.shift();
+  if (gate != DType::kS16 || up != DType::kS16 || result != DType::kS16 || out->gate.width != out->out.width ||
+      out->up.width != out->out.width) {
+    return Invalid();
+  }
+  ACORN_TRY(ReadFactor(op.index(), &out->index));
+  ACORN_TRY(ResolveArray(op.factor_table(), 514, &out->table));
+  return CheckShift(op.shift());
+}
+
+Status ModelReader::Read(const void *table, HadamardOp *out) {
+  const auto &op = *static_cast<const schema::Hadamard *>(table);
+  DType in, result;
+  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->block = op.block();
+  out->zero_point = op.zero_point();
+  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS15) || out->in.width != out->out.width ||
+      out->block == 0 || out->block > 1024 || (out->block & (out->block - 1)) != 0 || out->in.width % out->block != 0) {
+    return Invalid();
+  }
+  ACORN_TRY(ReadFactor(op.factor(), &out->factor));
+  return CheckZeroPoint(out->zero_point, result);
+}
+
+Status ModelReader::Read(const void *table, AddOp *out) {
+  const auto &op = *static_cast<const schema::Add *>(table);
+  DType a, b, result;
+  ACORN_TRY(ReadSlice(op.a(), &out->a, &a));
+  ACORN_TRY(ReadSlice(op.b(), &out->b, &b));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->a_multiplier = op.a_multiplier();
+  out->b_multiplier = op.b_multiplier();
+  out->shift = op.shift();
+  if (a != DType::kS16 || b != DType::kS16 || result != DType::kS16 || out->a.width != out->out.width ||
+      out->b.width != out->out.width || out->a_multiplier == INT32_MIN || out->b_multiplier == INT32_MIN) {
+    return Invalid();
+  }
+  return CheckShift(op.shift());
+}
+
+Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
+  const void *table = step.op();
+  if (table == nullptr) return Invalid();
+  switch (step.op_type()) {
+    case schema::Op::Embedding: out->kind = OpKind::kEmbedding; return Read(table, &out->embedding);
+    case schema::Op::RmsNorm: out->kind = OpKind::kRmsNorm; return Read(table, &out->rms_norm);
+    case schema::Op::Linear: out->kind = OpKind::kLinear; return Read(table, &out->linear);
+    case schema::Op::Rotate: out->kind = OpKind::kRotate; return Read(table, &out->rotate);
+    case schema::Op::Append: out->kind = OpKind::kAppend; return Read(table, &out->append);
+    case schema::Op::Attention: out->kind = OpKind::kAttention; return Read(table, &out->attention);
+    case schema::Op::Glu: out->kind = OpKind::kGlu; return Read(table, &out->glu);
+    case schema::Op::Hadamard: out->kind = OpKind::kHadamard; return Read(table, &out->hadamard);
+    case schema::Op::Add: out->kind = OpKind::kAdd; return Read(table, &out->add);
+    default: return Fail(Status::kUnsupported, section_, index_, static_cast<uint64_t>(step.op_type()));
+  }
+}
+
+Status ModelReader::ReadStep(StepList list, uint32_t index, Step *out) {
+  section_ = list == StepList::kBody ? "body" : "head";
+  index_ = index;
+  ACORN_TRY(ReadStepOp(*(list == StepList::kBody ? model_->body() : model_->head())->Get(index), out));
+  // The head runs for the rows whose logits are wanted, which need not be neighbours: nothing there may know positions.
+  if (list == StepList::kHead && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate ||
+                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention)) {
+    return Invalid();
+  }
+  const StepEdges edges = EdgesOf(*out);
+  return (edges.reads & edges.writes) == 0 ? Status::kOk : Invalid();
+}
+
+StepEdges EdgesOf(const Step &step) {
+  const auto bit = [](const Slice &slice) { return uint64_t{1} << slice.value; };
+  switch (step.kind) {
+    case OpKind::kEmbedding: return {0, bit(step.embedding.out)};
+    case OpKind::kRmsNorm: return {bit(step.rms_norm.in), bit(step.rms_norm.out)};
+    case OpKind::kLinear: return {bit(step.linear.in), bit(step.linear.out)};
+    case OpKind::kRotate: return {bit(step.rotate.in), bit(step.rotate.out)};
+    case OpKind::kAppend: return {bit(step.append.k) | bit(step.append.v), 0};
+    case OpKind::kAttention: return {bit(step.attention.q), bit(step.attention.out)};
+    case OpKind::kGlu: return {bit(step.glu.gate) | bit(step.glu.up), bit(step.glu.out)};
+    case OpKind::kHadamard: return {bit(step.hadamard.in), bit(step.hadamard.out)};
+    case OpKind::kAdd: return {bit(step.add.a) | bit(step.add.b), bit(step.add.out)};
+  }
+  return {0, 0};
+}
+
+}  // namespace acorn

@@ -1,0 +1,84 @@
+// Reads a model image that may be hostile: header, checksums, flatbuffer, then every rule of schema/FORMAT.md, with checked
+// arithmetic and before any pointer into the image is formed. Needs no memory: each element is checked on its own and comes
+// out by value, so that acorn_plan can walk a model before there is a block.
+#pragma once
+
+#include "base/span.h"
+#include "base/status.h"
+#include "model/graph.h"
+
+namespace acorn::schema {
+struct Model;
+struct Ref;
+struct Slice;
+struct Step;
+struct Factor;
+}  // namespace acorn::schema
+
+namespace acorn {
+
+/// Where an image is bad. section is static text.
+struct Fault {
+  Status status = Status::kOk;
+  const char *section = "";
+  uint64_t index = 0;
+  uint64_t offset = 0;
+};
+
+struct GraphCounts {
+  uint32_t values, weights, ropes, caches, body, head;
+};
+
+enum class StepList : uint8_t { kBody, kHead };
+
+class ModelReader {
+ public:
+  /// Checks everything that is not an element of a list: header, sizes, checksums (of the weights too where `check_weights`),
+  /// the flatbuffer's structure, segments, counts.
+  Status Open(Span<const uint8_t> image, bool check_weights);
+
+  /// The small facts and the counts, legal after Open. The spans of `graph` for the lists stay empty.
+  Status ReadSummary(Graph *graph, GraphCounts *counts);
+  Status ReadValue(uint32_t index, Value *out);
+  Status ReadWeight(uint32_t index, Weight *out);
+  Status ReadRope(uint32_t index, Rope *out);
+  Status ReadCache(uint32_t index, Cache *out);
+  Status ReadStep(StepList list, uint32_t index, Step *out);
+
+  const Fault &fault() const { return fault_; }
+
+  /// For rules that are checked elsewhere (lifetimes): records where the image breaks one.
+  Status Fail(Status status, const char *section, uint64_t index, uint64_t offset);
+
+ private:
+  Status CheckHeader(uint64_t *graph_bytes);
+  Status CheckSegments(bool check_weights);
+  Status Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes, const uint8_t **out);
+  template <typename T>
+  Status ResolveArray(const schema::Ref *ref, uint64_t count, const T **out);
+  Status ReadSlice(const schema::Slice *slice, Slice *out, DType *type);
+  Status CheckShift(uint32_t shift, uint32_t low = 1, uint32_t high = 62);
+  Status CheckZeroPoint(int32_t zero_point, DType type);
+  Status CheckMultipliers(const int32_t *multipliers, uint64_t count, int64_t low, int64_t high);
+  Status ReadFactor(const schema::Factor *factor, Scale *out);
+  Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
+
+  Status ReadStepOp(const schema::Step &step, Step *out);
+  Status Read(const void *table, EmbeddingOp *out);
+  Status Read(const void *table, RmsNormOp *out);
+  Status Read(const void *table, LinearOp *out);
+  Status Read(const void *table, RotateOp *out);
+  Status Read(const void *table, AppendOp *out);
+  Status Read(const void *table, AttentionOp *out);
+  Status Read(const void *table, GluOp *out);
+  Status Read(const void *table, HadamardOp *out);
+  Status Read(const void *table, AddOp *out);
+
+  Span<const uint8_t> image_;
+  const schema::Model *model_ = nullptr;
+  const char *section_ = "header";  // what is being read, for faults
+  uint64_t index_ = 0;
+  Fault fault_;
+};
+
+}  // namespace acorn

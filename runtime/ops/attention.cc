@@ -1,0 +1,44 @@
+#include "ops/op.h"
+
+namespace acorn {
+
+OpNeeds Needs(const AttentionOp &, const Cache &cache, const PlanContext &context) {
+  return {0, AlignUp(attention::ScratchBytes(context.cache_rows, cache.head_dim), 64)};
+}
+
+void Run(const AttentionOp &op, const RunContext &context) {
+  const Cache &cache = context.graph->caches[op.cache];
+  const size_t head_dim = cache.head_dim;
+  const size_t group = op.heads / cache.kv_heads;
+  const size_t row_blocks = (context.m + attention::kTaskRows - 1) / attention::kTaskRows;
+  // Query heads that share a KV head share the reading of its keys, unless that leaves threads without work.
+  const bool split = cache.kv_heads * row_blocks < 4 * context.parallel.threads && context.parallel.threads > 1;
+  const size_t heads_per_task = split ? 1 : group;
+  const size_t head_tasks = op.heads / heads_per_task;
+  const uint64_t head_bytes = kv_cache::HeadBytes(context.cache_rows, head_dim);
+  context.parallel.For(static_cast<uint32_t>(head_tasks * row_blocks), [&](uint32_t task, uint32_t thread) {
+    const size_t head = task % head_tasks * heads_per_task;
+    // The last rows see the most keys: first, so that no thread is left with a long task at the end.
+    const size_t first = (row_blocks - 1 - task / head_tasks) * attention::kTaskRows;
+    attention::Args args = {};
+    args.y_stride = Stride<int8_t>(context, op.out);
+    args.y = Elements<int8_t>(context, op.out) + first * args.y_stride + head * head_dim;
+    args.q_stride = Stride<int8_t>(context, op.q);
+    args.q = Elements<int8_t>(context, op.q) + first * args.q_stride + head * head_dim;
+    args.m = context.m - first < attention::kTaskRows ? context.m - first : attention::kTaskRows;
+    args.heads = heads_per_task;
+    args.head_dim = head_dim;
+    args.first_position = context.first_row + first;
+    args.k = context.caches[op.cache].k + head / group * head_bytes;
+    args.v = context.caches[op.cache].v + head / group * head_bytes;
+    args.exp_multiplier = op.exp_multipliers + head;
+    args.out_multiplier = op.out_multipliers + head;
+    args.exp_shift = op.exp_shift;
+    args.out_shift = op.out_shift;
+    args.zero_point = op.zero_point;
+    args.scratch = ThreadScratch(context, thread);
+    context.kernels->attention->run(args);
+  });
+}
+
+}  // namespace acorn

@@ -1,0 +1,142 @@
+// Operators: what each step of a model needs (Needs, before there is memory) and does (Run). One file for each operator; they
+// choose tasks and places and leave the arithmetic to runtime/kernels. Nothing here can fail: the reader has checked the step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/span.h"
+#include "kernels/add/kernel.h"
+#include "kernels/append/kernel.h"
+#include "kernels/attention/kernel.h"
+#include "kernels/gemm.h"
+#include "kernels/glu/kernel.h"
+#include "kernels/hadamard/kernel.h"
+#include "kernels/requantise/kernel.h"
+#include "kernels/rmsnorm/kernel.h"
+#include "kernels/rotate/kernel.h"
+#include "model/graph.h"
+#include "platform/parallel.h"
+
+namespace acorn {
+
+/// The best kernel of every family for one set of Feature bits.
+struct KernelSet {
+  uint32_t features;
+  const add::Kernel *add;
+  const append::Kernel *append;
+  const attention::Kernel *attention;
+  const glu::Kernel *glu;
+  const hadamard::Kernel *hadamard;
+  const requantise::Kernel *requantise;
+  const rmsnorm::Kernel *rmsnorm;
+  const rotate::Kernel *rotate;
+};
+KernelSet SelectKernels(uint32_t features);
+
+/// Where the rows of a value lie.
+struct Place {
+  uint8_t *data;
+  uint64_t row_bytes;
+};
+
+/// Where one layer's keys and values lie, in the layout of kernels/kv_cache.h.
+struct CachePlace {
+  uint8_t *k;
+  int8_t *v;
+};
+
+/// Sines and cosines of a chunk's positions, [chunk, rotary_dims / 2].
+struct RopePlace {
+  int16_t *cosine;
+  int16_t *sine;
+};
+
+/// Everything that a step runs on.
+struct RunContext {
+  const Graph *graph;
+  const KernelSet *kernels;
+  Parallel parallel;
+  const Place *values;        // [values]
+  const CachePlace *caches;   // [caches], of the session
+  const RopePlace *ropes;     // [ropes]
+  uint8_t *step_scratch;      // shared by the threads of a step
+  uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
+  uint64_t thread_scratch_bytes;
+  size_t cache_rows;          // capacity of a cache
+  // the chunk
+  const int32_t *tokens;      // [m]
+  size_t m;                   // rows
+  size_t first_row;           // cache row and position of the first one
+};
+
+/// What sizes depend on.
+struct PlanContext {
+  const KernelSet *kernels;
+  uint32_t threads;
+  uint64_t rows;        // of the step: chunk tokens, or logit rows in the head
+  uint64_t cache_rows;  // capacity of a cache
+};
+
+/// Scratch that a step needs beside its values; both multiples of 64.
+struct OpNeeds {
+  uint64_t step_bytes;    // shared
+  uint64_t thread_bytes;  // for each thread
+};
+
+void Run(const EmbeddingOp &op, const RunContext &context);
+void Run(const RmsNormOp &op, const RunContext &context);
+void Run(const LinearOp &op, const RunContext &context);
+void Run(const RotateOp &op, const RunContext &context);
+void Run(const AppendOp &op, const RunContext &context);
+void Run(const AttentionOp &op, const RunContext &context);
+void Run(const GluOp &op, const RunContext &context);
+void Run(const HadamardOp &op, const RunContext &context);
+void Run(const AddOp &op, const RunContext &context);
+
+OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context);
+OpNeeds Needs(const AttentionOp &op, const Cache &cache, const PlanContext &context);
+
+void RunStep(const Step &step, const RunContext &context);
+
+/// Static name of the kernel that does most of a step's work, such as "4x16c4__avx512vnni", and of its family.
+struct KernelName {
+  const char *family;
+  const char *variant;
+};
+KernelName NameOf(const Step &step, const Graph &graph, const KernelSet &kernels);
+
+// Helpers of the operators.
+
+/// First element of a slice of a value, and the stride from row to row in elements.
+template <typename T>
+T *Elements(const RunContext &context, const Slice &slice) {
+  return reinterpret_cast<T *>(context.values[slice.value].data) + slice.offset;
+}
+template <typename T>
+size_t Stride(const RunContext &context, const Slice &slice) {
+  return context.values[slice.value].row_bytes / sizeof(T);
+}
+
+inline uint8_t *ThreadScratch(const RunContext &context, uint32_t thread) {
+  return context.thread_scratch + thread * context.thread_scratch_bytes;
+}
+
+/// body(first_row, rows, thread) over blocks of the chunk's rows. Small work stays on the caller's thread: waking the others
+/// costs more (a few microseconds) than it takes.
+template <typename Body>
+void ForRows(const RunContext &context, size_t width, const Body &body) {
+  constexpr size_t kBlockRows = 8;
+  constexpr size_t kInlineElems = 8192;
+  if (context.m * width <= kInlineElems) {
+    body(size_t{0}, context.m, 0u);
+    return;
+  }
+  const size_t blocks = (context.m + kBlockRows - 1) / kBlockRows;
+  context.parallel.For(static_cast<uint32_t>(blocks), [&](uint32_t task, uint32_t thread) {
+    const size_t first = task * kBlockRows;
+    body(first, context.m - first < kBlockRows ? context.m - first : kBlockRows, thread);
+  });
+}
+
+}  // namespace acorn

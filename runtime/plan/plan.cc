@@ -1,0 +1,140 @@
+#include "plan/plan.h"
+
+#include "base/checked.h"
+
+namespace acorn {
+namespace {
+
+// What the walk over the steps collects.
+struct Walk {
+  Value values[kMaxValues];
+  uint64_t rows[kMaxValues];       // that a value must hold; 0: never used
+  uint64_t conflicts[kMaxValues];  // values that live at the same time, as bits
+  uint64_t live;                   // after the step that is being looked at; the walk goes backwards
+  OpNeeds needs;
+};
+
+Slice OutputOf(const Step &step) {
+  switch (step.kind) {
+    case OpKind::kEmbedding: return step.embedding.out;
+    case OpKind::kRmsNorm: return step.rms_norm.out;
+    case OpKind::kLinear: return step.linear.out;
+    case OpKind::kRotate: return step.rotate.out;
+    case OpKind::kAttention: return step.attention.out;
+    case OpKind::kGlu: return step.glu.out;
+    case OpKind::kHadamard: return step.hadamard.out;
+    case OpKind::kAdd: return step.add.out;
+    case OpKind::kAppend: break;
+  }
+  return {0, 0, 0};
+}
+
+template <typename Body>
+void ForBits(uint64_t bits, const Body &body) {
+  for (; bits != 0; bits &= bits - 1) body(static_cast<uint32_t>(__builtin_ctzll(bits)));
+}
+
+Status AddNeeds(ModelReader *reader, const Step &step, const Walk &walk, const PlanContext &context, OpNeeds *needs) {
+  OpNeeds own = {0, 0};
+  if (step.kind == OpKind::kLinear) {
+    Weight weight;
+    ACORN_TRY(reader->ReadWeight(step.linear.weight, &weight));
+    own = Needs(step.linear, weight, walk.values[step.linear.in.value].dtype, context);
+  } else if (step.kind == OpKind::kAttention) {
+    Cache cache;
+    ACORN_TRY(reader->ReadCache(step.attention.cache, &cache));
+    own = Needs(step.attention, cache, context);
+  } else if (step.kind == OpKind::kEmbedding) {
+    Weight weight;
+    ACORN_TRY(reader->ReadWeight(step.embedding.weight, &weight));
+  }
+  if (own.step_bytes > needs->step_bytes) needs->step_bytes = own.step_bytes;
+  if (own.thread_bytes > needs->thread_bytes) needs->thread_bytes = own.thread_bytes;
+  return Status::kOk;
+}
+
+Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanContext &context, Walk *walk) {
+  for (uint32_t i = count; i-- > 0;) {
+    Step step;
+    ACORN_TRY(reader->ReadStep(list, i, &step));
+    const StepEdges edges = EdgesOf(step);
+    const uint64_t together = walk->live | edges.reads | edges.writes;
+    ForBits(together, [&](uint32_t v) { walk->conflicts[v] |= together; });
+    ForBits(edges.reads | edges.writes, [&](uint32_t v) {
+      if (context.rows > walk->rows[v]) walk->rows[v] = context.rows;
+    });
+    const Slice out = OutputOf(step);
+    if (edges.writes != 0 && out.width == walk->values[out.value].width) walk->live &= ~edges.writes;
+    walk->live |= edges.reads;
+    ACORN_TRY(AddNeeds(reader, step, *walk, context, &walk->needs));
+  }
+  return Status::kOk;
+}
+
+// Largest first, each at the lowest place that none of its conflicts covers.
+uint64_t PlaceValues(const Walk &walk, uint32_t count, uint64_t skip, uint64_t *offsets) {
+  uint64_t todo = 0;
+  for (uint32_t v = 0; v < count; ++v) {
+    offsets[v] = 0;
+    if (walk.rows[v] != 0 && (skip >> v & 1) == 0) todo |= uint64_t{1} << v;
+  }
+  const auto bytes = [&](uint32_t v) { return walk.rows[v] * RowBytes(walk.values[v]); };
+  uint64_t placed = 0;
+  uint64_t end = 0;
+  while (todo != 0) {
+    uint32_t largest = static_cast<uint32_t>(__builtin_ctzll(todo));
+    ForBits(todo, [&](uint32_t v) {
+      if (bytes(v) > bytes(largest)) largest = v;
+    });
+    uint64_t offset = 0;
+    for (bool moved = true; moved;) {
+      moved = false;
+      ForBits(placed & walk.conflicts[largest], [&](uint32_t v) {
+        if (offset < offsets[v] + bytes(v) && offsets[v] < offset + bytes(largest)) {
+          offset = offsets[v] + bytes(v);
+          moved = true;
+        }
+      });
+    }
+    offsets[largest] = offset;
+    if (offset + bytes(largest) > end) end = offset + bytes(largest);
+    placed |= uint64_t{1} << largest;
+    todo &= ~placed;
+  }
+  return end;
+}
+
+}  // namespace
+
+Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts &counts, const Dims &dims,
+                   const KernelSet &kernels, ScratchPlan *plan) {
+  Walk walk = {};
+  for (uint32_t v = 0; v < counts.values; ++v) ACORN_TRY(reader->ReadValue(v, &walk.values[v]));
+  const uint64_t cache_rows = dims.context + summary.prefix_tokens.size();
+  const uint64_t body_out = uint64_t{1} << summary.body_out;
+  const uint64_t logits = uint64_t{1} << summary.logits;
+
+  walk.live = logits;
+  ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, cache_rows}, &walk));
+  if ((walk.live & ~body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
+  walk.live = body_out;
+  ACORN_TRY(WalkSteps(reader, StepList::kBody, counts.body, {&kernels, dims.threads, dims.chunk, cache_rows}, &walk));
+  if (walk.live != 0) return reader->Fail(Status::kInvalid, "body", counts.body, 0);
+  if (walk.rows[summary.body_out] < dims.chunk) walk.rows[summary.body_out] = dims.chunk;
+
+  uint64_t end = PlaceValues(walk, counts.values, logits, plan->values);
+  plan->ropes = end;
+  for (uint32_t i = 0; i < counts.ropes; ++i) {
+    Rope rope;
+    ACORN_TRY(reader->ReadRope(i, &rope));
+    if (end >> 62 != 0) return reader->Fail(Status::kInvalid, "ropes", i, 0);
+    end += 2 * AlignUp(uint64_t{dims.chunk} * (rope.rotary_dims / 2) * sizeof(int16_t), 64);
+  }
+  plan->step = end;
+  plan->threads = plan->step + walk.needs.step_bytes;
+  plan->thread_bytes = walk.needs.thread_bytes;
+  plan->bytes = plan->threads + dims.threads * plan->thread_bytes;
+  return Status::kOk;
+}
+
+}  // namespace acorn

@@ -1,0 +1,39 @@
+// The plan: from a verified image and the caller's wishes to exact bytes, with no memory of its own. Chooses where each value
+// lies in the scratch: values that are never needed at the same time share it.
+#pragma once
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "model/graph.h"
+#include "model/reader.h"
+#include "ops/op.h"
+
+namespace acorn {
+
+/// The caller's options and the port, with every default resolved.
+struct Dims {
+  uint32_t context;     // real tokens
+  uint32_t chunk;       // rows of the body
+  uint32_t logit_rows;  // rows of the head
+  uint32_t sessions;
+  uint32_t threads;
+  uint32_t features;
+};
+
+/// Offsets from the start of the scratch.
+struct ScratchPlan {
+  uint64_t values[kMaxValues];
+  uint64_t ropes;    // sines and cosines of a chunk, one table after the other
+  uint64_t step;     // shared scratch of a step
+  uint64_t threads;  // thread scratch
+  uint64_t thread_bytes;
+  uint64_t bytes;
+};
+
+/// Places the values and sums the scratch. The value of the logits is left out: it lies in the session.
+/// A step that reads a value nobody wrote is a fault of the model: it would read what another conversation left behind.
+Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts &counts, const Dims &dims,
+                   const KernelSet &kernels, ScratchPlan *plan);
+
+}  // namespace acorn

@@ -1,0 +1,112 @@
+// Generation: sample, feed, hand out text. Characters that could be the start of a stop string are held back.
+#include "session/session.h"
+
+namespace acorn {
+namespace {
+
+size_t Length(const char *text) {
+  size_t length = 0;
+  while (text[length] != 0) ++length;
+  return length;
+}
+
+bool StartsWith(Span<const char> text, const char *with, size_t bytes) {
+  return text.size() >= bytes && __builtin_memcmp(text.data(), with, bytes) == 0;
+}
+
+// What of a text may be given out.
+struct Cut {
+  size_t bytes;  // from the start
+  bool stop;     // a stop string follows them
+};
+
+Cut FindCut(Span<const char> text, Span<const char *const> stops) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const Span<const char> rest(text.data() + i, text.size() - i);
+    bool may_start = false;
+    for (const char *stop : stops) {
+      const size_t bytes = Length(stop);
+      if (StartsWith(rest, stop, bytes)) return {i, true};
+      may_start |= bytes > rest.size() && __builtin_memcmp(rest.data(), stop, rest.size()) == 0;
+    }
+    if (may_start) return {i, false};
+  }
+  return {text.size(), false};
+}
+
+Status CheckStops(Span<const char *const> stops) {
+  if (stops.size() > kMaxStopStrings) return Status::kArgument;
+  for (const char *stop : stops) {
+    if (stop == nullptr || stop[0] == 0 || Length(stop) > kMaxStopBytes) return Status::kArgument;
+  }
+  return Status::kOk;
+}
+
+// Text on its way out: [0, held) waits, more is appended by each token.
+struct Output {
+  Session *session;
+  const Generation *generation;
+  size_t held = 0;
+
+  // Adds a token's characters and gives out what may go.  last: nothing more will come
+  // Returns: the reason to stop, or 0
+  uint32_t Give(int32_t token, bool last) {
+    const Tokenizer &tokenizer = session->model->tokenizer;
+    Span<char> buffer = session->text;
+    size_t count = 0;
+    // The buffer is the longest stop string and what one token can add, so that neither call can fail; a token beyond the
+    // tokenizer's vocabulary (padding of the embedding) has no text.
+    if (tokenizer.header != nullptr) {
+      if (Append(tokenizer, &session->detokenizer, token, buffer.subspan(held, buffer.size() - held), &count) != Status::kOk) count = 0;
+    }
+    if (last) {
+      size_t flushed = 0;
+      if (Flush(&session->detokenizer, buffer.subspan(held + count, buffer.size() - held - count), &flushed) == Status::kOk) count += flushed;
+    }
+    const Cut cut = FindCut(Span<const char>(buffer.data(), held + count), generation->stop_strings);
+    const size_t give = last && !cut.stop ? held + count : cut.bytes;
+    const int end = generation->callback == nullptr ? 0 : generation->callback(generation->ctx, token, buffer.data(), give);
+    held = held + count - give;
+    __builtin_memmove(buffer.data(), buffer.data() + give, held);
+    if (cut.stop) return static_cast<uint32_t>(StopReason::kString);
+    return end != 0 ? static_cast<uint32_t>(StopReason::kCaller) : 0;
+  }
+};
+
+}  // namespace
+
+Status Generate(Session *session, const Generation &generation, StopReason *reason, size_t *count) {
+  Model *model = session->model;
+  *count = 0;
+  *reason = StopReason::kLength;
+  if (session->logits == nullptr) return Status::kState;
+  ACORN_TRY(CheckSamplerParams(generation.sampling));
+  ACORN_TRY(CheckStops(generation.stop_strings));
+  session->detokenizer = {};
+  Output output{session, &generation};
+  for (;;) {
+    if (TakeCancel(session)) return Status::kCancelled;
+    if (session->position == model->dims.context) {
+      *reason = StopReason::kContext;
+      return Status::kOk;
+    }
+    int32_t token = 0;
+    ACORN_TRY(SampleNext(session, generation.sampling, generation.repetition_window, &token));
+    const uint64_t before = model->clock.Now();
+    ACORN_TRY(Feed(session, Span<const int32_t>(&token, 1), nullptr, nullptr));
+    session->timings.decode_ticks += model->clock.Now() - before;
+    ++session->timings.decode_tokens;
+    ++*count;
+    const bool end = model->tokenizer.header != nullptr && static_cast<uint32_t>(token) < VocabSize(model->tokenizer) &&
+                     IsStopToken(model->tokenizer, token);
+    const bool last = end || *count == generation.max_tokens || session->position == model->dims.context;
+    const uint32_t stop = output.Give(token, last);
+    if (stop != 0 || end) {
+      *reason = end ? StopReason::kEnd : static_cast<StopReason>(stop);
+      return Status::kOk;
+    }
+    if (*count == generation.max_tokens) return Status::kOk;
+  }
+}
+
+}  // namespace acorn

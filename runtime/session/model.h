@@ -1,0 +1,79 @@
+// An opened model and its sessions, inside the caller's block. For session/ and api/; everything that a call needs is found
+// here, and nothing is allocated after OpenModel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/arena.h"
+#include "base/span.h"
+#include "base/status.h"
+#include "model/graph.h"
+#include "model/reader.h"
+#include "ops/op.h"
+#include "plan/plan.h"
+#include "text/detokenizer.h"
+#include "text/sampler.h"
+#include "text/tokenizer.h"
+
+namespace acorn {
+
+struct Session;
+
+/// Ticks of one kernel, summed over the model's life.
+struct ProfileRow {
+  char name[64];  // family/variant, zero-terminated
+  uint64_t ticks;
+  uint64_t calls;
+};
+constexpr uint32_t kMaxProfileRows = 32;
+
+/// Exact bytes by class.
+struct MemoryPlan {
+  uint64_t image_bytes, model_bytes, session_bytes, scratch_bytes, block_bytes;
+};
+
+/// What the caller hands over to open a model.
+struct OpenRequest {
+  Span<const uint8_t> image;
+  uint32_t context, chunk, logit_rows, sessions;  // 0: default
+  uint32_t features;
+  bool check_weights;
+  bool profile;
+  Parallel parallel;
+  Clock clock;
+};
+
+struct Model {
+  Graph graph;
+  Dims dims;
+  MemoryPlan memory;
+  KernelSet kernels;
+  Parallel parallel;
+  Clock clock;
+  uint64_t ticks_per_second;
+  bool profile;
+  Tokenizer tokenizer;  // header is null without one
+  ScratchPlan scratch_plan;
+  uint8_t *scratch;
+  uint64_t cache_rows;  // of a session: prefix and context
+  Place values[kMaxValues];
+  Span<RopePlace> ropes;
+  Span<uint8_t> profile_of_step;  // [body + head], index of its row
+  ProfileRow profile_rows[kMaxProfileRows];
+  uint32_t profile_count;
+  Span<Session *> sessions;
+  // Views of the scratch for calls that run no step: text in, sampling.
+  Span<uint8_t> text_work;
+  Span<int32_t> logit_copy;    // [vocab_size]
+  Span<uint8_t> sampler_work;
+};
+
+/// Resolves the request and computes the plan; nothing is kept.
+Status PlanModel(const OpenRequest &request, Dims *dims, MemoryPlan *plan, Fault *fault);
+
+/// Opens a model in `block`, which is touched only when everything has been checked.
+/// Returns: kOk | kMemory (*fault says the need: offset) | as PlanModel
+Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **model, Fault *fault);
+
+}  // namespace acorn

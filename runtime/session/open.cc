@@ -1,0 +1,261 @@
+#include "session/session.h"
+
+namespace acorn {
+namespace {
+
+constexpr uint32_t kDefaultChunk = 128;
+constexpr uint32_t kMaxChunk = 1024;
+constexpr uint32_t kMaxLogitRows = 256;
+constexpr uint32_t kMaxSessions = 1024;
+constexpr uint32_t kMaxThreads = 256;
+
+// Everything that PlanModel and OpenModel both need.
+struct Opening {
+  ModelReader reader;
+  Graph summary = {};
+  GraphCounts counts = {};
+  Dims dims = {};
+  KernelSet kernels = {};
+  ScratchPlan scratch = {};
+  Tokenizer tokenizer = {};
+  MemoryPlan memory = {};
+};
+
+uint64_t TextBytes(const Tokenizer &tokenizer) {
+  constexpr uint64_t kFlushBytes = 4;
+  return kMaxStopBytes + 1 + kFlushBytes + (tokenizer.header == nullptr ? 0 : MaxAppendBytes(tokenizer));
+}
+
+// The parts of a model's own memory; the same order for counting and for opening.
+void LayOutModel(const GraphCounts &counts, const Dims &dims, Arena *arena, Model **model) {
+  const Span<Model> self = arena->Take<Model>(1);
+  const Span<Value> values = arena->Take<Value>(counts.values);
+  const Span<Weight> weights = arena->Take<Weight>(counts.weights);
+  const Span<Rope> ropes = arena->Take<Rope>(counts.ropes);
+  const Span<Cache> caches = arena->Take<Cache>(counts.caches);
+  const Span<Step> body = arena->Take<Step>(counts.body);
+  const Span<Step> head = arena->Take<Step>(counts.head);
+  const Span<RopePlace> rope_places = arena->Take<RopePlace>(counts.ropes);
+  const Span<uint8_t> profile_of_step = arena->Take<uint8_t>(uint64_t{counts.body} + counts.head);
+  const Span<Session *> sessions = arena->Take<Session *>(dims.sessions);
+  if (self.empty()) return;
+  *model = self.data();
+  **model = Model{};
+  (*model)->graph.values = values;
+  (*model)->graph.weights = weights;
+  (*model)->graph.ropes = ropes;
+  (*model)->graph.caches = caches;
+  (*model)->graph.body = body;
+  (*model)->graph.head = head;
+  (*model)->ropes = rope_places;
+  (*model)->profile_of_step = profile_of_step;
+  (*model)->sessions = sessions;
+}
+
+// The scratch serves a chunk, or text and sampling between chunks.
+void LayOutScratch(const Opening &opening, Arena *arena, Model *model) {
+  Arena steps;
+  steps.Take<uint8_t>(opening.scratch.bytes);
+  Arena other(model == nullptr ? nullptr : model->scratch);
+  const uint32_t vocab = opening.summary.vocab_size;
+  const Span<uint8_t> text_work = other.Take<uint8_t>(opening.tokenizer.header == nullptr ? 0 : kMaxEncodeWorkBytes);
+  const Span<int32_t> logit_copy = other.Take<int32_t>(vocab);
+  const Span<uint8_t> sampler_work = other.Take<uint8_t>(uint64_t{8} * vocab);
+  arena->Take<uint8_t>(steps.used() > other.used() ? steps.used() : other.used());
+  if (model == nullptr) return;
+  model->text_work = text_work;
+  model->logit_copy = logit_copy;
+  model->sampler_work = sampler_work;
+}
+
+Status ResolveDims(const OpenRequest &request, Opening *opening) {
+  Dims &dims = opening->dims;
+  dims.context = request.context == 0 ? opening->summary.max_context : request.context;
+  dims.chunk = request.chunk == 0 ? kDefaultChunk : request.chunk;
+  dims.logit_rows = request.logit_rows == 0 ? 1 : request.logit_rows;
+  dims.sessions = request.sessions == 0 ? 1 : request.sessions;
+  dims.threads = request.parallel.threads == 0 || request.parallel.parallel_for == nullptr ? 1 : request.parallel.threads;
+  dims.features = request.features;
+  if (dims.context > opening->summary.max_context || dims.chunk > kMaxChunk || dims.logit_rows > kMaxLogitRows ||
+      dims.sessions > kMaxSessions || dims.threads > kMaxThreads) {
+    return Status::kArgument;
+  }
+  if (dims.chunk > dims.context) dims.chunk = dims.context;
+  if (dims.logit_rows > dims.chunk) dims.logit_rows = dims.chunk;
+  return Status::kOk;
+}
+
+Status CheckTokenizer(Opening *opening) {
+  if (opening->summary.tokenizer.empty()) return Status::kOk;
+  TokenizerFault where;
+  const Status status = OpenTokenizer(&opening->tokenizer, opening->summary.tokenizer, &where);
+  if (status != Status::kOk) return opening->reader.Fail(status, "tokenizer", where.table, where.index);
+  if (VocabSize(opening->tokenizer) > opening->summary.vocab_size) {
+    return opening->reader.Fail(Status::kInvalid, "tokenizer", VocabSize(opening->tokenizer), 0);
+  }
+  return Status::kOk;
+}
+
+Status Prepare(const OpenRequest &request, Opening *opening) {
+  ACORN_TRY(opening->reader.Open(request.image, request.check_weights));
+  ACORN_TRY(opening->reader.ReadSummary(&opening->summary, &opening->counts));
+  ACORN_TRY(CheckTokenizer(opening));
+  ACORN_TRY(ResolveDims(request, opening));
+  opening->kernels = SelectKernels(opening->dims.features);
+  ACORN_TRY(PlanScratch(&opening->reader, opening->summary, opening->counts, opening->dims, opening->kernels, &opening->scratch));
+
+  Arena model;
+  LayOutModel(opening->counts, opening->dims, &model, nullptr);
+  Arena session;
+  LayOutSession(opening->summary, opening->counts, opening->dims, TextBytes(opening->tokenizer), &session, nullptr);
+  for (uint32_t i = 0; i < opening->counts.caches; ++i) {
+    Cache cache;
+    ACORN_TRY(opening->reader.ReadCache(i, &cache));
+    const uint64_t bytes = kv_cache::CacheBytes(opening->dims.context + opening->summary.prefix_tokens.size(), cache.kv_heads, cache.head_dim);
+    session.Take<uint8_t>(bytes);
+    session.Take<uint8_t>(bytes);
+  }
+  Arena scratch;
+  LayOutScratch(*opening, &scratch, nullptr);
+  Arena block;
+  block.Take<uint8_t>(model.used());
+  for (uint32_t i = 0; i < opening->dims.sessions; ++i) block.Take<uint8_t>(session.used());
+  block.Take<uint8_t>(scratch.used());
+  if (model.overflow() || session.overflow() || scratch.overflow() || block.overflow()) {
+    return opening->reader.Fail(Status::kInvalid, "caches", 0, 0);
+  }
+  opening->memory = {request.image.size(), model.used(), session.used(), scratch.used(), block.used()};
+  return Status::kOk;
+}
+
+Status ReadGraph(Opening *opening, Graph *graph) {
+  ModelReader &reader = opening->reader;
+  for (uint32_t i = 0; i < graph->values.size(); ++i) ACORN_TRY(reader.ReadValue(i, &graph->values[i]));
+  for (uint32_t i = 0; i < graph->weights.size(); ++i) ACORN_TRY(reader.ReadWeight(i, &graph->weights[i]));
+  for (uint32_t i = 0; i < graph->ropes.size(); ++i) ACORN_TRY(reader.ReadRope(i, &graph->ropes[i]));
+  for (uint32_t i = 0; i < graph->caches.size(); ++i) ACORN_TRY(reader.ReadCache(i, &graph->caches[i]));
+  for (uint32_t i = 0; i < graph->body.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kBody, i, &graph->body[i]));
+  for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
+  return Status::kOk;
+}
+
+bool SameText(const char *a, const char *b) {
+  for (; *a == *b; ++a, ++b) {
+    if (*a == 0) return true;
+  }
+  return false;
+}
+
+// Row of a step's kernel, made when it is new. When all rows are taken the last one is shared.
+uint8_t ProfileRowOf(Model *model, const Step &step) {
+  char name[sizeof(ProfileRow::name)] = {};
+  const KernelName parts = NameOf(step, model->graph, model->kernels);
+  size_t length = 0;
+  for (const char *p = parts.family; *p != 0 && length + 2 < sizeof(name); ++p) name[length++] = *p;
+  name[length++] = '/';
+  for (const char *p = parts.variant; *p != 0 && length + 1 < sizeof(name); ++p) name[length++] = *p;
+  for (uint32_t i = 0; i < model->profile_count; ++i) {
+    if (SameText(model->profile_rows[i].name, name)) return static_cast<uint8_t>(i);
+  }
+  if (model->profile_count == kMaxProfileRows) return kMaxProfileRows - 1;
+  ProfileRow &row = model->profile_rows[model->profile_count];
+  __builtin_memcpy(row.name, name, sizeof(name));
+  return static_cast<uint8_t>(model->profile_count++);
+}
+
+void PlaceScratch(Model *model) {
+  for (uint32_t v = 0; v < model->graph.values.size(); ++v) {
+    model->values[v] = {model->scratch + model->scratch_plan.values[v], RowBytes(model->graph.values[v])};
+  }
+  uint8_t *place = model->scratch + model->scratch_plan.ropes;
+  for (uint32_t i = 0; i < model->graph.ropes.size(); ++i) {
+    const uint64_t bytes = AlignUp(uint64_t{model->dims.chunk} * (model->graph.ropes[i].rotary_dims / 2) * sizeof(int16_t), 64);
+    model->ropes[i] = {reinterpret_cast<int16_t *>(place), reinterpret_cast<int16_t *>(place + bytes)};
+    place += 2 * bytes;
+  }
+}
+
+}  // namespace
+
+void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &dims, uint64_t text_bytes, Arena *arena,
+                   Session **session) {
+  const Span<Session> self = arena->Take<Session>(1);
+  const Span<int32_t> logits = arena->Take<int32_t>(dims.logit_rows * AlignUp(graph.vocab_size, 16));
+  const Span<int32_t> tokens = arena->Take<int32_t>(dims.context);
+  const Span<CachePlace> caches = arena->Take<CachePlace>(counts.caches);
+  const Span<char> text = arena->Take<char>(text_bytes);
+  if (self.empty()) return;
+  *session = self.data();
+  **session = Session{};
+  (*session)->logit_rows = logits;
+  (*session)->tokens = tokens;
+  (*session)->caches = caches;
+  (*session)->text = text;
+}
+
+Status PlanModel(const OpenRequest &request, Dims *dims, MemoryPlan *plan, Fault *fault) {
+  Opening opening;
+  const Status status = Prepare(request, &opening);
+  *fault = opening.reader.fault();
+  fault->status = status;
+  *dims = opening.dims;
+  *plan = opening.memory;
+  return status;
+}
+
+Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, Fault *fault) {
+  Opening opening;
+  const Status status = Prepare(request, &opening);
+  *fault = opening.reader.fault();
+  fault->status = status;
+  if (status != Status::kOk) return status;
+  if (block.size() < opening.memory.block_bytes) {
+    *fault = {Status::kMemory, "block", 0, opening.memory.block_bytes};
+    return Status::kMemory;
+  }
+
+  Arena arena(block.data());
+  Model *model = nullptr;
+  LayOutModel(opening.counts, opening.dims, &arena, &model);
+  Graph lists = model->graph;
+  model->graph = opening.summary;
+  model->graph.values = lists.values;
+  model->graph.weights = lists.weights;
+  model->graph.ropes = lists.ropes;
+  model->graph.caches = lists.caches;
+  model->graph.body = lists.body;
+  model->graph.head = lists.head;
+  ACORN_TRY(ReadGraph(&opening, &model->graph));
+  model->dims = opening.dims;
+  model->memory = opening.memory;
+  model->kernels = opening.kernels;
+  model->parallel = request.parallel;
+  model->parallel.threads = opening.dims.threads;
+  model->clock = request.clock;
+  model->profile = request.profile;
+  model->tokenizer = opening.tokenizer;
+  model->scratch_plan = opening.scratch;
+  model->cache_rows = opening.dims.context + model->graph.prefix_tokens.size();
+  for (size_t i = 0; i < model->profile_of_step.size(); ++i) {
+    const size_t body = model->graph.body.size();
+    model->profile_of_step[i] = ProfileRowOf(model, i < body ? model->graph.body[i] : model->graph.head[i - body]);
+  }
+  for (Session *&session : model->sessions) {
+    LayOutSession(model->graph, opening.counts, model->dims, TextBytes(model->tokenizer), &arena, &session);
+    session->model = model;
+    for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
+      const Cache &cache = model->graph.caches[i];
+      const uint64_t bytes = kv_cache::CacheBytes(model->cache_rows, cache.kv_heads, cache.head_dim);
+      session->caches[i].k = arena.Take<uint8_t>(bytes).data();
+      session->caches[i].v = arena.Take<int8_t>(bytes).data();
+    }
+  }
+  model->scratch = block.data() + arena.used();
+  Arena scratch;
+  LayOutScratch(opening, &scratch, model);
+  PlaceScratch(model);
+  *out = model;
+  return Status::kOk;
+}
+
+}  // namespace acorn

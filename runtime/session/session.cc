@@ -1,0 +1,165 @@
+#include "session/session.h"
+
+namespace acorn {
+namespace {
+
+RunContext MakeContext(Session *session, Place *values) {
+  Model *model = session->model;
+  for (uint32_t v = 0; v < model->graph.values.size(); ++v) values[v] = model->values[v];
+  RunContext context = {};
+  context.graph = &model->graph;
+  context.kernels = &model->kernels;
+  context.parallel = model->parallel;
+  context.values = values;
+  context.caches = session->caches.data();
+  context.ropes = model->ropes.data();
+  context.step_scratch = model->scratch + model->scratch_plan.step;
+  context.thread_scratch = model->scratch + model->scratch_plan.threads;
+  context.thread_scratch_bytes = model->scratch_plan.thread_bytes;
+  context.cache_rows = model->cache_rows;
+  return context;
+}
+
+void RunSteps(Model *model, Span<Step> steps, size_t first_profile_row, const RunContext &context) {
+  if (!model->profile) {
+    for (const Step &step : steps) RunStep(step, context);
+    return;
+  }
+  uint64_t before = model->clock.Now();
+  for (size_t i = 0; i < steps.size(); ++i) {
+    RunStep(steps[i], context);
+    const uint64_t after = model->clock.Now();
+    ProfileRow &row = model->profile_rows[model->profile_of_step[first_profile_row + i]];
+    row.ticks += after - before;
+    ++row.calls;
+    before = after;
+  }
+}
+
+// The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens.
+void RunBody(Session *session, size_t first, size_t m) {
+  Model *model = session->model;
+  Place values[kMaxValues];
+  RunContext context = MakeContext(session, values);
+  context.tokens = session->tokens.data() + first;
+  context.m = m;
+  context.first_row = model->graph.prefix_tokens.size() + first;
+  for (uint32_t i = 0; i < model->graph.ropes.size(); ++i) {
+    const Rope &rope = model->graph.ropes[i];
+    rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2, context.first_row, m);
+  }
+  RunSteps(model, model->graph.body, 0, context);
+}
+
+// The head for rows [row, row + m) of the last chunk; their logits lie in session->logit_rows.
+void RunHead(Session *session, size_t row, size_t m) {
+  Model *model = session->model;
+  Place values[kMaxValues];
+  RunContext context = MakeContext(session, values);
+  Place &in = values[model->graph.body_out];
+  in.data += row * in.row_bytes;
+  values[model->graph.logits].data = reinterpret_cast<uint8_t *>(session->logit_rows.data());
+  context.m = m;
+  RunSteps(model, model->graph.head, model->graph.body.size(), context);
+}
+
+const int32_t *LogitsRow(const Session *session, size_t row) {
+  return session->logit_rows.data() + row * (session->model->values[session->model->graph.logits].row_bytes / sizeof(int32_t));
+}
+
+// Hands the logits of a chunk's rows over.  first: index of the chunk's first token in the call
+Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callback, void *ctx) {
+  const size_t block = session->model->dims.logit_rows;
+  for (size_t row = 0; row < m; row += block) {
+    const size_t rows = m - row < block ? m - row : block;
+    RunHead(session, row, rows);
+    for (size_t r = 0; r < rows; ++r) {
+      if (callback(ctx, first + row + r, LogitsRow(session, r), session->model->graph.vocab_size) != 0) return Status::kCancelled;
+    }
+    session->logits = LogitsRow(session, rows - 1);
+  }
+  return Status::kOk;
+}
+
+}  // namespace
+
+bool TakeCancel(Session *session) { return __atomic_exchange_n(&session->cancel, 0u, __ATOMIC_ACQ_REL) != 0; }
+
+void ResetSession(Session *session) {
+  Model *model = session->model;
+  session->position = 0;
+  session->logits = nullptr;
+  session->timings = {};
+  session->detokenizer = {};
+  __atomic_store_n(&session->cancel, 0u, __ATOMIC_RELEASE);
+  for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
+    const Cache &cache = model->graph.caches[i];
+    append::Args args = {};
+    args.k_cache = session->caches[i].k;
+    args.v_cache = session->caches[i].v;
+    args.capacity = model->cache_rows;
+    args.m = model->graph.prefix_tokens.size();
+    args.kv_heads = cache.kv_heads;
+    args.head_dim = cache.head_dim;
+    args.k = cache.prefix_k;
+    args.v = cache.prefix_v;
+    args.k_stride = args.v_stride = size_t{cache.kv_heads} * cache.head_dim;
+    if (args.m != 0) model->kernels.append->copy(args);
+  }
+}
+
+Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx) {
+  Model *model = session->model;
+  for (const int32_t token : tokens) {
+    if (token < 0 || static_cast<uint32_t>(token) >= model->graph.vocab_size) return Status::kToken;
+  }
+  if (tokens.size() > model->dims.context - session->position) return Status::kContextFull;
+  for (size_t done = 0; done < tokens.size();) {
+    if (TakeCancel(session)) return Status::kCancelled;
+    const size_t left = tokens.size() - done;
+    const size_t m = left < model->dims.chunk ? left : model->dims.chunk;
+    session->logits = nullptr;
+    // The tokens may already lie in place (FeedText).
+    __builtin_memmove(session->tokens.data() + session->position, tokens.data() + done, m * sizeof(int32_t));
+    RunBody(session, session->position, m);
+    session->position += static_cast<uint32_t>(m);
+    if (callback != nullptr) {
+      ACORN_TRY(HandOver(session, done, m, callback, ctx));
+    } else if (m == left) {
+      RunHead(session, m - 1, 1);
+      session->logits = LogitsRow(session, 0);
+    }
+    done += m;
+  }
+  return Status::kOk;
+}
+
+Status Rewind(Session *session, size_t position) {
+  if (position > session->position) return Status::kArgument;
+  if (position == session->position) return Status::kOk;
+  session->position = static_cast<uint32_t>(position);
+  session->logits = nullptr;
+  return Status::kOk;
+}
+
+Status SampleNext(Session *session, const SamplerParams &params, uint32_t window, int32_t *token) {
+  Model *model = session->model;
+  if (session->logits == nullptr) return Status::kState;
+  ACORN_TRY(CheckSamplerParams(params));
+  const uint64_t before = model->clock.Now();
+  Span<const int32_t> logits(session->logits, model->graph.vocab_size);
+  if (session->logit_hook != nullptr) {
+    __builtin_memcpy(model->logit_copy.data(), logits.data(), logits.size() * sizeof(int32_t));
+    session->logit_hook(session->logit_hook_ctx, model->logit_copy.data(), logits.size());
+    logits = model->logit_copy;
+  }
+  size_t recent = session->position;
+  if (window != 0 && window < recent) recent = window;
+  ACORN_TRY(Sample(token, logits, model->graph.logit_factor, session->tokens.subspan(session->position - recent, recent), params,
+                   session->position, model->sampler_work));
+  session->timings.sample_ticks += model->clock.Now() - before;
+  ++session->timings.sample_tokens;
+  return Status::kOk;
+}
+
+}  // namespace acorn

@@ -1,0 +1,89 @@
+// A conversation: its keys and values, its tokens, the logits of the last one. docs/ARITHMETIC.md is what a step computes; here
+// is what is fed when. A failed call leaves the session as it was, unless its comment says otherwise.
+#pragma once
+
+#include "session/model.h"
+
+namespace acorn {
+
+/// Sums of the model's clock.
+struct Timings {
+  uint64_t prefill_ticks, prefill_tokens;
+  uint64_t decode_ticks, decode_tokens;
+  uint64_t sample_ticks, sample_tokens;
+};
+
+struct Session {
+  Model *model;
+  bool taken;
+  uint32_t cancel;           // set from other threads; read and cleared with atomics
+  uint32_t position;         // real tokens
+  const int32_t *logits;     // of the last token; null: none
+  Span<int32_t> logit_rows;  // [logit_rows, vocab_size rounded up to 16]
+  Span<int32_t> tokens;      // [context]
+  Span<CachePlace> caches;
+  Span<char> text;           // generate's: characters held back, then those of one token
+  Detokenizer detokenizer;
+  void (*logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
+  void *logit_hook_ctx;
+  Timings timings;
+};
+
+constexpr size_t kMaxStopStrings = 16;
+constexpr size_t kMaxStopBytes = 63;
+
+/// Lays a session out in `arena`, or counts its bytes when that has no block (then *session is not touched).
+void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &dims, uint64_t text_bytes, Arena *arena,
+                   Session **session);
+
+/// Empty conversation after the constant prefix.
+void ResetSession(Session *session);
+
+using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
+
+/// Appends tokens, in chunks.  callback null: only the last token's logits are computed
+/// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept)
+Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
+
+/// Drops the tokens from `position` on.
+/// Returns: kOk | kArgument
+Status Rewind(Session *session, size_t position);
+
+/// What text is, beside text: flags of acorn.h.
+struct TextFlags {
+  bool markup;
+  bool bos;
+  bool chat;
+};
+
+/// Ids of a text; `place` as in a conversation whose last tokens are `before`.
+/// Returns: kOk | kText | kBuffer
+Status EncodeText(Model *model, Span<const int32_t> before, Span<const char> text, TextFlags flags, Span<int32_t> out,
+                  size_t *count);
+
+/// Encodes and feeds. A start that the constant prefix already is is not fed again.
+Status FeedText(Session *session, Span<const char> text, TextFlags flags);
+
+/// Chooses the next token; does not feed it.
+/// window: last tokens that the repetition penalty sees; 0: all
+Status SampleNext(Session *session, const SamplerParams &params, uint32_t window, int32_t *token);
+
+enum class StopReason : uint32_t { kLength = 1, kEnd = 2, kString = 3, kContext = 4, kCaller = 5 };
+
+struct Generation {
+  uint32_t max_tokens;  // 0: until the context is full
+  SamplerParams sampling;
+  uint32_t repetition_window;
+  Span<const char *const> stop_strings;  // zero-terminated
+  int (*callback)(void *ctx, int32_t token, const char *text, size_t bytes);
+  void *ctx;
+};
+
+/// Samples, feeds and hands out tokens.
+/// Returns: kOk | kState (no logits) | kArgument | kCancelled
+Status Generate(Session *session, const Generation &generation, StopReason *reason, size_t *count);
+
+/// True once for each request to stop.
+bool TakeCancel(Session *session);
+
+}  // namespace acorn

@@ -1,0 +1,147 @@
+// The two layouts that XNNPACK's per-channel microkernels read (Layout::kX16C8 and kX8C8), as offsets.
+// For the packer, the kernels and the tests; formats kW8 and kW4 only. Says where a value lies; packs nothing.
+//
+// A matrix [n, k] is one or more panels along k, one after the other, of `k_panel` values each (the last may be shorter).
+// A panel is a matrix of its own: a row of tiles of nr channels (16 or 8), n padded to whole tiles with zero weights. A tile:
+//
+//   int32   ksum[nr]         XnnKsum(sum of the panel's weights of channel c), little-endian
+//   uint8   rows[...][nr*8]  kW8: row j, byte c*8+i = w[c][8j+i], two's complement
+//                            kW4: row j, byte c*8+i = w[c][16j+i] in the low nibble, w[c][16j+8+i] in the high one
+//   float32 scale[nr]        kXnnScale
+//   float32 bias[nr]         kXnnBias
+//
+// Depth is padded to 8 (kW8) or 16 (kW4) with weight 0; what the kernels multiply it with then does not matter.
+// Nibbles are two's complement in kX16C8 (the VNNI and i8mm kernels shift them to the top of a byte) and w + 8 in kX8C8
+// (the AVX2 kernel subtracts 8). Panels exist because a microkernel hands its sum over as float32, exact below 2^24:
+// within one panel 127 * sum |w| of a channel stays below kXnnSumLimit. k_panel is a multiple of 16, or k itself.
+// The matrix is aligned to 64 bytes.
+// The functions are static so that a file compiled for one instruction set keeps its copy to itself.
+#pragma once
+
+#include <cstdint>
+
+#include "acorn_schema/layout.h"
+
+namespace acorn {
+
+constexpr uint32_t kXnnKr = 8;
+constexpr int64_t kXnnSumLimit = int64_t{1} << 24;
+constexpr uint32_t kXnnScale = 0x3f800000u;  // bits of 1.0f
+constexpr uint32_t kXnnBias = 0;             // bits of 0.0f
+
+/// Channels in a tile.
+static constexpr uint32_t XnnNr(Layout layout) { return layout == Layout::kX16C8 ? 16 : 8; }
+
+/// Depth of a panel of `k` values as stored.
+static constexpr uint64_t XnnDepth(WeightFormat format, uint64_t k) {
+  const uint64_t unit = format == WeightFormat::kW4 ? 2 * kXnnKr : kXnnKr;
+  return (k + unit - 1) / unit * unit;
+}
+
+/// Bytes of the weights of one tile of one panel of `k` values.
+static constexpr uint64_t XnnRowsBytes(WeightFormat format, Layout layout, uint64_t k) {
+  return XnnDepth(format, k) * XnnNr(layout) / (format == WeightFormat::kW4 ? 2 : 1);
+}
+
+/// Bytes of one tile of one panel of `k` values: a multiple of 64 for kX16C8, of 32 for kX8C8.
+static constexpr uint64_t XnnTileBytes(WeightFormat format, Layout layout, uint64_t k) {
+  return XnnRowsBytes(format, layout, k) + uint64_t{12} * XnnNr(layout);
+}
+
+static constexpr uint64_t XnnTiles(Layout layout, uint64_t n) { return (n + XnnNr(layout) - 1) / XnnNr(layout); }
+
+static constexpr uint64_t XnnPanels(uint64_t k, uint64_t k_panel) { return (k + k_panel - 1) / k_panel; }
+
+/// Values along k in panel `panel`.
+static constexpr uint64_t XnnPanelDepth(uint64_t k, uint64_t k_panel, uint64_t panel) {
+  const uint64_t begin = panel * k_panel;
+  return k - begin < k_panel ? k - begin : k_panel;
+}
+
+/// What the functions below are about: a matrix [n, k] in panels of k_panel.
+struct XnnMatrix {
+  WeightFormat format;
+  Layout layout;
+  uint64_t n;
+  uint64_t k;
+  uint64_t k_panel;
+};
+
+/// Byte offset of panel `panel`.
+static constexpr uint64_t XnnPanelOffset(const XnnMatrix &matrix, uint64_t panel) {
+  return panel * XnnTiles(matrix.layout, matrix.n) * XnnTileBytes(matrix.format, matrix.layout, matrix.k_panel);
+}
+
+/// Bytes of the whole matrix.
+static constexpr uint64_t XnnPackedBytes(const XnnMatrix &matrix) {
+  const uint64_t last = XnnPanels(matrix.k, matrix.k_panel) - 1;
+  return XnnPanelOffset(matrix, last) +
+         XnnTiles(matrix.layout, matrix.n) *
+             XnnTileBytes(matrix.format, matrix.layout, XnnPanelDepth(matrix.k, matrix.k_panel, last));
+}
+
+/// Byte offset of the tile of channel `n` in panel `panel`.
+static constexpr uint64_t XnnTileOffset(const XnnMatrix &matrix, uint64_t n, uint64_t panel) {
+  return XnnPanelOffset(matrix, panel) +
+         n / XnnNr(matrix.layout) *
+             XnnTileBytes(matrix.format, matrix.layout, XnnPanelDepth(matrix.k, matrix.k_panel, panel));
+}
+
+/// Byte offset of the int32 ksum of channel `n` in panel `panel`.
+static constexpr uint64_t XnnKsumOffset(const XnnMatrix &matrix, uint64_t n, uint64_t panel) {
+  return XnnTileOffset(matrix, n, panel) + 4 * (n % XnnNr(matrix.layout));
+}
+
+/// Byte offset of the float32 scale of channel `n` in panel `panel`.
+static constexpr uint64_t XnnScaleOffset(const XnnMatrix &matrix, uint64_t n, uint64_t panel) {
+  return XnnKsumOffset(matrix, n, panel) + uint64_t{4} * XnnNr(matrix.layout) +
+         XnnRowsBytes(matrix.format, matrix.layout, XnnPanelDepth(matrix.k, matrix.k_panel, panel));
+}
+
+/// Byte offset of the float32 bias of channel `n` in panel `panel`.
+static constexpr uint64_t XnnBiasOffset(const XnnMatrix &matrix, uint64_t n, uint64_t panel) {
+  return XnnScaleOffset(matrix, n, panel) + uint64_t{4} * XnnNr(matrix.layout);
+}
+
+/// Where one weight lies: a byte, and for kW4 which half of it.  shift is 0 or 4
+struct XnnWeightPlace {
+  uint64_t offset;
+  uint32_t shift;
+};
+
+/// Place of w[n][k_index].  n < padded n, k_index < k.  To pack: fill the rows with XnnPadding, then place the weights.
+static constexpr XnnWeightPlace XnnWeight(const XnnMatrix &matrix, uint64_t n, uint64_t k_index) {
+  const uint64_t nr = XnnNr(matrix.layout);
+  const uint64_t inner = k_index % matrix.k_panel;
+  const uint64_t rows = XnnTileOffset(matrix, n, k_index / matrix.k_panel) + 4 * nr;
+  const uint64_t lane = n % nr * kXnnKr + inner % kXnnKr;
+  if (matrix.format == WeightFormat::kW4) {
+    return {rows + inner / (2 * kXnnKr) * (nr * kXnnKr) + lane, inner / kXnnKr % 2 == 0 ? 0u : 4u};
+  }
+  return {rows + inner / kXnnKr * (nr * kXnnKr) + lane, 0};
+}
+
+/// The bits stored for weight `w`: a byte (kW8) or a nibble (kW4).
+static constexpr uint8_t XnnEncode(WeightFormat format, Layout layout, int32_t w) {
+  if (format == WeightFormat::kW8) return static_cast<uint8_t>(w);
+  return static_cast<uint8_t>((layout == Layout::kX16C8 ? w : w + 8) & 15);
+}
+
+/// What a byte of padding holds: weight 0, in both nibbles for kW4.
+static constexpr uint8_t XnnPadding(WeightFormat format, Layout layout) {
+  return format == WeightFormat::kW4 && layout == Layout::kX8C8 ? 0x88 : 0;
+}
+
+/// The weight behind the bits `bits` (a byte, or a nibble already shifted down and masked).
+static constexpr int32_t XnnDecode(WeightFormat format, Layout layout, uint32_t bits) {
+  if (format == WeightFormat::kW8) return static_cast<int32_t>(bits ^ 128u) - 128;
+  return layout == Layout::kX16C8 ? static_cast<int32_t>(bits ^ 8u) - 8 : static_cast<int32_t>(bits) - 8;
+}
+
+/// What the ksum word holds: the kernels add 128 to x, and 128 * ksum takes that out again (16-fold where nibbles are
+/// shifted to the top of a byte).
+static constexpr int32_t XnnKsum(WeightFormat format, Layout layout, int32_t sum) {
+  return format == WeightFormat::kW4 && layout == Layout::kX16C8 ? -16 * sum : -sum;
+}
+
+}  // namespace acorn

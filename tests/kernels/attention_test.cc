@@ -1,0 +1,173 @@
+// append and attention: rows written to a cache by append, then every variant of attention on this machine against the
+// formula in 128-bit arithmetic over the plain keys and values, on exact buffers.
+#include "kernels/attention/kernel.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/append/kernel.h"
+#include "tests/support/formula.h"
+#include "tests/support/guarded_buffer.h"
+#include "tests/support/host_features.h"
+
+namespace acorn {
+namespace {
+
+using test::GuardedBuffer;
+
+/// docs/ARITHMETIC.md §7, exp2.
+uint64_t Exp2Formula(uint64_t t) {
+  const uint64_t i = t >> 15, f = t & 32767;
+  if (i > 16) return 0;
+  const uint64_t p = 65535 - ((f * (45332 - ((f * (15162 - ((f * 2598) >> 15))) >> 15))) >> 15);
+  return i == 0 ? p : static_cast<uint64_t>(test::Rs(static_cast<test::Wide>(p), static_cast<int>(i)));
+}
+
+TEST(Exp2, IsTheFormulaAndNearTheRealNumber) {
+  for (uint64_t t = 0; t < 20 * 32768; ++t) {
+    ASSERT_EQ(attention::Exp2(t), Exp2Formula(t)) << t;
+    const double exact = 65535 * std::exp2(-static_cast<double>(t) / 32768);
+    ASSERT_NEAR(attention::Exp2(t), exact, 7) << t;
+  }
+  EXPECT_EQ(attention::Exp2(uint64_t{1} << 62), 0u);
+}
+
+enum class Scores { kAny, kAlike, kExtreme };  // kAlike: every key is the same, so softmax is flat
+
+struct Problem {
+  size_t rows, kv_heads, heads_per_kv, head_dim;  // rows: of the cache that are written
+  size_t m;                                       // the last m rows are queries
+  Scores scores;
+  int32_t exp_multiplier, exp_shift, out_shift, zero_point;
+};
+
+/// A cache of one layer and what went into it.
+struct Layer {
+  explicit Layer(const Problem &p)
+      : width(p.kv_heads * p.head_dim), capacity(p.rows + 5), k(p.rows * width), v(p.rows * width),
+        k_cache(kv_cache::CacheBytes(capacity, p.kv_heads, p.head_dim)), v_cache(k_cache.size()) {
+    test::Corners corners(p.rows * 31 + p.head_dim);
+    for (int8_t &b : k) b = static_cast<int8_t>(corners.Signed(127));
+    for (int8_t &b : v) b = static_cast<int8_t>(corners.Signed(127));
+    if (p.scores == Scores::kAlike) {
+      for (size_t i = width; i < k.size(); ++i) k[i] = k[i - width];
+    }
+    if (p.scores == Scores::kExtreme) {
+      for (int8_t &b : k) b = static_cast<int8_t>(b < 0 ? -127 : 127);
+      for (int8_t &b : v) b = 127;
+    }
+    for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
+    for (int8_t &b : v_cache) b = -77;
+    append::Select(test::HostFeatures())
+        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, k.data(), v.data(), width, width, nullptr, 0});
+  }
+  size_t width, capacity;
+  std::vector<int8_t> k, v;  // [rows, kv_heads, head_dim]
+  GuardedBuffer<uint8_t> k_cache;
+  GuardedBuffer<int8_t> v_cache;
+};
+
+int64_t Num(const std::vector<uint64_t> &e, const Layer &layer, size_t column) {
+  int64_t num = 0;
+  for (size_t j = 0; j < e.size(); ++j) num += static_cast<int64_t>(e[j]) * layer.v[j * layer.width + column];
+  return num;
+}
+
+void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_t *y, size_t position, size_t kv_head,
+              const attention::Args &args) {
+  for (size_t head = 0; head < p.heads_per_kv; ++head, q += p.head_dim, y += p.head_dim) {
+    std::vector<int64_t> score(position + 1);
+    int64_t max = INT64_MIN;
+    for (size_t j = 0; j <= position; ++j) {
+      for (size_t d = 0; d < p.head_dim; ++d) score[j] += q[d] * layer.k[j * layer.width + kv_head * p.head_dim + d];
+      max = std::max(max, score[j]);
+    }
+    std::vector<uint64_t> e;
+    uint64_t den = 0;
+    for (int64_t s : score) {
+      e.push_back(Exp2Formula(static_cast<uint64_t>(test::Rs(test::Wide{max - s} * args.exp_multiplier[head], p.exp_shift))));
+      den += e.back();
+    }
+    int bits = 0;
+    while ((den >> bits) != 0) ++bits;
+    const test::Wide r = (test::Wide{args.out_multiplier[head]} << (bits - 8)) / static_cast<test::Wide>(den);
+    for (size_t d = 0; d < p.head_dim; ++d) {
+      const test::Wide num = Num(e, layer, kv_head * p.head_dim + d);
+      ASSERT_EQ(y[d], test::Sat8(test::Rs(num * r, p.out_shift + bits - 8) + p.zero_point))
+          << "position " << position << " head " << head << " d " << d;
+    }
+  }
+}
+
+void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer) {
+  SCOPED_TRACE(testing::Message() << kernel.name << " rows=" << p.rows << " m=" << p.m << " heads=" << p.heads_per_kv
+                                  << " head_dim=" << p.head_dim << " exp " << p.exp_multiplier << '/' << p.exp_shift);
+  test::Corners corners(p.rows + p.m);
+  const size_t width = p.heads_per_kv * p.head_dim, q_stride = width + 3, y_stride = width + 1;
+  GuardedBuffer<int8_t> q((p.m - 1) * q_stride + width), y((p.m - 1) * y_stride + width);
+  GuardedBuffer<int32_t> exp_multiplier(p.heads_per_kv), out_multiplier(p.heads_per_kv);
+  for (int8_t &b : q) b = static_cast<int8_t>(p.scores == Scores::kExtreme ? 127 : corners.Signed(127));
+  for (int32_t &v : exp_multiplier) v = static_cast<int32_t>(p.exp_multiplier - p.exp_multiplier / 3 * corners.Between(0, 1));
+  for (int32_t &v : out_multiplier) v = static_cast<int32_t>(corners.Between(1 << 30, 2147483647));
+  GuardedBuffer<uint8_t> scratch(attention::ScratchBytes(p.rows, p.head_dim));
+  for (size_t kv_head = 0; kv_head < p.kv_heads; ++kv_head) {
+    for (int8_t &b : y) b = 99;
+    const size_t block = kv_head * kv_cache::HeadBytes(layer.capacity, p.head_dim);
+    const attention::Args args = {y.data(), q.data(), y_stride, q_stride, p.m, p.heads_per_kv, p.head_dim, p.rows - p.m,
+                                  layer.k_cache.data() + block, layer.v_cache.data() + block, exp_multiplier.data(),
+                                  out_multiplier.data(), p.exp_shift, p.out_shift, p.zero_point, scratch.data()};
+    kernel.run(args);
+    for (size_t row = 0; row < p.m; ++row) {
+      CheckRow(p, layer, q.data() + row * q_stride, y.data() + row * y_stride, args.first_position + row, kv_head, args);
+      if (row + 1 < p.m) {
+        ASSERT_EQ(y[row * y_stride + width], 99) << "between rows";
+      }
+    }
+  }
+}
+
+void CheckAll(const Problem &p) {
+  const Layer layer(p);
+  const uint32_t features = test::HostFeatures();
+  for (const attention::Kernel &kernel : attention::Kernels()) {
+    if ((kernel.needs & ~features) == 0) Check(kernel, p, layer);
+  }
+}
+
+TEST(Attention, Shapes) {
+  for (size_t head_dim : {2, 4, 6, 8, 16, 18, 30, 32, 48, 62, 64, 66, 80, 96, 128}) {
+    for (size_t rows : {1, 2, 3, 4, 15, 16, 17, 63, 64, 65, 131}) {
+      CheckAll({rows, 2, 3, head_dim, 1, Scores::kAny, 1 << 20, 20, 30, 0});
+    }
+  }
+}
+
+TEST(Attention, BlocksOfRows) {
+  for (size_t heads : {1, 2, 3, 4, 5, 7, 8, 9}) {
+    for (size_t m : {1, 2, 3, 5, 16, 17}) {
+      CheckAll({m, 1, heads, 64, m, Scores::kAny, 1 << 20, 19, 30, -3});       // from the first position
+      CheckAll({m + 45, 1, heads, 32, m, Scores::kAny, 1 << 20, 21, 31, 100});  // behind others
+    }
+  }
+}
+
+TEST(Attention, Scales) {
+  for (Scores scores : {Scores::kAny, Scores::kAlike, Scores::kExtreme}) {
+    for (int32_t multiplier : {0, 1, 3, 1 << 15, 1 << 30, 2147483647}) {
+      for (int32_t shift : {1, 10, 20, 31, 43, 44, 62}) CheckAll({70, 1, 3, 64, 6, scores, multiplier, shift, 24, 0});
+    }
+    for (int32_t out_shift : {1, 20, 38}) CheckAll({40, 1, 2, 32, 3, scores, 1 << 20, 20, out_shift, -127});
+  }
+}
+
+TEST(Attention, LongContexts) {
+  CheckAll({3001, 1, 3, 64, 2, Scores::kAny, 1 << 16, 22, 30, 0});
+  // The largest cache: sums at their bounds.
+  CheckAll({kv_cache::kMaxRows, 1, 2, 16, 1, Scores::kAlike, 1 << 16, 20, 30, 0});
+  CheckAll({kv_cache::kMaxRows, 1, 1, 4, 1, Scores::kExtreme, 1 << 16, 62, 30, 0});
+}
+
+}  // namespace
+}  // namespace acorn

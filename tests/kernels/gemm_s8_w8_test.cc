@@ -1,0 +1,38 @@
+// gemm_s8_w8: every variant of this machine against the formula and against scalar, on exact buffers between unreadable pages.
+#include "kernels/gemm_s8_w8/kernel.h"
+
+#include "tests/kernels/channel_gemm.h"
+
+namespace acorn {
+namespace {
+
+class GemmS8W8 : public testing::TestWithParam<GemmKernel> {
+ protected:
+  void SetUp() override {
+    if (!channel_gemm::Runs(GetParam())) GTEST_SKIP() << "this machine lacks what " << GetParam().name << " needs";
+  }
+};
+
+TEST_P(GemmS8W8, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat::kW8, GetParam()); }
+TEST_P(GemmS8W8, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW8, GetParam()); }
+TEST_P(GemmS8W8, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW8, GetParam()); }
+TEST_P(GemmS8W8, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW8, GetParam()); }
+
+INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W8, testing::ValuesIn(gemm_s8_w8::Kernels().begin(), gemm_s8_w8::Kernels().end()),
+                         channel_gemm::TestName);
+
+TEST(GemmS8W8Select, FollowsFeaturesAndLayout) {
+  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8}) {
+    EXPECT_EQ(gemm_s8_w8::Select(layout, 0)->needs, 0u);
+    for (const GemmKernel &kernel : gemm_s8_w8::Kernels()) {
+      const GemmKernel *selected = gemm_s8_w8::Select(layout, kernel.needs);
+      ASSERT_NE(selected, nullptr);
+      EXPECT_EQ(selected->layout, layout);
+      EXPECT_EQ(selected->needs & ~kernel.needs, 0u);
+    }
+  }
+  EXPECT_EQ(gemm_s8_w8::Select(Layout::kC4, ~0u), nullptr);
+}
+
+}  // namespace
+}  // namespace acorn

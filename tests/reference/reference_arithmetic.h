@@ -1,0 +1,81 @@
+// The operators of docs/ARITHMETIC.md as straight loops, one function a section. Written from that page alone; the
+// runtime and its kernels must agree with it bit for bit. Every bound that the page states is checked: a violated one
+// ends the process, since then either the file or the page is wrong.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace acorn::reference {
+
+using Wide = __int128;
+
+/// Ends the process with a message unless `holds`.
+void Require(bool holds, const char *what);
+
+/// §1: a factor M / 2^S and the roundings.
+struct Factor {
+  int64_t multiplier;
+  int shift;
+};
+int64_t RoundShift(Wide value, int shift);
+int64_t Apply(Factor factor, int64_t value);
+enum class Range : uint8_t { kS8, kS15, kS16, kS32 };
+int32_t Saturate(int64_t value, Range range);
+int Bits(uint64_t value);
+
+/// A weight as integers: `value(n, k)` is w, with its group's multiplier kept apart.
+struct Matrix {
+  uint32_t n = 0, k = 0, group = 0;  // group 0: per channel
+  std::vector<int8_t> w;             // [n, k]
+  std::vector<uint8_t> multipliers;  // [n, k / group]
+};
+
+/// §2: one row.
+void Embed(const Matrix &weight, uint32_t token, Factor factor, int32_t *out);
+
+/// §3: one row x [k] to y [n].
+struct LinearSpec {
+  const Matrix *weight;
+  std::vector<int32_t> bias, multipliers;  // [n]
+  int shift;
+  int zero_point;
+  Range input, output;
+};
+void Linear(const LinearSpec &spec, const int32_t *x, int32_t *y);
+
+/// §4: one group x [width].
+struct RmsNormSpec {
+  std::vector<int16_t> gamma;
+  uint64_t eps_term;
+  Factor factor;
+  int zero_point;
+  Range output;
+};
+void RmsNorm(const RmsNormSpec &spec, const int32_t *x, int32_t *y);
+
+/// §5: one head x [head_dim] at `position`.
+void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, const int32_t *x,
+            int32_t *y);
+int32_t Sine(uint32_t phase);
+
+/// §7: one query head against `keys` rows of head_dim values that lie `stride` apart.
+struct AttentionHead {
+  Factor exponent, result;
+  int zero_point;
+  uint32_t head_dim;
+  uint64_t stride;
+};
+uint32_t Exp2(int64_t t);
+void Attend(const AttentionHead &head, const int32_t *q, const int8_t *k, const int8_t *v, uint64_t keys, int32_t *y);
+
+/// §8: one value.
+int32_t Gate(const std::vector<int16_t> &table, Factor index, int shift, int32_t gate, int32_t up);
+
+/// §9: one block x [block].
+void Hadamard(uint32_t block, Factor factor, int zero_point, Range output, const int32_t *x, int32_t *y);
+
+/// §10: one value.
+int32_t Add(int32_t a, int64_t a_multiplier, int32_t b, int64_t b_multiplier, int shift);
+
+}  // namespace acorn::reference

@@ -1,0 +1,333 @@
+#include "tests/reference/reference_model.h"
+
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "acorn_schema/file.h"
+#include "acorn_schema/layout.h"
+#include "acorn_schema/layout_xnnpack.h"
+
+namespace acorn::reference {
+
+using schema::DType;
+using schema::Op;
+
+// The state of one run. K and V hold the prefix and every row of the run from the first layer's Append on.
+struct ReferenceModel::Run {
+  const std::vector<int32_t> *tokens;
+  uint32_t rows;
+  uint64_t first_position;
+  std::vector<std::vector<int32_t>> values;  // each [rows, width]
+  std::vector<std::vector<int8_t>> k, v;     // each [prefix + rows, kv_heads * head_dim]
+  const schema::Model *model;
+
+  int32_t *Row(const schema::Slice *slice, uint32_t row) {
+    const uint32_t width = model->values()->Get(slice->value())->width();
+    Require(uint64_t{slice->offset()} + slice->width() <= width, "slice outside its value");
+    return values[slice->value()].data() + size_t{row} * width + slice->offset();
+  }
+};
+
+namespace {
+
+Factor FactorOf(const schema::Factor *factor) { return {factor->multiplier(), factor->shift()}; }
+
+const schema::Slice *OutputOf(const schema::Step &step) {
+  switch (step.op_type()) {
+    case Op::Embedding:
+      return step.op_as_Embedding()->out();
+    case Op::RmsNorm:
+      return step.op_as_RmsNorm()->out();
+    case Op::Linear:
+      return step.op_as_Linear()->out();
+    case Op::Rotate:
+      return step.op_as_Rotate()->out();
+    case Op::Attention:
+      return step.op_as_Attention()->out();
+    case Op::Glu:
+      return step.op_as_Glu()->out();
+    case Op::Hadamard:
+      return step.op_as_Hadamard()->out();
+    case Op::Add:
+      return step.op_as_Add()->out();
+    default:
+      return nullptr;
+  }
+}
+
+Matrix Unpack(const schema::Weight &weight, const uint8_t *data) {
+  const auto format = static_cast<WeightFormat>(weight.format());
+  const auto layout = static_cast<Layout>(weight.layout());
+  Matrix matrix;
+  matrix.n = weight.n();
+  matrix.k = weight.k();
+  matrix.group = GroupSize(format);
+  matrix.w.resize(size_t{matrix.n} * matrix.k);
+  const XnnMatrix stored{format, layout, matrix.n, matrix.k, weight.k_panel()};
+  for (uint32_t n = 0; n < matrix.n; ++n) {
+    for (uint32_t k = 0; k < matrix.k; ++k) {
+      int32_t w;
+      if (layout == Layout::kC4) {
+        w = ((data[c4::WeightOffset(n, k, matrix.k, matrix.group)] >> c4::NibbleShift(k)) & 15) - 8;
+      } else {
+        const XnnWeightPlace place = XnnWeight(stored, n, k);
+        w = XnnDecode(format, layout, (data[place.offset] >> place.shift) & (format == WeightFormat::kW8 ? 255 : 15));
+      }
+      matrix.w[size_t{n} * matrix.k + k] = static_cast<int8_t>(w);
+    }
+    if (layout != Layout::kC4) continue;
+    for (uint32_t g = 0; g < matrix.k / matrix.group; ++g) {
+      matrix.multipliers.push_back(data[c4::MultiplierOffset(n, g, matrix.k, matrix.group)]);
+    }
+  }
+  return matrix;
+}
+
+}  // namespace
+
+ReferenceModel ReferenceModel::Open(const std::string &path) {
+  std::ifstream in(path, std::ios::binary);
+  Require(static_cast<bool>(in), "cannot open the model file");
+  return ReferenceModel(std::vector<uint8_t>(std::istreambuf_iterator<char>(in), {}));
+}
+
+ReferenceModel::ReferenceModel(std::vector<uint8_t> file) : file_(std::move(file)) {
+  Require(file_.size() > kHeaderBytes && std::memcmp(file_.data(), kFileMagic, 8) == 0, "not an Acorn file");
+  Require(LoadLittle32(file_.data() + kHeaderVersion) == kFileVersion, "another version");
+  Require(LoadLittle64(file_.data() + kHeaderFileBytes) == file_.size(), "another size than the header says");
+  Require(Checksum(file_.data(), kHeaderChecksum) == LoadLittle64(file_.data() + kHeaderChecksum), "header checksum");
+  const uint64_t graph_bytes = LoadLittle64(file_.data() + kHeaderGraphBytes);
+  Require(graph_bytes <= file_.size() - kHeaderBytes, "graph outside the file");
+  Require(Checksum(file_.data() + kHeaderBytes, graph_bytes) == LoadLittle64(file_.data() + kHeaderGraphChecksum),
+          "graph checksum");
+  flatbuffers::Verifier verifier(file_.data() + kHeaderBytes, graph_bytes);
+  Require(schema::VerifyModelBuffer(verifier), "graph is not a model");
+  for (const schema::Segment *segment : *model().segments()) {
+    Require(segment->offset() <= file_.size() && segment->bytes() <= file_.size() - segment->offset(), "segment outside");
+    Require(Checksum(file_.data() + segment->offset(), segment->bytes()) == segment->checksum(), "segment checksum");
+  }
+  UnpackWeights();
+}
+
+const schema::Model &ReferenceModel::model() const { return *schema::GetModel(file_.data() + kHeaderBytes); }
+
+void ReferenceModel::UnpackWeights() {
+  for (const schema::Weight *weight : *model().weights()) {
+    const schema::Segment *segment = model().segments()->Get(weight->data()->segment());
+    weights_.push_back(Unpack(*weight, file_.data() + segment->offset() + weight->data()->offset()));
+  }
+}
+
+template <typename T>
+std::vector<T> ReferenceModel::Array(const schema::Ref *ref, uint64_t count) const {
+  const schema::Segment *segment = model().segments()->Get(ref->segment());
+  Require(ref->bytes() == count * sizeof(T), "array of another size");
+  Require(ref->offset() + ref->bytes() <= segment->bytes(), "array outside its segment");
+  std::vector<T> values(count);
+  for (uint64_t i = 0; i < count; ++i) {
+    values[i] = static_cast<T>(LoadLittle64(file_.data() + segment->offset() + ref->offset() + i * sizeof(T), sizeof(T)));
+  }
+  return values;
+}
+
+Range ReferenceModel::RangeOf(const schema::Slice *slice) const {
+  switch (model().values()->Get(slice->value())->dtype()) {
+    case DType::S8:
+      return Range::kS8;
+    case DType::S15:
+      return Range::kS15;
+    case DType::S16:
+      return Range::kS16;
+    default:
+      return Range::kS32;
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Embedding &op) const {
+  const Matrix &weight = weights_[op.weight()];
+  const auto multipliers = Array<int32_t>(op.multipliers(), weight.n);
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    const auto token = static_cast<uint32_t>((*run->tokens)[row]);
+    Require(token < weight.n, "token outside the vocabulary");
+    Embed(weight, token, {multipliers[token], op.shift()}, run->Row(op.out(), row));
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::RmsNorm &op) const {
+  const uint32_t width = op.input()->width() / op.groups();
+  const RmsNormSpec spec{Array<int16_t>(op.gamma(), width), op.eps_term(), FactorOf(op.factor()), op.zero_point(),
+                         RangeOf(op.out())};
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    for (uint32_t group = 0; group < op.groups(); ++group) {
+      RmsNorm(spec, run->Row(op.input(), row) + group * width, run->Row(op.out(), row) + group * width);
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Linear &op) const {
+  const Matrix &weight = weights_[op.weight()];
+  const LinearSpec spec{&weight,
+                        Array<int32_t>(op.bias(), weight.n),
+                        Array<int32_t>(op.multipliers(), weight.n),
+                        op.shift(),
+                        op.zero_point(),
+                        RangeOf(op.input()),
+                        RangeOf(op.out())};
+  for (uint32_t row = 0; row < run->rows; ++row) Linear(spec, run->Row(op.input(), row), run->Row(op.out(), row));
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Rotate &op) const {
+  const schema::Rope *rope = model().ropes()->Get(op.rope());
+  const auto frequencies = Array<uint64_t>(rope->frequencies(), rope->rotary_dims() / 2);
+  const auto multipliers = Array<int32_t>(op.multipliers(), op.heads());
+  const uint32_t head_dim = op.input()->width() / op.heads();
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    for (uint32_t head = 0; head < op.heads(); ++head) {
+      Rotate(frequencies, run->first_position + row, head_dim, {multipliers[head], op.shift()},
+             run->Row(op.input(), row) + head * head_dim, run->Row(op.out(), row) + head * head_dim);
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Append &op) const {
+  const schema::Cache *cache = model().caches()->Get(op.cache());
+  const uint32_t width = cache->kv_heads() * cache->head_dim();
+  const auto multipliers = Array<int32_t>(op.v_multipliers(), cache->kv_heads());
+  std::vector<int8_t> &k = run->k[op.cache()], &v = run->v[op.cache()];
+  const uint64_t prefix = run->first_position;
+  if (prefix > 0) {
+    k = Array<int8_t>(cache->prefix_k(), prefix * width);
+    v = Array<int8_t>(cache->prefix_v(), prefix * width);
+  }
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    const int32_t *k_row = run->Row(op.k(), row), *v_row = run->Row(op.v(), row);
+    for (uint32_t i = 0; i < width; ++i) {
+      const Factor factor{multipliers[i / cache->head_dim()], op.v_shift()};
+      k.push_back(static_cast<int8_t>(k_row[i]));
+      v.push_back(static_cast<int8_t>(Saturate(Apply(factor, v_row[i]), Range::kS8)));
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Attention &op) const {
+  const schema::Cache *cache = model().caches()->Get(op.cache());
+  const uint32_t head_dim = cache->head_dim(), per_kv = op.heads() / cache->kv_heads();
+  const auto exponents = Array<int32_t>(op.exp_multipliers(), op.heads());
+  const auto results = Array<int32_t>(op.out_multipliers(), op.heads());
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    for (uint32_t head = 0; head < op.heads(); ++head) {
+      const AttentionHead spec{{exponents[head], op.exp_shift()},
+                               {results[head], op.out_shift()},
+                               op.zero_point(),
+                               head_dim,
+                               uint64_t{cache->kv_heads()} * head_dim};
+      const uint32_t kv_offset = head / per_kv * head_dim;
+      Attend(spec, run->Row(op.q(), row) + head * head_dim, run->k[op.cache()].data() + kv_offset,
+             run->v[op.cache()].data() + kv_offset, run->first_position + row + 1, run->Row(op.out(), row) + head * head_dim);
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Glu &op) const {
+  const auto table = Array<int16_t>(op.factor_table(), 514);
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    const int32_t *gate = run->Row(op.gate(), row), *up = run->Row(op.up(), row);
+    int32_t *out = run->Row(op.out(), row);
+    for (uint32_t i = 0; i < op.out()->width(); ++i) {
+      out[i] = Gate(table, FactorOf(op.index()), op.shift(), gate[i], up[i]);
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Hadamard &op) const {
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    for (uint32_t begin = 0; begin < op.input()->width(); begin += op.block()) {
+      Hadamard(op.block(), FactorOf(op.factor()), op.zero_point(), RangeOf(op.out()), run->Row(op.input(), row) + begin,
+               run->Row(op.out(), row) + begin);
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Add &op) const {
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    const int32_t *a = run->Row(op.a(), row), *b = run->Row(op.b(), row);
+    int32_t *out = run->Row(op.out(), row);
+    for (uint32_t i = 0; i < op.out()->width(); ++i) {
+      out[i] = Add(a[i], op.a_multiplier(), b[i], op.b_multiplier(), op.shift());
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
+  switch (step.op_type()) {
+    case Op::Embedding:
+      return Execute(run, *step.op_as_Embedding());
+    case Op::RmsNorm:
+      return Execute(run, *step.op_as_RmsNorm());
+    case Op::Linear:
+      return Execute(run, *step.op_as_Linear());
+    case Op::Rotate:
+      return Execute(run, *step.op_as_Rotate());
+    case Op::Append:
+      return Execute(run, *step.op_as_Append());
+    case Op::Attention:
+      return Execute(run, *step.op_as_Attention());
+    case Op::Glu:
+      return Execute(run, *step.op_as_Glu());
+    case Op::Hadamard:
+      return Execute(run, *step.op_as_Hadamard());
+    case Op::Add:
+      return Execute(run, *step.op_as_Add());
+    default:
+      Require(false, "unknown operator");
+  }
+}
+
+std::vector<int32_t> ReferenceModel::Logits(const std::vector<int32_t> &tokens, const Trace &trace) const {
+  Run run;
+  run.tokens = &tokens;
+  run.rows = static_cast<uint32_t>(tokens.size());
+  run.first_position = model().prefix_tokens() == nullptr ? 0 : model().prefix_tokens()->size();
+  run.model = &model();
+  for (const schema::Value *value : *model().values()) run.values.emplace_back(size_t{run.rows} * value->width());
+  run.k.resize(model().caches()->size());
+  run.v.resize(model().caches()->size());
+  const auto execute = [&](const char *list, const auto *steps) {
+    for (flatbuffers::uoffset_t i = 0; i < steps->size(); ++i) {
+      const schema::Step &step = *steps->Get(i);
+      Execute(&run, step);
+      if (!trace) continue;
+      StepTrace entry{list, i, schema::EnumNameOp(step.op_type()), 0, 0, 0, run.rows, {}};
+      if (const schema::Slice *out = OutputOf(step)) {
+        entry.value = out->value();
+        entry.offset = out->offset();
+        entry.width = out->width();
+        for (uint32_t row = 0; row < run.rows; ++row) {
+          entry.data.insert(entry.data.end(), run.Row(out, row), run.Row(out, row) + out->width());
+        }
+      } else {
+        const schema::Append &append = *step.op_as_Append();
+        const size_t skip = run.first_position * append.k()->width();
+        entry.width = append.k()->width();
+        for (const auto *rows : {&run.k[append.cache()], &run.v[append.cache()]}) {
+          entry.data.insert(entry.data.end(), rows->begin() + static_cast<int64_t>(skip), rows->end());
+        }
+      }
+      trace(entry);
+    }
+  };
+  execute("body", model().body());
+  execute("head", model().head());
+  return run.values[model().logits()];
+}
+
+uint64_t Digest(const int32_t *values, size_t count) {
+  uint64_t hash = kFnvBasis;
+  for (size_t i = 0; i < count; ++i) {
+    for (int shift = 0; shift < 32; shift += 8) hash = (hash ^ ((static_cast<uint32_t>(values[i]) >> shift) & 255)) * kFnvPrime;
+  }
+  return hash;
+}
+
+}  // namespace acorn::reference

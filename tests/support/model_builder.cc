@@ -1,0 +1,405 @@
+#include "tests/support/model_builder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <stdexcept>
+
+#include "acorn_schema/acorn_generated.h"
+#include "tests/support/model_file.h"
+
+namespace acorn::test {
+namespace {
+
+using schema::DType;
+using schema::Op;
+using schema::Ref;
+using schema::Slice;
+
+// Root mean squares that the factors aim at.
+constexpr double kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
+
+constexpr int32_t kLargest15 = 16320;
+constexpr double kInt16 = 32767, kInt31 = 2147483647;
+
+/// Columns of a value, with what is known about the numbers in them.
+struct Edge {
+  uint16_t value;
+  uint32_t offset, width;
+  double rms;
+  int zero_point = 0;
+
+  Slice slice() const { return Slice(value, offset, width); }
+  Edge Columns(uint32_t begin, uint32_t count) const { return {value, offset + begin, count, rms, zero_point}; }
+};
+
+struct Factors {
+  std::vector<int32_t> multipliers;
+  uint8_t shift;
+};
+
+// The largest multipliers M = f * 2^shift with M < 2^31 and bound * M < 2^62.
+Factors MakeFactors(const std::vector<double> &values, double bound) {
+  double largest = 0;
+  for (double value : values) largest = std::max(largest, std::fabs(value));
+  const double limit = std::min(kInt31, std::ldexp(1, 61) / bound);
+  int shift = 1;
+  while (shift < 62 && std::ldexp(largest, shift + 1) <= limit) ++shift;
+  Factors factors;
+  factors.shift = static_cast<uint8_t>(shift);
+  for (double value : values) factors.multipliers.push_back(static_cast<int32_t>(std::lround(std::ldexp(value, shift))));
+  return factors;
+}
+
+schema::Factor MakeFactor(double value, double bound) {
+  const Factors factors = MakeFactors({value}, bound);
+  return schema::Factor(factors.multipliers[0], factors.shift);
+}
+
+// M in [2^30, 2^31) and its shift.
+Factors MakeNormalised(const std::vector<double> &values) {
+  double largest = 0;
+  for (double value : values) largest = std::max(largest, value);
+  const int shift = 30 - std::ilogb(largest);
+  Factors factors{{}, static_cast<uint8_t>(shift)};
+  for (double value : values) {
+    const double scaled = std::clamp(std::ldexp(value, shift), 1073741824.0, kInt31);
+    factors.multipliers.push_back(static_cast<int32_t>(scaled));
+  }
+  return factors;
+}
+
+class Builder {
+ public:
+  explicit Builder(const ModelSpec &spec) : spec_(spec), random_(spec.seed) {}
+  AlignedBytes Build();
+
+ private:
+  // A stored matrix, with what is needed to choose factors for it.
+  struct Stored {
+    uint16_t index;
+    WeightMatrix matrix;
+    double rms;
+  };
+
+  Edge NewValue(const char *role, DType dtype, uint32_t width, double rms, int zero_point = 0);
+  Stored AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input = 127);
+  std::vector<double> Spread(size_t count, double value);
+
+  void Push(Op type, flatbuffers::Offset<void> op);
+  Edge Embed(const Stored &weight);
+  Edge RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point);
+  Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
+  Edge Rotate(const char *role, const Edge &input, uint32_t heads);
+  Edge Attend(const Edge &q, const Edge &k, const Edge &v);
+  Edge Gate(const Edge &gate, const Edge &up);
+  Edge Transform(const Edge &input);
+  Edge Add(const char *role, const Edge &a, const Edge &b);
+  Edge Layer(Edge residual);
+  void AddRope();
+  AlignedBytes Finish(const Edge &body_out, const Edge &logits);
+
+  const ModelSpec &spec_;
+  Random random_;
+  SegmentSet segments_;
+  uint16_t constants_ = 0, weight_segment_ = 0;
+  flatbuffers::FlatBufferBuilder fbb_;
+  std::vector<schema::Value> values_;
+  std::map<std::string, uint16_t> roles_;
+  std::vector<flatbuffers::Offset<schema::Weight>> weights_;
+  std::vector<flatbuffers::Offset<schema::Rope>> ropes_;
+  std::vector<flatbuffers::Offset<schema::Cache>> caches_;
+  std::vector<flatbuffers::Offset<schema::Step>> body_, head_;
+  std::vector<flatbuffers::Offset<schema::Step>> *steps_ = &body_;
+};
+
+// Layers share the values of equal roles.
+Edge Builder::NewValue(const char *role, DType dtype, uint32_t width, double rms, int zero_point) {
+  const auto [entry, added] = roles_.emplace(role, static_cast<uint16_t>(values_.size()));
+  if (added) values_.emplace_back(dtype, width);
+  return {entry->second, 0, width, rms, zero_point};
+}
+
+Builder::Stored Builder::AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input) {
+  Stored stored{static_cast<uint16_t>(weights_.size()), RandomWeights(kind, n, k, &random_), 0};
+  // XNNPACK's kernels hand sums over exactly only below 2^24.
+  if (GroupSize(kind.format) == 0 && kind.k_panel == 0 && stored.matrix.AccBound(127) >= (uint64_t{1} << 24)) {
+    stored.matrix.kind.k_panel = 1024;
+  }
+  stored.rms = stored.matrix.Rms();
+  const Ref data = segments_.Put(weight_segment_, Pack(stored.matrix));
+  weights_.push_back(schema::CreateWeight(fbb_, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.layout), n, k,
+                                          stored.matrix.PanelDepth(), &data, stored.matrix.AccBound(largest_input)));
+  return stored;
+}
+
+// `count` factors around `value`, so that channels and heads differ.
+std::vector<double> Builder::Spread(size_t count, double value) {
+  std::vector<double> values(count);
+  for (double &v : values) v = value * random_.Real(0.7, 1.3);
+  return values;
+}
+
+void Builder::Push(Op type, flatbuffers::Offset<void> op) { steps_->push_back(schema::CreateStep(fbb_, type, op)); }
+
+Edge Builder::Embed(const Stored &weight) {
+  const Edge out = NewValue("residual", DType::S16, spec_.hidden, kRms16);
+  const Factors factors = MakeFactors(Spread(spec_.vocab_size, out.rms / weight.rms), 255 * 127);
+  const Slice out_slice = out.slice();
+  const Ref multipliers = segments_.Put(constants_, factors.multipliers);
+  Push(Op::Embedding, schema::CreateEmbedding(fbb_, &out_slice, weight.index, &multipliers, factors.shift).Union());
+  return out;
+}
+
+Edge Builder::RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point) {
+  const Edge out = NewValue(role, dtype, input.width, rms, zero_point);
+  const uint32_t width = input.width / groups;
+  std::vector<int16_t> gamma(width);
+  for (int16_t &g : gamma) g = static_cast<int16_t>(kGammaMean * random_.Real(0.5, 1.5));
+  const Factors factor = MakeNormalised({rms * std::sqrt(width) / kGammaMean});
+  const schema::Factor stored(factor.multipliers[0], factor.shift);
+  const Slice in = input.slice(), out_slice = out.slice();
+  const Ref gamma_ref = segments_.Put(constants_, gamma);
+  Push(Op::RmsNorm,
+       schema::CreateRmsNorm(fbb_, &in, &out_slice, groups, &gamma_ref, &stored, 3 * width, static_cast<int16_t>(zero_point))
+           .Union());
+  return out;
+}
+
+Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms) {
+  const WeightMatrix &matrix = weight.matrix;
+  const Edge out = NewValue(role, dtype, matrix.n, rms);
+  const int32_t largest_input = values_[input.value].dtype() == DType::S15 ? kLargest15 : 127;
+  const double acc_rms = input.rms * weight.rms * std::sqrt(matrix.k);
+  std::vector<int32_t> bias(matrix.n);
+  double largest_bias = 0;
+  for (uint32_t n = 0; n < matrix.n; ++n) {
+    double value = spec_.bias ? acc_rms * random_.Real(-0.5, 0.5) : 0;
+    value -= static_cast<double>(input.zero_point * matrix.RowSum(n));
+    bias[n] = static_cast<int32_t>(value);
+    largest_bias = std::max(largest_bias, std::fabs(value));
+  }
+  const double bound = static_cast<double>(matrix.AccBound(largest_input)) + largest_bias;
+  const Factors factors = MakeFactors(Spread(matrix.n, rms / acc_rms), bound);
+  const Slice in = input.slice(), out_slice = out.slice();
+  const Ref bias_ref = segments_.Put(constants_, bias), multipliers = segments_.Put(constants_, factors.multipliers);
+  Push(Op::Linear,
+       schema::CreateLinear(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0).Union());
+  return out;
+}
+
+Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads) {
+  const Edge out = NewValue(role, DType::S8, input.width, kRms8);
+  const Factors factors = MakeFactors(Spread(heads, std::ldexp(kRms8 / input.rms, -14)), std::ldexp(1, 30));
+  const Slice in = input.slice(), out_slice = out.slice();
+  const Ref multipliers = segments_.Put(constants_, factors.multipliers);
+  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift).Union());
+  return out;
+}
+
+Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
+  Ref prefix_k, prefix_v;
+  if (spec_.prefix_rows > 0) {
+    std::vector<int8_t> rows(size_t{spec_.prefix_rows} * k.width);
+    for (int8_t &value : rows) value = static_cast<int8_t>(random_.Between(-100, 100));
+    prefix_k = segments_.Put(constants_, rows);
+    for (int8_t &value : rows) value = static_cast<int8_t>(random_.Between(-60, 60));
+    prefix_v = segments_.Put(constants_, rows);
+  }
+  const auto cache = static_cast<uint16_t>(caches_.size());
+  caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, spec_.head_dim, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
+                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr));
+  const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, kRms8 / v.rms), kInt16);
+  const Slice k_slice = k.slice(), v_slice = v.slice(), q_slice = q.slice();
+  const Ref v_multipliers = segments_.Put(constants_, v_factors.multipliers);
+  Push(Op::Append, schema::CreateAppend(fbb_, &k_slice, &v_slice, cache, &v_multipliers, v_factors.shift).Union());
+
+  const Edge out = NewValue("mixed", DType::S8, q.width, kRms8, 3);
+  // Scores spread by about 1.5 in natural units: 1.5 * log2(e) octaves in Q15.
+  const double octaves = 1.5 * 1.4427 * 32768 / (kRms8 * kRms8 * std::sqrt(spec_.head_dim));
+  const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * spec_.head_dim);
+  const Factors result = MakeNormalised(Spread(spec_.heads, 1.4));
+  const Slice out_slice = out.slice();
+  const Ref exponents = segments_.Put(constants_, exponent.multipliers),
+            results = segments_.Put(constants_, result.multipliers);
+  Push(Op::Attention, schema::CreateAttention(fbb_, &q_slice, &out_slice, cache, spec_.heads, &exponents, exponent.shift,
+                                              &results, result.shift, static_cast<int16_t>(out.zero_point))
+                          .Union());
+  return out;
+}
+
+Edge Builder::Gate(const Edge &gate, const Edge &up) {
+  const Edge out = NewValue("gated", DType::S16, gate.width, kRms16);
+  std::vector<int16_t> table(514);
+  for (int i = 0; i < 514; ++i) {
+    const double x = (std::min(i, 512) - 256) / 16.0;
+    const double factor = spec_.gating == Gating::kSilu ? 1 / (1 + std::exp(-x)) : 0.5 * std::erfc(-x / std::sqrt(2.0));
+    table[static_cast<size_t>(i)] = static_cast<int16_t>(std::min(32767L, std::lround(32768 * factor)));
+  }
+  const schema::Factor index = MakeFactor(3000 / gate.rms, kInt16);
+  const auto shift = static_cast<uint8_t>(std::lround(std::log2(gate.rms * 64 * up.rms / out.rms)));
+  const Slice gate_slice = gate.slice(), up_slice = up.slice(), out_slice = out.slice();
+  const Ref table_ref = segments_.Put(constants_, table);
+  Push(Op::Glu, schema::CreateGlu(fbb_, &gate_slice, &up_slice, &out_slice, &index, &table_ref, shift).Union());
+  return out;
+}
+
+// Input of the last linear layer of a block: Hadamard to s8, or a plain requantisation to s15.
+Edge Builder::Transform(const Edge &input) {
+  const bool wide = spec_.hadamard_block == 1;
+  const Edge out = NewValue("down_in", wide ? DType::S15 : DType::S8, input.width, wide ? 3000 : 35, wide ? 0 : -4);
+  const double transformed = input.rms * std::sqrt(spec_.hadamard_block);
+  const schema::Factor factor = MakeFactor(out.rms / transformed, kInt16 * spec_.hadamard_block);
+  const Slice in = input.slice(), out_slice = out.slice();
+  Push(Op::Hadamard,
+       schema::CreateHadamard(fbb_, &in, &out_slice, spec_.hadamard_block, &factor, static_cast<int16_t>(out.zero_point))
+           .Union());
+  return out;
+}
+
+Edge Builder::Add(const char *role, const Edge &a, const Edge &b) {
+  const double from_a = random_.Real(0.7, 0.9), from_b = random_.Real(0.5, 0.7);
+  const Edge out = NewValue(role, DType::S16, a.width, std::hypot(a.rms * from_a, b.rms * from_b));
+  const Factors factors = MakeFactors({from_a, from_b}, 2 * kInt16);
+  const Slice a_slice = a.slice(), b_slice = b.slice(), out_slice = out.slice();
+  Push(Op::Add,
+       schema::CreateAdd(fbb_, &a_slice, &b_slice, &out_slice, factors.multipliers[0], factors.multipliers[1], factors.shift)
+           .Union());
+  return out;
+}
+
+Edge Builder::Layer(Edge residual) {
+  weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
+  const uint32_t q_width = spec_.heads * spec_.head_dim, kv_width = spec_.kv_heads * spec_.head_dim;
+  const Edge normed = RmsNorm("attention_in", residual, 1, DType::S8, kRms8, 5);
+  const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, q_width + 2 * kv_width, spec_.hidden), DType::S16, kRms16);
+  Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, kv_width);
+  const Edge v = qkv.Columns(q_width + kv_width, kv_width);
+  if (spec_.qk_norm) {
+    q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
+    k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
+  }
+  const Edge rotated_q = Rotate("q", q, spec_.heads), rotated_k = Rotate("k", k, spec_.kv_heads);
+  const Edge mixed = Attend(rotated_q, rotated_k, v);
+  residual = Add("middle", residual,
+                 Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
+  const Edge ffn_in = RmsNorm("ffn_in", residual, 1, DType::S8, kRms8, -2);
+  const Edge both = Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16);
+  const Edge gated = Transform(Gate(both.Columns(0, spec_.ffn), both.Columns(spec_.ffn, spec_.ffn)));
+  return Add(
+      "residual", residual,
+      Linear("ffn_out", gated, AddWeight(spec_.linear, spec_.hidden, spec_.ffn, spec_.hadamard_block == 1 ? kLargest15 : 127),
+             DType::S16, kRms16));
+}
+
+void Builder::AddRope() {
+  std::vector<uint64_t> frequencies(spec_.rotary_dims / 2);
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const double angle = std::pow(spec_.rope_base, -2.0 * static_cast<double>(i) / spec_.rotary_dims);
+    frequencies[i] = static_cast<uint64_t>(std::ldexp(angle / 6.283185307179586, 64));
+  }
+  const Ref frequencies_ref = segments_.Put(constants_, frequencies);
+  ropes_.push_back(schema::CreateRope(fbb_, spec_.rotary_dims, &frequencies_ref));
+}
+
+AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
+  std::vector<int32_t> prefix_tokens(spec_.prefix_rows);
+  for (uint32_t i = 0; i < spec_.prefix_rows; ++i) prefix_tokens[i] = static_cast<int32_t>((7 * i + 1) % spec_.vocab_size);
+  uint16_t tokenizer = 65535;
+  if (!spec_.tokenizer.empty()) {
+    tokenizer = segments_.Open(schema::SegmentKind::Tokenizer);
+    segments_.Put(tokenizer, spec_.tokenizer);
+  }
+  const std::vector<schema::Segment> table = segments_.Table(0);
+  const schema::Factor logit_factor = MakeFactor(kNaturalLogitRms * 65536 / kLogitRms, kInt31);
+  fbb_.Finish(schema::CreateModelDirect(fbb_, spec_.name.c_str(), "test", spec_.vocab_size, spec_.max_context, &prefix_tokens,
+                                        &table, &values_, &weights_, &ropes_, &caches_, &body_, &head_, body_out.value,
+                                        logits.value, &logit_factor, tokenizer, nullptr),
+              schema::ModelIdentifier());
+  return AlignedBytes(segments_.File(fbb_.GetBufferPointer(), fbb_.GetSize()));
+}
+
+AlignedBytes Builder::Build() {
+  if (spec_.ffn % spec_.hadamard_block != 0 || spec_.heads % spec_.kv_heads != 0) {
+    throw std::invalid_argument("ModelSpec: widths do not fit");
+  }
+  constants_ = segments_.Open(schema::SegmentKind::Constants);
+  AddRope();
+  weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
+  const Stored embedding = AddWeight(spec_.head, spec_.vocab_size, spec_.hidden);
+  Edge residual = Embed(embedding);
+  for (uint32_t layer = 0; layer < spec_.layers; ++layer) residual = Layer(residual);
+
+  steps_ = &head_;
+  const Edge normed = RmsNorm("head_in", residual, 1, DType::S8, kRms8, 1);
+  if (spec_.head_weights == HeadWeights::kOwn) weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
+  const Edge logits =
+      Linear("logits", normed,
+             spec_.head_weights == HeadWeights::kOwn ? AddWeight(spec_.head, spec_.vocab_size, spec_.hidden) : embedding,
+             DType::S32, kLogitRms);
+  return Finish(residual, logits);
+}
+
+}  // namespace
+
+AlignedBytes BuildModel(const ModelSpec &spec) { return Builder(spec).Build(); }
+
+std::vector<ModelSpec> VariedSpecs() {
+  std::vector<ModelSpec> specs;
+  const auto add = [&specs](const char *name, WeightKind linear, WeightKind head) -> ModelSpec & {
+    ModelSpec spec;
+    spec.name = name;
+    spec.seed = 100 + specs.size();
+    spec.linear = linear;
+    spec.head = head;
+    specs.push_back(spec);
+    return specs.back();
+  };
+  const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_narrow{WeightFormat::kW8, Layout::kX8C8};
+  const WeightKind w4{WeightFormat::kW4, Layout::kX16C8}, w4_narrow{WeightFormat::kW4, Layout::kX8C8};
+  const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4}, w4g64{WeightFormat::kW4G64, Layout::kC4};
+  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4};
+
+  add("w8_plain", w8, w8);
+  {
+    ModelSpec &spec = add("w8_narrow_odd_widths", w8_narrow, w8_narrow);
+    spec.hidden = 51, spec.heads = 5, spec.kv_heads = 1, spec.head_dim = 10, spec.rotary_dims = 6;
+    spec.ffn = 71, spec.hadamard_block = 1, spec.bias = true, spec.vocab_size = 41;
+  }
+  {
+    ModelSpec &spec = add("w8_panels_own_head", {WeightFormat::kW8, Layout::kX16C8, 32}, w8_narrow);
+    spec.hidden = 83, spec.head_dim = 12, spec.rotary_dims = 12, spec.ffn = 160, spec.prefix_rows = 1;
+    spec.head_weights = HeadWeights::kOwn;
+  }
+  {
+    ModelSpec &spec = add("w4_channel_bias", w4, w8);
+    spec.bias = true, spec.hidden = 75, spec.ffn = 128, spec.hadamard_block = 64;
+  }
+  {
+    ModelSpec &spec = add("w4_narrow_gelu_panels", {WeightFormat::kW4, Layout::kX8C8, 48}, w4_narrow);
+    spec.gating = Gating::kGelu, spec.qk_norm = true, spec.kv_heads = 4, spec.prefix_rows = 2, spec.ffn = 93;
+    spec.hadamard_block = 1;
+  }
+  {
+    ModelSpec &spec = add("w4g32_tied_groups", w4g32, w4g32);
+    spec.prefix_rows = 1, spec.ffn = 192, spec.rope_base = 500000;
+  }
+  {
+    ModelSpec &spec = add("w4g64_w8_head", w4g64, w8);
+    spec.hidden = 128, spec.heads = 8, spec.ffn = 320, spec.prefix_rows = 2, spec.head_weights = HeadWeights::kOwn;
+    spec.hadamard_block = 64;
+  }
+  {
+    ModelSpec &spec = add("w4g128_wide_block", w4g128, w4g64);
+    spec.hidden = 128, spec.heads = 4, spec.kv_heads = 4, spec.head_dim = 32, spec.rotary_dims = 24, spec.ffn = 384;
+    spec.hadamard_block = 128, spec.layers = 1;
+  }
+  {
+    ModelSpec &spec = add("w4g32_wide_input_qk_norm", w4g32, w8);
+    spec.hadamard_block = 1, spec.qk_norm = true, spec.layers = 3, spec.head_dim = 24, spec.rotary_dims = 24;
+    spec.prefix_rows = 1;
+  }
+  return specs;
+}
+
+}  // namespace acorn::test

@@ -1,0 +1,77 @@
+// Small Acorn model files with random weights, in memory: for tests of the whole model, of the reader and of the
+// programs. Factors are chosen so that every edge carries values of a sensible spread, neither zero nor saturated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/support/packed_weight.h"
+
+namespace acorn::test {
+
+/// Bytes at an address that is a multiple of a segment's alignment, as a mapped file is.
+class AlignedBytes {
+ public:
+  AlignedBytes() = default;
+  explicit AlignedBytes(const std::vector<uint8_t> &bytes);
+  AlignedBytes(const AlignedBytes &other);
+  AlignedBytes &operator=(const AlignedBytes &other);
+  AlignedBytes(AlignedBytes &&) = default;
+  AlignedBytes &operator=(AlignedBytes &&) = default;
+
+  uint8_t *data() { return data_.get(); }
+  const uint8_t *data() const { return data_.get(); }
+  size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t *data) const;
+  };
+  std::unique_ptr<uint8_t[], Free> data_;
+  size_t size_ = 0;
+};
+
+enum class Gating { kSilu, kGelu };
+enum class HeadWeights { kTied, kOwn };
+
+/// A model of the Llama family. Widths in grouped formats are multiples of the group.
+struct ModelSpec {
+  std::string name = "random";
+  uint64_t seed = 1;
+  uint32_t vocab_size = 67;
+  uint32_t hidden = 64;
+  uint32_t layers = 2;
+  uint32_t heads = 4;
+  uint32_t kv_heads = 2;
+  uint32_t head_dim = 16;
+  uint32_t rotary_dims = 16;
+  uint32_t ffn = 96;
+  uint32_t max_context = 64;
+  uint32_t prefix_rows = 0;
+  uint32_t hadamard_block = 32;  // 1: the last linear layer of a block reads s15
+  WeightKind linear;             // body's linear layers
+  WeightKind head;               // the head, and the embedding
+  HeadWeights head_weights = HeadWeights::kTied;
+  Gating gating = Gating::kSilu;
+  bool bias = false;  // of every linear layer; where it is false, zero points alone are folded in
+  bool qk_norm = false;
+  double rope_base = 10000;
+  std::vector<uint8_t> tokenizer;  // a tokenizer segment; empty: none
+};
+
+/// The file of `spec`: header, flatbuffer, segments, checksums.
+AlignedBytes BuildModel(const ModelSpec &spec);
+
+/// Sets the checksums of the header, the flatbuffer and every segment anew after a test has changed bytes on purpose.
+void Reseal(AlignedBytes *file);
+
+/// Writes `file` to `path`. Returns false if that fails.
+bool WriteModel(const AlignedBytes &file, const std::string &path);
+
+/// A set of specs that covers every weight format and layout and every option of ModelSpec, for parameterised tests.
+std::vector<ModelSpec> VariedSpecs();
+
+}  // namespace acorn::test

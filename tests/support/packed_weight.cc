@@ -1,0 +1,134 @@
+#include "tests/support/packed_weight.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "acorn_schema/layout_xnnpack.h"
+
+namespace acorn::test {
+
+uint64_t Random::Next() {
+  uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+int64_t Random::Between(int64_t low, int64_t high) {
+  return low + static_cast<int64_t>(Next() % static_cast<uint64_t>(high - low + 1));
+}
+
+double Random::Real(double low, double high) {
+  return low + (high - low) * static_cast<double>(Next() >> 11) / 9007199254740992.0;
+}
+
+int32_t WeightMatrix::At(uint32_t row, uint32_t column) const {
+  const uint32_t group = GroupSize(kind.format);
+  const int32_t value = w[size_t{row} * k + column];
+  return group == 0 ? value : value * multipliers[size_t{row} * (k / group) + column / group];
+}
+
+double WeightMatrix::Rms() const {
+  double sum = 0;
+  for (uint32_t row = 0; row < n; ++row) {
+    for (uint32_t column = 0; column < k; ++column) sum += std::pow(At(row, column), 2);
+  }
+  return std::sqrt(sum / (double(n) * k));
+}
+
+int64_t WeightMatrix::RowSum(uint32_t row) const {
+  int64_t sum = 0;
+  for (uint32_t column = 0; column < k; ++column) sum += At(row, column);
+  return sum;
+}
+
+int64_t WeightMatrix::RowSumOfMagnitudes(uint32_t row) const {
+  int64_t sum = 0;
+  for (uint32_t column = 0; column < k; ++column) sum += std::abs(At(row, column));
+  return sum;
+}
+
+uint64_t WeightMatrix::AccBound(int32_t largest_input) const {
+  int64_t largest = 0;
+  for (uint32_t row = 0; row < n; ++row) largest = std::max(largest, RowSumOfMagnitudes(row));
+  return static_cast<uint64_t>(largest_input * largest);
+}
+
+WeightMatrix RandomWeights(WeightKind kind, uint32_t n, uint32_t k, Random *random) {
+  WeightMatrix matrix;
+  matrix.kind = kind;
+  matrix.n = n;
+  matrix.k = k;
+  const bool wide = kind.format == WeightFormat::kW8;
+  matrix.w.resize(size_t{n} * k);
+  for (int8_t &w : matrix.w) w = static_cast<int8_t>(random->Between(wide ? -127 : -8, wide ? 127 : 7));
+  const uint32_t group = GroupSize(kind.format);
+  if (group != 0) {
+    matrix.multipliers.resize(size_t{n} * (k / group));
+    for (uint8_t &m : matrix.multipliers) m = static_cast<uint8_t>(random->Between(96, 255));
+  }
+  return matrix;
+}
+
+namespace {
+
+void Store32(std::vector<uint8_t> *bytes, uint64_t offset, uint32_t value) {
+  for (int i = 0; i < 4; ++i) (*bytes)[offset + i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+std::vector<uint8_t> PackGroups(const WeightMatrix &matrix) {
+  const uint32_t group = GroupSize(matrix.kind.format);
+  std::vector<uint8_t> bytes(c4::PackedBytes(matrix.n, matrix.k, group), 0);
+  const uint64_t header = c4::HeaderBytes(matrix.k, group);
+  for (uint64_t tile = 0; tile < c4::Tiles(matrix.n); ++tile) {
+    const auto begin = bytes.begin() + static_cast<int64_t>(tile * c4::TileBytes(matrix.k, group));
+    std::fill(begin + static_cast<int64_t>(header), begin + static_cast<int64_t>(c4::TileBytes(matrix.k, group)),
+              c4::kZeroByte);
+  }
+  for (uint32_t n = 0; n < matrix.n; ++n) {
+    for (uint32_t g = 0; g < matrix.k / group; ++g) {
+      bytes[c4::MultiplierOffset(n, g, matrix.k, group)] = matrix.multipliers[size_t{n} * (matrix.k / group) + g];
+    }
+    for (uint32_t k = 0; k < matrix.k; ++k) {
+      uint8_t &byte = bytes[c4::WeightOffset(n, k, matrix.k, group)];
+      const int shift = c4::NibbleShift(k);
+      const int nibble = matrix.w[size_t{n} * matrix.k + k] + 8;
+      byte = static_cast<uint8_t>((byte & ~(15 << shift)) | (nibble << shift));
+    }
+  }
+  return bytes;
+}
+
+std::vector<uint8_t> PackChannels(const WeightMatrix &weights) {
+  const WeightFormat format = weights.kind.format;
+  const Layout layout = weights.kind.layout;
+  const XnnMatrix matrix{format, layout, weights.n, weights.k, weights.PanelDepth()};
+  std::vector<uint8_t> bytes(XnnPackedBytes(matrix), XnnPadding(format, layout));
+  for (uint64_t n = 0; n < XnnTiles(layout, matrix.n) * XnnNr(layout); ++n) {
+    for (uint64_t panel = 0; panel < XnnPanels(matrix.k, matrix.k_panel); ++panel) {
+      int32_t sum = 0;
+      for (uint64_t i = 0; i < XnnPanelDepth(matrix.k, matrix.k_panel, panel) && n < matrix.n; ++i) {
+        sum += weights.w[n * matrix.k + panel * matrix.k_panel + i];
+      }
+      Store32(&bytes, XnnKsumOffset(matrix, n, panel), static_cast<uint32_t>(XnnKsum(format, layout, sum)));
+      Store32(&bytes, XnnScaleOffset(matrix, n, panel), kXnnScale);
+      Store32(&bytes, XnnBiasOffset(matrix, n, panel), kXnnBias);
+    }
+    for (uint64_t k = 0; k < matrix.k && n < matrix.n; ++k) {
+      const XnnWeightPlace place = XnnWeight(matrix, n, k);
+      const uint32_t mask = (format == WeightFormat::kW8 ? 0xffu : 0xfu) << place.shift;
+      const uint32_t bits = uint32_t{XnnEncode(format, layout, weights.w[n * matrix.k + k])} << place.shift;
+      bytes[place.offset] = static_cast<uint8_t>((bytes[place.offset] & ~mask) | bits);
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<uint8_t> Pack(const WeightMatrix &matrix) {
+  return GroupSize(matrix.kind.format) != 0 ? PackGroups(matrix) : PackChannels(matrix);
+}
+
+}  // namespace acorn::test
