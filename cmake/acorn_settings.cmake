@@ -31,11 +31,10 @@ if(ACORN_SANITIZE)
 endif()
 
 # acorn_runtime_flags: what goes into libacorn.a. Sanitizers inflate frames, so the frame limit holds without them only.
-# GCC makes strlen of a loop that counts characters; only mem* may be asked of the outside.
 add_library(acorn_runtime_flags INTERFACE)
 target_compile_options(acorn_runtime_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions;-fno-rtti;-fno-threadsafe-statics>
-  -fno-builtin-strlen -fno-math-errno -fvisibility=hidden -ffunction-sections -fdata-sections
+  -fno-math-errno -fvisibility=hidden -ffunction-sections -fdata-sections
   $<$<NOT:$<BOOL:${ACORN_SANITIZE}>>:-Wframe-larger-than=16384>)
 if(ACORN_STRIP_STRINGS)
   target_compile_definitions(acorn_runtime_flags INTERFACE ACORN_STRIP_STRINGS)

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
 
 #include "base/error.h"
 #include "commands/commands.h"
@@ -15,6 +16,16 @@ int Fail(int code, const char *message) {
   return code;
 }
 
+// CLI11 only says that a subcommand is required when the name is unknown.
+void CheckCommandName(const CLI::App &app, const std::string &name) {
+  std::string known;
+  for (const CLI::App *command : app.get_subcommands([](const CLI::App *) { return true; })) {
+    if (command->get_name() == name) return;
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  }
+  throw acorn::compiler::Error(acorn::compiler::ExitCode::kUsage, "unknown command '" + name + "'; known are: " + known);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -24,6 +35,7 @@ int main(int argc, char **argv) {
   acorn::compiler::AddPerplexityCommand(&app);
   acorn::compiler::AddReservedCommands(&app);
   try {
+    if (argc > 1 && argv[1][0] != '-') CheckCommandName(app, argv[1]);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError &fault) {

@@ -18,7 +18,8 @@
 set -euo pipefail
 
 readonly donor=trixie           # the release that the microkernels are taken from
-readonly source_suites=(sid trixie)
+readonly donor_version='0.0~git20241108'
+readonly source_suites=(trixie sid)  # sources, in this order; a mirror may lack some
 readonly keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly deps="${ACORN_DEPS_DIR:-$PWD/build/deps}"
@@ -53,6 +54,7 @@ missing_packages() {
   has_program g++ || echo g++
   has_cmake || echo cmake
   has_program ninja || echo ninja-build
+  has_program xz || echo xz-utils
   has_program flatc || echo flatbuffers-compiler
   has_header flatbuffers/flatbuffers.h || echo libflatbuffers-dev
   has_header eigen3/Eigen/Core || echo libeigen3-dev
@@ -97,8 +99,6 @@ has_microkernels() {  # arch
   [ -e "$usr/lib/$triplet/libmicrokernels-prod.a" ] && [ -e "$usr/lib/$triplet/libpthreadpool.so.0" ] &&
     [ -e "$usr/lib/$triplet/libcpuinfo.so.0" ] && [ -e "$usr/include/pthreadpool.h" ] && [ -e "$usr/include/cpuinfo.h" ]
 }
-
-has_static() { [ -e "$deps/static/$1/lib/libpthreadpool.a" ] && [ -e "$deps/static/$1/lib/libcpuinfo.a" ]; }
 
 missing_microkernels() { for arch in $(wanted_archs); do has_microkernels "$arch" || echo "$arch"; done; }
 
@@ -153,18 +153,19 @@ trap 'rm -f "$log"' EXIT
 # ---- XNNPACK's microkernels, pthreadpool, cpuinfo ------------------------------------------------------------------
 
 # An apt of our own: its lists, cache and status lie under build/deps, so the system's are neither read nor changed.
-donor_apt() {
-  local etc="$deps/apt"
-  "$@" -q -o Dir::Etc::sourcelist="$etc/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+donor_apt() {  # sources list, then apt-get's command and arguments
+  local etc="$deps/apt" list="$1"
+  shift
+  apt-get -q -o Dir::Etc::sourcelist="$etc/$list" -o Dir::Etc::sourceparts=/dev/null \
     -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
     -o Dir::State::lists="$etc/lists" -o Dir::Cache="$etc/cache" -o Dir::State::status="$etc/status" \
     -o APT::Architecture="$(machine_arch)" -o APT::Architectures::="$(machine_arch)" -o APT::Architectures::=arm64 \
     -o Acquire::Languages=none -o Acquire::Retries=2 -o APT::Sandbox::User="$(id -un)" \
-    -o APT::Update::Error-Mode=any "${donor_options[@]}"
+    -o APT::Update::Error-Mode=any "$@"
 }
 
 donor_ready=0
-prepare_donor() {
+prepare_donor() {  # writes the sources lists
   [ "$donor_ready" = 0 ] || return 0
   has_program apt-get && has_program dpkg-deb || die "missing: XNNPACK microkernels (needs apt and dpkg, or -DACORN_XNNPACK=DIR)"
   [ -e "$keyring" ] || install_packages debian-archive-keyring
@@ -176,33 +177,44 @@ prepare_donor() {
   [ -n "$mirror" ] || die "apt knows no Debian mirror: name one in ACORN_DEBIAN_MIRROR"
   mkdir -p "$deps/apt/lists/partial" "$deps/apt/cache/archives/partial"
   : >"$deps/apt/status"
-  {
-    echo "deb [arch=$(wanted_archs | paste -sd,) signed-by=$keyring] $mirror $donor main"
-    for suite in "${source_suites[@]}"; do echo "deb-src [signed-by=$keyring] $mirror $suite main"; done
-  } >"$deps/apt/sources.list"
-  donor_options=(update)
-  donor_apt apt-get >"$log" 2>&1 || {
-    tail -n 3 "$log" >&2
-    die "cannot read the package lists of Debian $donor from $mirror (is the network there?)"
-  }
+  echo "deb [arch=$(wanted_archs | paste -sd,) signed-by=$keyring] $mirror $donor main" >"$deps/apt/binary.list"
+  for suite in "${source_suites[@]}"; do
+    echo "deb-src [signed-by=$keyring] $mirror $suite main" >"$deps/apt/$suite.list"
+  done
   donor_ready=1
+}
+
+# Does the system's own release have the package, new enough to bring libmicrokernels-prod.a? Asks again after an update
+# where we may make one.
+system_has_xnnpack() {
+  has_program apt-cache || return 1
+  local policy candidate
+  policy=$(LC_ALL=C apt-cache policy libxnnpack-dev 2>/dev/null)
+  if [ -z "$policy" ] && can_be_root; then
+    apt_update
+    policy=$(LC_ALL=C apt-cache policy libxnnpack-dev 2>/dev/null)
+  fi
+  candidate=$(sed -n 's/^ *Candidate: *//p' <<<"$policy")
+  [ -n "$candidate" ] && [ "$candidate" != "(none)" ] && dpkg --compare-versions "$candidate" ge "$donor_version"
 }
 
 unpack_microkernels() {  # arch
   local arch="$1" into="$deps/xnnpack/$1" debs
-  if [ "$arch" = "$(machine_arch)" ] && has_program apt-cache &&
-    apt-cache policy libxnnpack-dev 2>/dev/null | grep -q 'Candidate: [^(]'; then
+  if [ "$arch" = "$(machine_arch)" ] && system_has_xnnpack; then
     install_packages libxnnpack-dev libpthreadpool-dev libcpuinfo-dev
     has_microkernels "$arch" && return 0
   fi
   prepare_donor
+  donor_apt binary.list update >"$log" 2>&1 || {
+    tail -n 3 "$log" >&2
+    die "cannot read the package lists of Debian $donor (is the network there?)"
+  }
   say "fetching XNNPACK's microkernels for $arch (Debian $donor)"
   debs="$deps/apt/debs-$arch"
   rm -rf "$debs" "$into.new"
   mkdir -p "$debs" "$into.new"
-  donor_options=(download "libxnnpack-dev:$arch" "libpthreadpool0:$arch" "libpthreadpool-dev:$arch"
-    "libcpuinfo0:$arch" "libcpuinfo-dev:$arch")
-  (cd "$debs" && donor_apt apt-get) >"$log" 2>&1 || {
+  (cd "$debs" && donor_apt binary.list download "libxnnpack-dev:$arch" "libpthreadpool0:$arch" "libpthreadpool-dev:$arch" \
+    "libcpuinfo0:$arch" "libcpuinfo-dev:$arch") >"$log" 2>&1 || {
     tail -n 3 "$log" >&2
     die "cannot download libxnnpack-dev and its libraries for $arch (is the network there?)"
   }
@@ -213,17 +225,20 @@ unpack_microkernels() {  # arch
   has_microkernels "$arch" || die "the unpacked packages for $arch are not complete"
 }
 
-# pthreadpool and cpuinfo as static libraries: one-file programs. Only their *.orig.tar.xz are needed, which apt checks
+# pthreadpool and cpuinfo as static libraries: one-file programs. Only their *.orig.tar.* are needed, which apt checks
 # against the signed Sources list; a mirror that lacks the .dsc or the .debian.tar.xz is good enough.
 fetch_source() {  # name -> prints the folder
   local name="$1" sources="$deps/apt/sources" tarball suite
   mkdir -p "$sources"
   for suite in "${source_suites[@]}"; do
-    donor_options=(source --download-only "$name/$suite")
-    (cd "$sources" && donor_apt apt-get) >>"$log" 2>&1 || true
+    if [ ! -e "$deps/apt/$suite.updated" ]; then
+      donor_apt "$suite.list" update >>"$log" 2>&1 || true
+      : >"$deps/apt/$suite.updated"
+    fi
+    (cd "$sources" && donor_apt "$suite.list" source --download-only "$name") >>"$log" 2>&1 || true
     tarball=$(find "$sources" -maxdepth 1 -name "${name}_*.orig.tar.*" | sort | tail -n 1)
     if [ -n "$tarball" ]; then
-      rm -rf "$sources/$name"
+      rm -rf "${sources:?}/$name"
       mkdir "$sources/$name"
       tar -xf "$tarball" -C "$sources/$name" --strip-components=1
       echo "$sources/$name"
@@ -233,37 +248,41 @@ fetch_source() {  # name -> prints the folder
   return 1
 }
 
-build_static() {  # arch
-  local into="$deps/static/$1" work="$deps/apt/build" fxdiv pthreadpool cpuinfo
-  prepare_donor
-  say "building pthreadpool and cpuinfo as static libraries"
-  fxdiv=$(fetch_source fxdiv) && pthreadpool=$(fetch_source pthreadpool) && cpuinfo=$(fetch_source cpuinfo) || return 1
-  rm -rf "$work"
-  local common=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_POSITION_INDEPENDENT_CODE=ON
-    -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_INSTALL_PREFIX="$into.new" -DCMAKE_INSTALL_LIBDIR=lib)
+build_static() {  # arch, name, cmake options: into static/<arch>
+  local into="$deps/static/$1" name="$2" work="$deps/apt/build-$2" source
+  shift 2
+  source=$(fetch_source "$name") || return 1
   {
-    cmake -S "$pthreadpool" -B "$work/pthreadpool" "${common[@]}" -DPTHREADPOOL_LIBRARY_TYPE=static \
-      -DPTHREADPOOL_BUILD_TESTS=OFF -DPTHREADPOOL_BUILD_BENCHMARKS=OFF -DFXDIV_SOURCE_DIR="$fxdiv" &&
-      cmake --build "$work/pthreadpool" -j 2 --target install &&
-      cmake -S "$cpuinfo" -B "$work/cpuinfo" "${common[@]}" -DCPUINFO_LIBRARY_TYPE=static -DCPUINFO_BUILD_TOOLS=OFF \
-        -DCPUINFO_BUILD_UNIT_TESTS=OFF -DCPUINFO_BUILD_MOCK_TESTS=OFF -DCPUINFO_BUILD_BENCHMARKS=OFF \
-        -DCPUINFO_BUILD_PKG_CONFIG=OFF &&
-      cmake --build "$work/cpuinfo" -j 2 --target install
-  } >>"$log" 2>&1 || return 1
-  rm -rf "$into" "$work"
-  mkdir -p "$(dirname "$into")"
-  mv "$into.new" "$into"
+    cmake -S "$source" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
+      -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_INSTALL_PREFIX="$into" -DCMAKE_INSTALL_LIBDIR=lib "$@" &&
+      cmake --build "$work" -j 2 --target install
+  } >>"$log" 2>&1
+}
+
+build_static_pthreadpool() {  # arch
+  local fxdiv
+  fxdiv=$(fetch_source fxdiv) || return 1
+  build_static "$1" pthreadpool -DPTHREADPOOL_LIBRARY_TYPE=static -DPTHREADPOOL_BUILD_TESTS=OFF \
+    -DPTHREADPOOL_BUILD_BENCHMARKS=OFF -DFXDIV_SOURCE_DIR="$fxdiv"
+}
+
+build_static_cpuinfo() {  # arch
+  build_static "$1" cpuinfo -DCPUINFO_LIBRARY_TYPE=static -DCPUINFO_BUILD_TOOLS=OFF -DCPUINFO_BUILD_UNIT_TESTS=OFF \
+    -DCPUINFO_BUILD_MOCK_TESTS=OFF -DCPUINFO_BUILD_BENCHMARKS=OFF -DCPUINFO_BUILD_PKG_CONFIG=OFF
 }
 
 for arch in $archs; do unpack_microkernels "$arch"; done
 own=$(machine_arch)
-if [ -n "$own" ] && ! has_static "$own" && [ ! -e "$deps/static/$own.unavailable" ]; then
-  if ! build_static "$own"; then
-    tail -n 3 "$log" >&2 || true
-    mkdir -p "$deps/static"
-    : >"$deps/static/$own.unavailable"  # asked once; remove the file to ask again
-    say "no static pthreadpool and cpuinfo; the programs will use the shared libraries"
+for library in ${own:+pthreadpool cpuinfo}; do
+  stamp="$deps/static/$own/$library.unavailable"  # asked once; remove the file to ask again
+  if [ -e "$deps/static/$own/lib/lib$library.a" ] || [ -e "$stamp" ]; then continue; fi
+  prepare_donor
+  say "building $library as a static library"
+  if ! "build_static_$library" "$own"; then
+    mkdir -p "$deps/static/$own"
+    : >"$stamp"
+    say "the sources of $library cannot be had: the programs will use the shared library"
   fi
-fi
+done
 rm -rf "$deps/apt"
 say "ready"

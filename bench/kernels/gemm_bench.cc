@@ -75,7 +75,8 @@ void BenchGemm(benchmark::State &state, const GemmKernel &kernel, const Shape &s
   const bool cold = shape.m <= kMostColdRows;
   const size_t copies = cold ? std::max<size_t>(1, kColdBytes / packed_bytes) : 1;
   const size_t tiles = (shape.n + kernel.nr - 1) / kernel.nr;
-  const size_t begin = tiles * thread / threads * kernel.nr, end = std::min(shape.n, tiles * (thread + 1) / threads * kernel.nr);
+  const size_t begin = tiles * thread / threads * kernel.nr,
+               end = std::min(shape.n, tiles * (thread + 1) / threads * kernel.nr);
   const size_t step = cold ? end - begin : kChannelsPerCall;
 
   uint8_t *weights = ColdBuffer();
@@ -169,8 +170,8 @@ void BenchRead(benchmark::State &state) {
 #endif
     ReadPlain(data, part);
   }
-  state.counters["GB/s"] =
-      benchmark::Counter(1e-9 * static_cast<double>(part) * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(part) * static_cast<double>(state.iterations()),
+                                              benchmark::Counter::kIsRate);
 }
 
 #if defined(__x86_64__)

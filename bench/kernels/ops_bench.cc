@@ -36,8 +36,7 @@ void Elements(benchmark::State &state, size_t per_call, const Function &call) {
     call();
     benchmark::ClobberMemory();
   }
-  state.counters["elems/ns"] =
-      benchmark::Counter(static_cast<double>(per_call) * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["elems"] = benchmark::Counter(static_cast<double>(per_call), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void RmsNorm(benchmark::State &state, const rmsnorm::Kernel &kernel) {
@@ -77,8 +76,8 @@ void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
   const auto x = Random<int16_t>(kRows * n, -32767, 32767), cosine = Random<int16_t>(kRows * head_dim / 2, -16384, 16384);
   const auto multiplier = Random<int32_t>(n / head_dim, 1 << 30, 2147483647);
   std::vector<int8_t> y(kRows * n);
-  const rotate::Args args = {y.data(), x.data(), n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(), cosine.data(),
-                             multiplier.data(), 53};
+  const rotate::Args args = {y.data(),      x.data(),          n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(),
+                             cosine.data(), multiplier.data(), 53};
   Elements(state, kRows * n, [&] { kernel.run(args); });
 }
 
@@ -90,8 +89,9 @@ void Append(benchmark::State &state, const append::Kernel &kernel) {
   const auto multiplier = Random<int32_t>(kv_heads, 1 << 30, 2147483647);
   std::vector<uint8_t> k_cache(kv_cache::CacheBytes(capacity, kv_heads, head_dim));
   std::vector<int8_t> v_cache(k_cache.size());
-  const append::Args args = {k_cache.data(), v_cache.data(), capacity, 3, kRows, kv_heads, head_dim, k.data(), v.data(), width, width,
-                             multiplier.data(), 40};
+  const append::Args args = {k_cache.data(), v_cache.data(),    capacity, 3,        kRows,
+                             kv_heads,       head_dim,          k.data(), v.data(), width,
+                             width,          multiplier.data(), 40};
   Elements(state, 2 * kRows * width, [&] { kernel.run(args); });
 }
 
@@ -105,10 +105,26 @@ void Attention(benchmark::State &state, const attention::Kernel &kernel) {
   std::vector<uint8_t> scratch(attention::ScratchBytes(rows, head_dim) + 64);
   std::vector<int8_t> y(q.size());
   const std::vector<int32_t> exp_multiplier(heads, 1 << 30), out_multiplier(heads, 1 << 30);
-  const auto align = [](const auto *p) { return const_cast<std::decay_t<decltype(*p)> *>(p) + (64 - reinterpret_cast<uintptr_t>(p) % 64); };
+  const auto align = [](const auto *p) {
+    return const_cast<std::decay_t<decltype(*p)> *>(p) + (64 - reinterpret_cast<uintptr_t>(p) % 64);
+  };
   const size_t stride = heads * head_dim;
-  const attention::Args args = {y.data(), q.data(), stride, stride, m, heads, head_dim, rows - m, align(k.data()), align(v.data()),
-                                exp_multiplier.data(), out_multiplier.data(), 31, 30, 0, align(scratch.data())};
+  const attention::Args args = {y.data(),
+                                q.data(),
+                                stride,
+                                stride,
+                                m,
+                                heads,
+                                head_dim,
+                                rows - m,
+                                align(k.data()),
+                                align(v.data()),
+                                exp_multiplier.data(),
+                                out_multiplier.data(),
+                                31,
+                                30,
+                                0,
+                                align(scratch.data())};
   for (auto _ : state) {
     kernel.run(args);
     benchmark::ClobberMemory();
@@ -117,18 +133,20 @@ void Attention(benchmark::State &state, const attention::Kernel &kernel) {
   for (size_t row = 0; row < m; ++row) pairs += heads * (rows - m + row + 1);
   const auto per_call = static_cast<double>(pairs);
   using benchmark::Counter;
-  state.counters["ns/pair"] = Counter(per_call * 1e-9, Counter::kIsIterationInvariantRate | Counter::kInvert);
-  state.counters["GMAC/s"] = Counter(per_call * 2 * static_cast<double>(head_dim) * 1e-9, Counter::kIsIterationInvariantRate);
+  state.counters["pair"] = Counter(per_call, Counter::kIsIterationInvariantRate | Counter::kInvert);
+  state.counters["MAC"] = Counter(per_call * 2 * static_cast<double>(head_dim), Counter::kIsIterationInvariantRate);
 }
 
 template <typename Kernel>
-benchmark::internal::Benchmark *Register(const char *family, const Kernel &kernel, void (*bench)(benchmark::State &, const Kernel &)) {
+benchmark::internal::Benchmark *Register(const char *family, const Kernel &kernel,
+                                         void (*bench)(benchmark::State &, const Kernel &)) {
   return benchmark::RegisterBenchmark((std::string(family) + "/" + kernel.name).c_str(),
                                       [bench, &kernel](benchmark::State &state) { bench(state, kernel); });
 }
 
 template <typename Kernel, typename Shapes>
-void RegisterAll(const char *family, Span<const Kernel> kernels, void (*bench)(benchmark::State &, const Kernel &), const Shapes &shapes) {
+void RegisterAll(const char *family, Span<const Kernel> kernels, void (*bench)(benchmark::State &, const Kernel &),
+                 const Shapes &shapes) {
   for (const Kernel &kernel : kernels) {
     if ((kernel.needs & ~test::HostFeatures()) == 0) shapes(Register(family, kernel, bench));
   }

@@ -12,7 +12,14 @@
 #include "commands/commands.h"
 #include "graph/float_model.h"
 #include "import/source_model.h"
+#if __has_include("text/source_tokenizer.h")
 #include "text/source_tokenizer.h"
+#else
+namespace acorn::compiler {
+struct SourceTokenizer { std::vector<int32_t> Encode(std::string_view) { return {}; } };
+inline std::unique_ptr<SourceTokenizer> OpenTokenizer(SourceModel &) { throw Error(ExitCode::kBadModel, "no tokenizer yet"); }
+}
+#endif
 
 namespace acorn::compiler {
 namespace {

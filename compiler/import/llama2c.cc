@@ -59,7 +59,11 @@ std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path) {
   config.rms_eps = 1e-5;
   config.bos_id = kBos;
   config.eos_ids = {kEos};
-  CheckConfig(config, path);
+  try {
+    CheckConfig(config, path);
+  } catch (const Error &fault) {  // without a magic number, absurd sizes say that it is something else
+    throw Error(ExitCode::kBadModel, std::string(fault.what()) + "; neither a GGUF file nor a llama2.c checkpoint?");
+  }
 
   uint64_t offset = kHeaderBytes;
   for (const TensorRole role : kOrder) {

@@ -9,7 +9,14 @@
 
 namespace acorn::compiler {
 
-/// The prefix of 0, 1 or 2 tokens under which calibration windows have the smallest ranges without a worse loss.
-std::vector<int32_t> ChoosePrefix(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window);
+struct PrefixSearch {
+  std::vector<int32_t> ids;         // calibration tokens
+  int64_t window = 0;
+  std::vector<int32_t> candidates;  // tokens to try, e.g. BOS, end of text, a line break
+};
+
+/// The prefix of 0, 1 or 2 tokens under which the activations of calibration windows have the narrowest ranges, among
+/// those that do not worsen the loss. Zero tokens is a legal answer, and wins unless another is clearly better.
+std::vector<int32_t> ChoosePrefix(const SourceModel &source, const PrefixSearch &search);
 
 }  // namespace acorn::compiler

@@ -15,7 +15,6 @@ constexpr double kDamping = 0.01;          // of GPTQ, relative to the mean of t
 constexpr int64_t kRangeWindows = 32;      // fast: windows that ranges are measured on
 constexpr int64_t kSampleRows = 512;       // of a linear input, for choosing its range
 constexpr int64_t kWindowsAtOnce = 8;      // of the pass that collects moments
-constexpr double kValueScaleSpan = 1.98;   // attention's output multipliers lie within a factor of two
 
 Matrix PadRows(const Matrix &m, int64_t rows) {
   if (m.rows() == rows) return m;
@@ -73,11 +72,18 @@ double StepFor(double largest, double limit) { return std::max(largest, 1e-6) / 
 
 double Step16(double largest) { return StepFor(largest * kResidualHeadroom, 32767); }
 
-std::vector<double> HeadSteps(const std::vector<double> &largest, double span) {
-  const double top = *std::max_element(largest.begin(), largest.end());
+std::vector<double> HeadSteps(const std::vector<double> &largest) {
   std::vector<double> steps;
-  for (const double value : largest) steps.push_back(StepFor(std::max(value, top / span), 127));
+  for (const double value : largest) steps.push_back(StepFor(value, 127));
   return steps;
+}
+
+/// Attention's output multipliers, step / out_step, share a shift and lie in [2^30, 2^31): steps below the lowest such
+/// value are raised to it.
+void RaiseToOneBinade(std::vector<double> *steps, double out_step) {
+  const double top = *std::max_element(steps->begin(), steps->end()) / out_step;
+  const double low = std::ldexp(1.0, std::ilogb(top)) * out_step * (1 + 1e-9);
+  for (double &step : *steps) step = std::max(step, low);
 }
 
 /// Largest magnitudes of each head of prefix rows.
@@ -223,9 +229,10 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   std::vector<double> largest_v = ranges.LargestOfHeads(Edge::kV);
   IncludeRows(&largest_k, work->prefix.k, config_.head_dim);
   IncludeRows(&largest_v, work->prefix.v, config_.head_dim);
-  grid.q = HeadSteps(ranges.LargestOfHeads(Edge::kQRotated), 1e6);
-  grid.k = HeadSteps(largest_k, 1e6);
-  grid.v = HeadSteps(largest_v, kValueScaleSpan);
+  grid.q = HeadSteps(ranges.LargestOfHeads(Edge::kQRotated));
+  grid.k = HeadSteps(largest_k);
+  grid.v = HeadSteps(largest_v);
+  RaiseToOneBinade(&grid.v, grid.attn_out);
   if (work->prefix.k.rows() > 0) {
     work->out.prefix_k = PrefixIntegers(work->prefix.k, config_.head_dim, grid.k);
     work->out.prefix_v = PrefixIntegers(work->prefix.v, config_.head_dim, grid.v);

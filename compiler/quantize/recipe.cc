@@ -54,6 +54,18 @@ HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix 
   return result;
 }
 
+/// A start or end of text that serves as prefix is massive again wherever it stands: calibration goes without it.
+void DropTokens(std::vector<int32_t> *ids, const std::vector<int32_t> &prefix, const ModelConfig &config, int64_t window) {
+  const auto is_mark = [&](int32_t id) {
+    const bool special = id == config.bos_id || std::count(config.eos_ids.begin(), config.eos_ids.end(), id) != 0;
+    return special && std::count(prefix.begin(), prefix.end(), id) != 0;
+  };
+  std::vector<int32_t> kept;
+  std::copy_if(ids->begin(), ids->end(), std::back_inserter(kept), [&](int32_t id) { return !is_mark(id); });
+  kept.resize(kept.size() / static_cast<size_t>(window) * static_cast<size_t>(window));
+  if (!kept.empty()) *ids = std::move(kept);
+}
+
 QuantizedMatrix RoundEmbedding(const Matrix &w, const RecipeOptions &options) {
   const WeightFormat format = FormatForDepth(options.head_format, w.cols());
   const ScaleRule rule = options.recipe == Recipe::kFast && format != WeightFormat::kW8 ? ScaleRule::kWeightedMse : ScaleRule::kMinMax;
@@ -69,7 +81,10 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   ConvertResult result;
   result.path = path;
   std::vector<int32_t> ids = windows.ids;
-  if (fast) result.prefix_tokens = ChoosePrefix(source, windows.ids, windows.window);
+  if (fast) {
+    result.prefix_tokens = ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
+    DropTokens(&ids, result.prefix_tokens, config, windows.window);
+  }
 
   FfnShape ffn = ChooseHadamardBlock(config.ffn);
   if (options.down_input == DownInput::kS15) ffn = WithoutHadamard(config.ffn, GroupSize(options.body_format));

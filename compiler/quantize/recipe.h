@@ -27,6 +27,7 @@ struct RecipeOptions {
 struct CalibrationWindows {
   std::vector<int32_t> ids;
   int64_t window = 0;
+  std::vector<int32_t> prefix_candidates;
 };
 
 struct ConvertResult {

@@ -1,6 +1,7 @@
 // The wall: acorn.h over session/. Every call checks its arguments here; inside, nothing is checked twice.
 #include "acorn.h"
 
+#include "api/message.h"
 #include "platform/features.h"
 #include "session/session.h"
 #include "text/chat_template.h"
@@ -83,6 +84,28 @@ void Report(acorn_fault *out, const Fault &fault) {
   out->offset = fault.offset;
 }
 
+void Log(const acorn_port *port, uint32_t level, const acorn::Message &message) {
+  if (port != nullptr && port->log != nullptr) port->log(port->ctx, level, message.data(), message.size());
+}
+
+void LogFault(const acorn_port *port, const Fault &fault) {
+  acorn::Message message;
+  message.Text(acorn_status_text(Out(fault.status)));
+  if (fault.section[0] != 0) {
+    message.Text(": ").Text(fault.section).Text(" ").Number(fault.index).Text(", offset ").Number(fault.offset);
+  }
+  Log(port, 0, message);
+}
+
+void LogOpen(const acorn_port *port, const Model &model) {
+  acorn::Message message;
+  message.Text("opened ").Text(model.graph.name.data(), model.graph.name.size());
+  message.Text(": ").Number(model.graph.caches.size()).Text(" layers, context ").Number(model.dims.context);
+  message.Text(", image ").Number(model.memory.image_bytes).Text(" bytes, block ").Number(model.memory.block_bytes);
+  message.Text(" bytes, ").Number(model.dims.threads).Text(" threads");
+  Log(port, 2, message);
+}
+
 // Sampler parameters of the C struct, where zero means off.
 Status MakeSampling(const acorn_sampling &in, acorn::SamplerParams *out) {
   if (in.struct_size != sizeof(acorn_sampling)) return Status::kArgument;
@@ -158,7 +181,10 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   acorn::MemoryPlan memory;
   status = acorn::PlanModel(request, &dims, &memory, &where);
   Report(fault, where);
-  if (status != Status::kOk) return Out(status);
+  if (status != Status::kOk) {
+    LogFault(port, where);
+    return Out(status);
+  }
   *plan = {};
   plan->struct_size = sizeof(acorn_memory_plan);
   plan->context_tokens = dims.context;
@@ -185,7 +211,11 @@ acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const aco
   Model *opened = nullptr;
   status = acorn::OpenModel(request, {static_cast<uint8_t *>(block), block_bytes}, &opened, &where);
   Report(fault, where);
-  if (status != Status::kOk) return Out(status);
+  if (status != Status::kOk) {
+    LogFault(port, where);
+    return Out(status);
+  }
+  LogOpen(port, *opened);
   opened->ticks_per_second = port == nullptr ? 0 : port->ticks_per_second;
   *model = static_cast<acorn_model *>(opened);
   return ACORN_OK;

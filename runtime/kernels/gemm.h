@@ -13,26 +13,25 @@ namespace acorn {
 ///                     = sum over g of mult[n][g] * (sum over k in g of the same)  grouped formats
 /// x in [-127, 127].  The compiler bounds every sum of a row below 2^31; kernels do not check.
 struct GemmArgs {
-  const int8_t *x;     // [m, k]
-  size_t x_stride;     // bytes from row to row. Grouped formats read exactly k bytes of a row; the padding that the per-channel
-                       // ones may read is stated in gemm_s8_w8/kernel.h and gemm_s8_w4/kernel.h
-  const uint8_t *w;    // the whole packed matrix, 64-byte aligned
-  size_t m;            // rows, >= 1
+  const int8_t *x;   // [m, k]
+  size_t x_stride;   // bytes from row to row; a kernel reads exactly k bytes of a row
+  const uint8_t *w;  // the whole packed matrix, 64-byte aligned
+  size_t m;          // rows, >= 1
   size_t k;
-  uint32_t group;      // elements along k with one multiplier; 0 for per-channel formats
-  uint32_t k_panel;    // per-channel formats: depth of a separately packed panel; 0 or k: one panel. Grouped formats: 0
-  size_t n_begin;      // first channel, a multiple of the kernel's nr
-  size_t n_end;        // one past the last, any value up to n padded to nr
-  size_t n;            // channels of the whole matrix: with k_panel, what lies between two panels. Grouped formats ignore it
-  int32_t *acc;        // [m, n_end - n_begin], overwritten
-  size_t acc_stride;   // elements from row to row
-  uint8_t *scratch;    // scratch_bytes(m, k) of the kernel, 64-byte aligned, one for each thread
+  uint32_t group;     // elements along k with one multiplier; 0 for per-channel formats
+  uint32_t k_panel;   // per-channel formats: depth of a separately packed panel; 0 or k: one panel. Grouped formats: 0
+  size_t n_begin;     // first channel, a multiple of the kernel's nr
+  size_t n_end;       // one past the last, any value up to n padded to nr
+  size_t n;           // channels of the whole matrix: with k_panel, what lies between two panels. Grouped formats ignore it
+  int32_t *acc;       // [m, n_end - n_begin], overwritten
+  size_t acc_stride;  // elements from row to row
+  uint8_t *scratch;   // scratch_bytes(m, k) of the kernel, 64-byte aligned, one for each thread
 };
 
 struct GemmKernel {
   const char *name;  // <mr>x<nr>c<kr>__<isa>
   uint32_t needs;    // Feature bits
-  uint8_t mr;        // rows that one pass over the weights serves
+  uint8_t mr;        // rows that one pass over unpacked weights serves
   uint8_t nr;        // n_begin is a multiple of it
   uint8_t kr;
   Layout layout;
@@ -40,8 +39,8 @@ struct GemmKernel {
   void (*run)(const GemmArgs &args);
 };
 
-/// The best kernel of a format and layout for a set of Feature bits. Never null where LayoutHolds(layout, format): the scalar kernel
-/// of a family needs no feature and reads every layout; null otherwise.
+/// The best kernel of a format and layout for a set of Feature bits. Never null where LayoutHolds(layout, format), since the scalar
+/// kernel of a family needs no feature and reads every layout; null otherwise.
 const GemmKernel *SelectGemm(WeightFormat format, Layout layout, uint32_t features);
 
 }  // namespace acorn

@@ -286,16 +286,21 @@ Status ModelReader::Read(const void *table, LinearOp *out) {
   }
   const schema::Weight *weight = model_->weights()->Get(out->weight);
   if (weight->n() != out->out.width || weight->k() != out->in.width) return Invalid();
-  // The sum fits s32 (one row of input) or stays below 2^39 (two), and its product with a multiplier below 2^62.
-  const uint64_t bound = weight->acc_bound();
-  if (bound >> (in == DType::kS8 ? 31 : 39) != 0) return Invalid();
   ACORN_TRY(ResolveArray(op.bias(), weight->n(), &out->bias));
   ACORN_TRY(ResolveArray(op.multipliers(), weight->n(), &out->multipliers));
-  const int bits = BitLength(bound + (uint64_t{1} << 31));
-  ACORN_TRY(CheckMultipliers(out->multipliers, weight->n(), 0,
-                             in == DType::kS8 ? INT32_MAX : (int64_t{1} << (62 - bits < 31 ? 62 - bits : 31)) - 1));
-  const int64_t room = in == DType::kS8 ? INT32_MAX - static_cast<int64_t>(bound) : INT32_MAX;
-  ACORN_TRY(CheckMultipliers(out->bias, weight->n(), -room, room));
+  // The sum with its bias fits s32 (one row of input) or 39 bits (two), and its product with any multiplier 62 bits.
+  const uint64_t bound = weight->acc_bound();
+  if (bound >> (in == DType::kS8 ? 31 : 39) != 0) return Invalid();
+  ACORN_TRY(CheckMultipliers(out->bias, weight->n(), -INT32_MAX, INT32_MAX));
+  uint64_t largest_bias = 0;
+  for (uint32_t n = 0; n < weight->n(); ++n) {
+    const uint64_t bias = static_cast<uint64_t>(out->bias[n] < 0 ? -int64_t{out->bias[n]} : int64_t{out->bias[n]});
+    if (bias > largest_bias) largest_bias = bias;
+  }
+  const uint64_t sum = bound + largest_bias;
+  if (in == DType::kS8 && sum >> 31 != 0) return Invalid();
+  const uint64_t most = sum == 0 ? INT32_MAX : (uint64_t{1} << 62) / sum;
+  ACORN_TRY(CheckMultipliers(out->multipliers, weight->n(), 0, most < INT32_MAX ? static_cast<int64_t>(most) : INT32_MAX));
   ACORN_TRY(CheckShift(op.shift()));
   return CheckZeroPoint(out->zero_point, result);
 }

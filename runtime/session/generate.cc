@@ -4,9 +4,10 @@
 namespace acorn {
 namespace {
 
+/// At most kMaxStopBytes + 1: no more of a string is read than tells that it is too long.
 size_t Length(const char *text) {
   size_t length = 0;
-  while (text[length] != 0) ++length;
+  while (length <= kMaxStopBytes && text[length] != 0) ++length;
   return length;
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -44,8 +45,8 @@ INSTANTIATE_TEST_SUITE_P(AllTypes, DequantizeGolden,
                                          Golden{"q8_0.bin", ElementType::kQ8_0}, Golden{"q4_k.bin", ElementType::kQ4_K},
                                          Golden{"q5_k.bin", ElementType::kQ5_K}, Golden{"q6_k.bin", ElementType::kQ6_K},
                                          Golden{"f16.bin", ElementType::kF16}, Golden{"bf16.bin", ElementType::kBF16}),
-                         [](const testing::TestParamInfo<Golden> &info) {
-                           return std::string(ElementTypeName(info.param.type));
+                         [](const testing::TestParamInfo<Golden> &param_info) {
+                           return std::string(ElementTypeName(param_info.param.type));
                          });
 
 TEST(Dequantize, HalfSpecialValues) {

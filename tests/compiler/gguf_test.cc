@@ -113,7 +113,7 @@ TEST_F(Gguf, RefusesEveryTruncation) {
 TEST_F(Gguf, SurvivesEveryDamagedByte) {
   const std::string whole = Build(Example());
   for (size_t at = 0; at < whole.size() - 148; ++at) {
-    for (const int bits : {0x01, 0x80, 0xff}) {
+    for (const int bits : {0x01, 0x80}) {
       std::string damaged = whole;
       damaged[at] = static_cast<char>(damaged[at] ^ bits);
       try {

@@ -1,7 +1,5 @@
 // gemm_s8_w4g: scalar against the formula read through layout.h, every variant of this machine against scalar, on exact buffers
 // between unreadable pages.
-#include "kernels/gemm_s8_w4g/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -10,6 +8,7 @@
 #include <vector>
 
 #include "acorn_schema/layout.h"
+#include "kernels/gemm_s8_w4g/kernel.h"
 #include "platform/features.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -38,7 +37,10 @@ std::string Describe(const Problem &p) {
 // A matrix and rows of a problem; the weights also as plain numbers.
 struct Data {
   explicit Data(const Problem &p)
-      : x_stride(p.k + 5), x((p.m - 1) * x_stride + p.k), packed(c4::PackedBytes(p.n, p.k, p.group)), weights(p.n * p.k),
+      : x_stride(p.k + 5),
+        x((p.m - 1) * x_stride + p.k),
+        packed(c4::PackedBytes(p.n, p.k, p.group)),
+        weights(p.n * p.k),
         multipliers(p.n * (p.k / p.group)) {
     std::mt19937 random(7);
     for (size_t m = 0; m < p.m; ++m) {
@@ -66,18 +68,25 @@ struct Data {
 
   static int X(const Problem &p, std::mt19937 &random, size_t i) {
     switch (p.values) {
-      case Values::kRandom: return static_cast<int>(random() % 255) - 127;
-      case Values::kLargest: return -127;
-      case Values::kSmallest: return 127;
-      default: return i % 2 == 0 ? 127 : -127;
+      case Values::kRandom:
+        return static_cast<int>(random() % 255) - 127;
+      case Values::kLargest:
+        return -127;
+      case Values::kSmallest:
+        return 127;
+      default:
+        return i % 2 == 0 ? 127 : -127;
     }
   }
   static int W(const Problem &p, std::mt19937 &random, size_t i) {
     switch (p.values) {
-      case Values::kRandom: return static_cast<int>(random() % 16) - 8;
+      case Values::kRandom:
+        return static_cast<int>(random() % 16) - 8;
       case Values::kLargest:
-      case Values::kSmallest: return -8;
-      default: return i % 2 == 0 ? -8 : 7;
+      case Values::kSmallest:
+        return -8;
+      default:
+        return i % 2 == 0 ? -8 : 7;
     }
   }
 
@@ -95,13 +104,14 @@ std::vector<int32_t> RunKernel(const GemmKernel &kernel, const Problem &p, const
   const size_t scratch_bytes = (kernel.scratch_bytes(p.m, p.k) + 63) / 64 * 64;
   GuardedBuffer<uint8_t> scratch(scratch_bytes);
   std::memset(scratch.data(), 0xa5, scratch.size());
-  const GemmArgs args = {data.x.data(), data.x_stride, data.packed.data(), p.m,        p.k,    p.group,       0,
-                         n_begin,       n_end,         p.n,                acc.data(), stride, scratch.data()};
+  const GemmArgs args = {data.x.data(), data.x_stride, data.packed.data(), p.m,    p.k,           p.group, 0, n_begin,
+                         n_end,         p.n,           acc.data(),         stride, scratch.data()};
   kernel.run(args);
   std::vector<int32_t> result;
   for (size_t m = 0; m < p.m; ++m) {
     for (size_t n = 0; n < width; ++n) result.push_back(acc[m * stride + n]);
-    for (size_t n = width; n < stride && m + 1 < p.m; ++n) EXPECT_EQ(acc[m * stride + n], kUntouched) << "row " << m << " gap " << n;
+    for (size_t n = width; n < stride && m + 1 < p.m; ++n)
+      EXPECT_EQ(acc[m * stride + n], kUntouched) << "row " << m << " gap " << n;
   }
   return result;
 }
@@ -153,7 +163,8 @@ std::vector<Problem> Problems(const GemmKernel &kernel) {
 class GemmS8W4g : public testing::TestWithParam<GemmKernel> {
  protected:
   void SetUp() override {
-    if ((GetParam().needs & ~test::HostFeatures()) != 0) GTEST_SKIP() << "this machine lacks what " << GetParam().name << " needs";
+    if ((GetParam().needs & ~test::HostFeatures()) != 0)
+      GTEST_SKIP() << "this machine lacks what " << GetParam().name << " needs";
   }
 };
 
@@ -217,8 +228,9 @@ TEST_P(GemmS8W4g, ScratchGrowsWithRowsAndDepth) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W4g, testing::ValuesIn(std::vector<GemmKernel>(gemm_s8_w4g::Kernels().begin(),
-                                                                                       gemm_s8_w4g::Kernels().end())),
+INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W4g,
+                         testing::ValuesIn(std::vector<GemmKernel>(gemm_s8_w4g::Kernels().begin(),
+                                                                   gemm_s8_w4g::Kernels().end())),
                          [](const auto &param_info) { return "k" + std::string(param_info.param.name); });
 
 TEST(GemmS8W4gSelect, TakesTheBestThatTheFeaturesAllow) {

@@ -1,6 +1,4 @@
 // requantise: scalar against the formula in 128-bit arithmetic, every variant of this machine against scalar, on exact buffers.
-#include "kernels/requantise/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -8,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/requantise/kernel.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
 
@@ -30,7 +29,10 @@ struct Problem {
 
 struct Data {
   explicit Data(const Problem &p, Guard guard = Guard::kEnd)
-      : stride(p.n + 3), acc((p.m - 1) * stride + p.n, guard), low(p.rows == Rows::kTwo ? acc.size() : 0, guard), bias(p.n, guard),
+      : stride(p.n + 3),
+        acc((p.m - 1) * stride + p.n, guard),
+        low(p.rows == Rows::kTwo ? acc.size() : 0, guard),
+        bias(p.n, guard),
         multiplier(p.n, guard) {
     std::mt19937_64 random(11);
     const auto value = [&](int bits) {  // every magnitude, both signs, and the extremes
@@ -51,7 +53,9 @@ struct Data {
 };
 
 template <typename Output>
-constexpr int64_t kLimit = sizeof(Output) == 1 ? 127 : sizeof(Output) == 2 ? 32767 : 2147483647;
+constexpr int64_t kLimit = sizeof(Output) == 1   ? 127
+                           : sizeof(Output) == 2 ? 32767
+                                                 : 2147483647;
 
 template <typename Output>
 Output Formula(const Problem &p, const Data &data, const int32_t *bias, size_t m, size_t n) {
@@ -83,7 +87,7 @@ void Check(const Kernel &kernel, const Problem &p, Guard guard) {
     GuardedBuffer<Output> y((p.m - 1) * y_stride + p.n, guard);
     std::memset(static_cast<void *>(y.data()), 0x5a, y.size() * sizeof(Output));
     FunctionOf<Output>(kernel, p.rows)({y.data(), data.acc.data(), data.low.data(), data.stride, y_stride, p.m, p.n, bias,
-                                      data.multiplier.data(), p.shift, p.zero_point});
+                                        data.multiplier.data(), p.shift, p.zero_point});
     Output untouched;
     std::memset(static_cast<void *>(&untouched), 0x5a, sizeof(untouched));
     for (size_t m = 0; m < p.m; ++m) {
@@ -91,7 +95,8 @@ void Check(const Kernel &kernel, const Problem &p, Guard guard) {
         const Output want = Formula<Output>(p, data, bias, m, n);
         ASSERT_EQ(int64_t{y[m * y_stride + n]}, int64_t{want})
             << "m " << p.m << " n " << p.n << " shift " << p.shift << " zero_point " << p.zero_point << " bits " << p.bits
-            << " rows " << static_cast<int>(p.rows) << " output bytes " << sizeof(Output) << " at " << m << ", " << n << " seed 11";
+            << " rows " << static_cast<int>(p.rows) << " output bytes " << sizeof(Output) << " at " << m << ", " << n
+            << " seed 11";
       }
       for (size_t n = p.n; n < y_stride && m + 1 < p.m; ++n) ASSERT_EQ(y[m * y_stride + n], untouched);
     }
@@ -101,7 +106,8 @@ void Check(const Kernel &kernel, const Problem &p, Guard guard) {
 class Requantise : public testing::TestWithParam<Kernel> {
  protected:
   void SetUp() override {
-    if ((GetParam().needs & ~test::HostFeatures()) != 0) GTEST_SKIP() << "this machine lacks what " << GetParam().name << " needs";
+    if ((GetParam().needs & ~test::HostFeatures()) != 0)
+      GTEST_SKIP() << "this machine lacks what " << GetParam().name << " needs";
   }
 
   template <typename Output>

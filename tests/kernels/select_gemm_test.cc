@@ -16,7 +16,8 @@ TEST(SelectGemm, NullExactlyWhereTheLayoutCannotHoldTheFormat) {
     for (const WeightFormat format : kFormats) {
       for (const Layout layout : kLayouts) {
         const GemmKernel *kernel = SelectGemm(format, layout, features);
-        ASSERT_EQ(kernel != nullptr, LayoutHolds(layout, format)) << static_cast<int>(format) << " " << static_cast<int>(layout);
+        ASSERT_EQ(kernel != nullptr, LayoutHolds(layout, format))
+            << static_cast<int>(format) << " " << static_cast<int>(layout);
         if (kernel == nullptr) continue;
         EXPECT_EQ(kernel->layout, layout);
         EXPECT_EQ(kernel->needs & ~features, 0u) << kernel->name;

@@ -34,7 +34,10 @@ class GuardedBuffer {
     data_ = reinterpret_cast<T *>(begin);
   }
   GuardedBuffer(GuardedBuffer &&other) noexcept
-      : mapped_(std::exchange(other.mapped_, nullptr)), mapped_bytes_(other.mapped_bytes_), data_(other.data_), count_(other.count_) {}
+      : mapped_(std::exchange(other.mapped_, nullptr)),
+        mapped_bytes_(other.mapped_bytes_),
+        data_(other.data_),
+        count_(other.count_) {}
   GuardedBuffer &operator=(GuardedBuffer &&) = delete;
   ~GuardedBuffer() {
     if (mapped_ != nullptr) munmap(mapped_, mapped_bytes_);

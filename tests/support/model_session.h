@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "acorn.h"
@@ -13,8 +14,8 @@ namespace acorn::test {
 /// One model, one session. After any failure status() says which and the object only answers that.
 class ModelSession {
  public:
-  explicit ModelSession(const AlignedBytes &file, acorn_options options = {}, const acorn_port *port = nullptr) {
-    const acorn_image image{file.data(), file.size()};
+  explicit ModelSession(AlignedBytes file, acorn_options options = {}, const acorn_port *port = nullptr) : file_(std::move(file)) {
+    const acorn_image image{file_.data(), file_.size()};
     options.struct_size = sizeof options;
     plan_.struct_size = sizeof plan_;
     fault_.struct_size = sizeof fault_;
@@ -45,6 +46,7 @@ class ModelSession {
   acorn_session *session() { return session_; }
 
  private:
+  AlignedBytes file_;  // the model reads its weights there
   acorn_status status_ = ACORN_OK;
   acorn_fault fault_ = {};
   acorn_memory_plan plan_ = {};

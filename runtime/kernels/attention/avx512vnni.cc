@@ -1,52 +1,14 @@
-// Two passes over the keys for up to kPairs (row, head) pairs: scores into scratch, then, a pair at a time, scores into the two
-// bytes of E in place, then sums of E times values in registers. Sums are exact, so the order of keys does not show.
-#include "kernels/attention/kernel.h"
+// E of a tile: 16 high bytes, 16 low bytes, 32 unused: the unsigned operands of dot products with four values.
+#include "kernels/attention/pass.h"
 #include "kernels/simd_avx512.h"
 
 namespace acorn::attention {
 namespace {
 
-using kv_cache::kTileRows;
-
-constexpr size_t kTileScores = 64;  // bytes of a pair's 16 scores; then 16 high bytes of E, 16 low bytes, and 32 unused
-
-/// Pairs of one pass: consecutive in (row, head) order.
-struct Pass {
-  const Args &args;
-  size_t first_pair, pairs;
-  size_t tiles;         // key tiles that the last pair sees
-  size_t score_stride;  // bytes from pair to pair
-  size_t q_stride;      // bytes from pair to pair
-  uint8_t *scores;      // [pairs, tiles, kTileScores]
-  int8_t *q;            // [pairs, q_stride], padded with zeros to a multiple of 4
-
-  size_t Row(size_t pair) const { return (first_pair + pair) / args.heads; }
-  size_t Head(size_t pair) const { return (first_pair + pair) % args.heads; }
-  size_t Keys(size_t pair) const { return args.first_position + Row(pair) + 1; }
-};
-
-int32_t LoadQuad(const void *p) {
-  int32_t quad;
-  __builtin_memcpy(&quad, p, 4);
-  return quad;
-}
-
-void CopyQueries(const Pass &pass) {
-  const size_t head_dim = pass.args.head_dim;
-  for (size_t pair = 0; pair < pass.pairs; ++pair) {
-    const int8_t *from = pass.args.q + pass.Row(pair) * pass.args.q_stride + pass.Head(pair) * head_dim;
-    int8_t *to = pass.q + pair * pass.q_stride;
-    for (size_t d = 0; d < head_dim; d += 64) {
-      const __mmask64 mask = head_dim - d >= 64 ? ~uint64_t{0} : (uint64_t{1} << (head_dim - d)) - 1;
-      _mm512_storeu_si512(to + d, _mm512_maskz_loadu_epi8(mask, from + d));
-    }
-  }
-}
-
 /// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
 template <int kPairCount, int kTiles>
 void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
-  const size_t tile_bytes = kTileRows * kv_cache::PaddedDim(pass.args.head_dim);
+  const size_t tile_bytes = pass.TileBytes();
   const uint8_t *k = pass.args.k + tile * tile_bytes;
   const int8_t *q = pass.q + pair * pass.q_stride;
   __m512i sum[kPairCount][kTiles];
@@ -79,23 +41,13 @@ void ScoreTiles(const Pass &pass, size_t tile) {
   }
 }
 
-void Scores(const Pass &pass) {
-  size_t tile = 0;
-  for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<4>(pass, tile);
-  for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
-}
-
 /// What turns a difference of scores into E.
 struct Exponential {
   Exponential(int32_t multiplier, int32_t shift, int32_t max)
-      : round(shift), factor(_mm512_set1_epi64(multiplier)), maximum(_mm512_set1_epi32(max)) {
-    // E is 0 from 17 octaves on. The least difference that far keeps the product's rounded shift inside 32 bits.
-    const uint64_t octaves = uint64_t{17} << 15;
-    uint64_t far = 0x7fffffff;
-    const auto m = static_cast<uint64_t>(multiplier);
-    if (m != 0 && shift < 44 && ((octaves << shift) + m - 1) / m < far) far = ((octaves << shift) + m - 1) / m;
-    furthest = _mm512_set1_epi32(static_cast<int32_t>(far));
-  }
+      : round(shift),
+        factor(_mm512_set1_epi64(multiplier)),
+        maximum(_mm512_set1_epi32(max)),
+        furthest(_mm512_set1_epi32(FurthestDifference(multiplier, shift))) {}
 
   __m512i operator()(__m512i score) const {
     const __m512i difference = _mm512_min_epu32(_mm512_sub_epi32(maximum, score), furthest);
@@ -118,7 +70,7 @@ struct Exponential {
 };
 
 /// Turns the scores of one pair into the bytes of E, 0 for keys that it does not see; returns the sum of E.
-uint64_t Exponentials(const Pass &pass, size_t pair) {
+uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
   const size_t keys = pass.Keys(pair), head = pass.Head(pair);
   const size_t whole = keys / kTileRows;
@@ -176,22 +128,21 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   for (int p = 0; p < kPairCount; ++p) {
     const Normaliser &normaliser = normalisers[pair + p];
     const Rounder round(normaliser.shift);
-    const __m512i multiplier = _mm512_set1_epi64(normaliser.multiplier);
-    int8_t *y = args.y + pass.Row(pair + p) * args.y_stride + pass.Head(pair + p) * args.head_dim + d;
+    const __m512i factor = _mm512_set1_epi64(normaliser.multiplier);
+    int8_t *y = pass.Output(pair + p);
     for (int i = 0; i < kVectors; ++i) {
-      Wide num;  // 256 * high + low
-      num.even = _mm512_add_epi64(_mm512_slli_epi64(_mm512_srai_epi64(_mm512_slli_epi64(high[p][i], 32), 32), 8),
-                                  _mm512_srai_epi64(_mm512_slli_epi64(low[p][i], 32), 32));
-      num.odd = _mm512_add_epi64(_mm512_slli_epi64(_mm512_srai_epi64(high[p][i], 32), 8), _mm512_srai_epi64(low[p][i], 32));
-      num = round({_mm512_mullo_epi64(num.even, multiplier), _mm512_mullo_epi64(num.odd, multiplier)});
-      const size_t at = static_cast<size_t>(i) * 16;
-      if (d + at < args.head_dim) StoreS8::Store(y + at, Mask16(args.head_dim - d - at), AddAll(num, zero_point));
+      const size_t at = d + 16 * static_cast<size_t>(i);
+      if (at >= args.head_dim) break;
+      const Wide from_high = MultiplyAll(high[p][i], factor), from_low = MultiplyAll(low[p][i], factor);
+      const Wide product = {_mm512_add_epi64(_mm512_slli_epi64(from_high.even, 8), from_low.even),
+                            _mm512_add_epi64(_mm512_slli_epi64(from_high.odd, 8), from_low.odd)};
+      StoreS8::Store(y + at, Mask16(args.head_dim - at), AddAll(round(product), zero_point));
     }
   }
 }
 
 template <int kPairCount>
-void Values(const Pass &pass, const Normaliser *normalisers, size_t pair) {
+void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   const size_t padded = kv_cache::PaddedDim(pass.args.head_dim);
   size_t d = 0;
   for (; d + 64 <= padded; d += 64) ValueBlock<kPairCount, 4>(pass, normalisers, pair, d);
@@ -202,32 +153,25 @@ void Values(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   if (d < padded) ValueBlock<kPairCount, 1>(pass, normalisers, pair, d);
 }
 
-void RunPass(const Pass &pass) {
-  CopyQueries(pass);
-  Scores(pass);
-  Normaliser normalisers[kPairs];
-  for (size_t pair = 0; pair < pass.pairs; ++pair) {
-    const uint64_t den = Exponentials(pass, pair);
-    normalisers[pair] = Normalise(den, pass.args.out_multiplier[pass.Head(pair)], pass.args.out_shift);
+struct Engine {
+  static void Scores(const Pass &pass) {
+    size_t tile = 0;
+    for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<4>(pass, tile);
+    for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
   }
-  size_t pair = 0;
-  for (; pass.pairs - pair > 4 || pass.pairs - pair == 3; pair += 3) Values<3>(pass, normalisers, pair);
-  for (; pass.pairs - pair >= 2; pair += 2) Values<2>(pass, normalisers, pair);
-  if (pair < pass.pairs) Values<1>(pass, normalisers, pair);
-}
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf(pass, pair); }
+
+  static void Values(const Pass &pass, const Normaliser *normalisers) {
+    size_t pair = 0;
+    for (; pass.pairs - pair > 4 || pass.pairs - pair == 3; pair += 3) ValuesOf<3>(pass, normalisers, pair);
+    for (; pass.pairs - pair >= 2; pair += 2) ValuesOf<2>(pass, normalisers, pair);
+    if (pair < pass.pairs) ValuesOf<1>(pass, normalisers, pair);
+  }
+};
 
 }  // namespace
 
-void RunAvx512Vnni(const Args &args) {
-  const size_t rows = kv_cache::PaddedRows(args.first_position + args.m);
-  const size_t all = args.m * args.heads;
-  for (size_t first = 0; first < all; first += kPairs) {
-    const size_t pairs = all - first < kPairs ? all - first : kPairs;
-    const size_t keys = args.first_position + (first + pairs - 1) / args.heads + 1;
-    const size_t q_stride = AlignUp(args.head_dim, 64);
-    RunPass({args, first, pairs, kv_cache::PaddedRows(keys) / kTileRows, 4 * rows, q_stride, args.scratch,
-             reinterpret_cast<int8_t *>(args.scratch + kPairs * 4 * rows)});
-  }
-}
+void RunAvx512Vnni(const Args &args) { RunPasses<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -4,17 +4,17 @@
 namespace acorn::attention {
 namespace {
 
-/// score[j] for one query over keys [0, keys), all shifted by the same amount: the cache holds key + 128.
+/// score[j] for one query over keys [0, keys), padded to whole tiles, all shifted by the same amount: the cache holds key + 128.
 void Scores(int32_t *score, const int8_t *q, const Args &args, size_t keys) {
-  const size_t tile_bytes = kv_cache::kTileRows * kv_cache::PaddedDim(args.head_dim);
+  const uint8_t *k = args.k;
   for (size_t begin = 0; begin < keys; begin += kv_cache::kTileRows) {
-    const uint8_t *tile = args.k + begin / kv_cache::kTileRows * tile_bytes;
-    const size_t rows = keys - begin < kv_cache::kTileRows ? keys - begin : kv_cache::kTileRows;
-    for (size_t row = 0; row < rows; ++row) {
-      int32_t sum = 0;
-      for (size_t d = 0; d < args.head_dim; ++d) sum += q[d] * tile[kv_cache::KeyOffset(row, d, args.head_dim)];
-      score[begin + row] = sum;
+    int32_t sum[kv_cache::kTileRows] = {};
+    for (size_t d = 0; d < args.head_dim; d += 2) {  // head_dim is even, and d and d + 1 lie side by side
+      const uint8_t *pair = k + kv_cache::KeyOffset(0, d, args.head_dim);
+      for (size_t row = 0; row < kv_cache::kTileRows; ++row) sum[row] += q[d] * pair[4 * row] + q[d + 1] * pair[4 * row + 1];
     }
+    for (size_t row = 0; row < kv_cache::kTileRows; ++row) score[begin + row] = sum[row];
+    k += kv_cache::kTileRows * kv_cache::PaddedDim(args.head_dim);
   }
 }
 
@@ -31,6 +31,16 @@ uint64_t Exponentials(int32_t *score, size_t keys, int64_t multiplier, int shift
   return den;
 }
 
+/// num[d] for d in [begin, begin + kDims).
+constexpr size_t kDims = 16;
+void WeightedValues(int64_t *num, const int32_t *e, const Args &args, size_t keys, size_t begin) {
+  for (size_t d = 0; d < kDims; ++d) num[d] = 0;
+  for (size_t j = 0; j < keys; ++j) {
+    const int8_t *v = args.v + kv_cache::ValueOffset(j, begin, args.head_dim);  // d and d + 1 lie 4 apart
+    for (size_t d = 0; d < kDims; ++d) num[d] += e[j] * v[4 * d];
+  }
+}
+
 }  // namespace
 
 void RunScalar(const Args &args) {
@@ -42,10 +52,13 @@ void RunScalar(const Args &args) {
       const uint64_t den = Exponentials(e, keys, args.exp_multiplier[head], args.exp_shift);
       const Normaliser normaliser = Normalise(den, args.out_multiplier[head], args.out_shift);
       int8_t *y = args.y + row * args.y_stride + head * args.head_dim;
-      for (size_t d = 0; d < args.head_dim; ++d) {
-        int64_t num = 0;
-        for (size_t j = 0; j < keys; ++j) num += int64_t{e[j]} * args.v[kv_cache::ValueOffset(j, d, args.head_dim)];
-        y[d] = SaturateS8(RoundShift(num * normaliser.multiplier, normaliser.shift) + args.zero_point);
+      for (size_t begin = 0; begin < args.head_dim; begin += kDims) {
+        int64_t num[kDims];
+        WeightedValues(num, e, args, keys, begin);
+        const size_t dims = args.head_dim - begin < kDims ? args.head_dim - begin : kDims;
+        for (size_t d = 0; d < dims; ++d) {
+          y[begin + d] = SaturateS8(RoundShift(num[d] * normaliser.multiplier, normaliser.shift) + args.zero_point);
+        }
       }
     }
   }

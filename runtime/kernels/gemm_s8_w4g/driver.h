@@ -19,11 +19,11 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-constexpr size_t kSubgroup = 32;    // depth of a dot that fits in 16 bits: 32 * 127 * 8 < 2^15
+constexpr size_t kSubgroup = 32;     // depth of a dot that fits in 16 bits: 32 * 127 * 8 < 2^15
 constexpr size_t kPanelDepth = 512;  // depth whose 16 sums fill a cache line, and whose unpacked tiles stay in the L1 cache
 constexpr size_t kPanelGroups = kPanelDepth / kSubgroup;
 constexpr size_t kLineBytes = 64;
-constexpr size_t kRowChunk = 240;      // rows whose sums are kept at a time: bounds the scratch
+constexpr size_t kRowChunk = 240;       // rows whose sums are kept at a time: bounds the scratch
 constexpr size_t kInlineRowBlocks = 2;  // up to so many row blocks unpacking every time is cheaper than unpacking to scratch
 constexpr size_t kMaxTiles = 4;
 

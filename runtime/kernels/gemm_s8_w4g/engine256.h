@@ -62,7 +62,8 @@ struct Engine256 {
       const __m256i v23 = _mm256_add_epi16(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
       const __m256i halves = _mm256_add_epi16(_mm256_unpacklo_epi64(v01, v23), _mm256_unpackhi_epi64(v01, v23));
       const __m128i pairs = _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
-      _mm_store_si128(reinterpret_cast<__m128i *>(line), Ops::Start(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(pairs, 3))));
+      _mm_store_si128(reinterpret_cast<__m128i *>(line),
+                      Ops::Start(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(pairs, 3))));
     }
   }
 
@@ -156,7 +157,8 @@ struct Engine256 {
       const __m256i mask = FirstLanes(start == Start::kAcc ? columns : 0);
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) {
-        const int32_t *from = tiles.acc[0] + static_cast<size_t>(r) * tiles.acc_stride + static_cast<size_t>(s) * kStripChannels;
+        const int32_t *from =
+            tiles.acc[0] + static_cast<size_t>(r) * tiles.acc_stride + static_cast<size_t>(s) * kStripChannels;
         acc[r][s] = _mm256_maskload_epi32(from, mask);
       }
     }
@@ -188,8 +190,10 @@ struct Engine256 {
 
   static void Stream(size_t row_count, size_t count, const Rows &rows, const Tiles &tiles, const Depth &depth) {
     switch (row_count) {
-      case 1: return count == 2 ? StreamBlock<1, 4>(rows, tiles, depth, 0) : StreamBlock<1, 2>(rows, tiles, depth, 0);
-      case 2: return StreamBlock<2, 2>(rows, tiles, depth, 0);
+      case 1:
+        return count == 2 ? StreamBlock<1, 4>(rows, tiles, depth, 0) : StreamBlock<1, 2>(rows, tiles, depth, 0);
+      case 2:
+        return StreamBlock<2, 2>(rows, tiles, depth, 0);
       default:  // one strip at a time: two would not fit the registers while unpacking
         StreamBlock<3, 1>(rows, tiles, depth, 0);
         StreamBlock<3, 1>(rows, tiles, depth, 1);

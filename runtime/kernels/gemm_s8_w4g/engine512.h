@@ -34,7 +34,7 @@ ACORN_INLINE __mmask16 FirstLanes(uint32_t count) { return static_cast<__mmask16
 
 template <typename Nibbles>
 struct Engine512 {
-  static constexpr size_t kRows = 6;   // 6 x 2: 12 chains of vpdpbusd hide its latency, 24 registers of sums
+  static constexpr size_t kRows = 6;  // 6 x 2: 12 chains of vpdpbusd hide its latency, 24 registers of sums
   static constexpr size_t kTiles = 2;
   static constexpr size_t kPrefetchBytes = 4096;
   // An unpacked group of a tile: 8 rows of low or high nibbles, then the multipliers as s32.
@@ -196,12 +196,18 @@ struct Engine512 {
 
   static void Stream(size_t row_count, size_t count, const Rows &rows, const Tiles &tiles, const Depth &depth) {
     switch (row_count) {
-      case 1: return StreamRows<1>(count, rows, tiles, depth);
-      case 2: return StreamRows<2>(count, rows, tiles, depth);
-      case 3: return StreamRows<3>(count, rows, tiles, depth);
-      case 4: return StreamRows<4>(count, rows, tiles, depth);
-      case 5: return StreamRows<5>(count, rows, tiles, depth);
-      default: return StreamRows<6>(count, rows, tiles, depth);
+      case 1:
+        return StreamRows<1>(count, rows, tiles, depth);
+      case 2:
+        return StreamRows<2>(count, rows, tiles, depth);
+      case 3:
+        return StreamRows<3>(count, rows, tiles, depth);
+      case 4:
+        return StreamRows<4>(count, rows, tiles, depth);
+      case 5:
+        return StreamRows<5>(count, rows, tiles, depth);
+      default:
+        return StreamRows<6>(count, rows, tiles, depth);
     }
   }
 
@@ -215,9 +221,12 @@ struct Engine512 {
   static void Panel(size_t row_count, size_t count, const Rows &rows, const Tiles &tiles, const uint8_t *panel, size_t groups,
                     Start start) {
     switch (row_count) {
-      case 4: return PanelRows<4>(count, rows, tiles, panel, groups, start);
-      case 5: return PanelRows<5>(count, rows, tiles, panel, groups, start);
-      default: return PanelRows<6>(count, rows, tiles, panel, groups, start);
+      case 4:
+        return PanelRows<4>(count, rows, tiles, panel, groups, start);
+      case 5:
+        return PanelRows<5>(count, rows, tiles, panel, groups, start);
+      default:
+        return PanelRows<6>(count, rows, tiles, panel, groups, start);
     }
   }
 };

@@ -26,7 +26,9 @@ struct Avx512 {
   static V Clamp32(V a, V low, V high) { return _mm512_min_epi32(_mm512_max_epi32(a, low), high); }
   static V Clamp64(V a, V low, V high) { return _mm512_min_epi64(_mm512_max_epi64(a, low), high); }
   static void Store(int8_t *to, V a, size_t count) { _mm_mask_storeu_epi8(to, FirstLanes(count), _mm512_cvtepi32_epi8(a)); }
-  static void Store(int16_t *to, V a, size_t count) { _mm256_mask_storeu_epi16(to, FirstLanes(count), _mm512_cvtepi32_epi16(a)); }
+  static void Store(int16_t *to, V a, size_t count) {
+    _mm256_mask_storeu_epi16(to, FirstLanes(count), _mm512_cvtepi32_epi16(a));
+  }
   static void Store(int32_t *to, V a, size_t count) { _mm512_mask_storeu_epi32(to, FirstLanes(count), a); }
 };
 

@@ -15,11 +15,11 @@ namespace acorn::requantise {
 /// clamped to +-127 (s8), +-32767 (s16), +-2147483647 (s32).  The compiler bounds the sums; kernels do not check.
 /// acc, acc_low and y are separate buffers; no alignment is needed.
 struct Args {
-  void *y;                    // [m, n] of the output type
-  const int32_t *acc;         // [m, n]; two rows: the products of the high parts
-  const int32_t *acc_low;     // [m, n] two rows: the products of the low parts; the one-row functions ignore it
-  size_t acc_stride;          // elements, of acc and acc_low
-  size_t y_stride;            // elements
+  void *y;                 // [m, n] of the output type
+  const int32_t *acc;      // [m, n]; two rows: the products of the high parts
+  const int32_t *acc_low;  // [m, n] two rows: the products of the low parts; the one-row functions ignore it
+  size_t acc_stride;       // elements, of acc and acc_low
+  size_t y_stride;         // elements
   size_t m, n;
   const int32_t *bias;        // [n]; null: 0
   const int32_t *multiplier;  // [n]
@@ -32,8 +32,8 @@ using Function = void (*)(const Args &args);
 /// One variant of the family.
 struct Kernel {
   const char *name;
-  uint32_t needs;  // Feature bits
-  Function s8, s16, s32;                     // one row
+  uint32_t needs;                                 // Feature bits
+  Function s8, s16, s32;                          // one row
   Function two_row_s8, two_row_s16, two_row_s32;  // two rows
 };
 

@@ -9,7 +9,9 @@ struct OneRow {
   static int64_t Sum(const Args &args, size_t at, int32_t bias) { return int64_t{args.acc[at]} + bias; }
 };
 struct TwoRow {
-  static int64_t Sum(const Args &args, size_t at, int32_t bias) { return int64_t{args.acc[at]} * 128 + args.acc_low[at] + bias; }
+  static int64_t Sum(const Args &args, size_t at, int32_t bias) {
+    return int64_t{args.acc[at]} * 128 + args.acc_low[at] + bias;
+  }
 };
 
 template <typename Input, typename Output, int64_t kLimit>

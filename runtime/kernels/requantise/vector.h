@@ -38,8 +38,11 @@ template <typename Simd>
 struct TwoRow {
   using V = typename Simd::V;
   TwoRow(V bias, V multiplier)
-      : one_(Simd::Set32(1)), high_(Simd::Set32(128)), bias_even_(Simd::MulEven(bias, one_)),
-        bias_odd_(Simd::MulEven(Simd::Odd(bias), one_)), even_(Simd::MulEven(multiplier, one_)),
+      : one_(Simd::Set32(1)),
+        high_(Simd::Set32(128)),
+        bias_even_(Simd::MulEven(bias, one_)),
+        bias_odd_(Simd::MulEven(Simd::Odd(bias), one_)),
+        even_(Simd::MulEven(multiplier, one_)),
         odd_(Simd::MulEven(Simd::Odd(multiplier), one_)) {}
 
   void Products(V *even, V *odd, const Args &args, size_t at, typename Simd::Mask mask) const {
@@ -59,8 +62,11 @@ template <typename Simd>
 struct LongShift {
   using V = typename Simd::V;
   LongShift(const Args &args, int64_t limit)
-      : shift_(args.shift - 32), rounding_(Simd::Set64(int64_t{1} << (args.shift - 1))), zero_point_(Simd::Set32(args.zero_point)),
-        low_(Simd::Set32(Cut(-limit - args.zero_point))), high_(Simd::Set32(Cut(limit - args.zero_point))) {}
+      : shift_(args.shift - 32),
+        rounding_(Simd::Set64(int64_t{1} << (args.shift - 1))),
+        zero_point_(Simd::Set32(args.zero_point)),
+        low_(Simd::Set32(Cut(-limit - args.zero_point))),
+        high_(Simd::Set32(Cut(limit - args.zero_point))) {}
 
   V Finish(V even, V odd) const {
     const V value = Simd::ShiftRight32(Simd::HighHalves(Simd::Add64(even, rounding_), Simd::Add64(odd, rounding_)), shift_);
@@ -80,8 +86,11 @@ template <typename Simd>
 struct ShortShift {
   using V = typename Simd::V;
   ShortShift(const Args &args, int64_t limit)
-      : shift_(args.shift), rounding_(Simd::Set64(int64_t{1} << (args.shift - 1))), zero_point_(Simd::Set64(args.zero_point)),
-        low_(Simd::Set64(-limit)), high_(Simd::Set64(limit)) {}
+      : shift_(args.shift),
+        rounding_(Simd::Set64(int64_t{1} << (args.shift - 1))),
+        zero_point_(Simd::Set64(args.zero_point)),
+        low_(Simd::Set64(-limit)),
+        high_(Simd::Set64(limit)) {}
 
   V Finish(V even, V odd) const { return Simd::LowHalves(Finish64(even), Finish64(odd)); }
 
@@ -101,7 +110,8 @@ void RunColumns(const Args &args, const Shift &shift) {
   for (size_t n = 0; n < args.n; n += Simd::kLanes) {
     const size_t count = args.n - n < Simd::kLanes ? args.n - n : Simd::kLanes;
     const typename Simd::Mask mask = Simd::FirstLanes(count);
-    const Input input(args.bias == nullptr ? Simd::Set32(0) : Simd::Load(args.bias + n, mask), Simd::Load(args.multiplier + n, mask));
+    const Input input(args.bias == nullptr ? Simd::Set32(0) : Simd::Load(args.bias + n, mask),
+                      Simd::Load(args.multiplier + n, mask));
     Output *y = static_cast<Output *>(args.y) + n;
     size_t at = n;
     for (size_t m = 0; m < args.m; ++m, at += args.acc_stride, y += args.y_stride) {
@@ -126,16 +136,16 @@ void Run(const Args &args) {
 }  // namespace acorn::requantise
 
 /// Defines the functions that kernels.inc names for a variant.
-#define ACORN_REQUANTISE_VARIANT(suffix, Simd)                                      \
-  void S8##suffix(const Args &args);                                                \
-  void S16##suffix(const Args &args);                                               \
-  void S32##suffix(const Args &args);                                               \
-  void TwoRowS8##suffix(const Args &args);                                          \
-  void TwoRowS16##suffix(const Args &args);                                         \
-  void TwoRowS32##suffix(const Args &args);                                         \
-  void S8##suffix(const Args &args) { Run<Simd, OneRow, int8_t>(args); }            \
-  void S16##suffix(const Args &args) { Run<Simd, OneRow, int16_t>(args); }          \
-  void S32##suffix(const Args &args) { Run<Simd, OneRow, int32_t>(args); }          \
-  void TwoRowS8##suffix(const Args &args) { Run<Simd, TwoRow, int8_t>(args); }      \
-  void TwoRowS16##suffix(const Args &args) { Run<Simd, TwoRow, int16_t>(args); }    \
+#define ACORN_REQUANTISE_VARIANT(suffix, Simd)                                   \
+  void S8##suffix(const Args &args);                                             \
+  void S16##suffix(const Args &args);                                            \
+  void S32##suffix(const Args &args);                                            \
+  void TwoRowS8##suffix(const Args &args);                                       \
+  void TwoRowS16##suffix(const Args &args);                                      \
+  void TwoRowS32##suffix(const Args &args);                                      \
+  void S8##suffix(const Args &args) { Run<Simd, OneRow, int8_t>(args); }         \
+  void S16##suffix(const Args &args) { Run<Simd, OneRow, int16_t>(args); }       \
+  void S32##suffix(const Args &args) { Run<Simd, OneRow, int32_t>(args); }       \
+  void TwoRowS8##suffix(const Args &args) { Run<Simd, TwoRow, int8_t>(args); }   \
+  void TwoRowS16##suffix(const Args &args) { Run<Simd, TwoRow, int16_t>(args); } \
   void TwoRowS32##suffix(const Args &args) { Run<Simd, TwoRow, int32_t>(args); }

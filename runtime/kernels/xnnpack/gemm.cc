@@ -16,9 +16,6 @@ constexpr QuantizationParams kIdentity[kMaxRows] = {
 // Channels that pass through the scratch at a time where panels are added up.
 constexpr size_t kSumChannels = 64;
 
-// Weights of several row blocks are walked in pieces that stay in the L1 cache beside the rows (measured: README of bench).
-constexpr size_t kCacheBytes = 24 * 1024;
-
 using Floats = float __attribute__((vector_size(16), aligned(4), may_alias));
 using Ints = int32_t __attribute__((vector_size(16), aligned(4), may_alias));
 using OneFloat = float __attribute__((may_alias));
@@ -55,23 +52,17 @@ class Product {
         copies_(reinterpret_cast<int8_t *>(args.scratch) + kMaxRows * kSumChannels * sizeof(float)) {}
 
   void Run() const {
-    const size_t row_bytes = XnnRowsBytes(matrix_.format, matrix_.layout, matrix_.k) / XnnNr(matrix_.layout);
-    size_t step = kCacheBytes / row_bytes / XnnNr(matrix_.layout) * XnnNr(matrix_.layout);
-    if (step == 0) step = XnnNr(matrix_.layout);
-    if (args_.m <= gemm_.mr) step = args_.n_end - args_.n_begin;
-    for (size_t n = args_.n_begin; n < args_.n_end; n += step) {
-      const size_t end = args_.n_end - n < step ? args_.n_end : n + step;
-      for (size_t m = 0; m < args_.m; m += gemm_.mr) {
-        const size_t count = args_.m - m < gemm_.mr ? args_.m - m : gemm_.mr;
-        RunRows(m, count, n, end);
-      }
+    // Walking the weights in pieces that stay in the L1 cache over the row blocks gained nothing (24 KiB, against a 2 MiB L2).
+    for (size_t m = 0; m < args_.m; m += gemm_.mr) {
+      RunRows(m, args_.m - m < gemm_.mr ? args_.m - m : gemm_.mr);
     }
   }
 
  private:
-  void RunRows(size_t m, size_t count, size_t n, size_t n_end) const {
+  void RunRows(size_t m, size_t count) const {
     const Rows rows = RowsOf(m, count);
-    int32_t *acc = args_.acc + m * args_.acc_stride + (n - args_.n_begin);
+    const size_t n = args_.n_begin, n_end = args_.n_end;
+    int32_t *acc = args_.acc + m * args_.acc_stride;
     Call(rows, 0, n, n_end, reinterpret_cast<float *>(acc), args_.acc_stride);
     for (size_t row = 0; row < count; ++row) ConvertInPlace(acc + row * args_.acc_stride, n_end - n);
     for (size_t panel = 1; panel < XnnPanels(matrix_.k, matrix_.k_panel); ++panel) {

@@ -43,10 +43,15 @@ class TileDriver {
 
   static void Run(const GemmArgs &args) {
     const XnnMatrix matrix = {Engine::kFormat, Engine::kLayout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel};
+    // Blocks of rows as equal as can be: 13 rows are 7 and 6, not 12 and 1.
+    const size_t blocks = (args.m + Engine::kRows - 1) / Engine::kRows;
+    const size_t base = args.m / blocks, longer = args.m % blocks;
     for (size_t panel = 0; panel < XnnPanels(matrix.k, matrix.k_panel); ++panel) {
-      for (size_t m = 0; m < args.m; m += Engine::kRows) {
-        const size_t rows = args.m - m < Engine::kRows ? args.m - m : Engine::kRows;
+      size_t m = 0;
+      for (size_t i = 0; i < blocks; ++i) {
+        const size_t rows = base + (i < longer ? 1 : 0);
         RunRows(args, matrix, panel, m, rows);
+        m += rows;
       }
     }
   }

@@ -1,5 +1,6 @@
 // How a weight matrix lies in memory: formats, layouts, and for layout c4 where each element is. One definition for the
 // packer (compiler), the kernels' scalar reference and the tests. layout_xnnpack.h has the layouts of the per-channel formats.
+// What kernels call is static: a copy compiled for one instruction set must not serve all.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +36,7 @@ constexpr bool LayoutHolds(Layout layout, WeightFormat format) {
                                      (format == WeightFormat::kW8 || format == WeightFormat::kW4);
 }
 
-/// c4: a matrix [n, k] in tiles of 16 channels, in order of n. Channels beyond n are padded: all nibbles 8 (weight 0), multipliers 0.
+/// c4: a matrix [n, k] in tiles of 16 channels, in order of n. Channels beyond n are padding: nibbles 8 (weight 0), multipliers 0.
 /// A tile is a header, u8 multipliers [k / group, 16] padded with zeros to 64 bytes, then k / 8 rows of 64 bytes.
 /// Row j, byte 4c + i: low nibble weight (channel c, k = 8j + i), high nibble weight (channel c, k = 8j + 4 + i).
 /// A nibble is w + 8, w in [-8, 7].  k is a multiple of group, group of 32.  The matrix is aligned to 64 bytes, so every tile is.
@@ -47,28 +48,28 @@ constexpr uint64_t kRowDepth = 8;  // elements of k in a row
 constexpr uint64_t kAlignment = 64;
 constexpr uint8_t kZeroByte = 0x88;  // two weights of 0
 
-constexpr uint64_t Tiles(uint64_t n) { return (n + kTileChannels - 1) / kTileChannels; }
+static constexpr uint64_t Tiles(uint64_t n) { return (n + kTileChannels - 1) / kTileChannels; }
 
-constexpr uint64_t HeaderBytes(uint64_t k, uint32_t group) {
+static constexpr uint64_t HeaderBytes(uint64_t k, uint32_t group) {
   return (k / group * kTileChannels + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-constexpr uint64_t TileBytes(uint64_t k, uint32_t group) { return HeaderBytes(k, group) + k / kRowDepth * kRowBytes; }
+static constexpr uint64_t TileBytes(uint64_t k, uint32_t group) { return HeaderBytes(k, group) + k / kRowDepth * kRowBytes; }
 
 /// Bytes of the packed matrix: whole tiles.
-constexpr uint64_t PackedBytes(uint64_t n, uint64_t k, uint32_t group) { return Tiles(n) * TileBytes(k, group); }
+static constexpr uint64_t PackedBytes(uint64_t n, uint64_t k, uint32_t group) { return Tiles(n) * TileBytes(k, group); }
 
 /// Byte of the multiplier of group index g in channel n.
-constexpr uint64_t MultiplierOffset(uint64_t n, uint64_t g, uint64_t k, uint32_t group) {
+static constexpr uint64_t MultiplierOffset(uint64_t n, uint64_t g, uint64_t k, uint32_t group) {
   return n / kTileChannels * TileBytes(k, group) + g * kTileChannels + n % kTileChannels;
 }
 
 /// Byte that holds weight (n, k_index); the nibble in it starts at bit NibbleShift(k_index).
-constexpr uint64_t WeightOffset(uint64_t n, uint64_t k_index, uint64_t k, uint32_t group) {
+static constexpr uint64_t WeightOffset(uint64_t n, uint64_t k_index, uint64_t k, uint32_t group) {
   return n / kTileChannels * TileBytes(k, group) + HeaderBytes(k, group) + k_index / kRowDepth * kRowBytes +
          n % kTileChannels * 4 + k_index % 4;
 }
-constexpr int NibbleShift(uint64_t k_index) { return k_index % kRowDepth < 4 ? 0 : 4; }
+static constexpr int NibbleShift(uint64_t k_index) { return k_index % kRowDepth < 4 ? 0 : 4; }
 
 }  // namespace c4
 }  // namespace acorn

@@ -153,11 +153,17 @@ constexpr uint64_t Mix(uint64_t x) {
 }
 constexpr uint64_t HashPair(uint32_t left, uint32_t right) { return Mix(uint64_t{left} << 32 | right); }
 
-/// FNV-1a-64, mixed.
+/// Words of 8 bytes, little-endian, the last one padded with zeros.
 inline uint64_t HashText(const uint8_t *text, size_t bytes) {
-  uint64_t hash = 0xCBF29CE484222325u;
-  for (size_t i = 0; i < bytes; ++i) hash = (hash ^ text[i]) * 0x100000001B3u;
-  return Mix(hash);
+  uint64_t hash = bytes * 0x9E3779B97F4A7C15u;
+  for (; bytes > 8; bytes -= 8, text += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, text, 8);
+    hash = Mix(hash ^ word);
+  }
+  uint64_t last = 0;
+  for (size_t i = 0; i < bytes; ++i) last |= uint64_t{text[i]} << (8 * i);
+  return Mix(hash ^ last);
 }
 
 /// A slot is the index of its key (low kIdBits) and bits of the hash, so that most misses end without reading the key.

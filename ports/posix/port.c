@@ -1,0 +1,105 @@
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "acorn_posix.h"
+#include "threads.h"
+
+#define DEFAULT_THREADS_LIMIT 16u /* small models gain nothing from more: loops of a decode step take microseconds */
+
+struct acorn_posix {
+  acorn_pool *pool; /* NULL: one thread */
+  uint32_t threads;
+  uint32_t max_log_level;
+};
+
+uint32_t acorn_posix_cpus(void) {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return (uint32_t)CPU_COUNT(&set);
+#endif
+  const long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? (uint32_t)online : 1;
+}
+
+uint64_t acorn_posix_ticks(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* getrusage's maximum survives exec and so may be the parent's; Linux keeps one for each address space. */
+uint64_t acorn_posix_peak_rss_bytes(void) {
+#if defined(__linux__)
+  FILE *status = fopen("/proc/self/status", "r");
+  if (status != NULL) {
+    char line[256];
+    unsigned long long kib = 0;
+    while (fgets(line, sizeof line, status) != NULL && sscanf(line, "VmHWM: %llu kB", &kib) != 1) {
+    }
+    fclose(status);
+    if (kib != 0) return (uint64_t)kib * 1024;
+  }
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+#else
+  return 0;
+#endif
+}
+
+acorn_posix *acorn_posix_create(uint32_t threads) {
+  if (threads == 0) {
+    threads = acorn_posix_cpus();
+    if (threads > DEFAULT_THREADS_LIMIT) threads = DEFAULT_THREADS_LIMIT;
+  }
+  acorn_posix *posix = calloc(1, sizeof *posix);
+  if (posix == NULL) return NULL;
+  posix->threads = threads;
+  if (threads > 1) {
+    posix->pool = acorn_pool_create(threads);
+    if (posix->pool == NULL) {
+      free(posix);
+      return NULL;
+    }
+  }
+  return posix;
+}
+
+void acorn_posix_destroy(acorn_posix *posix) {
+  if (posix == NULL) return;
+  if (posix->pool != NULL) acorn_pool_destroy(posix->pool);
+  free(posix);
+}
+
+static void log_message(void *ctx, uint32_t level, const char *message, size_t bytes) {
+  const acorn_posix *posix = ctx;
+  if (level > posix->max_log_level) return;
+  fprintf(stderr, "acorn: %s%.*s\n", level == 0 ? "error: " : level == 1 ? "warning: " : "", (int)bytes, message);
+}
+
+static uint64_t ticks(void *ctx) {
+  (void)ctx;
+  return acorn_posix_ticks();
+}
+
+static void parallel_for(void *ctx, acorn_task task, void *arg, uint32_t count) {
+  const acorn_posix *posix = ctx;
+  acorn_pool_run(posix->pool, task, arg, count);
+}
+
+void acorn_posix_port(acorn_posix *posix, acorn_port *port, uint32_t max_log_level) {
+  posix->max_log_level = max_log_level;
+  memset(port, 0, sizeof *port);
+  port->struct_size = sizeof *port;
+  port->cpu_features = acorn_posix_cpu_features();
+  port->threads = posix->threads;
+  port->ctx = posix;
+  port->log = log_message;
+  port->ticks = ticks;
+  port->ticks_per_second = 1000000000u;
+  port->parallel_for = posix->pool != NULL ? parallel_for : NULL;
+}

@@ -1,0 +1,161 @@
+#include "device.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "error.h"
+
+namespace acorn::program {
+namespace {
+
+constexpr uint64_t kMaxThreads = 256;
+
+/// An instruction set by name: what it needs of the CPU, and what may be used with it.
+struct Isa {
+  const char *name;
+  uint32_t needs, allows;
+};
+
+// Best last.
+constexpr Isa kIsas[] = {
+    {"scalar", 0, 0},
+    {"neon", ACORN_CPU_NEON, ACORN_CPU_NEON},
+    {"neondot", ACORN_CPU_NEONDOT, ACORN_CPU_NEON | ACORN_CPU_NEONDOT},
+    {"i8mm", ACORN_CPU_I8MM, ACORN_CPU_NEON | ACORN_CPU_NEONDOT | ACORN_CPU_I8MM},
+    {"avx2", ACORN_CPU_AVX2, ACORN_CPU_AVX2},
+    {"avxvnni", ACORN_CPU_AVXVNNI, ACORN_CPU_AVX2 | ACORN_CPU_AVXVNNI},
+    {"avx512vnni", ACORN_CPU_AVX512VNNI,
+     ACORN_CPU_AVX2 | ACORN_CPU_AVXVNNI | ACORN_CPU_AVX512VNNI | ACORN_CPU_GFNI},
+};
+
+}  // namespace
+
+void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
+  arguments->Positional("FILE", &options->file);
+  arguments->Number("--context", 1, 65536, &options->context, "tokens that a conversation can hold (default: the model's)");
+  arguments->Number("--threads", 1, kMaxThreads, &options->threads, "threads (default: the CPUs of this process, at most 16)");
+  arguments->Number("--chunk", 1, 1024, &options->chunk, "prompt tokens computed together (default 128)");
+  arguments->Bytes("--memory", &options->memory, "refuse to start where the plan needs more");
+  arguments->Text("--residency", &options->residency, "map: read the file in place (default); copy: read it into memory");
+  arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
+  for (const char *name : {"--rate", "--expert-cache", "--prefetch", "--drop-experts", "--cache-aware-routing", "--trust"}) {
+    arguments->Reserved(name);
+  }
+}
+
+Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options_(options) {
+  if (options_.residency != "map" && options_.residency != "copy") {
+    Fail(ExitCode::kUsage, "--residency %s: map or copy is wanted", options_.residency.c_str());
+  }
+  posix_ = acorn_posix_create(static_cast<uint32_t>(options_.threads));
+  if (posix_ == nullptr) Fail(ExitCode::kMemory, "no threads to be had");
+  acorn_posix_port(posix_, &port_, 1);
+
+  library_options_.struct_size = sizeof library_options_;
+  library_options_.context_tokens = static_cast<uint32_t>(options_.context);
+  library_options_.chunk_tokens = static_cast<uint32_t>(options_.chunk);
+  library_options_.logit_rows = needs.logit_rows;
+  library_options_.flags = needs.flags;
+  SetIsa(&library_options_);
+
+  begin_ticks_ = acorn_posix_ticks();
+  const int error =
+      acorn_posix_open_file(&file_, options_.file.c_str(), options_.residency == "copy" ? ACORN_POSIX_COPY : ACORN_POSIX_MAP);
+  if (error == ENOMEM) Fail(ExitCode::kMemory, "%s: no memory for the file", options_.file.c_str());
+  if (error != 0) Fail(ExitCode::kIo, "%s: %s", options_.file.c_str(), std::strerror(error));
+  static const uint64_t kNothing alignas(64) = 0;  // an empty file is no model, which is for the library to say
+  image_ = {file_.bytes == 0 ? &kNothing : file_.data, file_.bytes};
+
+  acorn_fault fault = {};
+  fault.struct_size = sizeof fault;
+  plan_.struct_size = sizeof plan_;
+  acorn_status status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  if (status == ACORN_ERR_ARGUMENT && options_.context != 0) {
+    // The only option that depends on the model.
+    library_options_.context_tokens = 0;
+    if (acorn_plan(&plan_, nullptr, &image_, &library_options_, &port_) == ACORN_OK) {
+      Fail(ExitCode::kUsage, "--context %llu: this model holds at most %u tokens",
+           static_cast<unsigned long long>(options_.context), plan_.context_tokens);
+    }
+  }
+  if (status != ACORN_OK) {
+    fault.status = status;
+    FailModel(options_.file.c_str(), fault);
+  }
+}
+
+Device::~Device() {
+  if (session_ != nullptr) acorn_session_close(session_);
+  acorn_posix_release(block_, plan_.block_bytes);
+  acorn_posix_close_file(&file_);
+  acorn_posix_destroy(posix_);
+}
+
+void Device::SetIsa(acorn_options *options) {
+  features_ = port_.cpu_features;
+  if (options_.isa.empty()) return;
+  for (const Isa &isa : kIsas) {
+    if (options_.isa != isa.name) continue;
+    if ((isa.needs & ~port_.cpu_features) != 0) Fail(ExitCode::kUsage, "--isa %s: this CPU does not have it", isa.name);
+    features_ &= isa.allows;
+    options->cpu_features = isa.allows;
+    if (isa.allows == 0) options->flags |= ACORN_OPEN_SCALAR;
+    return;
+  }
+  Fail(ExitCode::kUsage, "--isa %s: scalar, neon, neondot, i8mm, avx2, avxvnni or avx512vnni is wanted", options_.isa.c_str());
+}
+
+const char *Device::isa() const {
+  const char *name = kIsas[0].name;
+  for (const Isa &isa : kIsas) {
+    if (isa.needs != 0 && (isa.needs & ~features_) == 0) name = isa.name;
+  }
+  return name;
+}
+
+void Device::Open() {
+  const uint64_t needed = plan_.block_bytes + (options_.residency == "copy" ? plan_.image_bytes : 0);
+  if (options_.memory != 0 && needed > options_.memory) {
+    Fail(ExitCode::kMemory, "%s needs %llu bytes, --memory gives %llu (a smaller --context or --chunk needs less)",
+         options_.file.c_str(), static_cast<unsigned long long>(needed), static_cast<unsigned long long>(options_.memory));
+  }
+  block_ = acorn_posix_allocate(plan_.block_bytes);
+  if (block_ == nullptr) {
+    Fail(ExitCode::kMemory, "no memory for the %llu bytes of the plan", static_cast<unsigned long long>(plan_.block_bytes));
+  }
+  acorn_fault fault = {};
+  fault.struct_size = sizeof fault;
+  const acorn_status status =
+      acorn_model_open(&model_, &fault, &image_, &library_options_, &port_, block_, plan_.block_bytes);
+  if (status != ACORN_OK) {
+    fault.status = status;
+    FailModel(options_.file.c_str(), fault);
+  }
+  Check(acorn_session_open(&session_, model_), "opening a session");
+  open_ms_ = static_cast<double>(acorn_posix_ticks() - begin_ticks_) / 1e6;
+  info_.struct_size = sizeof info_;
+  Check(acorn_model_get_info(model_, &info_), "reading the model's facts");
+}
+
+void Device::RequireText(uint32_t flags) const {
+  if (info_.has_tokenizer == 0) Fail(ExitCode::kModel, "%s has no tokenizer", options_.file.c_str());
+  if ((flags & ACORN_TEXT_CHAT) != 0 && info_.has_chat_template == 0) {
+    Fail(ExitCode::kModel, "%s has no chat template", options_.file.c_str());
+  }
+}
+
+std::vector<int32_t> Device::Encode(const std::string &text, uint32_t flags) {
+  RequireText(flags);
+  std::vector<int32_t> ids(text.size() + 64);
+  size_t count = 0;
+  acorn_status status = acorn_tokenize(model_, ids.data(), ids.size(), &count, text.data(), text.size(), flags);
+  if (status == ACORN_ERR_BUFFER && count > ids.size()) {
+    ids.resize(count);
+    status = acorn_tokenize(model_, ids.data(), ids.size(), &count, text.data(), text.size(), flags);
+  }
+  Check(status, "tokenizing");
+  ids.resize(count);
+  return ids;
+}
+
+}  // namespace acorn::program

@@ -1,0 +1,75 @@
+// A model on this machine: file, port, plan, block, model and one session, with the options that every subcommand has.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "acorn.h"
+#include "acorn_posix.h"
+#include "arguments.h"
+
+namespace acorn::program {
+
+struct DeviceOptions {
+  std::string file;
+  uint64_t context = 0, threads = 0, chunk = 0;  // 0: default
+  uint64_t memory = 0;                           // 0: no limit
+  std::string residency = "map", isa;
+};
+
+/// The options that are common to all subcommands, reserved ones too.
+void AddDeviceOptions(Arguments *arguments, DeviceOptions *options);
+
+/// What a subcommand wants of the library beyond the common options.
+struct DeviceNeeds {
+  uint32_t flags = 0;       // ACORN_OPEN_…
+  uint32_t logit_rows = 0;  // 0: default
+};
+
+class Device {
+ public:
+  /// Maps the file and computes the plan; opens nothing.  Throws Failure.
+  Device(const DeviceOptions &options, const DeviceNeeds &needs = {});
+  ~Device();
+  Device(const Device &) = delete;
+  Device &operator=(const Device &) = delete;
+
+  /// Takes the block, opens the model and a session in it.  Throws Failure.
+  void Open();
+
+  /// Ids of a text; flags ACORN_TEXT_….  Throws Failure, also where the file has no tokenizer.
+  std::vector<int32_t> Encode(const std::string &text, uint32_t flags);
+  /// Fails where the file has no tokenizer (or, with ACORN_TEXT_CHAT, no chat template).
+  void RequireText(uint32_t flags) const;
+
+  const acorn_memory_plan &plan() const { return plan_; }
+  const acorn_model_info &info() const { return info_; }
+  acorn_model *model() const { return model_; }
+  acorn_session *session() const { return session_; }
+  const std::string &path() const { return options_.file; }
+  /// Name of the highest instruction set in use, as --isa takes it.
+  const char *isa() const;
+  /// From the start of the constructor to the end of Open, in milliseconds.
+  double open_ms() const { return open_ms_; }
+
+ private:
+  void SetIsa(acorn_options *options);
+
+  DeviceOptions options_;
+  acorn_posix *posix_ = nullptr;
+  acorn_posix_file file_ = {};
+  acorn_port port_ = {};
+  acorn_image image_ = {};
+  acorn_options library_options_ = {};
+  acorn_memory_plan plan_ = {};
+  void *block_ = nullptr;
+  acorn_model *model_ = nullptr;
+  acorn_session *session_ = nullptr;
+  acorn_model_info info_ = {};
+  uint32_t features_ = 0;
+  uint64_t begin_ticks_ = 0;
+  double open_ms_ = 0;
+};
+
+}  // namespace acorn::program

@@ -1,0 +1,82 @@
+// acorn: runs model files on this machine. Answers go to the standard output, everything else to the standard error.
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+
+#include "commands.h"
+#include "error.h"
+
+namespace {
+
+using acorn::program::ExitCode;
+using acorn::program::Failure;
+
+struct Command {
+  const char *name;
+  void (*run)(int argc, char **argv);  // nullptr: reserved
+  const char *summary;
+};
+
+constexpr Command kCommands[] = {
+    {"run", acorn::program::Run, "answers one prompt"},
+    {"chat", acorn::program::Chat, "a conversation, line by line"},
+    {"plan", acorn::program::Plan, "the memory that a model needs, before anything is opened"},
+    {"bench", acorn::program::Bench, "tokens per second"},
+    {"perplexity", acorn::program::Perplexity, "how well a text is predicted"},
+    {"tokenize", acorn::program::Tokenize, "token ids of the standard input"},
+    {"eval", acorn::program::Eval, "right answers out of a file of questions"},
+    {"selftest", nullptr, ""},
+    {"verify", nullptr, ""},
+    {"trace", nullptr, ""},
+    {"replay", nullptr, ""},
+};
+
+void PrintHelp(std::FILE *to) {
+  std::fprintf(to, "usage: acorn COMMAND FILE [OPTIONS]   (acorn COMMAND --help tells the options)\n");
+  for (const Command &command : kCommands) {
+    if (command.run != nullptr) std::fprintf(to, "  %-11s %s\n", command.name, command.summary);
+  }
+}
+
+int Dispatch(int argc, char **argv) {
+  if (argc < 2) {
+    PrintHelp(stderr);
+    return static_cast<int>(ExitCode::kUsage);
+  }
+  const char *name = argv[1];
+  if (std::strcmp(name, "--help") == 0 || std::strcmp(name, "-h") == 0) {
+    PrintHelp(stdout);
+    return 0;
+  }
+  if (std::strcmp(name, "--version") == 0) {
+    std::printf("acorn %s\n", ACORN_VERSION);
+    return 0;
+  }
+  for (const Command &command : kCommands) {
+    if (std::strcmp(name, command.name) != 0) continue;
+    if (command.run == nullptr) acorn::program::Fail(ExitCode::kUsage, "%s is not in this version", name);
+    command.run(argc - 2, argv + 2);
+    if (std::fflush(stdout) != 0) acorn::program::Fail(ExitCode::kIo, "cannot write to the standard output");
+    return 0;
+  }
+  acorn::program::Fail(ExitCode::kUsage, "unknown command %s (acorn --help tells all)", name);
+}
+
+int Report(ExitCode code, const char *message) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "acorn: %s\n", message);
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  try {
+    return Dispatch(argc, argv);
+  } catch (const Failure &failure) {
+    return Report(failure.code, failure.message.c_str());
+  } catch (const std::bad_alloc &) {
+    return Report(ExitCode::kMemory, "out of memory");
+  }
+}

@@ -1,0 +1,72 @@
+#include "sampling.h"
+
+#include "error.h"
+
+namespace acorn::program {
+namespace {
+
+struct Context {
+  Device *device;
+  Digests *digests;
+  const std::function<void(const char *, size_t)> *text;
+};
+
+int OnToken(void *ctx, int32_t token, const char *text, size_t bytes) {
+  const Context &context = *static_cast<Context *>(ctx);
+  if (context.digests != nullptr) {
+    context.digests->AddId(token);
+    const int32_t *logits = nullptr;
+    if (acorn_session_logits(context.device->session(), &logits) == ACORN_OK) {
+      context.digests->AddLogits(logits, context.device->info().vocab_size);
+    }
+  }
+  if (bytes > 0) (*context.text)(text, bytes);
+  return 0;
+}
+
+}  // namespace
+
+void AddSamplingOptions(Arguments *arguments, SamplingOptions *options) {
+  arguments->Number("-n", 1, 65536, &options->max_tokens, "most tokens to answer with (default: until the context is full)");
+  arguments->Decimal("--temperature", 100, &options->temperature, "0: always the likeliest token (default)");
+  arguments->Number("--top-k", 1, UINT32_MAX, &options->top_k, "choose among the K likeliest tokens");
+  arguments->Decimal("--top-p", 1, &options->top_p, "choose among the likeliest tokens that make up this probability");
+  arguments->Decimal("--min-p", 1, &options->min_p, "drop tokens less likely than this part of the likeliest");
+  arguments->Decimal("--repetition-penalty", 100, &options->repetition_penalty, "above 1: tokens already there become less likely");
+  arguments->Number("--repetition-window", 1, 65536, &options->repetition_window, "last tokens that are penalised (default 64)");
+  arguments->Number("--seed", 0, UINT64_MAX, &options->seed, "the same seed gives the same text on every machine (default 0)");
+  arguments->Texts("--stop", &options->stop, "end where the answer has this text; may be repeated");
+}
+
+Generated Generate(Device *device, const SamplingOptions &options, Digests *digests,
+                   const std::function<void(const char *, size_t)> &text) {
+  Context context{device, digests, &text};
+  std::vector<const char *> stop;
+  for (const std::string &string : options.stop) stop.push_back(string.c_str());
+  acorn_generation generation = {};
+  generation.struct_size = sizeof generation;
+  generation.max_tokens = static_cast<uint32_t>(options.max_tokens);
+  generation.sampling.struct_size = sizeof generation.sampling;
+  generation.sampling.temperature_q16 = options.temperature;
+  generation.sampling.top_k = static_cast<uint32_t>(options.top_k);
+  generation.sampling.top_p_q16 = options.top_p;
+  generation.sampling.min_p_q16 = options.min_p;
+  generation.sampling.repetition_penalty_q16 = options.repetition_penalty;
+  generation.sampling.repetition_window = static_cast<uint32_t>(options.repetition_window);
+  generation.sampling.seed = options.seed;
+  generation.stop_strings = stop.data();
+  generation.stop_count = stop.size();
+  generation.callback = OnToken;
+  generation.ctx = &context;
+  Generated result;
+  const acorn_status status = acorn_session_generate(device->session(), &result.reason, &result.tokens, &generation);
+  if (status == ACORN_ERR_CANCELLED) {
+    result.cancelled = true;
+    return result;
+  }
+  if (status == ACORN_ERR_ARGUMENT) Fail(ExitCode::kUsage, "a stop string or a sampling option is out of its range");
+  Check(status, "generating");
+  return result;
+}
+
+}  // namespace acorn::program

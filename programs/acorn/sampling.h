@@ -1,0 +1,36 @@
+// Options of generation, and a generation that streams its text and keeps the digests.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "acorn.h"
+#include "arguments.h"
+#include "device.h"
+#include "statistics.h"
+
+namespace acorn::program {
+
+struct SamplingOptions {
+  uint64_t max_tokens = 0;  // 0: until the context is full
+  uint32_t temperature = 0, top_p = 0, min_p = 0, repetition_penalty = 0;  // Q16
+  uint64_t top_k = 0, repetition_window = 64, seed = 0;
+  std::vector<std::string> stop;
+};
+
+void AddSamplingOptions(Arguments *arguments, SamplingOptions *options);
+
+struct Generated {
+  uint32_t reason = 0;  // ACORN_STOP_…
+  bool cancelled = false;
+  size_t tokens = 0;
+};
+
+/// Generates from the session's present logits. `text` gets what is to be shown, piece by piece.
+/// digests: NULL, or gets the logits that follow each accepted token, and the ids.
+Generated Generate(Device *device, const SamplingOptions &options, Digests *digests,
+                   const std::function<void(const char *, size_t)> &text);
+
+}  // namespace acorn::program

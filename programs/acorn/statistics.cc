@@ -1,0 +1,92 @@
+#include "statistics.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "error.h"
+
+namespace acorn::program {
+namespace {
+
+double PerSecond(uint64_t count, uint64_t ticks, uint64_t ticks_per_second) {
+  return ticks == 0 ? 0 : static_cast<double>(count) * static_cast<double>(ticks_per_second) / static_cast<double>(ticks);
+}
+
+}  // namespace
+
+Speeds ReadSpeeds(const Device &device) {
+  acorn_timings timings = {};
+  timings.struct_size = sizeof timings;
+  Check(acorn_session_timings(device.session(), &timings), "reading the timings");
+  Speeds speeds;
+  speeds.prefill_tokens = timings.prefill_tokens;
+  speeds.decode_tokens = timings.decode_tokens;
+  speeds.prefill_tokens_per_s = PerSecond(timings.prefill_tokens, timings.prefill_ticks, timings.ticks_per_second);
+  speeds.decode_tokens_per_s = PerSecond(timings.decode_tokens, timings.decode_ticks, timings.ticks_per_second);
+  return speeds;
+}
+
+std::string KernelShares(const Device &device) {
+  std::vector<std::pair<uint64_t, std::string>> rows;
+  uint64_t total = 0;
+  acorn_profile_row row = {};
+  row.struct_size = sizeof row;
+  for (size_t i = 0; acorn_model_profile(device.model(), &row, i) == ACORN_OK; ++i) {
+    rows.emplace_back(row.ticks, row.name);
+    total += row.ticks;
+  }
+  std::stable_sort(rows.begin(), rows.end(), [](const auto &a, const auto &b) { return a.first > b.first; });
+  JsonWriter json;
+  for (const auto &[ticks, name] : rows) {
+    if (total != 0) json.Decimal(name.c_str(), static_cast<double>(ticks) / static_cast<double>(total));
+  }
+  return json.Finish();
+}
+
+void WriteMachine(JsonWriter *json, const Device &device) {
+  const acorn_memory_plan &plan = device.plan();
+  json->Number("image_bytes", plan.image_bytes);
+  json->Number("model_bytes", plan.model_bytes);
+  json->Number("session_bytes", plan.session_bytes);
+  json->Number("scratch_bytes", plan.scratch_bytes);
+  json->Number("expert_slot_bytes", plan.expert_slot_bytes);
+  json->Number("block_bytes", plan.block_bytes);
+  json->Number("peak_rss_bytes", acorn_posix_peak_rss_bytes());
+  json->Number("context_tokens", plan.context_tokens);
+  json->Number("chunk_tokens", plan.chunk_tokens);
+  json->Number("threads", plan.threads);
+  json->Text("isa", device.isa());
+  json->Raw("experts", "{\"hits\": 0, \"misses\": 0, \"bytes_read\": 0, \"stall_ms\": 0}");
+  json->Raw("dials", "{}");
+}
+
+std::string HumanBytes(uint64_t bytes) {
+  char text[32];
+  if (bytes < 1024) {
+    std::snprintf(text, sizeof text, "%llu B", static_cast<unsigned long long>(bytes));
+  } else if (bytes < 1024 * 1024) {
+    std::snprintf(text, sizeof text, "%.1f KiB", static_cast<double>(bytes) / 1024);
+  } else {
+    std::snprintf(text, sizeof text, "%.2f MiB", static_cast<double>(bytes) / (1024 * 1024));
+  }
+  return text;
+}
+
+std::string ReadWholeFile(const std::string &path) {
+  std::FILE *file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
+  if (file == nullptr) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(errno));
+  std::string text;
+  char buffer[65536];
+  for (size_t count; (count = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, count);
+  const bool bad = std::ferror(file) != 0;
+  const int error = errno;
+  if (file != stdin) std::fclose(file);
+  if (bad) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(error));
+  return text;
+}
+
+}  // namespace acorn::program

@@ -1,0 +1,60 @@
+// Digests and the figures that reports have in common.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "device.h"
+#include "json.h"
+
+namespace acorn::program {
+
+/// FNV-1a-64 over little-endian int32 values.
+class Fnv {
+ public:
+  void Add(const int32_t *values, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      for (int shift = 0; shift < 32; shift += 8) {
+        hash_ = (hash_ ^ (static_cast<uint32_t>(values[i]) >> shift & 255)) * 0x100000001b3u;
+      }
+    }
+  }
+  uint64_t value() const { return hash_; }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+/// `digest` and `ids_digest` of a run.
+class Digests {
+ public:
+  void AddLogits(const int32_t *logits, size_t count) { logits_.Add(logits, count); }
+  void AddId(int32_t id) { ids_.Add(&id, 1); }
+  uint64_t logits() const { return logits_.value(); }
+  uint64_t ids() const { return ids_.value(); }
+
+ private:
+  Fnv logits_, ids_;
+};
+
+/// Speeds of a session by the library's own clock.
+struct Speeds {
+  uint64_t prefill_tokens = 0, decode_tokens = 0;
+  double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;
+};
+Speeds ReadSpeeds(const Device &device);
+
+/// {"kernel": share of the kernels' time, …}, largest first.
+std::string KernelShares(const Device &device);
+
+/// Bytes of the plan, peak RSS, threads, isa, experts, dials.
+void WriteMachine(JsonWriter *json, const Device &device);
+
+/// "12.3 MiB" or "45.6 KiB"
+std::string HumanBytes(uint64_t bytes);
+
+/// The whole of a file, "-" for the standard input.  Throws Failure.
+std::string ReadWholeFile(const std::string &path);
+
+}  // namespace acorn::program

@@ -1,0 +1,36 @@
+#include "kernels/rotate/kernel.h"
+#include "kernels/simd_avx2.h"
+
+namespace acorn::rotate {
+
+void RunAvx2(const Args &args) {
+  const Rounder round(args.shift);
+  const size_t h = args.half;
+  for (size_t row = 0; row < args.m; ++row) {
+    const int16_t *x = args.x + row * args.x_stride;
+    int8_t *y = args.y + row * args.y_stride;
+    for (size_t i = 0; i < h; i += 8) {
+      const size_t left = h - i;
+      const __m128i cosine = LoadRaw(args.cosine + row * h + i, left), sine = LoadRaw(args.sine + row * h + i, left);
+      const __m256i to_low = Pair(cosine, _mm_sub_epi16(_mm_setzero_si128(), sine));
+      const __m256i to_high = Pair(sine, cosine);
+      for (size_t head = 0; head < args.heads; ++head) {
+        const size_t at = head * args.head_dim + i;
+        const __m256i pair = Pair(LoadRaw(x + at, left), LoadRaw(x + at + h, left));
+        const __m256i factor = _mm256_set1_epi64x(args.multiplier[head]);
+        StoreS8::Store(y + at, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_low), factor)));
+        StoreS8::Store(y + at + h, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_high), factor)));
+      }
+    }
+    for (size_t i = 2 * h; i < args.head_dim; i += 8) {
+      const size_t left = args.head_dim - i;
+      for (size_t head = 0; head < args.heads; ++head) {
+        const size_t at = head * args.head_dim + i;
+        const __m256i v = _mm256_slli_epi32(LoadS16(x + at, left), 14);
+        StoreS8::Store(y + at, left, round(MultiplyAll(v, _mm256_set1_epi64x(args.multiplier[head]))));
+      }
+    }
+  }
+}
+
+}  // namespace acorn::rotate

@@ -1,0 +1,82 @@
+// The command line of acornc: exit codes, messages, and the float perplexities of the shared models.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/support/shared_data.h"
+#include "tests/support/temp_folder.h"
+
+namespace acorn::compiler {
+namespace {
+
+struct Outcome {
+  int exit_code = -1;
+  std::string out;
+  std::string err;
+};
+
+Outcome RunAcornc(const std::string &arguments) {
+  const test::TempFolder folder;
+  const std::string command =
+      std::string(ACORN_ACORNC) + " " + arguments + " >" + folder.File("out") + " 2>" + folder.File("err") + " </dev/null";
+  const int status = std::system(command.c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::ReadFile(folder.File("out")),
+          test::ReadFile(folder.File("err"))};
+}
+
+void ExpectFailure(const std::string &arguments, int exit_code, const std::string &message) {
+  const Outcome outcome = RunAcornc(arguments);
+  EXPECT_EQ(outcome.exit_code, exit_code) << arguments;
+  EXPECT_NE(outcome.err.find(message), std::string::npos) << arguments << ": " << outcome.err;
+  EXPECT_EQ(outcome.out, "") << arguments;
+}
+
+TEST(Acornc, Usage) {
+  EXPECT_EQ(RunAcornc("--help").exit_code, 0);
+  EXPECT_EQ(RunAcornc("perplexity --help").exit_code, 0);
+  ExpectFailure("", 2, "subcommand");
+  ExpectFailure("nonsense", 2, "nonsense");
+  ExpectFailure("perplexity", 2, "SRC");
+  ExpectFailure("perplexity x --text y --unknown", 2, "--unknown");
+  ExpectFailure("perplexity x --text y --windows 0", 2, "--windows");
+  ExpectFailure("perplexity x --text y --threads -1", 2, "--threads");
+}
+
+TEST(Acornc, ReservedNamesSaySo) {
+  for (const char *name : {"synth", "eval", "sign"}) {
+    ExpectFailure(std::string(name) + " --any thing", 2, "not in this version");
+  }
+}
+
+TEST(Acornc, BadSources) {
+  const test::TempFolder folder;
+  const std::string text = folder.Write("text", "once upon a time");
+  ExpectFailure("perplexity " + folder.File("absent") + " --text " + text, 5, "there is no such file");
+  ExpectFailure("perplexity " + folder.path() + " --text " + text, 5, "config.json");
+  ExpectFailure("perplexity " + folder.Write("m.bin", "not a model") + " --text " + text, 3, "neither a GGUF file");
+  ExpectFailure("perplexity " + folder.Write("m.gguf", "GGUF\x03") + " --text " + text, 3, "version");
+  folder.Write("config.json", R"({"model_type":"falcon"})");
+  ExpectFailure("perplexity " + folder.path() + " --text " + text, 3, "known are: llama (");
+}
+
+void ExpectPerplexity(const std::string &arguments, double want) {
+  const Outcome outcome = RunAcornc("perplexity " + arguments + " --json");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json result = nlohmann::json::parse(outcome.out);
+  EXPECT_NEAR(result["perplexity"].get<double>(), want, 1e-3 * want);
+  EXPECT_EQ(result["windows"], 40);
+  EXPECT_EQ(result["tokens"], 40 * 511);
+  EXPECT_NE(outcome.err.find("tokenize"), std::string::npos);
+}
+
+TEST(Acornc, DensePerplexity) {
+  ACORN_NEED_SHARED("models/dense");
+  ExpectPerplexity(test::SharedPath("models/dense") + " --windows 40 --text " + test::SharedPath("data/text/mixed/valid.txt"),
+                   12.3621);
+}
+
+}  // namespace
+}  // namespace acorn::compiler
