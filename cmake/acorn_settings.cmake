@@ -24,9 +24,10 @@ add_library(acorn_common_flags INTERFACE)
 target_compile_options(acorn_common_flags INTERFACE -ffp-contract=off)
 target_link_libraries(acorn_common_flags INTERFACE acorn_warnings)
 if(ACORN_SANITIZE)
+  string(REPLACE "+" "," sanitizers "${ACORN_SANITIZE}")
   target_compile_options(acorn_common_flags INTERFACE
-    -fsanitize=${ACORN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
-  target_link_options(acorn_common_flags INTERFACE -fsanitize=${ACORN_SANITIZE})
+    -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  target_link_options(acorn_common_flags INTERFACE -fsanitize=${sanitizers})
   target_compile_definitions(acorn_common_flags INTERFACE ACORN_DEBUG_CHECKS)
 endif()
 

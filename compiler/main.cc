@@ -32,6 +32,8 @@ int main(int argc, char **argv) {
   using acorn::compiler::ExitCode;
   CLI::App app("Compiles language models for integer-only inference", "acornc");
   app.require_subcommand(1);
+  acorn::compiler::AddConvertCommand(&app);
+  acorn::compiler::AddInspectCommand(&app);
   acorn::compiler::AddPerplexityCommand(&app);
   acorn::compiler::AddReservedCommands(&app);
   try {

@@ -138,7 +138,6 @@ install_packages() {
   apt_update
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 \
     install --no-install-recommends "$@" >"$log" 2>&1 </dev/null || {
-    tail -n 5 "$log" >&2
     die "could not install $* (is the network there?)"
   }
 }
@@ -206,7 +205,6 @@ unpack_microkernels() {  # arch
   fi
   prepare_donor
   donor_apt binary.list update >"$log" 2>&1 || {
-    tail -n 3 "$log" >&2
     die "cannot read the package lists of Debian $donor (is the network there?)"
   }
   say "fetching XNNPACK's microkernels for $arch (Debian $donor)"
@@ -215,7 +213,6 @@ unpack_microkernels() {  # arch
   mkdir -p "$debs" "$into.new"
   (cd "$debs" && donor_apt binary.list download "libxnnpack-dev:$arch" "libpthreadpool0:$arch" "libpthreadpool-dev:$arch" \
     "libcpuinfo0:$arch" "libcpuinfo-dev:$arch") >"$log" 2>&1 || {
-    tail -n 3 "$log" >&2
     die "cannot download libxnnpack-dev and its libraries for $arch (is the network there?)"
   }
   for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$into.new"; done

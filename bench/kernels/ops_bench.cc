@@ -163,7 +163,8 @@ void RegisterFamilies() {
   const auto kv_heads = [](auto *bench) { bench->Args({3, 64})->Args({4, 64})->Args({8, 128}); };
   const auto contexts = [](auto *bench) {
     bench->ArgNames({"m", "keys", "heads", "head_dim"});
-    for (int64_t keys : {64, 1024, 8192}) bench->Args({1, keys, 3, 64})->Args({1, keys, 8, 64})->Args({1, keys, 1, 128});
+    for (int64_t keys : {64, 1024, 8192})
+      bench->Args({1, keys, 3, 64})->Args({1, keys, 8, 64})->Args({1, keys, 1, 64})->Args({1, keys, 1, 128});
     for (int64_t keys : {128, 1024, 8192}) bench->Args({16, keys, 3, 64})->Args({128, keys, 3, 64})->Args({16, keys, 4, 128});
   };
   RegisterAll("rmsnorm", rmsnorm::Kernels(), RmsNorm, widths);

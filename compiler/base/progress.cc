@@ -28,11 +28,7 @@ std::string FormatSeconds(double seconds) {
 }
 
 Progress::Progress(std::string what, int64_t total)
-    : what_(std::move(what)),
-      total_(total),
-      start_(Clock::now()),
-      printed_(start_),
-      terminal_(isatty(STDERR_FILENO) == 1) {}
+    : what_(std::move(what)), total_(total), start_(Clock::now()), printed_(start_), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
   if (!finished_ && std::uncaught_exceptions() == 0) Finish();

@@ -5,6 +5,8 @@
 
 namespace acorn::compiler {
 
+void AddConvertCommand(CLI::App *app);
+void AddInspectCommand(CLI::App *app);
 void AddPerplexityCommand(CLI::App *app);
 /// Names that are kept for later versions: known, and refused with a message.
 void AddReservedCommands(CLI::App *app);

@@ -12,14 +12,7 @@
 #include "commands/commands.h"
 #include "graph/float_model.h"
 #include "import/source_model.h"
-#if __has_include("text/source_tokenizer.h")
 #include "text/source_tokenizer.h"
-#else
-namespace acorn::compiler {
-struct SourceTokenizer { std::vector<int32_t> Encode(std::string_view) { return {}; } };
-inline std::unique_ptr<SourceTokenizer> OpenTokenizer(SourceModel &) { throw Error(ExitCode::kBadModel, "no tokenizer yet"); }
-}
-#endif
 
 namespace acorn::compiler {
 namespace {
@@ -46,8 +39,7 @@ void Print(const Options &options, const PerplexityResult &result) {
   if (!options.json) {
     std::printf("perplexity %.4f over %lld tokens (%lld windows of %lld, scored from %lld)\n", result.perplexity,
                 static_cast<long long>(result.scored_tokens), static_cast<long long>(result.windows),
-                static_cast<long long>(options.perplexity.window),
-                static_cast<long long>(options.perplexity.score_from));
+                static_cast<long long>(options.perplexity.window), static_cast<long long>(options.perplexity.score_from));
     return;
   }
   const nlohmann::ordered_json out = {
@@ -73,11 +65,10 @@ void Run(const Options &options) {
   const std::vector<int32_t> ids = TokenizeFile(*source, options.text);
   const int64_t batch_layers = source->config().layers;
   std::unique_ptr<Progress> progress;
-  const PerplexityResult result =
-      Perplexity(*source, ids, options.perplexity, [&](int64_t done, int64_t total) {
-        if (!progress) progress = std::make_unique<Progress>("perplexity, layers of all batches", total);
-        progress->Update(done, std::to_string(total / batch_layers) + " batches");
-      });
+  const PerplexityResult result = Perplexity(*source, ids, options.perplexity, [&](int64_t done, int64_t total) {
+    if (!progress) progress = std::make_unique<Progress>("perplexity, layers of all batches", total);
+    progress->Update(done, std::to_string(total / batch_layers) + " batches");
+  });
   if (progress) progress->Finish();
   Print(options, result);
 }
@@ -91,8 +82,7 @@ void AddPerplexityCommand(CLI::App *app) {
   command->add_option("--text", options->text, "UTF-8 text file")->required();
   command->add_option("--tokenizer", options->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--window", options->perplexity.window, "tokens of a window")->capture_default_str();
-  command->add_option("--score-from", options->perplexity.score_from, "first position that is scored")
-      ->capture_default_str();
+  command->add_option("--score-from", options->perplexity.score_from, "first position that is scored")->capture_default_str();
   command->add_option("--windows", options->perplexity.max_windows, "score at most so many windows")
       ->check(CLI::PositiveNumber);
   command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));

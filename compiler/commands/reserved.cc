@@ -8,7 +8,8 @@ void AddReservedCommands(CLI::App *app) {
     CLI::App *command = app->add_subcommand(name, "(not in this version)");
     command->allow_extras();
     command->callback([name] {
-      throw Error(ExitCode::kUsage, std::string("acornc ") + name + ": the name is reserved, the command is not in this version");
+      throw Error(ExitCode::kUsage,
+                  std::string("acornc ") + name + ": the name is reserved, the command is not in this version");
     });
   }
 }

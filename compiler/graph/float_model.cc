@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kGroupTokens = 4096;  // tokens that go through a layer together
 
 constexpr const char *kEdgeNames[kEdges] = {
-    "residual_in", "attn_in", "q",       "k",     "v",            "q_normed", "k_normed", "q_rotated", "k_rotated",   "attn_out",
-    "o_out",       "residual_mid", "ffn_in", "gate", "up", "act", "glu",  "down_out",  "residual_out",
+    "residual_in", "attn_in",      "q",      "k",    "v",  "q_normed", "k_normed", "q_rotated", "k_rotated",    "attn_out",
+    "o_out",       "residual_mid", "ffn_in", "gate", "up", "act",      "glu",      "down_out",  "residual_out",
 };
 
 RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
@@ -24,8 +24,8 @@ RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) 
 // One group of windows on its way through one layer.
 class GroupRun {
  public:
-  GroupRun(const ModelConfig &config, const LayerWeights &weights, int64_t layer, int64_t first_token,
-           const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer)
+  GroupRun(const ModelConfig &config, const LayerWeights &weights, int64_t layer, int64_t first_token, const RopeTable &rope,
+           const KvPrefix *prefix, LayerObserver *observer)
       : config_(config),
         weights_(weights),
         layer_(layer),
@@ -148,8 +148,7 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
 }
 
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
-              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix,
-              LayerObserver *observer) {
+              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer) {
   assert(!boundaries.empty() && boundaries.front() == 0 && boundaries.back() == x.rows());
   size_t begin = 0;
   while (begin + 1 < boundaries.size()) {
@@ -168,8 +167,8 @@ Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids) {
   Matrix x(static_cast<int64_t>(ids.size()), config.hidden);
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= config.vocab) {
-      throw Error(ExitCode::kUsage, "token id " + std::to_string(ids[i]) + " is outside the vocabulary of " +
-                                        std::to_string(config.vocab));
+      throw Error(ExitCode::kUsage,
+                  "token id " + std::to_string(ids[i]) + " is outside the vocabulary of " + std::to_string(config.vocab));
     }
     x.row(static_cast<int64_t>(i)) = source.LoadRows(TensorRole::kEmbedding, 0, ids[i], 1).row(0);
   }

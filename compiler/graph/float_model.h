@@ -13,8 +13,8 @@
 namespace acorn::compiler {
 
 struct LayerWeights {
-  RowVector attn_norm, ffn_norm;     // [hidden]
-  RowVector q_norm, k_norm;          // [head_dim], empty without qk_norm
+  RowVector attn_norm, ffn_norm;  // [hidden]
+  RowVector q_norm, k_norm;       // [head_dim], empty without qk_norm
   Matrix q, k, v, o, gate, up, down;
   RowVector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty when absent
 };
@@ -23,14 +23,14 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer);
 
 /// What an observer sees, in the order in which one layer computes it.
 enum class Edge : uint8_t {
-  kResidualIn,   // [t, hidden] input of the layer
-  kAttnIn,       // [t, hidden] after the attention norm: input of q, k, v
-  kQ,            // [t, heads * head_dim] output of the linear layer, bias included
-  kK,            // [t, kv_heads * head_dim]
-  kV,            // [t, kv_heads * head_dim]
-  kQNormed,      // after the per-head norm, only with qk_norm
+  kResidualIn,  // [t, hidden] input of the layer
+  kAttnIn,      // [t, hidden] after the attention norm: input of q, k, v
+  kQ,           // [t, heads * head_dim] output of the linear layer, bias included
+  kK,           // [t, kv_heads * head_dim]
+  kV,           // [t, kv_heads * head_dim]
+  kQNormed,     // after the per-head norm, only with qk_norm
   kKNormed,
-  kQRotated,     // after RoPE
+  kQRotated,  // after RoPE
   kKRotated,
   kAttnOut,      // [t, heads * head_dim] input of o
   kOOut,         // [t, hidden] output of o
@@ -89,8 +89,7 @@ void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVect
 /// positions start at prefix rows. `rope` reaches at least prefix rows + the longest window. prefix and observer may
 /// be null. Working memory: a few matrices of at most ~4096 tokens (one window when it is longer).
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
-              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix,
-              LayerObserver *observer);
+              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
 
 /// Rows of the embedding for each id: [ids, hidden]. Ids must be in [0, vocab).
 Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids);
@@ -128,15 +127,14 @@ struct PerplexityOptions {
 
 struct PerplexityResult {
   double perplexity = 0;
-  double mean_loss = 0;      // natural logarithm
+  double mean_loss = 0;  // natural logarithm
   int64_t windows = 0;
   int64_t scored_tokens = 0;
   std::vector<double> losses;  // one for each scored position, in order
 };
 
 /// Throws Error(kUsage) when there is no whole window or an option is out of range.
-PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t> &ids,
-                            const PerplexityOptions &options,
+PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t> &ids, const PerplexityOptions &options,
                             const std::function<void(int64_t, int64_t)> &on_layer = {});
 
 }  // namespace acorn::compiler

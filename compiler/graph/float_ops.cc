@@ -152,8 +152,7 @@ void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, i
 
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
                const KvPrefix *prefix) {
-  ParallelFor(config.kv_heads,
-              [&](int64_t kv_head) { AttendKvHead(out, config, q, k, v, prefix, kv_head); });
+  ParallelFor(config.kv_heads, [&](int64_t kv_head) { AttendKvHead(out, config, q, k, v, prefix, kv_head); });
 }
 
 void ApplyActivation(MatrixRef x, ActivationKind kind) {

@@ -10,9 +10,9 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr int64_t kScoreRows = 512;        // hidden states of one scoring task
-constexpr int64_t kScoreColumns = 2048;    // logits of them that are held at a time
-constexpr int64_t kBatchTokens = 32768;    // tokens whose hidden states are resident together
+constexpr int64_t kScoreRows = 512;      // hidden states of one scoring task
+constexpr int64_t kScoreColumns = 2048;  // logits of them that are held at a time
+constexpr int64_t kBatchTokens = 32768;  // tokens whose hidden states are resident together
 
 // Running log-sum-exp over the blocks of one row's logits.
 struct LossState {
@@ -76,19 +76,19 @@ std::vector<double> HeadScorer::Losses(ConstMatrixRef x, const std::vector<int32
   return losses;
 }
 
-PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t> &ids,
-                            const PerplexityOptions &options, const std::function<void(int64_t, int64_t)> &on_layer) {
+PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t> &ids, const PerplexityOptions &options,
+                            const std::function<void(int64_t, int64_t)> &on_layer) {
   const int64_t window = options.window;
   if (window < 2) throw Error(ExitCode::kUsage, "--window " + std::to_string(window) + " is below 2");
   if (options.score_from < 1 || options.score_from >= window) {
-    throw Error(ExitCode::kUsage, "--score-from " + std::to_string(options.score_from) + " is not between 1 and " +
-                                      std::to_string(window - 1));
+    throw Error(ExitCode::kUsage,
+                "--score-from " + std::to_string(options.score_from) + " is not between 1 and " + std::to_string(window - 1));
   }
   int64_t windows = static_cast<int64_t>(ids.size()) / window;
   if (options.max_windows >= 0) windows = std::min(windows, options.max_windows);
   if (windows == 0) {
-    throw Error(ExitCode::kUsage, "the text has " + std::to_string(ids.size()) + " tokens, less than one window of " +
-                                      std::to_string(window));
+    throw Error(ExitCode::kUsage,
+                "the text has " + std::to_string(ids.size()) + " tokens, less than one window of " + std::to_string(window));
   }
   const HeadScorer scorer(source);
   const int64_t batch_windows = std::max<int64_t>(1, kBatchTokens / window);
@@ -100,10 +100,9 @@ PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t
     const int64_t first = batch * batch_windows;
     const int64_t count = std::min(batch_windows, windows - first);
     const std::vector<int32_t> part(ids.begin() + first * window, ids.begin() + (first + count) * window);
-    const Matrix x = RunLayers(source, part, EvenBoundaries(count * window, window), nullptr,
-                               [&](int64_t done, int64_t) {
-                                 if (on_layer) on_layer(batch * layers + done, batches * layers);
-                               });
+    const Matrix x = RunLayers(source, part, EvenBoundaries(count * window, window), nullptr, [&](int64_t done, int64_t) {
+      if (on_layer) on_layer(batch * layers + done, batches * layers);
+    });
     const int64_t scored = window - options.score_from;
     Matrix states(count * scored, x.cols());
     std::vector<int32_t> targets;

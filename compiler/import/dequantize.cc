@@ -152,18 +152,10 @@ struct Format {
 
 // Indexed by ElementType.
 constexpr Format kFormats[] = {
-    {"F32", 1, 4, nullptr},
-    {"F16", 1, 2, nullptr},
-    {"BF16", 1, 2, nullptr},
-    {"F64", 1, 8, nullptr},
-    {"Q4_0", kSmallBlock, 18, Q4_0},
-    {"Q4_1", kSmallBlock, 20, Q4_1},
-    {"Q5_0", kSmallBlock, 22, Q5_0},
-    {"Q5_1", kSmallBlock, 24, Q5_1},
-    {"Q8_0", kSmallBlock, 34, Q8_0},
-    {"Q4_K", kSuperBlock, 144, Q4_K},
-    {"Q5_K", kSuperBlock, 176, Q5_K},
-    {"Q6_K", kSuperBlock, 210, Q6_K},
+    {"F32", 1, 4, nullptr},           {"F16", 1, 2, nullptr},           {"BF16", 1, 2, nullptr},
+    {"F64", 1, 8, nullptr},           {"Q4_0", kSmallBlock, 18, Q4_0},  {"Q4_1", kSmallBlock, 20, Q4_1},
+    {"Q5_0", kSmallBlock, 22, Q5_0},  {"Q5_1", kSmallBlock, 24, Q5_1},  {"Q8_0", kSmallBlock, 34, Q8_0},
+    {"Q4_K", kSuperBlock, 144, Q4_K}, {"Q5_K", kSuperBlock, 176, Q5_K}, {"Q6_K", kSuperBlock, 210, Q6_K},
 };
 
 const Format &FormatOf(ElementType type) { return kFormats[static_cast<int>(type)]; }

@@ -7,14 +7,13 @@ namespace {
 
 constexpr Family kFamilies[] = {
     // name, examples, model_type, gguf, gguf_interleaved, qkv_bias, o_bias, mlp_bias, qk_norm, window switch, bos, eos
-    {"llama", "Llama 1 to 3, TinyLlama, SmolLM, SmolLM2", "llama", "llama", true, Presence::kByConfig,
-     Presence::kByConfig, Presence::kByConfig, false, false, 1, 2},
-    {"mistral", "Mistral 7B", "mistral", nullptr, true, Presence::kNever, Presence::kNever, Presence::kNever, false,
-     false, 1, 2},
-    {"qwen2", "Qwen2, Qwen2.5", "qwen2", "qwen2", false, Presence::kAlways, Presence::kNever, Presence::kNever, false,
-     true, -1, -1},
-    {"qwen3", "Qwen3", "qwen3", "qwen3", false, Presence::kByConfig, Presence::kByConfig, Presence::kNever, true, true,
-     -1, -1},
+    {"llama", "Llama 1 to 3, TinyLlama, SmolLM, SmolLM2", "llama", "llama", true, Presence::kByConfig, Presence::kByConfig,
+     Presence::kByConfig, false, false, 1, 2},
+    {"mistral", "Mistral 7B", "mistral", nullptr, true, Presence::kNever, Presence::kNever, Presence::kNever, false, false, 1,
+     2},
+    {"qwen2", "Qwen2, Qwen2.5", "qwen2", "qwen2", false, Presence::kAlways, Presence::kNever, Presence::kNever, false, true, -1,
+     -1},
+    {"qwen3", "Qwen3", "qwen3", "qwen3", false, Presence::kByConfig, Presence::kByConfig, Presence::kNever, true, true, -1, -1},
 };
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {

@@ -15,11 +15,11 @@ enum class Presence : uint8_t {
 };
 
 struct Family {
-  const char *name;         // ModelConfig::family
-  const char *examples;     // models by the name that people know
-  const char *model_type;   // config.json
-  const char *gguf;         // general.architecture; null: none of its own
-  bool gguf_interleaved;    // GGUF stores q and k rows as rotary pairs
+  const char *name;        // ModelConfig::family
+  const char *examples;    // models by the name that people know
+  const char *model_type;  // config.json
+  const char *gguf;        // general.architecture; null: none of its own
+  bool gguf_interleaved;   // GGUF stores q and k rows as rotary pairs
   Presence qkv_bias;
   Presence o_bias;
   Presence mlp_bias;

@@ -165,9 +165,9 @@ struct TypeRow {
 };
 
 constexpr TypeRow kTensorTypes[] = {
-    {0, ElementType::kF32},   {1, ElementType::kF16},   {2, ElementType::kQ4_0},  {3, ElementType::kQ4_1},
-    {6, ElementType::kQ5_0},  {7, ElementType::kQ5_1},  {8, ElementType::kQ8_0},  {12, ElementType::kQ4_K},
-    {13, ElementType::kQ5_K}, {14, ElementType::kQ6_K}, {28, ElementType::kF64},  {30, ElementType::kBF16},
+    {0, ElementType::kF32},   {1, ElementType::kF16},   {2, ElementType::kQ4_0}, {3, ElementType::kQ4_1},
+    {6, ElementType::kQ5_0},  {7, ElementType::kQ5_1},  {8, ElementType::kQ8_0}, {12, ElementType::kQ4_K},
+    {13, ElementType::kQ5_K}, {14, ElementType::kQ6_K}, {28, ElementType::kF64}, {30, ElementType::kBF16},
 };
 
 ElementType TensorType(uint32_t number, const std::string &path, const std::string &what) {
@@ -196,8 +196,8 @@ GgufTensor ReadTensor(Reader &reader, const std::string &path, uint64_t index) {
   tensor.type = TensorType(static_cast<uint32_t>(reader.Unsigned(4, what)), path, what);
   const uint64_t block = static_cast<uint64_t>(BlockElems(tensor.type));
   if (static_cast<uint64_t>(tensor.shape.back()) % block != 0) {
-    Bad(path, what + ": rows of " + std::to_string(tensor.shape.back()) + " are no whole " +
-                  ElementTypeName(tensor.type) + " blocks");
+    Bad(path, what + ": rows of " + std::to_string(tensor.shape.back()) + " are no whole " + ElementTypeName(tensor.type) +
+                  " blocks");
   }
   tensor.size_bytes = elems / block * static_cast<uint64_t>(BlockBytes(tensor.type));
   tensor.offset_bytes = reader.Unsigned(8, what);

@@ -49,8 +49,8 @@ struct GgufTensor {
   std::string name;
   std::vector<int64_t> shape;  // outermost first: [n, k] for a matrix (the file stores the reverse)
   ElementType type;
-  uint64_t offset_bytes = 0;   // from the start of the file
-  uint64_t size_bytes = 0;     // checked to lie in the file
+  uint64_t offset_bytes = 0;  // from the start of the file
+  uint64_t size_bytes = 0;    // checked to lie in the file
 };
 
 class GgufFile {

@@ -73,8 +73,7 @@ void ReadRope(const GgufFile &file, const Metadata &metadata, ModelConfig *out) 
   const GgufTensor *divisors = file.FindTensor(kRopeDivisors);
   if (divisors == nullptr) return;
   if (out->rope.kind == RopeKind::kLinear) Bad(file, "both linear rope scaling and rope_freqs.weight are given");
-  if (divisors->type != ElementType::kF32 || divisors->shape.size() != 1 ||
-      divisors->shape[0] != out->rotary_dims / 2) {
+  if (divisors->type != ElementType::kF32 || divisors->shape.size() != 1 || divisors->shape[0] != out->rotary_dims / 2) {
     Bad(file, "tensor rope_freqs.weight: is no vector of one F32 for each of " + std::to_string(out->rotary_dims / 2) +
                   " rotary pairs");
   }
@@ -154,12 +153,11 @@ std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
   for (const RoleName &row : kRoleNames) {
     if (!HasRole(parts->config, row.role)) continue;
     if (row.role == TensorRole::kHead && parts->config.tied_head) continue;
-    const bool is_rotated = row.role == TensorRole::kQ || row.role == TensorRole::kK ||
-                            row.role == TensorRole::kQBias || row.role == TensorRole::kKBias;
+    const bool is_rotated = row.role == TensorRole::kQ || row.role == TensorRole::kK || row.role == TensorRole::kQBias ||
+                            row.role == TensorRole::kKBias;
     const int64_t count = IsLayerRole(row.role) ? parts->config.layers : 1;
     for (int64_t layer = 0; layer < count; ++layer) {
-      const std::string name =
-          (IsLayerRole(row.role) ? "blk." + std::to_string(layer) + "." : std::string()) + row.name;
+      const std::string name = (IsLayerRole(row.role) ? "blk." + std::to_string(layer) + "." : std::string()) + row.name;
       const GgufTensor *tensor = file.FindTensor(name);
       if (tensor == nullptr) Bad(file, "tensor " + name + " is missing");
       TensorView view;

@@ -78,8 +78,7 @@ void ReadRope(const JsonReader &config, ModelConfig *out) {
 }
 
 ActivationKind ReadActivation(const JsonReader &config) {
-  const std::string name =
-      config.FindString("hidden_activation").value_or(config.FindString("hidden_act").value_or("silu"));
+  const std::string name = config.FindString("hidden_activation").value_or(config.FindString("hidden_act").value_or("silu"));
   if (name == "silu" || name == "swish") return ActivationKind::kSilu;
   if (name == "gelu_pytorch_tanh" || name == "gelu_new") return ActivationKind::kGeluTanh;
   if (name == "gelu") return ActivationKind::kGelu;

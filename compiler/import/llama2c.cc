@@ -22,9 +22,9 @@ int32_t ReadI32(const MappedFile &file, uint64_t index) {
 
 // Tensors in file order; between kFinalNorm and kHead stand two rotary tables that nobody needs.
 constexpr TensorRole kOrder[] = {
-    TensorRole::kEmbedding, TensorRole::kAttnNorm, TensorRole::kQ,   TensorRole::kK,   TensorRole::kV,
-    TensorRole::kO,         TensorRole::kFfnNorm,  TensorRole::kGate, TensorRole::kDown, TensorRole::kUp,
-    TensorRole::kFinalNorm, TensorRole::kHead,
+    TensorRole::kEmbedding, TensorRole::kAttnNorm, TensorRole::kQ,         TensorRole::kK,
+    TensorRole::kV,         TensorRole::kO,        TensorRole::kFfnNorm,   TensorRole::kGate,
+    TensorRole::kDown,      TensorRole::kUp,       TensorRole::kFinalNorm, TensorRole::kHead,
 };
 
 }  // namespace
@@ -79,8 +79,8 @@ std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path) {
     for (int64_t layer = 0; layer < count; ++layer) {
       if (offset > file.size() || bytes > file.size() - offset) {
         Bad(path, std::string("llama2.c checkpoint: ") + TensorRoleName(role) + " of layer " + std::to_string(layer) +
-                      " at offset " + std::to_string(offset) + " needs " + std::to_string(bytes) +
-                      " bytes, the file has " + std::to_string(file.size()));
+                      " at offset " + std::to_string(offset) + " needs " + std::to_string(bytes) + " bytes, the file has " +
+                      std::to_string(file.size()));
       }
       TensorView view;
       view.file = &file;

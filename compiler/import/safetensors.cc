@@ -97,8 +97,7 @@ std::map<std::string, SafetensorsEntry> ParseSafetensors(const MappedFile &file)
   for (uint64_t i = 0; i < kLengthBytes; ++i) header_bytes |= static_cast<uint64_t>(file.data()[i]) << (8 * i);
   if (header_bytes > kMaxSafetensorsHeaderBytes || header_bytes > file.size() - kLengthBytes) {
     Bad(file, "header of " + std::to_string(header_bytes) + " bytes at offset 8 does not fit the file of " +
-                  std::to_string(file.size()) + " bytes, or the limit of " +
-                  std::to_string(kMaxSafetensorsHeaderBytes));
+                  std::to_string(file.size()) + " bytes, or the limit of " + std::to_string(kMaxSafetensorsHeaderBytes));
   }
   const nlohmann::json header =
       ParseJsonObject(file.text().substr(kLengthBytes, header_bytes), file.path() + ": safetensors header");

@@ -9,7 +9,7 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr int64_t kMaxWidth = int64_t{1} << 20;    // hidden, ffn, head_dim
+constexpr int64_t kMaxWidth = int64_t{1} << 20;  // hidden, ffn, head_dim
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = int64_t{1} << 14;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
@@ -19,14 +19,14 @@ constexpr int64_t kMaxContext = int64_t{1} << 26;
 constexpr uint64_t kReleaseBytes = uint64_t{1} << 20;
 
 constexpr const char *kRoleNames[kTensorRoles] = {
-    "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",   "v_bias",
+    "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",    "v_bias",
     "o_bias",    "q_norm", "k_norm",     "ffn_norm",  "gate", "up", "down", "gate_bias", "up_bias", "down_bias",
 };
 
 void CheckRange(const std::string &path, const char *what, int64_t value, int64_t max) {
   if (value < 1 || value > max) {
-    throw Error(ExitCode::kBadModel, path + ": " + what + " " + std::to_string(value) + " is out of range (1 to " +
-                                         std::to_string(max) + ")");
+    throw Error(ExitCode::kBadModel,
+                path + ": " + what + " " + std::to_string(value) + " is out of range (1 to " + std::to_string(max) + ")");
   }
 }
 
@@ -38,8 +38,8 @@ void CheckReal(const std::string &path, const char *what, double value) {
 
 void CheckToken(const std::string &path, const char *what, int32_t id, int64_t vocab) {
   if (id >= vocab) {
-    throw Error(ExitCode::kBadModel, path + ": " + what + " token " + std::to_string(id) +
-                                         " is outside the vocabulary of " + std::to_string(vocab));
+    throw Error(ExitCode::kBadModel,
+                path + ": " + what + " token " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(vocab));
   }
 }
 
@@ -195,28 +195,24 @@ const std::string &SourceModel::path() const { return parts_->path; }
 const ModelConfig &SourceModel::config() const { return parts_->config; }
 const TokenizerSource &SourceModel::tokenizer() const { return parts_->tokenizer; }
 
-Matrix SourceModel::Load(TensorRole role, int64_t layer) const {
-  return LoadRows(role, layer, 0, RoleShape(config(), role).n);
-}
+Matrix SourceModel::Load(TensorRole role, int64_t layer) const { return LoadRows(role, layer, 0, RoleShape(config(), role).n); }
 
 Matrix SourceModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const {
   const TensorRole stored = role == TensorRole::kHead && config().tied_head ? TensorRole::kEmbedding : role;
   const auto found = parts_->tensors.find(TensorKey{stored, IsLayerRole(stored) ? layer : 0});
   if (found == parts_->tensors.end()) {
-    throw Error(ExitCode::kBadModel,
-                path() + ": there is no " + TensorRoleName(role) + " in layer " + std::to_string(layer));
+    throw Error(ExitCode::kBadModel, path() + ": there is no " + TensorRoleName(role) + " in layer " + std::to_string(layer));
   }
   const TensorView &view = found->second;
   if (first < 0 || count < 0 || first > view.n || count > view.n - first) {
-    throw Error(ExitCode::kBadModel, path() + ": tensor " + view.name + " has no rows " + std::to_string(first) +
-                                         " to " + std::to_string(first + count));
+    throw Error(ExitCode::kBadModel, path() + ": tensor " + view.name + " has no rows " + std::to_string(first) + " to " +
+                                         std::to_string(first + count));
   }
   Matrix out(count, view.k);
   const bool is_vector = view.n == 1;
   for (int64_t row = 0; row < count; ++row) {
     const int64_t src_row = first + row;
-    ReadRow(out.row(row).data(), view,
-            view.interleaved && !is_vector ? InterleavedRow(src_row, config().head_dim) : src_row);
+    ReadRow(out.row(row).data(), view, view.interleaved && !is_vector ? InterleavedRow(src_row, config().head_dim) : src_row);
   }
   const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
   if (read_bytes >= kReleaseBytes) {
@@ -264,8 +260,8 @@ std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const Sour
     if (!std::filesystem::exists(options.tokenizer_path)) {
       throw Error(ExitCode::kIo, options.tokenizer_path + ": there is no such tokenizer file");
     }
-    std::string *slot = parts->format == SourceFormat::kLlama2c ? &parts->tokenizer.llama2c_bin
-                                                                : &parts->tokenizer.tokenizer_json;
+    std::string *slot =
+        parts->format == SourceFormat::kLlama2c ? &parts->tokenizer.llama2c_bin : &parts->tokenizer.tokenizer_json;
     *slot = options.tokenizer_path;
   }
   return std::make_unique<SourceModel>(std::move(parts));

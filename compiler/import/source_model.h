@@ -19,11 +19,11 @@ enum class RopeKind { kDefault, kLinear, kLlama3, kDivisors };
 struct RopeConfig {
   RopeKind kind = RopeKind::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;               // kLinear and kLlama3
-  double low_freq_factor = 1.0;      // kLlama3
-  double high_freq_factor = 4.0;     // kLlama3
-  int64_t original_context = 0;      // kLlama3
-  std::vector<double> divisors;      // kDivisors: one for each pair, its frequency is divided by it (GGUF's form of kLlama3)
+  double factor = 1.0;            // kLinear and kLlama3
+  double low_freq_factor = 1.0;   // kLlama3
+  double high_freq_factor = 4.0;  // kLlama3
+  int64_t original_context = 0;   // kLlama3
+  std::vector<double> divisors;   // kDivisors: one for each pair, its frequency is divided by it (GGUF's form of kLlama3)
 };
 
 enum class ActivationKind { kSilu, kGeluTanh, kGelu };
@@ -38,41 +38,41 @@ struct ModelConfig {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t rotary_dims = 0;   // even, at most head_dim; the first dims of each head are rotated
+  int64_t rotary_dims = 0;  // even, at most head_dim; the first dims of each head are rotated
   int64_t vocab = 0;
-  int64_t max_context = 0;   // positions the model was trained for
+  int64_t max_context = 0;  // positions the model was trained for
   double rms_eps = 1e-5;
   RopeConfig rope;
   ActivationKind activation = ActivationKind::kSilu;
   bool tied_head = false;
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
-  bool mlp_bias = false;     // gate, up and down
-  bool qk_norm = false;      // RMSNorm over each head of q and k, before the rotation
-  int64_t sliding_window = 0;  // keys a query sees, itself included; 0: all before it
-  int32_t bos_id = -1;       // -1: none
+  bool mlp_bias = false;         // gate, up and down
+  bool qk_norm = false;          // RMSNorm over each head of q and k, before the rotation
+  int64_t sliding_window = 0;    // keys a query sees, itself included; 0: all before it
+  int32_t bos_id = -1;           // -1: none
   std::vector<int32_t> eos_ids;  // empty: none
   int32_t pad_id = -1;
 };
 
 enum class TensorRole : uint8_t {
-  kEmbedding,   // [vocab, hidden]
-  kHead,        // [vocab, hidden]; the embedding when tied
-  kFinalNorm,   // [1, hidden]
-  kAttnNorm,    // [1, hidden]
-  kQ,           // [heads * head_dim, hidden]
-  kK,           // [kv_heads * head_dim, hidden]
-  kV,           // [kv_heads * head_dim, hidden]
-  kO,           // [hidden, heads * head_dim]
-  kQBias,       // [1, heads * head_dim]
+  kEmbedding,  // [vocab, hidden]
+  kHead,       // [vocab, hidden]; the embedding when tied
+  kFinalNorm,  // [1, hidden]
+  kAttnNorm,   // [1, hidden]
+  kQ,          // [heads * head_dim, hidden]
+  kK,          // [kv_heads * head_dim, hidden]
+  kV,          // [kv_heads * head_dim, hidden]
+  kO,          // [hidden, heads * head_dim]
+  kQBias,      // [1, heads * head_dim]
   kKBias,
   kVBias,
-  kOBias,       // [1, hidden]
-  kQNorm,       // [1, head_dim]
-  kKNorm,       // [1, head_dim]
-  kFfnNorm,     // [1, hidden]
-  kGate,        // [ffn, hidden]
-  kUp,          // [ffn, hidden]
-  kDown,        // [hidden, ffn]
+  kOBias,    // [1, hidden]
+  kQNorm,    // [1, head_dim]
+  kKNorm,    // [1, head_dim]
+  kFfnNorm,  // [1, hidden]
+  kGate,     // [ffn, hidden]
+  kUp,       // [ffn, hidden]
+  kDown,     // [hidden, ffn]
   kGateBias,
   kUpBias,
   kDownBias,

@@ -13,6 +13,8 @@ namespace {
 constexpr int64_t kRowsPerTask = 64;
 constexpr int64_t kMomentBlock = 192;  // columns of a task's tile of X^T X
 constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+constexpr double kOrdinaryShare = 0.999;  // of tokens; the first of 512 is still among them
+constexpr double kMassiveRatio = 4.0;     // above the largest ordinary token: massive
 constexpr double kClipRatio = 0.9;     // from one candidate of a clipped range to the next
 constexpr int kClipCandidates = 18;
 
@@ -27,6 +29,15 @@ void RoundRow(float *x, int64_t count, float step, float limit) {
     const float scaled = std::min(std::max(x[i] * inverse, -limit), limit);
     x[i] = step * ((scaled + kMagic) - kMagic);
   }
+}
+
+/// Appends the largest magnitude of each row.
+void AppendMagnitudes(std::vector<float> *all, ConstMatrixRef values) {
+  const size_t before = all->size();
+  all->resize(before + static_cast<size_t>(values.rows()));
+  ForRowBlocks(values.rows(), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) (*all)[before + static_cast<size_t>(r)] = values.row(r).cwiseAbs().maxCoeff();
+  });
 }
 
 bool IsPerHead(Edge edge) { return edge == Edge::kQRotated || edge == Edge::kKRotated || edge == Edge::kV; }
@@ -53,7 +64,7 @@ void RangeObserver::Sample(LinearInput input, int64_t first_token, ConstMatrixRe
 
 void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef values) {
   const auto slot = static_cast<size_t>(edge);
-  largest_[slot] = std::max(largest_[slot], static_cast<double>(values.cwiseAbs().maxCoeff()));
+  AppendMagnitudes(&magnitudes_[slot], values);
   if (IsPerHead(edge)) {
     const int64_t heads = values.cols() / head_dim_;
     heads_[slot].resize(static_cast<size_t>(heads), 0.0);
@@ -71,11 +82,23 @@ void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef va
       return Sample(LinearInput::kGateUp, first_token, values);
     case Edge::kGlu:
       HadamardRows(values, block_);
-      largest_down_input_ = std::max(largest_down_input_, static_cast<double>(values.cwiseAbs().maxCoeff()));
+      AppendMagnitudes(&down_input_, values);
       return Sample(LinearInput::kDown, first_token, values);
     default:
       return;
   }
+}
+
+double RangeObserver::Maximum(const std::vector<float> &magnitudes) {
+  return magnitudes.empty() ? 0 : static_cast<double>(*std::max_element(magnitudes.begin(), magnitudes.end()));
+}
+
+double RangeObserver::ReachOf(const std::vector<float> &magnitudes) {
+  if (magnitudes.empty()) return 0;
+  std::vector<float> sorted = magnitudes;
+  const auto rank = static_cast<std::ptrdiff_t>(kOrdinaryShare * static_cast<double>(sorted.size() - 1));
+  std::nth_element(sorted.begin(), sorted.begin() + rank, sorted.end());
+  return std::min(Maximum(magnitudes), kMassiveRatio * static_cast<double>(sorted[static_cast<size_t>(rank)]));
 }
 
 GridObserver::GridObserver(const ModelConfig &config, const ActivationGrid &grid, int64_t hadamard_block)
@@ -153,24 +176,32 @@ void AddSecondMoments(Matrix *sum, ConstMatrixRef values) {
   });
 }
 
-double BestActivationStep(const Matrix &samples, const Matrix &weight, double largest) {
-  if (largest == 0) return 1.0 / 127;
+double BestActivationStep(const Matrix &samples, const Matrix &weight, double reach) {
+  if (reach == 0) return 1.0 / 127;
   std::vector<double> errors(kClipCandidates);
   std::vector<double> steps(kClipCandidates);
-  for (int i = 0; i < kClipCandidates; ++i) steps[static_cast<size_t>(i)] = largest / 127 * std::pow(kClipRatio, i);
-  // Where the weight is wider than deep its Gram matrix is the cheaper way to the same sum.
+  for (int i = 0; i < kClipCandidates; ++i) steps[static_cast<size_t>(i)] = reach / 127 * std::pow(kClipRatio, i);
+  // Where the weight is wider than deep its Gram matrix is the cheaper way to the same sums.
   const bool use_gram = weight.rows() > weight.cols();
   Matrix gram;
   if (use_gram) AddSecondMoments(&gram, weight);
+  const auto output_energy = [&](const Matrix &x) -> Eigen::VectorXf {
+    if (use_gram) return (x * gram).cwiseProduct(x).rowwise().sum();
+    return (x * weight.transpose()).rowwise().squaredNorm();
+  };
+  // Each token counts by its relative error: no massive one decides for all.
+  const Eigen::VectorXf energy = output_energy(samples);
+  std::vector<float> sorted(energy.data(), energy.data() + energy.size());
+  std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2), sorted.end());
+  const float floor = 0.1f * sorted[sorted.size() / 2] + 1e-20f;
+  const Eigen::VectorXf importance = (energy.array() + floor).inverse().matrix();
   ParallelFor(kClipCandidates, [&](int64_t i) {
     Matrix difference = samples;
     for (int64_t r = 0; r < difference.rows(); ++r) {
       RoundRow(difference.data() + r * difference.cols(), difference.cols(), static_cast<float>(steps[static_cast<size_t>(i)]), 127);
     }
     difference -= samples;
-    errors[static_cast<size_t>(i)] =
-        use_gram ? static_cast<double>((difference * gram).cwiseProduct(difference).sum())
-                 : static_cast<double>((difference * weight.transpose()).squaredNorm());
+    errors[static_cast<size_t>(i)] = static_cast<double>(output_energy(difference).dot(importance));
   });
   return steps[static_cast<size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin())];
 }

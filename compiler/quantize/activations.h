@@ -24,8 +24,12 @@ class RangeObserver : public LayerObserver {
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
 
   /// Largest magnitude on an edge; kGlu: before the transform.
-  double Largest(Edge edge) const { return largest_[static_cast<size_t>(edge)]; }
-  double LargestDownInput() const { return largest_down_input_; }
+  double Largest(Edge edge) const { return Maximum(magnitudes_[static_cast<size_t>(edge)]); }
+  double LargestDownInput() const { return Maximum(down_input_); }
+  /// Range that a static scale should reach: the largest magnitude, unless a few tokens in a thousand stand far above
+  /// all others (massive activations), which then saturate.
+  double Reach(Edge edge) const { return ReachOf(magnitudes_[static_cast<size_t>(edge)]); }
+  double ReachOfDownInput() const { return ReachOf(down_input_); }
   /// Largest magnitude of each head; kQRotated, kKRotated and kV only.
   const std::vector<double> &LargestOfHeads(Edge edge) const { return heads_[static_cast<size_t>(edge)]; }
   /// Largest magnitude of each column of a linear input.
@@ -34,12 +38,14 @@ class RangeObserver : public LayerObserver {
 
  private:
   void Sample(LinearInput input, int64_t first_token, ConstMatrixRef values);
+  static double Maximum(const std::vector<float> &magnitudes);
+  static double ReachOf(const std::vector<float> &magnitudes);
 
   int64_t head_dim_;
   int64_t block_;
   int64_t stride_;
-  double largest_[kEdges] = {};
-  double largest_down_input_ = 0;
+  std::vector<float> magnitudes_[kEdges];  // of each token, its largest
+  std::vector<float> down_input_;
   std::vector<double> heads_[kEdges];
   RowVector columns_[kLinearInputs];
   Matrix samples_[kLinearInputs];
@@ -82,8 +88,8 @@ void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &s
 /// sum += values^T * values, upper triangle and its mirror.
 void AddSecondMoments(Matrix *sum, ConstMatrixRef values);
 
-/// The step of an s8 edge for which the output of `weight` [n, k] changes least over `samples` [t, k], among the largest
-/// magnitude / 127 and smaller ones.
-double BestActivationStep(const Matrix &samples, const Matrix &weight, double largest);
+/// The step of an s8 edge for which the output of `weight` [n, k] changes least, relative to its size for each of the
+/// samples [t, k]; among reach / 127 and smaller ones.
+double BestActivationStep(const Matrix &samples, const Matrix &weight, double reach);
 
 }  // namespace acorn::compiler

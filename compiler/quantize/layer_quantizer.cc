@@ -10,7 +10,7 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr double kResidualHeadroom = 2.0;  // 16-bit edges: room for what calibration did not see
+constexpr double kHeadroom16 = 2.0;  // 16-bit edges: room for what calibration did not see
 constexpr double kDamping = 0.01;          // of GPTQ, relative to the mean of the diagonal
 constexpr int64_t kRangeWindows = 32;      // fast: windows that ranges are measured on
 constexpr int64_t kSampleRows = 512;       // of a linear input, for choosing its range
@@ -70,7 +70,7 @@ RowVector StackBias(std::initializer_list<std::pair<const RowVector *, int64_t>>
 /// Step of an edge of `limit` units; never 0.
 double StepFor(double largest, double limit) { return std::max(largest, 1e-6) / limit; }
 
-double Step16(double largest) { return StepFor(largest * kResidualHeadroom, 32767); }
+double Step16(double largest) { return StepFor(largest * kHeadroom16, 32767); }
 
 std::vector<double> HeadSteps(const std::vector<double> &largest) {
   std::vector<double> steps;
@@ -216,14 +216,14 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   const auto input_step = [&](LinearInput input, double largest, const Matrix &weight) {
     return measured ? BestActivationStep(ranges.Samples(input), weight, largest) : StepFor(largest, 127);
   };
-  grid.attn_in = input_step(LinearInput::kQkv, ranges.Largest(Edge::kAttnIn), work->qkv);
-  grid.attn_out = input_step(LinearInput::kO, ranges.Largest(Edge::kAttnOut), work->weights.o);
-  grid.ffn_in = input_step(LinearInput::kGateUp, ranges.Largest(Edge::kFfnIn), work->gate_up);
+  grid.attn_in = input_step(LinearInput::kQkv, ranges.Reach(Edge::kAttnIn), work->qkv);
+  grid.attn_out = input_step(LinearInput::kO, ranges.Reach(Edge::kAttnOut), work->weights.o);
+  grid.ffn_in = input_step(LinearInput::kGateUp, ranges.Reach(Edge::kFfnIn), work->gate_up);
   if (options_.down_input == DownInput::kS15) {
     grid.down_in_limit = EdgeLimit(EdgeType::kS15);
-    grid.down_in = StepFor(ranges.LargestDownInput() * kResidualHeadroom, grid.down_in_limit);
+    grid.down_in = StepFor(ranges.ReachOfDownInput() * kHeadroom16, grid.down_in_limit);
   } else {
-    grid.down_in = StepFor(ranges.LargestDownInput(), 127);
+    grid.down_in = input_step(LinearInput::kDown, ranges.ReachOfDownInput(), work->weights.down);
   }
   std::vector<double> largest_k = ranges.LargestOfHeads(Edge::kKRotated);
   std::vector<double> largest_v = ranges.LargestOfHeads(Edge::kV);
@@ -247,20 +247,20 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   scales.q8 = grid.q;
   scales.k8 = grid.k;
   scales.v8 = grid.v;
-  scales.q16 = Step16(ranges.Largest(Edge::kQ));
-  scales.k16 = Step16(ranges.Largest(Edge::kK));
-  scales.v16 = Step16(ranges.Largest(Edge::kV));
+  scales.q16 = Step16(ranges.Reach(Edge::kQ));
+  scales.k16 = Step16(ranges.Reach(Edge::kK));
+  scales.v16 = Step16(ranges.Reach(Edge::kV));
   if (config_.qk_norm) {
-    scales.q_normed16 = Step16(ranges.Largest(Edge::kQNormed));
-    scales.k_normed16 = Step16(ranges.Largest(Edge::kKNormed));
+    scales.q_normed16 = Step16(ranges.Reach(Edge::kQNormed));
+    scales.k_normed16 = Step16(ranges.Reach(Edge::kKNormed));
   }
-  scales.o16 = Step16(ranges.Largest(Edge::kOOut));
-  scales.mid16 = Step16(ranges.Largest(Edge::kResidualMid));
-  scales.gate16 = Step16(ranges.Largest(Edge::kGate));
-  scales.up16 = Step16(ranges.Largest(Edge::kUp));
-  scales.glu_largest = std::max(ranges.Largest(Edge::kGlu), 1e-6) * kResidualHeadroom;
-  scales.down16 = Step16(ranges.Largest(Edge::kDownOut));
-  scales.out16 = Step16(ranges.Largest(Edge::kResidualOut));
+  scales.o16 = Step16(ranges.Reach(Edge::kOOut));
+  scales.mid16 = Step16(ranges.Reach(Edge::kResidualMid));
+  scales.gate16 = Step16(ranges.Reach(Edge::kGate));
+  scales.up16 = Step16(ranges.Reach(Edge::kUp));
+  scales.glu_largest = std::max(ranges.Reach(Edge::kGlu), 1e-6) * kHeadroom16;
+  scales.down16 = Step16(ranges.Reach(Edge::kDownOut));
+  scales.out16 = Step16(ranges.Reach(Edge::kResidualOut));
 }
 
 void LayerQuantizer::CollectMoments(Work *work) const {

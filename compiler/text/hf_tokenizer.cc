@@ -287,6 +287,14 @@ std::string ChatTemplateOf(const JsonReader &config) {
 
 }  // namespace
 
+std::string ReadJinja(const std::string &config_path, const std::string &jinja_path) {
+  if (!jinja_path.empty()) return std::string(MappedFile(jinja_path).text());
+  if (config_path.empty()) return {};
+  const MappedFile file(config_path);
+  const json root = ParseJsonObject(file.text(), config_path);
+  return ChatTemplateOf(JsonReader(root, config_path));
+}
+
 TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string &config_path,
                                  const std::string &jinja_path, const TokenizerHints &hints) {
   const MappedFile file(json_path);
@@ -299,9 +307,8 @@ TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string
     model.eos_id = FindSpecial(model, TokenText(config, "eos_token"));
     model.pad_id = FindSpecial(model, TokenText(config, "pad_token"));
     if (config.FindBool("add_bos_token").value_or(false)) model.flags |= layout::kFlagAddBos;
-    model.jinja = ChatTemplateOf(config);
   }
-  if (!jinja_path.empty()) model.jinja = std::string(MappedFile(jinja_path).text());
+  model.jinja = ReadJinja(config_path, jinja_path);
   FinishTokenizer(&model, hints, json_path);
   return model;
 }

@@ -116,7 +116,7 @@ void AddPiece(std::string_view message, const std::string &path, TokenizerModel 
 
 }  // namespace
 
-TokenizerModel ReadSentencePieceModel(const std::string &path, const TokenizerHints &hints) {
+TokenizerModel ReadSentencePieceModel(const std::string &path, const std::string &jinja, const TokenizerHints &hints) {
   const MappedFile file(path);
   TokenizerModel model;
   std::vector<float> scores;
@@ -142,6 +142,7 @@ TokenizerModel ReadSentencePieceModel(const std::string &path, const TokenizerHi
     throw Error(ExitCode::kBadModel, path + ": not a SentencePiece model of type BPE");
   }
   UseSentencePieceScores(&model, scores);
+  model.jinja = jinja;
   if (dummy_prefix) model.dummy_prefix = layout::DummyPrefix::kEvery;
   model.flags |= layout::kFlagAddBos;
   FinishTokenizer(&model, hints, path);

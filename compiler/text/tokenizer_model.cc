@@ -157,7 +157,10 @@ TokenizerModel ReadTokenizer(const TokenizerSource &source, const TokenizerHints
     return ReadTokenizerJson(source.tokenizer_json, source.tokenizer_config_json, source.chat_template_jinja, hints);
   }
   if (source.gguf != nullptr) return ReadGgufTokenizer(*source.gguf, hints);
-  if (!source.sentencepiece_model.empty()) return ReadSentencePieceModel(source.sentencepiece_model, hints);
+  if (!source.sentencepiece_model.empty()) {
+    const std::string jinja = ReadJinja(source.tokenizer_config_json, source.chat_template_jinja);
+    return ReadSentencePieceModel(source.sentencepiece_model, jinja, hints);
+  }
   if (!source.llama2c_bin.empty()) return ReadLlama2cTokenizer(source.llama2c_bin, hints);
   throw Error(ExitCode::kBadModel,
               "the model comes without a tokenizer (tokenizer.json, GGUF metadata or tokenizer.model); name one with "

@@ -58,7 +58,8 @@ TokenizerModel ReadTokenizer(const TokenizerSource &source, const TokenizerHints
 TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string &config_path,
                                  const std::string &jinja_path, const TokenizerHints &hints);
 TokenizerModel ReadGgufTokenizer(const GgufFile &file, const TokenizerHints &hints);
-TokenizerModel ReadSentencePieceModel(const std::string &path, const TokenizerHints &hints);
+/// tokenizer.model holds no chat template: `jinja` comes from beside it.
+TokenizerModel ReadSentencePieceModel(const std::string &path, const std::string &jinja, const TokenizerHints &hints);
 TokenizerModel ReadLlama2cTokenizer(const std::string &path, const TokenizerHints &hints);
 
 /// The bytes of the segment: a pure function of the model.
@@ -66,6 +67,8 @@ std::vector<uint8_t> BuildTokenizerSegment(const TokenizerModel &model);
 
 // Shared by the readers.
 
+/// The chat template of tokenizer_config.json, or of chat_template.jinja where that exists; empty paths and no template: "".
+std::string ReadJinja(const std::string &config_path, const std::string &jinja_path);
 /// Applies hints: pads the vocabulary, takes the ids that the source lacks, marks the tokens that end a reply and compiles
 /// the chat template. `name` is for messages. Throws when ids lie outside the vocabulary.
 void FinishTokenizer(TokenizerModel *model, const TokenizerHints &hints, const std::string &name);

@@ -107,10 +107,15 @@ void Arguments::Set(const Option &option, const char *text) {
       }
       *static_cast<uint32_t *>(option.value) = static_cast<uint32_t>(number);
       return;
-    case Kind::kText: *static_cast<std::string *>(option.value) = text; return;
-    case Kind::kTexts: static_cast<std::vector<std::string> *>(option.value)->push_back(text); return;
+    case Kind::kText:
+      *static_cast<std::string *>(option.value) = text;
+      return;
+    case Kind::kTexts:
+      static_cast<std::vector<std::string> *>(option.value)->push_back(text);
+      return;
     case Kind::kFlag:
-    case Kind::kReserved: return;
+    case Kind::kReserved:
+      return;
   }
 }
 

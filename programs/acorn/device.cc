@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "error.h"
@@ -24,9 +25,13 @@ constexpr Isa kIsas[] = {
     {"i8mm", ACORN_CPU_I8MM, ACORN_CPU_NEON | ACORN_CPU_NEONDOT | ACORN_CPU_I8MM},
     {"avx2", ACORN_CPU_AVX2, ACORN_CPU_AVX2},
     {"avxvnni", ACORN_CPU_AVXVNNI, ACORN_CPU_AVX2 | ACORN_CPU_AVXVNNI},
-    {"avx512vnni", ACORN_CPU_AVX512VNNI,
-     ACORN_CPU_AVX2 | ACORN_CPU_AVXVNNI | ACORN_CPU_AVX512VNNI | ACORN_CPU_GFNI},
+    {"avx512vnni", ACORN_CPU_AVX512VNNI, ACORN_CPU_AVX2 | ACORN_CPU_AVXVNNI | ACORN_CPU_AVX512VNNI | ACORN_CPU_GFNI},
 };
+
+// Errors come back as a status and are told once, by the program itself.
+void LogWarning(void *, uint32_t level, const char *message, size_t bytes) {
+  if (level == 1) std::fprintf(stderr, "acorn: warning: %.*s\n", static_cast<int>(bytes), message);
+}
 
 }  // namespace
 
@@ -50,6 +55,7 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   posix_ = acorn_posix_create(static_cast<uint32_t>(options_.threads));
   if (posix_ == nullptr) Fail(ExitCode::kMemory, "no threads to be had");
   acorn_posix_port(posix_, &port_, 1);
+  port_.log = LogWarning;
 
   library_options_.struct_size = sizeof library_options_;
   library_options_.context_tokens = static_cast<uint32_t>(options_.context);
@@ -74,7 +80,7 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
     // The only option that depends on the model.
     library_options_.context_tokens = 0;
     if (acorn_plan(&plan_, nullptr, &image_, &library_options_, &port_) == ACORN_OK) {
-      Fail(ExitCode::kUsage, "--context %llu: this model holds at most %u tokens",
+      Fail(ExitCode::kUsage, "a context of %llu tokens: this model holds at most %u",
            static_cast<unsigned long long>(options_.context), plan_.context_tokens);
     }
   }
@@ -125,8 +131,7 @@ void Device::Open() {
   }
   acorn_fault fault = {};
   fault.struct_size = sizeof fault;
-  const acorn_status status =
-      acorn_model_open(&model_, &fault, &image_, &library_options_, &port_, block_, plan_.block_bytes);
+  const acorn_status status = acorn_model_open(&model_, &fault, &image_, &library_options_, &port_, block_, plan_.block_bytes);
   if (status != ACORN_OK) {
     fault.status = status;
     FailModel(options_.file.c_str(), fault);

@@ -69,10 +69,14 @@ class Reader {
     for (int i = 0; i < 4; ++i, ++at_) {
       const char c = Peek();
       uint32_t digit;
-      if (c >= '0' && c <= '9') digit = static_cast<uint32_t>(c - '0');
-      else if (c >= 'a' && c <= 'f') digit = static_cast<uint32_t>(c - 'a' + 10);
-      else if (c >= 'A' && c <= 'F') digit = static_cast<uint32_t>(c - 'A' + 10);
-      else return false;
+      if (c >= '0' && c <= '9')
+        digit = static_cast<uint32_t>(c - '0');
+      else if (c >= 'a' && c <= 'f')
+        digit = static_cast<uint32_t>(c - 'a' + 10);
+      else if (c >= 'A' && c <= 'F')
+        digit = static_cast<uint32_t>(c - 'A' + 10);
+      else
+        return false;
       *code = *code * 16 + digit;
     }
     return true;
@@ -105,8 +109,10 @@ class Reader {
     while (at_ < text_.size()) {
       const char c = text_[at_++];
       if (c == '"') return true;
-      if (c != '\\') *out += c;
-      else if (!Escape(out)) return false;
+      if (c != '\\')
+        *out += c;
+      else if (!Escape(out))
+        return false;
     }
     return false;
   }

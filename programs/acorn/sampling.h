@@ -14,7 +14,7 @@
 namespace acorn::program {
 
 struct SamplingOptions {
-  uint64_t max_tokens = 0;  // 0: until the context is full
+  uint64_t max_tokens = 0;                                                 // 0: until the context is full
   uint32_t temperature = 0, top_p = 0, min_p = 0, repetition_penalty = 0;  // Q16
   uint64_t top_k = 0, repetition_window = 64, seed = 0;
   std::vector<std::string> stop;

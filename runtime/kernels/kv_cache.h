@@ -27,7 +27,9 @@ static constexpr size_t PaddedDim(size_t head_dim) { return AlignUp(head_dim, 16
 static constexpr size_t HeadBytes(size_t rows, size_t head_dim) { return PaddedRows(rows) * PaddedDim(head_dim); }
 
 /// Bytes of all keys of a layer, and as many for all values: KV head h starts at h * HeadBytes.
-static constexpr size_t CacheBytes(size_t rows, size_t kv_heads, size_t head_dim) { return kv_heads * HeadBytes(rows, head_dim); }
+static constexpr size_t CacheBytes(size_t rows, size_t kv_heads, size_t head_dim) {
+  return kv_heads * HeadBytes(rows, head_dim);
+}
 
 /// Byte of key element (row, d) in its head's block.
 static constexpr size_t KeyOffset(size_t row, size_t d, size_t head_dim) {

@@ -86,22 +86,35 @@ inline void StoreBytes(T *p, size_t n, __m128i v) {
   __builtin_memcpy(p, values, n * sizeof(T));
 }
 
-/// Output types: saturate and store min(n, 8) values.
-struct StoreS8 {
-  using Type = int8_t;
-  static void Store(Type *p, size_t n, Wide v) {
-    const __m128i words = NarrowS16(v, -127, 127);
-    StoreBytes(p, n, _mm_packs_epi16(words, words));
+/// Output types: clamp and store min(n, 8) values, from 64-bit lanes or from 32-bit lanes in order.
+template <typename T, int kLow, int kHigh>
+struct StoreWords {
+  using Type = T;
+  static void Store(Type *p, size_t n, Wide v) { Pack(p, n, NarrowS16(v, kLow, kHigh)); }
+  static void Store(Type *p, size_t n, __m256i v) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    Pack(p, n, _mm_min_epi16(_mm_max_epi16(words, _mm_set1_epi16(kLow)), _mm_set1_epi16(kHigh)));
+  }
+  static void Pack(Type *p, size_t n, __m128i words) {
+    StoreBytes(p, n, sizeof(T) == 1 ? _mm_packs_epi16(words, words) : words);
   }
 };
-struct StoreS15 {
-  using Type = int16_t;
-  static void Store(Type *p, size_t n, Wide v) { StoreBytes(p, n, NarrowS16(v, -16320, 16319)); }
-};
-struct StoreS16 {
-  using Type = int16_t;
-  static void Store(Type *p, size_t n, Wide v) { StoreBytes(p, n, NarrowS16(v, -32767, 32767)); }
-};
+using StoreS8 = StoreWords<int8_t, -127, 127>;
+using StoreS15 = StoreWords<int16_t, -16320, 16319>;
+using StoreS16 = StoreWords<int16_t, -32767, 32767>;
+
+/// What is known of rounded values: |v| <= 2^30, or nothing.
+enum class Range { k31Bits, k64Bits };
+
+/// The last steps of an operator: add the zero point, saturate, store min(n, 8) values.
+template <typename Output, Range kRange>
+inline void Finish(typename Output::Type *p, size_t n, Wide v, int32_t zero_point) {
+  if constexpr (kRange == Range::k31Bits) {
+    Output::Store(p, n, _mm256_add_epi32(Join(v), _mm256_set1_epi32(zero_point)));
+  } else {
+    Output::Store(p, n, AddAll(v, _mm256_set1_epi64x(zero_point)));
+  }
+}
 
 }  // namespace
 }  // namespace acorn

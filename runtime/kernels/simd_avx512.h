@@ -62,29 +62,51 @@ inline __m256i NarrowS16(Wide v) {
   return _mm256_set_m128i(_mm_unpackhi_epi16(even, odd), _mm_unpacklo_epi16(even, odd));
 }
 
-/// To [-128, 127], lanes in order.
-inline __m128i NarrowS8(Wide v) { return _mm_unpacklo_epi8(_mm512_cvtsepi64_epi8(v.even), _mm512_cvtsepi64_epi8(v.odd)); }
+/// Sixteen 32-bit lanes in order, of values that fit.
+inline __m512i Join(Wide v) {
+  const __m512i order = _mm512_set_epi32(30, 14, 28, 12, 26, 10, 24, 8, 22, 6, 20, 4, 18, 2, 16, 0);
+  return _mm512_permutex2var_epi32(v.even, order, v.odd);
+}
 
 /// Output types: saturate and store the lanes of the mask.
 struct StoreS8 {
   using Type = int8_t;
+  static void Store(Type *p, __mmask16 mask, __m128i v) { _mm_mask_storeu_epi8(p, mask, _mm_max_epi8(v, _mm_set1_epi8(-127))); }
+  static void Store(Type *p, __mmask16 mask, __m512i v) { Store(p, mask, _mm512_cvtsepi32_epi8(v)); }
   static void Store(Type *p, __mmask16 mask, Wide v) {
-    _mm_mask_storeu_epi8(p, mask, _mm_max_epi8(NarrowS8(v), _mm_set1_epi8(-127)));
+    Store(p, mask, _mm_unpacklo_epi8(_mm512_cvtsepi64_epi8(v.even), _mm512_cvtsepi64_epi8(v.odd)));
   }
 };
 struct StoreS15 {
   using Type = int16_t;
-  static void Store(Type *p, __mmask16 mask, Wide v) {
-    const __m256i low = _mm256_max_epi16(NarrowS16(v), _mm256_set1_epi16(-16320));
+  static void Store(Type *p, __mmask16 mask, __m256i v) {
+    const __m256i low = _mm256_max_epi16(v, _mm256_set1_epi16(-16320));
     _mm256_mask_storeu_epi16(p, mask, _mm256_min_epi16(low, _mm256_set1_epi16(16319)));
   }
+  static void Store(Type *p, __mmask16 mask, __m512i v) { Store(p, mask, _mm512_cvtsepi32_epi16(v)); }
+  static void Store(Type *p, __mmask16 mask, Wide v) { Store(p, mask, NarrowS16(v)); }
 };
 struct StoreS16 {
   using Type = int16_t;
-  static void Store(Type *p, __mmask16 mask, Wide v) {
-    _mm256_mask_storeu_epi16(p, mask, _mm256_max_epi16(NarrowS16(v), _mm256_set1_epi16(-32767)));
+  static void Store(Type *p, __mmask16 mask, __m256i v) {
+    _mm256_mask_storeu_epi16(p, mask, _mm256_max_epi16(v, _mm256_set1_epi16(-32767)));
   }
+  static void Store(Type *p, __mmask16 mask, __m512i v) { Store(p, mask, _mm512_cvtsepi32_epi16(v)); }
+  static void Store(Type *p, __mmask16 mask, Wide v) { Store(p, mask, NarrowS16(v)); }
 };
+
+/// What is known of rounded values: |v| <= 2^30, or nothing.
+enum class Range { k31Bits, k64Bits };
+
+/// The last steps of an operator: add the zero point, saturate, store the lanes of the mask.
+template <typename Output, Range kRange>
+inline void Finish(typename Output::Type *p, __mmask16 mask, Wide v, int32_t zero_point) {
+  if constexpr (kRange == Range::k31Bits) {
+    Output::Store(p, mask, _mm512_add_epi32(Join(v), _mm512_set1_epi32(zero_point)));
+  } else {
+    Output::Store(p, mask, AddAll(v, _mm512_set1_epi64(zero_point)));
+  }
+}
 
 }  // namespace
 }  // namespace acorn

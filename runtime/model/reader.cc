@@ -290,7 +290,7 @@ Status ModelReader::Read(const void *table, LinearOp *out) {
   ACORN_TRY(ResolveArray(op.multipliers(), weight->n(), &out->multipliers));
   // The sum with its bias fits s32 (one row of input) or 39 bits (two), and its product with any multiplier 62 bits.
   const uint64_t bound = weight->acc_bound();
-  if (bound >> (in == DType::kS8 ? 31 : 39) != 0) return Invalid();
+  if (bound >> (in == DType::kS8 ? 31 : 38) != 0) return Invalid();
   ACORN_TRY(CheckMultipliers(out->bias, weight->n(), -INT32_MAX, INT32_MAX));
   uint64_t largest_bias = 0;
   for (uint32_t n = 0; n < weight->n(); ++n) {

@@ -6,9 +6,12 @@ namespace acorn {
 namespace {
 
 constexpr size_t kRowBlock = 128;        // input rows of a block (s15: 64 rows of two)
-constexpr size_t kBlockChannels = 64;    // channels of a task in prefill: 128 x 64 sums are 32 KiB
 constexpr size_t kStreamRows = 4;        // up to here a task is one long stretch of weights
 constexpr size_t kStreamChannels = 4096;  // of sums a task holds then: 4 x 4096 are 64 KiB
+// Channels of a task in prefill. A kernel call of 96 or more runs at full speed, one of 32 a tenth slower (it sums x anew);
+// 128 x 192 sums are 96 KiB.
+constexpr size_t kLeastChannels = 96;
+constexpr size_t kMostChannels = 192;
 
 // How a layer is cut; the same for Needs and Run.
 struct Cut {
@@ -16,18 +19,31 @@ struct Cut {
   size_t row_block;  // input rows of one kernel call
 };
 
+constexpr size_t Ceil(size_t a, size_t b) { return (a + b - 1) / b; }
+
+// The size of task that leaves the busiest thread the least to do; the larger of equals.
+size_t ShareOut(size_t n, size_t nr, uint32_t threads) {
+  size_t best = nr;
+  size_t best_load = SIZE_MAX;
+  const size_t fair = Ceil(Ceil(n, threads), nr) * nr;
+  const size_t least = fair < kLeastChannels ? fair : Ceil(kLeastChannels, nr) * nr;
+  for (size_t channels = least; channels <= kMostChannels; channels += nr) {
+    const size_t load = Ceil(Ceil(n, channels), threads) * channels;
+    if (load <= best_load) {
+      best = channels;
+      best_load = load;
+    }
+  }
+  return best;
+}
+
 Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads) {
-  const size_t tiles = (n + nr - 1) / nr;
   if (rows <= kStreamRows) {
     const size_t tasks = threads == 1 ? 1 : threads * 4;
-    size_t channels = (tiles + tasks - 1) / tasks * nr;
-    if (channels > kStreamChannels) channels = kStreamChannels;
-    return {channels, rows};
+    const size_t channels = Ceil(Ceil(n, nr), tasks) * nr;
+    return {channels < kStreamChannels ? channels : kStreamChannels, rows};
   }
-  // Fewer channels where that leaves too few tasks to share out evenly.
-  size_t channels = kBlockChannels;
-  while (channels > nr && channels > 32 && n / channels < 16 * threads) channels /= 2;
-  return {channels, rows < kRowBlock ? rows : kRowBlock};
+  return {ShareOut(n, nr, threads), rows < kRowBlock ? rows : kRowBlock};
 }
 
 size_t RowsPerToken(DType input) { return input == DType::kS15 ? 2 : 1; }

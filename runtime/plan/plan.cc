@@ -5,12 +5,15 @@
 namespace acorn {
 namespace {
 
+constexpr uint32_t kNoCache = UINT32_MAX;
+
 // What the walk over the steps collects.
 struct Walk {
   Value values[kMaxValues];
   uint64_t rows[kMaxValues];       // that a value must hold; 0: never used
   uint64_t conflicts[kMaxValues];  // values that live at the same time, as bits
   uint64_t live;                   // after the step that is being looked at; the walk goes backwards
+  uint32_t read_cache;             // of the attention whose Append is still to come; kNoCache: none
   OpNeeds needs;
 };
 
@@ -53,10 +56,25 @@ Status AddNeeds(ModelReader *reader, const Step &step, const Walk &walk, const P
   return Status::kOk;
 }
 
+// Attention reads the cache that the last Append before it has written: rows of this call are there, and no others.
+bool CacheOrderHolds(const Step &step, uint32_t *read_cache) {
+  if (step.kind == OpKind::kAttention) {
+    if (*read_cache != kNoCache && *read_cache != step.attention.cache) return false;
+    *read_cache = step.attention.cache;
+  } else if (step.kind == OpKind::kAppend) {
+    if (*read_cache != kNoCache && *read_cache != step.append.cache) return false;
+    *read_cache = kNoCache;
+  }
+  return true;
+}
+
 Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanContext &context, Walk *walk) {
   for (uint32_t i = count; i-- > 0;) {
     Step step;
     ACORN_TRY(reader->ReadStep(list, i, &step));
+    if (!CacheOrderHolds(step, &walk->read_cache)) {
+      return reader->Fail(Status::kInvalid, list == StepList::kBody ? "body" : "head", i, 0);
+    }
     const StepEdges edges = EdgesOf(step);
     const uint64_t together = walk->live | edges.reads | edges.writes;
     ForBits(together, [&](uint32_t v) { walk->conflicts[v] |= together; });
@@ -115,11 +133,12 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
   const uint64_t logits = uint64_t{1} << summary.logits;
 
   walk.live = logits;
+  walk.read_cache = kNoCache;
   ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, cache_rows}, &walk));
   if ((walk.live & ~body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
   walk.live = body_out;
   ACORN_TRY(WalkSteps(reader, StepList::kBody, counts.body, {&kernels, dims.threads, dims.chunk, cache_rows}, &walk));
-  if (walk.live != 0) return reader->Fail(Status::kInvalid, "body", counts.body, 0);
+  if (walk.live != 0 || walk.read_cache != kNoCache) return reader->Fail(Status::kInvalid, "body", 0, 0);
   if (walk.rows[summary.body_out] < dims.chunk) walk.rows[summary.body_out] = dims.chunk;
 
   uint64_t end = PlaceValues(walk, counts.values, logits, plan->values);

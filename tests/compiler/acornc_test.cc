@@ -23,8 +23,7 @@ Outcome RunAcornc(const std::string &arguments) {
   const std::string command =
       std::string(ACORN_ACORNC) + " " + arguments + " >" + folder.File("out") + " 2>" + folder.File("err") + " </dev/null";
   const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::ReadFile(folder.File("out")),
-          test::ReadFile(folder.File("err"))};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::ReadFile(folder.File("out")), test::ReadFile(folder.File("err"))};
 }
 
 void ExpectFailure(const std::string &arguments, int exit_code, const std::string &message) {

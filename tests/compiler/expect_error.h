@@ -7,13 +7,13 @@
 
 #include "base/error.h"
 
-#define EXPECT_ERROR(statement, exit_code, part)                                                     \
-  do {                                                                                               \
-    try {                                                                                            \
-      statement;                                                                                     \
-      ADD_FAILURE() << "no error, expected one with: " << (part);                                    \
-    } catch (const ::acorn::compiler::Error &fault) {                                                \
-      EXPECT_EQ(fault.code(), exit_code) << fault.what();                                            \
+#define EXPECT_ERROR(statement, exit_code, part)                                                         \
+  do {                                                                                                   \
+    try {                                                                                                \
+      statement;                                                                                         \
+      ADD_FAILURE() << "no error, expected one with: " << (part);                                        \
+    } catch (const ::acorn::compiler::Error &fault) {                                                    \
+      EXPECT_EQ(fault.code(), exit_code) << fault.what();                                                \
       EXPECT_NE(std::string(fault.what()).find(part), std::string::npos) << "message: " << fault.what(); \
-    }                                                                                                \
+    }                                                                                                    \
   } while (0)

@@ -135,7 +135,7 @@ TEST_F(Gguf, RefusesVersionsAndTypes) {
   parts = Parts();
   parts.keys = {Key("k", static_cast<GgufType>(13)) + Le(0, 8)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "metadata k: unknown type 13");
-  parts.keys = {Key("k", GgufType::kArray) + Array(GgufType::kArray, 1) + Le(0, 12)};
+  parts.keys = {Key("k", GgufType::kArray) + Array(GgufType::kArray, 1) + Le(0, 8)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "array of type 9");
   parts.keys = {Key("k", GgufType::kArray) + Array(GgufType::kUint8, ~uint64_t{0})};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "does not fit the file");

@@ -79,7 +79,8 @@ TEST(SourceModel, GgufEqualsFolderUpToRounding) {
     const Matrix got = gguf->Load(static_cast<TensorRole>(role), 1);
     // The block with the largest value: half a step of rounding, and its scale is rounded to 11 bits.
     const float step = want.cwiseAbs().maxCoeff() / 127.0f;
-    EXPECT_LE((want - got).cwiseAbs().maxCoeff(), (0.501f + 127.0f / 2048.0f) * step) << TensorRoleName(static_cast<TensorRole>(role));
+    EXPECT_LE((want - got).cwiseAbs().maxCoeff(), (0.501f + 127.0f / 2048.0f) * step)
+        << TensorRoleName(static_cast<TensorRole>(role));
   }
 }
 
@@ -118,8 +119,7 @@ TEST(SourceModel, RefusesWhatIsNotThere) {
   const test::TempFolder folder;
   EXPECT_ERROR(OpenSourceModel(folder.File("absent")), ExitCode::kIo, "there is no such file");
   EXPECT_ERROR(OpenSourceModel(folder.path()), ExitCode::kIo, "config.json");
-  EXPECT_ERROR(OpenSourceModel(test::DataPath("small_llama.bin"), {folder.File("absent")}), ExitCode::kIo,
-               "no such tokenizer");
+  EXPECT_ERROR(OpenSourceModel(test::DataPath("small_llama.bin"), {folder.File("absent")}), ExitCode::kIo, "no such tokenizer");
 }
 
 TEST_F(Folder, ReadsBothSpellings) {
@@ -129,8 +129,11 @@ TEST_F(Folder, ReadsBothSpellings) {
   EXPECT_DOUBLE_EQ(Open(config)->config().rope.factor, 4.0);
   EXPECT_DOUBLE_EQ(Open(config)->config().rope.theta, 20000.0);
 
-  const json llama3 = {{"rope_type", "llama3"},     {"factor", 8.0}, {"low_freq_factor", 1.0},
-                       {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 64}};
   config["rope_scaling"] = llama3;
   EXPECT_EQ(Open(config)->config().rope.kind, RopeKind::kLlama3);
   EXPECT_DOUBLE_EQ(Open(config)->config().rope.theta, 20000.0);

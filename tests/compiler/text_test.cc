@@ -6,9 +6,11 @@
 #include <sstream>
 
 #include "import/gguf.h"
+#include "import/source_model.h"
 #include "tests/support/opened_tokenizer.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
+#include "text/source_tokenizer.h"
 #include "text/tokenizer_model.h"
 
 namespace acorn::test {
@@ -70,7 +72,7 @@ TEST(Vectors, Llama2FromGguf) {
 
 TEST(Vectors, Llama2FromSentencePiece) {
   NEED_VECTORS("llama2");
-  CheckVectors(folder, compiler::ReadSentencePieceModel(folder + "/tokenizer.model", {}));
+  CheckVectors(folder, compiler::ReadSentencePieceModel(folder + "/tokenizer.model", "", {}));
 }
 
 TEST(Vectors, Llama2FromLlama2c) {
@@ -88,6 +90,23 @@ TEST(Vectors, Qwen3) {
   CheckVectors(folder, compiler::ReadTokenizerJson(folder + "/tokenizer.json", folder + "/tokenizer_config.json", "", {}));
 }
 
+TEST(Chats, Qwen3AndLlama3) {
+  ACORN_NEED_SHARED("data/tokenizers");
+  const auto open = [](const std::string &folder) {
+    return compiler::ReadTokenizerJson(folder + "/tokenizer.json", folder + "/tokenizer_config.json", "", {});
+  };
+  const OpenedTokenizer qwen(open(SharedPath("data/tokenizers/qwen3")));
+  EXPECT_EQ(qwen.Chat({{ChatRole::kUser, "hi"}}),
+            qwen.EncodeMarkup("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_EQ(qwen.Chat({{ChatRole::kSystem, "Be brief."}, {ChatRole::kUser, "hi"}}),
+            qwen.EncodeMarkup("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+                              "<|im_start|>assistant\n"));
+  const OpenedTokenizer llama(open(SharedPath("data/tokenizers/llama3")));
+  EXPECT_EQ(llama.Chat({{ChatRole::kUser, " hi "}}),
+            llama.EncodeMarkup("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+                               "<|start_header_id|>assistant<|end_header_id|>\n\n"));
+}
+
 // The four trained models share one tokenizer.
 TEST(Vectors, ReferenceModels) {
   for (const char *name : {"dense", "moe", "mamba2", "hybrid"}) {
@@ -95,7 +114,8 @@ TEST(Vectors, ReferenceModels) {
     const std::string folder = SharedPath(std::string("models/") + name);
     const OpenedTokenizer tokenizer(
         compiler::ReadTokenizerJson(folder + "/tokenizer.json", folder + "/tokenizer_config.json", "", {}));
-    for (const json &prompt : json::parse(ReadFile(folder + "/golden.json"))["prompts"]) {
+    const json golden = json::parse(ReadFile(folder + "/golden.json"));
+    for (const json &prompt : golden["prompts"]) {
       Ids expected = prompt["ids"];
       ASSERT_EQ(expected.front(), BosId(tokenizer.get()));  // the golden's own start token
       expected.erase(expected.begin());
@@ -105,6 +125,17 @@ TEST(Vectors, ReferenceModels) {
       }
     }
   }
+}
+
+TEST(SourceTokenizer, IsTheModelsOwn) {
+  ACORN_NEED_SHARED("models/dense");
+  const auto source = compiler::OpenSourceModel(SharedPath("models/dense"));
+  const auto tokenizer = compiler::OpenTokenizer(*source);
+  EXPECT_EQ(VocabSize(tokenizer->get()), source->config().vocab);
+  EXPECT_EQ(tokenizer->chat_warning(), "");
+  EXPECT_TRUE(IsStopToken(tokenizer->get(), 0));
+  EXPECT_EQ(tokenizer->EncodeMarkup("<|user|>hi").front(), 1);
+  EXPECT_NE(tokenizer->Encode("<|user|>hi").front(), 1);
 }
 
 // SmolLM2-135M-Instruct's GGUF file: $ACORN_SMOLLM2, or the file that the demo has fetched.

@@ -1,8 +1,7 @@
 // add: every variant of this machine against the formula in 128-bit arithmetic, on exact buffers.
-#include "kernels/add/kernel.h"
-
 #include <gtest/gtest.h>
 
+#include "kernels/add/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -18,8 +17,9 @@ constexpr size_t kWidths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 64, 127, 57
 struct Factors {
   int32_t a, b, shift;
 };
-constexpr Factors kFactors[] = {{1, 1, 1},           {1 << 20, 3 << 19, 20},          {2147483647, 2147483647, 31}, {-2147483647, 5, 30},
-                                {2147483647, 1, 62}, {2147483647, 2147483647, 62}, {1431655765, -1431655765, 46}, {0, 0, 7}};
+constexpr Factors kFactors[] = {
+    {1, 1, 1},           {1 << 20, 3 << 19, 20},       {2147483647, 2147483647, 31},  {-2147483647, 5, 30},
+    {2147483647, 1, 62}, {2147483647, 2147483647, 62}, {1431655765, -1431655765, 46}, {0, 0, 7}};
 
 void Check(const add::Kernel &kernel, size_t m, size_t n, const Factors &factors, Guard guard) {
   SCOPED_TRACE(testing::Message() << kernel.name << " m=" << m << " n=" << n << " shift=" << factors.shift);
@@ -32,10 +32,10 @@ void Check(const add::Kernel &kernel, size_t m, size_t n, const Factors &factors
   kernel.run({y.data(), a.data(), b.data(), y_stride, a_stride, b_stride, m, n, factors.a, factors.b, factors.shift});
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / y_stride, column = i % y_stride;
-    const int64_t expected =
-        column >= n ? 12345
-                    : test::Sat16(test::Rs(test::Wide{a[row * a_stride + column]} * factors.a +
-                                               test::Wide{b[row * b_stride + column]} * factors.b, factors.shift));
+    const int64_t expected = column >= n ? 12345
+                                         : test::Sat16(test::Rs(test::Wide{a[row * a_stride + column]} * factors.a +
+                                                                    test::Wide{b[row * b_stride + column]} * factors.b,
+                                                                factors.shift));
     ASSERT_EQ(y[i], expected) << "row " << row << " column " << column;
   }
 }

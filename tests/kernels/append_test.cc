@@ -1,11 +1,10 @@
 // append: every variant of this machine against the formula, byte by byte through the layout; bytes that belong to other rows
 // keep their values.
-#include "kernels/append/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <vector>
 
+#include "kernels/append/kernel.h"
 #include "kernels/kv_cache.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
@@ -19,7 +18,7 @@ using test::GuardedBuffer;
 struct Shape {
   size_t capacity, first_row, m, kv_heads, head_dim;
 };
-constexpr Shape kShapes[] = {{1, 0, 1, 1, 2},   {16, 0, 16, 1, 16},  {33, 15, 3, 3, 6},  {40, 7, 33, 2, 64},
+constexpr Shape kShapes[] = {{1, 0, 1, 1, 2},    {16, 0, 16, 1, 16},  {33, 15, 3, 3, 6},   {40, 7, 33, 2, 64},
                              {20, 19, 1, 3, 30}, {64, 16, 16, 3, 64}, {70, 13, 50, 1, 80}, {9, 2, 5, 2, 128}};
 
 template <typename Value>
@@ -44,14 +43,16 @@ void Check(const append::Kernel &kernel, const Shape &s, int32_t shift) {
   }
   std::vector<uint8_t> k_expected(k_cache.begin(), k_cache.end());
   std::vector<int8_t> v_expected(v_cache.begin(), v_cache.end());
-  const append::Args args = {k_cache.data(), v_cache.data(), s.capacity, s.first_row, s.m, s.kv_heads, s.head_dim,
-                             k.data(), v.data(), k_stride, v_stride, multiplier.data(), shift};
+  const append::Args args = {k_cache.data(), v_cache.data(),    s.capacity, s.first_row, s.m,
+                             s.kv_heads,     s.head_dim,        k.data(),   v.data(),    k_stride,
+                             v_stride,       multiplier.data(), shift};
   (kScaled ? kernel.run : kernel.copy)(args);
   for (size_t row = 0; row < s.capacity; ++row) {
     for (size_t head = 0; head < s.kv_heads; ++head) {
       const size_t block = head * kv_cache::HeadBytes(s.capacity, s.head_dim);
       for (size_t d = 0; d < s.head_dim; ++d) {
-        const size_t key = block + kv_cache::KeyOffset(row, d, s.head_dim), value = block + kv_cache::ValueOffset(row, d, s.head_dim);
+        const size_t key = block + kv_cache::KeyOffset(row, d, s.head_dim),
+                     value = block + kv_cache::ValueOffset(row, d, s.head_dim);
         ASSERT_LT(key, bytes);
         ASSERT_LT(value, bytes);
         if (row >= s.first_row && row < s.first_row + s.m) {

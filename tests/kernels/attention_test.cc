@@ -1,13 +1,12 @@
 // append and attention: rows written to a cache by append, then every variant of attention on this machine against the
 // formula in 128-bit arithmetic over the plain keys and values, on exact buffers.
-#include "kernels/attention/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <vector>
 
 #include "kernels/append/kernel.h"
+#include "kernels/attention/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -46,8 +45,12 @@ struct Problem {
 /// A cache of one layer and what went into it.
 struct Layer {
   explicit Layer(const Problem &p)
-      : width(p.kv_heads * p.head_dim), capacity(p.rows + 5), k(p.rows * width), v(p.rows * width),
-        k_cache(kv_cache::CacheBytes(capacity, p.kv_heads, p.head_dim)), v_cache(k_cache.size()) {
+      : width(p.kv_heads * p.head_dim),
+        capacity(p.rows + 5),
+        k(p.rows * width),
+        v(p.rows * width),
+        k_cache(kv_cache::CacheBytes(capacity, p.kv_heads, p.head_dim)),
+        v_cache(k_cache.size()) {
     test::Corners corners(p.rows * 31 + p.head_dim);
     for (int8_t &b : k) b = static_cast<int8_t>(corners.Signed(127));
     for (int8_t &b : v) b = static_cast<int8_t>(corners.Signed(127));
@@ -61,7 +64,8 @@ struct Layer {
     for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
     for (int8_t &b : v_cache) b = -77;
     append::Select(test::HostFeatures())
-        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, k.data(), v.data(), width, width, nullptr, 0});
+        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, k.data(), v.data(), width, width,
+                nullptr, 0});
   }
   size_t width, capacity;
   std::vector<int8_t> k, v;  // [rows, kv_heads, head_dim]
@@ -115,9 +119,22 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
   for (size_t kv_head = 0; kv_head < p.kv_heads; ++kv_head) {
     for (int8_t &b : y) b = 99;
     const size_t block = kv_head * kv_cache::HeadBytes(layer.capacity, p.head_dim);
-    const attention::Args args = {y.data(), q.data(), y_stride, q_stride, p.m, p.heads_per_kv, p.head_dim, p.rows - p.m,
-                                  layer.k_cache.data() + block, layer.v_cache.data() + block, exp_multiplier.data(),
-                                  out_multiplier.data(), p.exp_shift, p.out_shift, p.zero_point, scratch.data()};
+    const attention::Args args = {y.data(),
+                                  q.data(),
+                                  y_stride,
+                                  q_stride,
+                                  p.m,
+                                  p.heads_per_kv,
+                                  p.head_dim,
+                                  p.rows - p.m,
+                                  layer.k_cache.data() + block,
+                                  layer.v_cache.data() + block,
+                                  exp_multiplier.data(),
+                                  out_multiplier.data(),
+                                  p.exp_shift,
+                                  p.out_shift,
+                                  p.zero_point,
+                                  scratch.data()};
     kernel.run(args);
     for (size_t row = 0; row < p.m; ++row) {
       CheckRow(p, layer, q.data() + row * q_stride, y.data() + row * y_stride, args.first_position + row, kv_head, args);
@@ -147,7 +164,7 @@ TEST(Attention, Shapes) {
 TEST(Attention, BlocksOfRows) {
   for (size_t heads : {1, 2, 3, 4, 5, 7, 8, 9}) {
     for (size_t m : {1, 2, 3, 5, 16, 17}) {
-      CheckAll({m, 1, heads, 64, m, Scores::kAny, 1 << 20, 19, 30, -3});       // from the first position
+      CheckAll({m, 1, heads, 64, m, Scores::kAny, 1 << 20, 19, 30, -3});        // from the first position
       CheckAll({m + 45, 1, heads, 32, m, Scores::kAny, 1 << 20, 21, 31, 100});  // behind others
     }
   }

@@ -1,11 +1,10 @@
 // embed: rows of packed weights against the plain matrix, for every format and layout, on exact buffers.
-#include "kernels/embed/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <vector>
 
 #include "acorn_schema/layout_xnnpack.h"
+#include "kernels/embed/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 
@@ -19,12 +18,11 @@ struct Shape {
   Layout layout;
   size_t n, k, k_panel;
 };
-constexpr Shape kShapes[] = {
-    {WeightFormat::kW4G32, Layout::kC4, 17, 96, 0},   {WeightFormat::kW4G64, Layout::kC4, 16, 128, 0},
-    {WeightFormat::kW4G128, Layout::kC4, 35, 256, 0}, {WeightFormat::kW8, Layout::kX16C8, 33, 71, 0},
-    {WeightFormat::kW8, Layout::kX16C8, 16, 100, 48}, {WeightFormat::kW8, Layout::kX8C8, 9, 64, 16},
-    {WeightFormat::kW4, Layout::kX16C8, 31, 90, 32},  {WeightFormat::kW4, Layout::kX8C8, 11, 57, 57},
-    {WeightFormat::kW4, Layout::kX16C8, 5, 48, 0}};
+constexpr Shape kShapes[] = {{WeightFormat::kW4G32, Layout::kC4, 17, 96, 0},   {WeightFormat::kW4G64, Layout::kC4, 16, 128, 0},
+                             {WeightFormat::kW4G128, Layout::kC4, 35, 256, 0}, {WeightFormat::kW8, Layout::kX16C8, 33, 71, 0},
+                             {WeightFormat::kW8, Layout::kX16C8, 16, 100, 48}, {WeightFormat::kW8, Layout::kX8C8, 9, 64, 16},
+                             {WeightFormat::kW4, Layout::kX16C8, 31, 90, 32},  {WeightFormat::kW4, Layout::kX8C8, 11, 57, 57},
+                             {WeightFormat::kW4, Layout::kX16C8, 5, 48, 0}};
 
 /// A packed matrix and its integers: multiplier times weight.
 struct Matrix {
@@ -64,8 +62,8 @@ struct Matrix {
 TEST(Embed, EveryFormatAndLayout) {
   for (const Shape &s : kShapes) {
     for (int32_t shift : {1, 20, 33, 62}) {
-      SCOPED_TRACE(testing::Message() << "format " << static_cast<int>(s.format) << " layout " << static_cast<int>(s.layout) << " n="
-                                      << s.n << " k=" << s.k << " k_panel=" << s.k_panel << " shift=" << shift);
+      SCOPED_TRACE(testing::Message() << "format " << static_cast<int>(s.format) << " layout " << static_cast<int>(s.layout)
+                                      << " n=" << s.n << " k=" << s.k << " k_panel=" << s.k_panel << " shift=" << shift);
       Matrix matrix(s);
       test::Corners corners(9);
       const size_t m = s.n + 2, stride = s.k + 3;

@@ -1,10 +1,9 @@
 // glu: every variant of this machine against the formula in 128-bit arithmetic, on exact buffers.
-#include "kernels/glu/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "kernels/glu/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -23,15 +22,17 @@ void FillTable(GuardedBuffer<int16_t> *table, Table kind) {
   test::Corners corners(3);
   for (size_t i = 0; i < glu::kTableElems; ++i) {
     const double x = (static_cast<double>(i < 512 ? i : 512) - 256) / 16;
-    (*table)[i] = static_cast<int16_t>(kind == Table::kSigmoid ? std::lrint(32767 / (1 + std::exp(-x))) : corners.Signed(32767));
+    (*table)[i] =
+        static_cast<int16_t>(kind == Table::kSigmoid ? std::lrint(32767 / (1 + std::exp(-x))) : corners.Signed(32767));
   }
 }
 
 struct Factors {
   int32_t index_multiplier, index_shift, shift;
 };
-constexpr Factors kFactors[] = {{1, 1, 1}, {1 << 20, 20, 14}, {2147483647, 30, 16}, {1500000000, 33, 23}, {2147483647, 46, 7},
-                                {-1500000000, 31, 62}, {2147483647, 62, 12}};
+constexpr Factors kFactors[] = {{1, 1, 1},           {1 << 20, 20, 14},     {2147483647, 30, 16}, {1500000000, 33, 23},
+                                {2147483647, 46, 7}, {-1500000000, 31, 62}, {2147483647, 62, 12}, {2147483647, 1, 20},
+                                {-2147483647, 15, 9}};
 
 int64_t Formula(int16_t g, int16_t u, const Factors &factors, const GuardedBuffer<int16_t> &table) {
   const int64_t w = test::Sat(test::Rs(test::Wide{g} * factors.index_multiplier, factors.index_shift), -32768, 32767);
@@ -41,10 +42,12 @@ int64_t Formula(int16_t g, int16_t u, const Factors &factors, const GuardedBuffe
 }
 
 void Check(const glu::Kernel &kernel, size_t m, size_t n, const Factors &factors, Table kind, Guard guard) {
-  SCOPED_TRACE(testing::Message() << kernel.name << " m=" << m << " n=" << n << " shifts " << factors.index_shift << ' ' << factors.shift);
+  SCOPED_TRACE(testing::Message() << kernel.name << " m=" << m << " n=" << n << " shifts " << factors.index_shift << ' '
+                                  << factors.shift);
   test::Corners corners(m * 1000 + n);
   const size_t gate_stride = n + 1, up_stride = n + 4, y_stride = n + 2;
-  GuardedBuffer<int16_t> gate((m - 1) * gate_stride + n, guard), up((m - 1) * up_stride + n, guard), y((m - 1) * y_stride + n, guard);
+  GuardedBuffer<int16_t> gate((m - 1) * gate_stride + n, guard), up((m - 1) * up_stride + n, guard),
+      y((m - 1) * y_stride + n, guard);
   GuardedBuffer<int16_t> table(glu::kTableElems, guard);
   FillTable(&table, kind);
   corners.FillSigned(&gate, 32767);

@@ -1,10 +1,9 @@
 // hadamard: every variant of this machine against the matrix itself in 128-bit arithmetic, on exact buffers.
-#include "kernels/hadamard/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <type_traits>
 
+#include "kernels/hadamard/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -18,12 +17,13 @@ using test::GuardedBuffer;
 struct Factors {
   int32_t multiplier, shift, zero_point;
 };
-constexpr Factors kFactors[] = {{1, 1, 0}, {1 << 20, 26, -5}, {2147483647, 38, 127}, {1431655765, 41, -127}, {2147483647, 62, 3}};
+constexpr Factors kFactors[] = {
+    {1, 1, 0}, {1 << 20, 26, -5}, {2147483647, 38, 127}, {1431655765, 41, -127}, {2147483647, 62, 3}};
 
 template <typename Output>
 void Check(const hadamard::Kernel &kernel, size_t m, size_t n, size_t block, const Factors &factors, Guard guard) {
-  SCOPED_TRACE(testing::Message() << kernel.name << " bytes=" << sizeof(Output) << " m=" << m << " n=" << n << " block=" << block
-                                  << " shift=" << factors.shift);
+  SCOPED_TRACE(testing::Message() << kernel.name << " bytes=" << sizeof(Output) << " m=" << m << " n=" << n
+                                  << " block=" << block << " shift=" << factors.shift);
   test::Corners corners(m * 1000 + n);
   const size_t x_stride = n + 1, y_stride = n + 2;
   GuardedBuffer<int16_t> x((m - 1) * x_stride + n, guard);
@@ -33,8 +33,8 @@ void Check(const hadamard::Kernel &kernel, size_t m, size_t n, size_t block, con
     for (int16_t &v : x) v = 32767;  // the largest sum
   }
   for (Output &v : y) v = 99;
-  const hadamard::Args args = {y.data(), x.data(), y_stride, x_stride, m, n, block, factors.multiplier, factors.shift,
-                               factors.zero_point};
+  const hadamard::Args args = {y.data(), x.data(), y_stride,           x_stride,      m,
+                               n,        block,    factors.multiplier, factors.shift, factors.zero_point};
   (sizeof(Output) == 1 ? kernel.s8 : kernel.s15)(args);
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / y_stride, column = i % y_stride;

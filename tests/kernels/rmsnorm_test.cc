@@ -1,11 +1,10 @@
 // rmsnorm: the reciprocal square root against real numbers, scalar against the formula in 128-bit arithmetic, every variant of
 // this machine against scalar, on exact buffers.
-#include "kernels/rmsnorm/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "kernels/rmsnorm/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -44,8 +43,8 @@ TEST(Rsqrt, IsTheFormulaAndNearTheRealNumber) {
 struct Shape {
   size_t m, groups, depth;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},  {2, 1, 2},   {1, 3, 7},   {2, 2, 8},   {3, 1, 9},   {1, 1, 15},  {2, 3, 16}, {1, 2, 17},
-                             {1, 1, 31}, {2, 1, 33},  {1, 1, 63},  {1, 9, 64},  {1, 1, 65},  {2, 1, 127}, {1, 1, 576}};
+constexpr Shape kShapes[] = {{1, 1, 1},  {2, 1, 2},  {1, 3, 7},  {2, 2, 8},  {3, 1, 9},  {1, 1, 15},  {2, 3, 16}, {1, 2, 17},
+                             {1, 1, 31}, {2, 1, 33}, {1, 1, 63}, {1, 9, 64}, {1, 1, 65}, {2, 1, 127}, {1, 1, 576}};
 
 enum class Content { kZero, kTiny, kAny, kExtreme };
 
@@ -53,8 +52,12 @@ struct Constants {
   uint64_t eps_term;
   int32_t multiplier, shift, zero_point;
 };
-constexpr Constants kConstants[] = {{0, 1 << 30, 2, 0},           {1, 2147483647, 14, -7},     {123456, 1500000000, 20, 127},
-                                    {77, 1234567890, 28, -127},   {uint64_t{1} << 50, 1 << 30, 25, 4}, {5, 2147483647, 49, 9}};
+constexpr Constants kConstants[] = {{0, 1 << 30, 2, 0},
+                                    {1, 2147483647, 14, -7},
+                                    {123456, 1500000000, 20, 127},
+                                    {77, 1234567890, 28, -127},
+                                    {uint64_t{1} << 50, 1 << 30, 25, 4},
+                                    {5, 2147483647, 49, 9}};
 
 struct Problem {
   Shape shape;
@@ -65,7 +68,9 @@ struct Problem {
 
 struct Data {
   explicit Data(const Problem &p)
-      : stride(p.shape.groups * p.shape.depth + 3), x((p.shape.m - 1) * stride + stride - 3, p.guard), gamma(p.shape.depth, p.guard) {
+      : stride(p.shape.groups * p.shape.depth + 3),
+        x((p.shape.m - 1) * stride + stride - 3, p.guard),
+        gamma(p.shape.depth, p.guard) {
     test::Corners corners(stride);
     corners.FillSigned(&x, p.content == Content::kZero ? 0 : p.content == Content::kTiny ? 3 : 32767);
     if (p.content == Content::kExtreme) {
@@ -98,12 +103,23 @@ template <typename Output>
 void Check(const rmsnorm::Kernel &kernel, const Problem &p) {
   const Shape &s = p.shape;
   SCOPED_TRACE(testing::Message() << kernel.name << " bytes=" << sizeof(Output) << " m=" << s.m << " groups=" << s.groups
-                                  << " depth=" << s.depth << " shift=" << p.constants.shift << " content=" << static_cast<int>(p.content));
+                                  << " depth=" << s.depth << " shift=" << p.constants.shift
+                                  << " content=" << static_cast<int>(p.content));
   Data data(p);
   GuardedBuffer<Output> y(data.x.size(), p.guard);
   for (Output &v : y) v = 99;
-  const rmsnorm::Args args = {y.data(), data.x.data(), data.stride, data.stride, s.m, s.groups, s.depth, data.gamma.data(),
-                              p.constants.eps_term, p.constants.multiplier, p.constants.shift, p.constants.zero_point};
+  const rmsnorm::Args args = {y.data(),
+                              data.x.data(),
+                              data.stride,
+                              data.stride,
+                              s.m,
+                              s.groups,
+                              s.depth,
+                              data.gamma.data(),
+                              p.constants.eps_term,
+                              p.constants.multiplier,
+                              p.constants.shift,
+                              p.constants.zero_point};
   (sizeof(Output) == 1 ? kernel.s8 : kernel.s16)(args);
   for (size_t i = 0; i < y.size(); ++i) {
     if (i % data.stride >= s.groups * s.depth) {

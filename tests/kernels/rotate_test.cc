@@ -1,11 +1,10 @@
 // rotate: sines against real numbers, every variant of this machine against the formula in 128-bit arithmetic, on exact buffers.
-#include "kernels/rotate/kernel.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <vector>
 
+#include "kernels/rotate/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
@@ -40,7 +39,8 @@ TEST(Sine, IsTheFormulaAndNearTheRealNumber) {
     if (i < 64) phase = static_cast<uint32_t>(i / 16) * (1u << 30) + static_cast<uint32_t>(i % 16) - 8;
     const int32_t sine = rotate::Sine(phase);
     ASSERT_EQ(sine, SineFormula(phase)) << phase;
-    ASSERT_NEAR(sine, 16384 * std::sin(static_cast<double>(phase) / 4294967296.0 * 4 * static_cast<double>(kHalfPi)), 0.6) << phase;
+    ASSERT_NEAR(sine, 16384 * std::sin(static_cast<double>(phase) / 4294967296.0 * 4 * static_cast<double>(kHalfPi)), 0.6)
+        << phase;
   }
   EXPECT_EQ(rotate::Sine(0), 0);
   EXPECT_EQ(rotate::Sine(1u << 30), 16384);
@@ -83,8 +83,8 @@ void Check(const rotate::Kernel &kernel, const Shape &s, int32_t largest, int32_
   corners.FillSigned(&sine, 16384);
   corners.FillSigned(&multiplier, largest);
   for (int8_t &v : y) v = 99;
-  kernel.run({y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(), multiplier.data(),
-              shift});
+  kernel.run({y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
+              multiplier.data(), shift});
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / y_stride, column = i % y_stride;
     if (column >= width) {

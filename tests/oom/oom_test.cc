@@ -118,7 +118,7 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, Memory, testing::ValuesIn(VariedSpecs()),
-                         [](const testing::TestParamInfo<ModelSpec> &info) { return info.param.name; });
+                         [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
 
 TEST(MemoryBlock, EverySmallerBlockIsRefusedUntouched) {
   const AlignedBytes file = BuildModel(VariedSpecs().front());

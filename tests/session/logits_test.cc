@@ -49,7 +49,7 @@ TEST_P(SessionLogits, EqualTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, SessionLogits, testing::ValuesIn(VariedSpecs()),
-                         [](const testing::TestParamInfo<ModelSpec> &info) { return info.param.name; });
+                         [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
 
 }  // namespace
 }  // namespace acorn::test

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <string>
-#include <sys/stat.h>
 
 namespace acorn::test {
 
@@ -28,9 +28,9 @@ inline bool PathExists(const std::string &path) {
 }  // namespace acorn::test
 
 /// Skips the running test when a part of the shared data is not there.
-#define ACORN_NEED_SHARED(name)                                                                    \
-  do {                                                                                             \
-    if (!::acorn::test::PathExists(::acorn::test::SharedPath(name))) {                             \
+#define ACORN_NEED_SHARED(name)                                                                     \
+  do {                                                                                              \
+    if (!::acorn::test::PathExists(::acorn::test::SharedPath(name))) {                              \
       GTEST_SKIP() << "needs the shared data: " << ::acorn::test::SharedPath(name) << " is absent"; \
-    }                                                                                              \
+    }                                                                                               \
   } while (0)

@@ -2,8 +2,10 @@
 #include "kernels/simd_avx512.h"
 
 namespace acorn::add {
+namespace {
 
-void RunAvx512Vnni(const Args &args) {
+template <Range kRange>
+void Rows(const Args &args) {
   const Rounder round(args.shift);
   const __m512i a_factor = _mm512_set1_epi64(args.a_multiplier), b_factor = _mm512_set1_epi64(args.b_multiplier);
   for (size_t row = 0; row < args.m; ++row) {
@@ -13,9 +15,13 @@ void RunAvx512Vnni(const Args &args) {
     for (size_t i = 0; i < args.n; i += 16) {
       const __mmask16 mask = Mask16(args.n - i);
       const Wide sum = Add(MultiplyAll(LoadS16(a + i, mask), a_factor), MultiplyAll(LoadS16(b + i, mask), b_factor));
-      StoreS16::Store(y + i, mask, round(sum));
+      Finish<StoreS16, kRange>(y + i, mask, round(sum), 0);
     }
   }
 }
+
+}  // namespace
+
+void RunAvx512Vnni(const Args &args) { args.shift >= kShiftTo31Bits ? Rows<Range::k31Bits>(args) : Rows<Range::k64Bits>(args); }
 
 }  // namespace acorn::add

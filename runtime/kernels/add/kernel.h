@@ -12,14 +12,17 @@ namespace acorn::add {
 /// y = sat16(RoundShift(a * a_multiplier + b * b_multiplier, shift))
 /// y may be a or b itself (same pointer and stride); else the buffers are separate. No alignment beyond that of the types.
 struct Args {
-  int16_t *y;        // [m, n]
-  const int16_t *a;  // [m, n]
-  const int16_t *b;  // [m, n]
+  int16_t *y;                           // [m, n]
+  const int16_t *a;                     // [m, n]
+  const int16_t *b;                     // [m, n]
   size_t y_stride, a_stride, b_stride;  // elements from row to row
   size_t m, n;
   int32_t a_multiplier, b_multiplier;
-  int32_t shift;     // in [1, 62]
+  int32_t shift;  // in [1, 62]
 };
+
+/// From this shift on a rounded sum stays within 2^30: |a * a_multiplier + b * b_multiplier| < 2^47.
+constexpr int32_t kShiftTo31Bits = 17;
 
 using Run = void (*)(const Args &args);
 

@@ -18,11 +18,12 @@ struct Args {
   int8_t *v_cache;      // the same
   size_t capacity;      // rows of the cache
   size_t first_row, m;  // first_row + m <= capacity
-  size_t kv_heads, head_dim;
-  const int8_t *k;      // [m, kv_heads, head_dim]
-  const void *v;        // [m, kv_heads, head_dim], s16 (run) or s8 (copy)
-  size_t k_stride;      // elements from row to row
-  size_t v_stride;      // elements from row to row
+  size_t kv_heads;
+  size_t head_dim;            // even
+  const int8_t *k;            // [m, kv_heads, head_dim]
+  const void *v;              // [m, kv_heads, head_dim], s16 (run) or s8 (copy)
+  size_t k_stride;            // elements from row to row
+  size_t v_stride;            // elements from row to row
   const int32_t *multiplier;  // [kv_heads]; copy ignores it
   int32_t shift;              // in [1, 62]; copy ignores it
 };
@@ -41,5 +42,8 @@ Span<const Kernel> Kernels();
 
 /// The best variant for a set of Feature bits; never null.
 const Kernel *Select(uint32_t features);
+
+/// The keys' part of run and copy, the same for all variants.
+void AppendKeys(const Args &args);
 
 }  // namespace acorn::append

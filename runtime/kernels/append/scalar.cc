@@ -5,18 +5,7 @@
 namespace acorn::append {
 namespace {
 
-void AppendKeys(const Args &args) {
-  const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim);
-  for (size_t row = 0; row < args.m; ++row) {
-    for (size_t head = 0; head < args.kv_heads; ++head) {
-      const int8_t *k = args.k + row * args.k_stride + head * args.head_dim;
-      uint8_t *out = args.k_cache + head * head_bytes;
-      for (size_t d = 0; d < args.head_dim; ++d) {
-        out[kv_cache::KeyOffset(args.first_row + row, d, args.head_dim)] = static_cast<uint8_t>(k[d] + 128);
-      }
-    }
-  }
-}
+constexpr uint32_t kOffset = 0x80808080;  // 128 for each of four keys; adding 128 to a byte flips its top bit
 
 int8_t *ValueOut(const Args &args, size_t row, size_t head) {
   return args.v_cache + head * kv_cache::HeadBytes(args.capacity, args.head_dim) +
@@ -24,6 +13,22 @@ int8_t *ValueOut(const Args &args, size_t row, size_t head) {
 }
 
 }  // namespace
+
+void AppendKeys(const Args &args) {
+  const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim);
+  for (size_t row = 0; row < args.m; ++row) {
+    for (size_t head = 0; head < args.kv_heads; ++head) {
+      const int8_t *k = args.k + row * args.k_stride + head * args.head_dim;
+      uint8_t *out = args.k_cache + head * head_bytes + kv_cache::KeyOffset(args.first_row + row, 0, args.head_dim);
+      for (size_t d = 0; d < args.head_dim; d += 4) {  // four keys lie side by side
+        uint32_t quad = 0;
+        __builtin_memcpy(&quad, k + d, args.head_dim - d < 4 ? 2 : 4);  // head_dim is even
+        quad ^= kOffset;
+        __builtin_memcpy(out + d * kv_cache::kTileRows, &quad, 4);
+      }
+    }
+  }
+}
 
 void RunScalar(const Args &args) {
   AppendKeys(args);
@@ -37,7 +42,7 @@ void RunScalar(const Args &args) {
   }
 }
 
-void RunCopyScalar(const Args &args) {
+void CopyScalar(const Args &args) {
   AppendKeys(args);
   for (size_t row = 0; row < args.m; ++row) {
     for (size_t head = 0; head < args.kv_heads; ++head) {

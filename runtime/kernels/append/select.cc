@@ -4,7 +4,7 @@
 namespace acorn::append {
 
 #define ACORN_KERNEL(name, needs, run, copy) \
-  void run(const Args &args);        \
+  void run(const Args &args);                \
   void copy(const Args &args);
 #include "kernels/append/kernels.inc"
 #undef ACORN_KERNEL

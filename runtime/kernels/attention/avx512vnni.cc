@@ -1,4 +1,4 @@
-// E of a tile: 16 high bytes, 16 low bytes, 32 unused: the unsigned operands of dot products with four values.
+// E of a tile: 16 bytes for four keys: 4 high bytes, 4 low bytes, 8 unused. Quads are the unsigned operands of dot products.
 #include "kernels/attention/pass.h"
 #include "kernels/simd_avx512.h"
 
@@ -8,7 +8,7 @@ namespace {
 /// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
 template <int kPairCount, int kTiles>
 void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
-  const size_t tile_bytes = pass.TileBytes();
+  const size_t tile_bytes = pass.tile_bytes;
   const uint8_t *k = pass.args.k + tile * tile_bytes;
   const int8_t *q = pass.q + pair * pass.q_stride;
   __m512i sum[kPairCount][kTiles];
@@ -34,10 +34,14 @@ void ScoreTiles(const Pass &pass, size_t tile) {
   size_t pair = 0;
   for (; pair + 4 <= pass.pairs; pair += 4) ScoreBlock<4, kTiles>(pass, pair, tile);
   switch (pass.pairs - pair) {
-    case 3: return ScoreBlock<3, kTiles>(pass, pair, tile);
-    case 2: return ScoreBlock<2, kTiles>(pass, pair, tile);
-    case 1: return ScoreBlock<1, kTiles>(pass, pair, tile);
-    default: return;
+    case 3:
+      return ScoreBlock<3, kTiles>(pass, pair, tile);
+    case 2:
+      return ScoreBlock<2, kTiles>(pass, pair, tile);
+    case 1:
+      return ScoreBlock<1, kTiles>(pass, pair, tile);
+    default:
+      return;
   }
 }
 
@@ -72,7 +76,7 @@ struct Exponential {
 /// Turns the scores of one pair into the bytes of E, 0 for keys that it does not see; returns the sum of E.
 uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
-  const size_t keys = pass.Keys(pair), head = pass.Head(pair);
+  const size_t keys = pass.keys[pair], head = pass.head[pair];
   const size_t whole = keys / kTileRows;
   const __mmask16 rest = Mask16(keys % kTileRows);
   __m512i max = _mm512_set1_epi32(INT32_MIN);
@@ -80,6 +84,7 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   if (rest != 0) max = _mm512_mask_max_epi32(max, rest, max, _mm512_load_si512(scores + whole * kTileScores));
 
   const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, _mm512_reduce_max_epi32(max));
+  const __m512i quads = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1));
   __m512i sum = _mm512_setzero_si512();  // a lane holds at most 4096 values of 65535
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
     uint8_t *at = scores + tile * kTileScores;
@@ -90,8 +95,7 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
       e = _mm512_maskz_mov_epi32(rest, exponential(_mm512_load_si512(at)));
     }
     sum = _mm512_add_epi32(sum, e);
-    _mm_store_si128(reinterpret_cast<__m128i *>(at), _mm512_cvtepi32_epi8(_mm512_srli_epi32(e, 8)));
-    _mm_store_si128(reinterpret_cast<__m128i *>(at + 16), _mm512_cvtepi32_epi8(e));
+    _mm512_store_si512(at, _mm512_shuffle_epi8(e, quads));
   }
   const __m512i low = _mm512_and_si512(sum, _mm512_set1_epi64(0xffffffff));
   return static_cast<uint64_t>(_mm512_reduce_add_epi64(_mm512_add_epi64(low, _mm512_srli_epi64(sum, 32))));
@@ -100,63 +104,71 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
 /// Sums of E times V over 16 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
 template <int kPairCount, int kVectors>
 void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, size_t d) {
+  constexpr int kSets =
+      kPairCount * kVectors <= 4 ? 2 : 1;  // of sums, over every other quad of rows: 16 chains hide the latency
   const Args &args = pass.args;
   const size_t row_bytes = 4 * kv_cache::PaddedDim(args.head_dim);  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
   const int8_t *v = args.v + 4 * d;
-  __m512i high[kPairCount][kVectors], low[kPairCount][kVectors];
-  for (int p = 0; p < kPairCount; ++p) {
-    for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm512_setzero_si512();
+  __m512i high[kSets][kPairCount][kVectors], low[kSets][kPairCount][kVectors];
+  for (int set = 0; set < kSets; ++set) {
+    for (int p = 0; p < kPairCount; ++p) {
+      for (int i = 0; i < kVectors; ++i) high[set][p][i] = low[set][p][i] = _mm512_setzero_si512();
+    }
   }
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
-    for (size_t quad = 0; quad < kTileRows; quad += 4) {
+    for (int quad = 0; quad < 4; ++quad) {
+      const int set = quad % kSets;
       __m512i value[kVectors];
       for (int i = 0; i < kVectors; ++i) value[i] = _mm512_load_si512(v + 64 * i);
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
-        const uint8_t *bytes = e + p * pass.score_stride + quad;
-        const __m512i e_high = _mm512_set1_epi32(LoadQuad(bytes)), e_low = _mm512_set1_epi32(LoadQuad(bytes + 16));
+        const uint8_t *bytes = e + p * pass.score_stride + 16 * quad;
+        const __m512i e_high = _mm512_set1_epi32(LoadQuad(bytes)), e_low = _mm512_set1_epi32(LoadQuad(bytes + 4));
         for (int i = 0; i < kVectors; ++i) {
-          high[p][i] = _mm512_dpbusd_epi32(high[p][i], e_high, value[i]);
-          low[p][i] = _mm512_dpbusd_epi32(low[p][i], e_low, value[i]);
+          high[set][p][i] = _mm512_dpbusd_epi32(high[set][p][i], e_high, value[i]);
+          low[set][p][i] = _mm512_dpbusd_epi32(low[set][p][i], e_low, value[i]);
         }
       }
     }
     e += kTileScores;
   }
-  const __m512i zero_point = _mm512_set1_epi64(args.zero_point);
   for (int p = 0; p < kPairCount; ++p) {
     const Normaliser &normaliser = normalisers[pair + p];
     const Rounder round(normaliser.shift);
     const __m512i factor = _mm512_set1_epi64(normaliser.multiplier);
-    int8_t *y = pass.Output(pair + p);
+    int8_t *y = pass.y[pair + p];
     for (int i = 0; i < kVectors; ++i) {
       const size_t at = d + 16 * static_cast<size_t>(i);
       if (at >= args.head_dim) break;
-      const Wide from_high = MultiplyAll(high[p][i], factor), from_low = MultiplyAll(low[p][i], factor);
+      __m512i sum_high = high[0][p][i], sum_low = low[0][p][i];
+      for (int set = 1; set < kSets; ++set) {
+        sum_high = _mm512_add_epi32(sum_high, high[set][p][i]);
+        sum_low = _mm512_add_epi32(sum_low, low[set][p][i]);
+      }
+      const Wide from_high = MultiplyAll(sum_high, factor), from_low = MultiplyAll(sum_low, factor);
       const Wide product = {_mm512_add_epi64(_mm512_slli_epi64(from_high.even, 8), from_low.even),
                             _mm512_add_epi64(_mm512_slli_epi64(from_high.odd, 8), from_low.odd)};
-      StoreS8::Store(y + at, Mask16(args.head_dim - at), AddAll(round(product), zero_point));
+      Finish<StoreS8, Range::k64Bits>(y + at, Mask16(args.head_dim - at), round(product), args.zero_point);
     }
   }
 }
 
+/// At most 8 pairs times vectors in registers: 16 sums.
 template <int kPairCount>
 void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
-  const size_t padded = kv_cache::PaddedDim(pass.args.head_dim);
-  size_t d = 0;
-  for (; d + 64 <= padded; d += 64) ValueBlock<kPairCount, 4>(pass, normalisers, pair, d);
-  if (d + 32 <= padded) {
-    ValueBlock<kPairCount, 2>(pass, normalisers, pair, d);
-    d += 32;
-  }
-  if (d < padded) ValueBlock<kPairCount, 1>(pass, normalisers, pair, d);
+  constexpr int kMostVectors = kPairCount <= 2 ? 4 : 2;
+  const size_t vectors = kv_cache::PaddedDim(pass.args.head_dim) / 16;
+  size_t i = 0;
+  for (; i + kMostVectors <= vectors; i += kMostVectors) ValueBlock<kPairCount, kMostVectors>(pass, normalisers, pair, 16 * i);
+  for (; i < vectors; ++i) ValueBlock<kPairCount, 1>(pass, normalisers, pair, 16 * i);
 }
 
 struct Engine {
   static void Scores(const Pass &pass) {
     size_t tile = 0;
     for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<4>(pass, tile);
+    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<2>(pass, tile);
     for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
   }
 
@@ -164,9 +176,17 @@ struct Engine {
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
-    for (; pass.pairs - pair > 4 || pass.pairs - pair == 3; pair += 3) ValuesOf<3>(pass, normalisers, pair);
-    for (; pass.pairs - pair >= 2; pair += 2) ValuesOf<2>(pass, normalisers, pair);
-    if (pair < pass.pairs) ValuesOf<1>(pass, normalisers, pair);
+    for (; pair + 4 <= pass.pairs; pair += 4) ValuesOf<4>(pass, normalisers, pair);
+    switch (pass.pairs - pair) {
+      case 3:
+        return ValuesOf<3>(pass, normalisers, pair);
+      case 2:
+        return ValuesOf<2>(pass, normalisers, pair);
+      case 1:
+        return ValuesOf<1>(pass, normalisers, pair);
+      default:
+        return;
+    }
   }
 };
 

@@ -17,22 +17,22 @@ namespace acorn::attention {
 ///   y[d]     = sat8(RoundShift(num[d] * (out_multiplier[h] * 2^(B - 8) / den), out_shift + B - 8) + zero_point)
 /// One call is one task: any split of rows and of the heads of a KV head gives the same bits. Rows cost what they see.
 struct Args {
-  int8_t *y;             // [m, heads, head_dim]
-  const int8_t *q;       // [m, heads, head_dim]
-  size_t y_stride;       // bytes from row to row
-  size_t q_stride;       // bytes from row to row
-  size_t m;              // query rows, >= 1
-  size_t heads;          // query heads of this call, all of one KV head
-  size_t head_dim;       // even
-  size_t first_position;  // first_position + m <= rows written to the cache
-  const uint8_t *k;      // the KV head's block of keys (kv_cache::HeadBytes)
-  const int8_t *v;       // the KV head's block of values
+  int8_t *y;                      // [m, heads, head_dim]
+  const int8_t *q;                // [m, heads, head_dim]
+  size_t y_stride;                // bytes from row to row
+  size_t q_stride;                // bytes from row to row
+  size_t m;                       // query rows, >= 1
+  size_t heads;                   // query heads of this call, all of one KV head
+  size_t head_dim;                // even
+  size_t first_position;          // first_position + m <= rows written to the cache
+  const uint8_t *k;               // the KV head's block of keys (kv_cache::HeadBytes)
+  const int8_t *v;                // the KV head's block of values
   const int32_t *exp_multiplier;  // [heads], >= 0
   const int32_t *out_multiplier;  // [heads], in [2^30, 2^31)
-  int32_t exp_shift;     // in [1, 62]
-  int32_t out_shift;     // in [1, 38]
-  int32_t zero_point;    // in [-127, 127]
-  uint8_t *scratch;      // ScratchBytes(first_position + m, head_dim), 64-byte aligned, one for each thread
+  int32_t exp_shift;              // in [1, 62]
+  int32_t out_shift;              // in [1, 38]
+  int32_t zero_point;             // in [-127, 127]
+  uint8_t *scratch;               // ScratchBytes(first_position + m, head_dim), 64-byte aligned, one for each thread
 };
 
 constexpr size_t kPairs = 8;  // (row, head) pairs that one pass over the keys serves

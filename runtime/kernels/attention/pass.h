@@ -15,18 +15,16 @@ constexpr size_t kTileScores = 64;  // bytes of a pair's 16 scores, then of its 
 /// Pairs of one pass: consecutive in (row, head) order.
 struct Pass {
   const Args &args;
-  size_t first_pair, pairs;
+  size_t pairs;
   size_t tiles;         // key tiles that the last pair sees
+  size_t tile_bytes;    // of the cache's keys
   size_t score_stride;  // bytes from pair to pair
   size_t q_stride;      // bytes from pair to pair
   uint8_t *scores;      // [pairs, tiles, kTileScores]
   int8_t *q;            // [pairs, q_stride], zeros behind head_dim
-
-  size_t Row(size_t pair) const { return (first_pair + pair) / args.heads; }
-  size_t Head(size_t pair) const { return (first_pair + pair) % args.heads; }
-  size_t Keys(size_t pair) const { return args.first_position + Row(pair) + 1; }
-  size_t TileBytes() const { return kTileRows * kv_cache::PaddedDim(args.head_dim); }
-  int8_t *Output(size_t pair) const { return args.y + Row(pair) * args.y_stride + Head(pair) * args.head_dim; }
+  size_t head[kPairs];
+  size_t keys[kPairs];  // that the pair sees
+  int8_t *y[kPairs];
 };
 
 inline int32_t LoadQuad(const void *p) {
@@ -48,23 +46,38 @@ inline int32_t FurthestDifference(int32_t multiplier, int32_t shift) {
 /// Engine: static functions Scores(pass); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers).
 template <typename Engine>
 void RunPasses(const Args &args) {
-  const size_t score_stride = 4 * kv_cache::PaddedRows(args.first_position + args.m);
-  const size_t q_stride = AlignUp(args.head_dim, 64);
-  const size_t all = args.m * args.heads;
-  for (size_t first = 0; first < all; first += kPairs) {
-    const size_t pairs = all - first < kPairs ? all - first : kPairs;
-    const size_t keys = args.first_position + (first + pairs - 1) / args.heads + 1;
-    const Pass pass = {args, first, pairs, kv_cache::PaddedRows(keys) / kTileRows, score_stride, q_stride, args.scratch,
-                       reinterpret_cast<int8_t *>(args.scratch + kPairs * score_stride)};
-    for (size_t pair = 0; pair < pairs; ++pair) {
-      int8_t *q = pass.q + pair * q_stride;
-      __builtin_memcpy(q, args.q + pass.Row(pair) * args.q_stride + pass.Head(pair) * args.head_dim, args.head_dim);
-      __builtin_memset(q + args.head_dim, 0, q_stride - args.head_dim);
+  Pass pass = {args,
+               0,
+               0,
+               kTileRows * kv_cache::PaddedDim(args.head_dim),
+               4 * kv_cache::PaddedRows(args.first_position + args.m),
+               AlignUp(args.head_dim, 64),
+               args.scratch,
+               nullptr,
+               {},
+               {},
+               {}};
+  pass.q = reinterpret_cast<int8_t *>(args.scratch + kPairs * pass.score_stride);
+  size_t row = 0, head = 0;
+  while (row < args.m) {
+    for (pass.pairs = 0; pass.pairs < kPairs && row < args.m; ++pass.pairs) {
+      const size_t pair = pass.pairs;
+      int8_t *q = pass.q + pair * pass.q_stride;
+      __builtin_memcpy(q, args.q + row * args.q_stride + head * args.head_dim, args.head_dim);
+      __builtin_memset(q + args.head_dim, 0, pass.q_stride - args.head_dim);
+      pass.head[pair] = head;
+      pass.keys[pair] = args.first_position + row + 1;
+      pass.y[pair] = args.y + row * args.y_stride + head * args.head_dim;
+      if (++head == args.heads) {
+        head = 0;
+        ++row;
+      }
     }
+    pass.tiles = kv_cache::PaddedRows(pass.keys[pass.pairs - 1]) / kTileRows;
     Engine::Scores(pass);
     Normaliser normalisers[kPairs];
-    for (size_t pair = 0; pair < pairs; ++pair) {
-      normalisers[pair] = Normalise(Engine::Exponentials(pass, pair), args.out_multiplier[pass.Head(pair)], args.out_shift);
+    for (size_t pair = 0; pair < pass.pairs; ++pair) {
+      normalisers[pair] = Normalise(Engine::Exponentials(pass, pair), args.out_multiplier[pass.head[pair]], args.out_shift);
     }
     Engine::Values(pass, normalisers);
   }

@@ -16,13 +16,13 @@ struct Args {
   size_t y_stride;        // elements from row to row
   const int32_t *tokens;  // [m], in [0, n)
   size_t m;
-  const uint8_t *w;       // the whole packed matrix [n, k]
+  const uint8_t *w;  // the whole packed matrix [n, k]
   size_t n, k;
-  size_t k_panel;         // per-channel formats: depth of a panel; 0 or k: one panel. Grouped formats ignore it
+  size_t k_panel;  // per-channel formats: depth of a panel; 0 or k: one panel. Grouped formats ignore it
   WeightFormat format;
-  Layout layout;          // LayoutHolds(layout, format)
+  Layout layout;              // LayoutHolds(layout, format)
   const int32_t *multiplier;  // [n]
-  int32_t shift;          // in [1, 62]
+  int32_t shift;              // in [1, 62]
 };
 
 void Run(const Args &args);

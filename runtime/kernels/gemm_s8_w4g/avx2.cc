@@ -7,7 +7,10 @@ namespace {
 struct Avx2Ops {
   static ACORN_INLINE __m128i Start(__m128i pairs) { return pairs; }
   static ACORN_INLINE __m256i Dot(__m256i dot, __m256i w, __m256i x) {
-    return _mm256_add_epi16(dot, _mm256_maddubs_epi16(w, x));  // 2 * 15 * 127 does not saturate
+    __m256i sum = _mm256_add_epi16(dot, _mm256_maddubs_epi16(w, x));  // 2 * 15 * 127 does not saturate
+    // Keeps the compiler from adding all products of a group as a tree, which spills them.
+    __asm__("" : "+x"(sum));
+    return sum;
   }
   static ACORN_INLINE __m256i LoadMultipliers(const uint8_t *from) {
     const __m256i low = MultipliersAsS32(from);

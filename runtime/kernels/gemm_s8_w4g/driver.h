@@ -25,7 +25,7 @@ constexpr size_t kPanelGroups = kPanelDepth / kSubgroup;
 constexpr size_t kLineBytes = 64;
 constexpr size_t kRowChunk = 240;       // rows whose sums are kept at a time: bounds the scratch
 constexpr size_t kInlineRowBlocks = 2;  // up to so many row blocks unpacking every time is cheaper than unpacking to scratch
-constexpr size_t kMaxTiles = 4;
+constexpr size_t kMaxTiles = 8;
 
 constexpr size_t PanelCount(size_t k) { return (k + kPanelDepth - 1) / kPanelDepth; }
 

@@ -44,7 +44,9 @@ struct Engine256 {
   static constexpr size_t kGroupBytes = 8 * 64 + 64;
   static constexpr size_t kPanelBytes = kTiles * kPanelGroups * kGroupBytes;
 
-  static constexpr size_t StreamTiles(size_t rows) { return rows == 1 ? 2 : 1; }
+  // Two rows of two tiles need more registers than there are; their sums are spilled, once a group, and two streams from memory
+  // still win (11.6 GB/s to 9.5 on a Sapphire Rapids core that reads 12.3).
+  static constexpr size_t StreamTiles(size_t rows) { return rows <= 2 ? 2 : 1; }
 
   static ACORN_INLINE __m256i Low(__m256i packed) { return _mm256_and_si256(packed, _mm256_set1_epi8(15)); }
   static ACORN_INLINE __m256i High(__m256i packed) { return Low(_mm256_srli_epi16(packed, 4)); }
@@ -193,7 +195,7 @@ struct Engine256 {
       case 1:
         return count == 2 ? StreamBlock<1, 4>(rows, tiles, depth, 0) : StreamBlock<1, 2>(rows, tiles, depth, 0);
       case 2:
-        return StreamBlock<2, 2>(rows, tiles, depth, 0);
+        return count == 2 ? StreamBlock<2, 4>(rows, tiles, depth, 0) : StreamBlock<2, 2>(rows, tiles, depth, 0);
       default:  // one strip at a time: two would not fit the registers while unpacking
         StreamBlock<3, 1>(rows, tiles, depth, 0);
         StreamBlock<3, 1>(rows, tiles, depth, 1);

@@ -36,12 +36,13 @@ template <typename Nibbles>
 struct Engine512 {
   static constexpr size_t kRows = 6;  // 6 x 2: 12 chains of vpdpbusd hide its latency, 24 registers of sums
   static constexpr size_t kTiles = 2;
-  static constexpr size_t kPrefetchBytes = 4096;
+  static constexpr size_t kPrefetchBytes = 2048;  // 1 to 4 KiB are alike on a Sapphire Rapids, 8 KiB costs a tenth
   // An unpacked group of a tile: 8 rows of low or high nibbles, then the multipliers as s32.
   static constexpr size_t kGroupBytes = 8 * 64 + 64;
   static constexpr size_t kPanelBytes = kTiles * kPanelGroups * kGroupBytes;
 
-  static constexpr size_t StreamTiles(size_t rows) { return rows <= 3 ? 4 : 2; }
+  // Measured on one core of a Sapphire Rapids, one row: 1, 2, 4, 8 streams read 10.9, 13.0, 13.9, 14.3 GB/s.
+  static constexpr size_t StreamTiles(size_t rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
 
   // line[g] = -8 * sum of x over group g, by a tree of pairwise adds over eight registers.
   static void Sums(uint8_t *line, const int8_t *x, size_t depth) {
@@ -68,16 +69,16 @@ struct Engine512 {
   template <int kR, int kT>
   static void StreamBlock(const Rows &rows, const Tiles &tiles, const Depth &depth) {
     __m512i acc[kR][kT];
-    const uint8_t *header[kT], *weights[kT];
+    const uint8_t *tile[kT];
     ACORN_UNROLL
     for (int t = 0; t < kT; ++t) {
-      header[t] = tiles.packed[t];
-      weights[t] = tiles.packed[t] + depth.header_bytes;
+      tile[t] = tiles.packed[t];
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_setzero_si512();
     }
     const size_t groups = depth.k / kSubgroup;
     const int8_t *x = rows.x;
+    size_t weight_offset = depth.header_bytes;
     for (size_t g = 0; g < groups; ++g) {
       const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
       __m512i dot[kR][kT];
@@ -90,9 +91,9 @@ struct Engine512 {
       for (int j = 0; j < 4; ++j) {
         ACORN_UNROLL
         for (int t = 0; t < kT; ++t) {
-          const __m512i packed = _mm512_loadu_si512(weights[t]);
-          _mm_prefetch(reinterpret_cast<const char *>(weights[t] + kPrefetchBytes), _MM_HINT_T0);
-          weights[t] += 64;
+          const uint8_t *weights = tile[t] + weight_offset + j * 64;
+          const __m512i packed = _mm512_load_si512(weights);
+          _mm_prefetch(reinterpret_cast<const char *>(weights + kPrefetchBytes), _MM_HINT_T0);
           const __m512i low = Nibbles::Low(packed), high = Nibbles::High(packed);
           ACORN_UNROLL
           for (int r = 0; r < kR; ++r) {
@@ -103,9 +104,10 @@ struct Engine512 {
         }
       }
       x += kSubgroup;
+      weight_offset += 4 * c4::kRowBytes;
       ACORN_UNROLL
       for (int t = 0; t < kT; ++t) {
-        const __m512i multipliers = LoadMultipliers(header[t] + (g >> depth.group_shift) * 16);
+        const __m512i multipliers = LoadMultipliers(tile[t] + (g >> depth.group_shift) * 16);
         ACORN_UNROLL
         for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_dpwssd_epi32(acc[r][t], dot[r][t], multipliers);
       }
@@ -187,6 +189,9 @@ struct Engine512 {
 
   template <int kR>
   static void StreamRows(size_t count, const Rows &rows, const Tiles &tiles, const Depth &depth) {
+    if constexpr (kR == 1) {
+      if (count == 8) return StreamBlock<kR, 8>(rows, tiles, depth);
+    }
     if constexpr (kR <= 3) {
       if (count == 4) return StreamBlock<kR, 4>(rows, tiles, depth);
     }

@@ -18,4 +18,12 @@ void RunScalar(const Args &args) {
   }
 }
 
+int32_t SaturatingGate(int32_t index_multiplier, int32_t index_shift) {
+  constexpr int64_t kLargest = 32768;
+  const int64_t magnitude = index_multiplier < 0 ? -int64_t{index_multiplier} : index_multiplier;
+  if (magnitude == 0 || index_shift > 47) return kLargest;
+  const int64_t gate = ((kLargest + 1) << index_shift) / magnitude + 1;
+  return static_cast<int32_t>(gate < kLargest ? gate : kLargest);
+}
+
 }  // namespace acorn::glu

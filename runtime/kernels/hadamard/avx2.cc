@@ -55,18 +55,18 @@ void TransformBlock(int32_t *h, const int16_t *x, size_t block) {
   }
 }
 
-template <typename Output>
+template <typename Output, Range kRange>
 void Rows(const Args &args) {
   alignas(32) int32_t h[kMaxBlock];
   const Rounder round(args.shift);
-  const __m256i factor = _mm256_set1_epi64x(args.multiplier), zero_point = _mm256_set1_epi64x(args.zero_point);
+  const __m256i factor = _mm256_set1_epi64x(args.multiplier);
   for (size_t row = 0; row < args.m; ++row) {
     const int16_t *x = args.x + row * args.x_stride;
     auto *y = static_cast<typename Output::Type *>(args.y) + row * args.y_stride;
     if (args.block < 8) {
       for (size_t i = 0; i < args.n; i += 8) {
         const __m256i v = TransformLanes(LoadS16(x + i, args.n - i), args.block);
-        Output::Store(y + i, args.n - i, AddAll(round(MultiplyAll(v, factor)), zero_point));
+        Finish<Output, kRange>(y + i, args.n - i, round(MultiplyAll(v, factor)), args.zero_point);
       }
       continue;
     }
@@ -74,15 +74,20 @@ void Rows(const Args &args) {
       TransformBlock(h, x + begin, args.block);
       for (size_t i = 0; i < args.block; i += 8) {
         const __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i *>(h + i));
-        Output::Store(y + begin + i, 8, AddAll(round(MultiplyAll(v, factor)), zero_point));
+        Finish<Output, kRange>(y + begin + i, 8, round(MultiplyAll(v, factor)), args.zero_point);
       }
     }
   }
 }
 
+template <typename Output>
+void RunAs(const Args &args) {
+  args.shift >= kShiftTo31Bits ? Rows<Output, Range::k31Bits>(args) : Rows<Output, Range::k64Bits>(args);
+}
+
 }  // namespace
 
-void RunS8Avx2(const Args &args) { Rows<StoreS8>(args); }
-void RunS15Avx2(const Args &args) { Rows<StoreS15>(args); }
+void RunS8Avx2(const Args &args) { RunAs<StoreS8>(args); }
+void RunS15Avx2(const Args &args) { RunAs<StoreS15>(args); }
 
 }  // namespace acorn::hadamard

@@ -50,11 +50,11 @@ void TransformBlock(int32_t *h, const int16_t *x, size_t block) {
   }
 }
 
-template <typename Output>
+template <typename Output, Range kRange>
 void Rows(const Args &args) {
   alignas(64) int32_t h[kMaxBlock];
   const Rounder round(args.shift);
-  const __m512i factor = _mm512_set1_epi64(args.multiplier), zero_point = _mm512_set1_epi64(args.zero_point);
+  const __m512i factor = _mm512_set1_epi64(args.multiplier);
   for (size_t row = 0; row < args.m; ++row) {
     const int16_t *x = args.x + row * args.x_stride;
     auto *y = static_cast<typename Output::Type *>(args.y) + row * args.y_stride;
@@ -62,7 +62,7 @@ void Rows(const Args &args) {
       for (size_t i = 0; i < args.n; i += 16) {
         const __mmask16 mask = Mask16(args.n - i);
         const __m512i v = TransformLanes(LoadS16(x + i, mask), args.block);
-        Output::Store(y + i, mask, AddAll(round(MultiplyAll(v, factor)), zero_point));
+        Finish<Output, kRange>(y + i, mask, round(MultiplyAll(v, factor)), args.zero_point);
       }
       continue;
     }
@@ -70,15 +70,20 @@ void Rows(const Args &args) {
       TransformBlock(h, x + begin, args.block);
       for (size_t i = 0; i < args.block; i += 16) {
         const __m512i v = _mm512_load_si512(h + i);
-        Output::Store(y + begin + i, 0xffff, AddAll(round(MultiplyAll(v, factor)), zero_point));
+        Finish<Output, kRange>(y + begin + i, 0xffff, round(MultiplyAll(v, factor)), args.zero_point);
       }
     }
   }
 }
 
+template <typename Output>
+void RunAs(const Args &args) {
+  args.shift >= kShiftTo31Bits ? Rows<Output, Range::k31Bits>(args) : Rows<Output, Range::k64Bits>(args);
+}
+
 }  // namespace
 
-void RunS8Avx512Vnni(const Args &args) { Rows<StoreS8>(args); }
-void RunS15Avx512Vnni(const Args &args) { Rows<StoreS15>(args); }
+void RunS8Avx512Vnni(const Args &args) { RunAs<StoreS8>(args); }
+void RunS15Avx512Vnni(const Args &args) { RunAs<StoreS15>(args); }
 
 }  // namespace acorn::hadamard

@@ -21,12 +21,15 @@ struct Args {
   size_t y_stride;   // elements from row to row
   size_t x_stride;   // elements from row to row
   size_t m;
-  size_t n;          // a multiple of block
-  size_t block;      // a power of two in [1, kMaxBlock]
+  size_t n;      // a multiple of block
+  size_t block;  // a power of two in [1, kMaxBlock]
   int32_t multiplier;
-  int32_t shift;     // in [1, 62]
+  int32_t shift;       // in [1, 62]
   int32_t zero_point;  // in [-127, 127]
 };
+
+/// From this shift on a rounded value stays within 2^30: |h| <= 2^25 and |multiplier| <= 2^31.
+constexpr int32_t kShiftTo31Bits = 26;
 
 using Run = void (*)(const Args &args);
 

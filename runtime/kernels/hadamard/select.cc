@@ -4,7 +4,7 @@
 namespace acorn::hadamard {
 
 #define ACORN_KERNEL(name, needs, s8, s15) \
-  void s8(const Args &args);        \
+  void s8(const Args &args);               \
   void s15(const Args &args);
 #include "kernels/hadamard/kernels.inc"
 #undef ACORN_KERNEL

@@ -23,23 +23,33 @@ uint64_t SumOfSquares(const int16_t *x, size_t depth) {
   return static_cast<uint64_t>(_mm_cvtsi128_si64(halves)) + static_cast<uint64_t>(_mm_extract_epi64(halves, 1));
 }
 
+template <typename Output, Range kRange>
+void Normalise(typename Output::Type *y, const int16_t *x, const Args &args, const Reciprocal &reciprocal) {
+  // Shift 0 comes with multiplier 0: any rounding shift of 0 is 0.
+  const Rounder round(reciprocal.shift == 0 ? 1 : reciprocal.shift);
+  const __m256i factor = _mm256_set1_epi64x(reciprocal.multiplier);
+  const size_t depth = args.depth;
+  for (size_t i = 0; i < depth; i += 8) {
+    const size_t left = depth - i;
+    // The upper half of gamma's lane is 0, so the pair sum is one product.
+    const __m256i gamma = _mm256_cvtepu16_epi32(LoadRaw(args.gamma + i, left));
+    const __m256i scaled = _mm256_madd_epi16(gamma, LoadS16(x + i, left));
+    Finish<Output, kRange>(y + i, left, round(MultiplyAll(scaled, factor)), args.zero_point);
+  }
+}
+
 template <typename Output>
 void Rows(const Args &args) {
-  const __m256i zero_point = _mm256_set1_epi64x(args.zero_point);
-  for (size_t part = 0; part < args.m * args.groups; ++part) {
-    const size_t row = part / args.groups, group = part % args.groups;
-    const int16_t *x = args.x + row * args.x_stride + group * args.depth;
-    auto *y = static_cast<typename Output::Type *>(args.y) + row * args.y_stride + group * args.depth;
-    const Reciprocal reciprocal = ReciprocalRoot(SumOfSquares(x, args.depth) + args.eps_term, args);
-    // Shift 0 comes with multiplier 0: any rounding shift of 0 is 0.
-    const Rounder round(reciprocal.shift == 0 ? 1 : reciprocal.shift);
-    const __m256i factor = _mm256_set1_epi64x(reciprocal.multiplier);
-    for (size_t i = 0; i < args.depth; i += 8) {
-      const size_t left = args.depth - i;
-      // The upper half of gamma's lane is 0, so the pair sum is one product.
-      const __m256i gamma = _mm256_cvtepu16_epi32(LoadRaw(args.gamma + i, left));
-      const __m256i scaled = _mm256_madd_epi16(gamma, LoadS16(x + i, left));
-      Output::Store(y + i, left, AddAll(round(MultiplyAll(scaled, factor)), zero_point));
+  for (size_t row = 0; row < args.m; ++row) {
+    for (size_t group = 0; group < args.groups; ++group) {
+      const int16_t *x = args.x + row * args.x_stride + group * args.depth;
+      auto *y = static_cast<typename Output::Type *>(args.y) + row * args.y_stride + group * args.depth;
+      const Reciprocal reciprocal = ReciprocalRoot(SumOfSquares(x, args.depth) + args.eps_term, args);
+      if (reciprocal.shift >= kShiftTo31Bits) {
+        Normalise<Output, Range::k31Bits>(y, x, args, reciprocal);
+      } else {
+        Normalise<Output, Range::k64Bits>(y, x, args, reciprocal);
+      }
     }
   }
 }

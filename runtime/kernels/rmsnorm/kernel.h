@@ -16,17 +16,20 @@ namespace acorn::rmsnorm {
 ///   y[i] = clamp(RoundShift(x[i] * gamma[i] * R, shift + 13 + e) + zero_point)   a shift above 62: y[i] = zero_point
 /// clamped to +-127 (s8) or +-32767 (s16).  x and y are separate buffers; no alignment beyond that of the types is needed.
 struct Args {
-  void *y;               // [m, groups, depth] of the output type
-  const int16_t *x;      // [m, groups, depth]
-  size_t y_stride;       // elements from row to row
-  size_t x_stride;       // elements from row to row
+  void *y;           // [m, groups, depth] of the output type
+  const int16_t *x;  // [m, groups, depth]
+  size_t y_stride;   // elements from row to row
+  size_t x_stride;   // elements from row to row
   size_t m, groups, depth;
   const int16_t *gamma;  // [depth]
   uint64_t eps_term;
-  int32_t multiplier;    // in [2^30, 2^31)
-  int32_t shift;         // in [2, 49]
-  int32_t zero_point;    // in [-127, 127]
+  int32_t multiplier;  // in [2^30, 2^31)
+  int32_t shift;       // in [2, 49]
+  int32_t zero_point;  // in [-127, 127]
 };
+
+/// From this shift on a rounded value stays within 2^30: |x * gamma| <= 2^30 and R <= 2^30.
+constexpr int32_t kShiftTo31Bits = 30;
 
 using Run = void (*)(const Args &args);
 

@@ -4,7 +4,7 @@
 namespace acorn::rmsnorm {
 
 #define ACORN_KERNEL(name, needs, s8, s16) \
-  void s8(const Args &args);        \
+  void s8(const Args &args);               \
   void s16(const Args &args);
 #include "kernels/rmsnorm/kernels.inc"
 #undef ACORN_KERNEL

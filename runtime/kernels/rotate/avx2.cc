@@ -2,8 +2,10 @@
 #include "kernels/simd_avx2.h"
 
 namespace acorn::rotate {
+namespace {
 
-void RunAvx2(const Args &args) {
+template <Range kRange>
+void Rows(const Args &args) {
   const Rounder round(args.shift);
   const size_t h = args.half;
   for (size_t row = 0; row < args.m; ++row) {
@@ -18,8 +20,8 @@ void RunAvx2(const Args &args) {
         const size_t at = head * args.head_dim + i;
         const __m256i pair = Pair(LoadRaw(x + at, left), LoadRaw(x + at + h, left));
         const __m256i factor = _mm256_set1_epi64x(args.multiplier[head]);
-        StoreS8::Store(y + at, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_low), factor)));
-        StoreS8::Store(y + at + h, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_high), factor)));
+        Finish<StoreS8, kRange>(y + at, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_low), factor)), 0);
+        Finish<StoreS8, kRange>(y + at + h, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_high), factor)), 0);
       }
     }
     for (size_t i = 2 * h; i < args.head_dim; i += 8) {
@@ -27,10 +29,14 @@ void RunAvx2(const Args &args) {
       for (size_t head = 0; head < args.heads; ++head) {
         const size_t at = head * args.head_dim + i;
         const __m256i v = _mm256_slli_epi32(LoadS16(x + at, left), 14);
-        StoreS8::Store(y + at, left, round(MultiplyAll(v, _mm256_set1_epi64x(args.multiplier[head]))));
+        Finish<StoreS8, kRange>(y + at, left, round(MultiplyAll(v, _mm256_set1_epi64x(args.multiplier[head]))), 0);
       }
     }
   }
 }
+
+}  // namespace
+
+void RunAvx2(const Args &args) { args.shift >= kShiftTo31Bits ? Rows<Range::k31Bits>(args) : Rows<Range::k64Bits>(args); }
 
 }  // namespace acorn::rotate

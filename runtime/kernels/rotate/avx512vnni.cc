@@ -2,8 +2,10 @@
 #include "kernels/simd_avx512.h"
 
 namespace acorn::rotate {
+namespace {
 
-void RunAvx512Vnni(const Args &args) {
+template <Range kRange>
+void Rows(const Args &args) {
   const Rounder round(args.shift);
   const size_t h = args.half;
   for (size_t row = 0; row < args.m; ++row) {
@@ -19,8 +21,8 @@ void RunAvx512Vnni(const Args &args) {
         const size_t at = head * args.head_dim + i;
         const __m512i pair = Pair(_mm256_maskz_loadu_epi16(mask, x + at), _mm256_maskz_loadu_epi16(mask, x + at + h));
         const __m512i factor = _mm512_set1_epi64(args.multiplier[head]);
-        StoreS8::Store(y + at, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_low), factor)));
-        StoreS8::Store(y + at + h, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_high), factor)));
+        Finish<StoreS8, kRange>(y + at, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_low), factor)), 0);
+        Finish<StoreS8, kRange>(y + at + h, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_high), factor)), 0);
       }
     }
     for (size_t i = 2 * h; i < args.head_dim; i += 16) {
@@ -28,10 +30,14 @@ void RunAvx512Vnni(const Args &args) {
       for (size_t head = 0; head < args.heads; ++head) {
         const size_t at = head * args.head_dim + i;
         const __m512i v = _mm512_slli_epi32(LoadS16(x + at, mask), 14);
-        StoreS8::Store(y + at, mask, round(MultiplyAll(v, _mm512_set1_epi64(args.multiplier[head]))));
+        Finish<StoreS8, kRange>(y + at, mask, round(MultiplyAll(v, _mm512_set1_epi64(args.multiplier[head]))), 0);
       }
     }
   }
 }
+
+}  // namespace
+
+void RunAvx512Vnni(const Args &args) { args.shift >= kShiftTo31Bits ? Rows<Range::k31Bits>(args) : Rows<Range::k64Bits>(args); }
 
 }  // namespace acorn::rotate

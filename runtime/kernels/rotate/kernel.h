@@ -15,10 +15,10 @@ namespace acorn::rotate {
 ///   y[j]     = sat8(RoundShift(x[j] * 2^14 * multiplier, shift))                                j >= 2h
 /// x and y are separate buffers; no alignment beyond that of the types is needed.
 struct Args {
-  int8_t *y;                  // [m, heads, head_dim]
-  const int16_t *x;           // [m, heads, head_dim], in [-32767, 32767]
-  size_t y_stride;            // elements from row to row
-  size_t x_stride;            // elements from row to row
+  int8_t *y;         // [m, heads, head_dim]
+  const int16_t *x;  // [m, heads, head_dim], in [-32767, 32767]
+  size_t y_stride;   // elements from row to row
+  size_t x_stride;   // elements from row to row
   size_t m, heads, head_dim;
   size_t half;                // in [0, head_dim / 2]
   const int16_t *cosine;      // [m, half], Q14
@@ -26,6 +26,9 @@ struct Args {
   const int32_t *multiplier;  // [heads]
   int32_t shift;              // in [1, 62]
 };
+
+/// From this shift on a rounded product stays within 2^30: |x * cosine| + |x * sine| <= 2^30 and |multiplier| <= 2^31.
+constexpr int32_t kShiftTo31Bits = 31;
 
 using Run = void (*)(const Args &args);
 

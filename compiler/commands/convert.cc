@@ -1,0 +1,181 @@
+// acornc convert: a source model becomes a model file.
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "commands/commands.h"
+#include "import/source_model.h"
+#include "quantize/calibration.h"
+#include "quantize/grid.h"
+#include "quantize/recipe.h"
+#include "quantize/report.h"
+#include "text/tokenizer_model.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
+
+struct Options {
+  std::string source;
+  std::string output;
+  SourceOptions source_options;
+  std::string recipe = "fast";
+  std::string weights = "w4";
+  std::string group;
+  std::string head = "w8";
+  std::string target = "universal";
+  std::string down_input = "hadamard";
+  CalibrationOptions calibration;
+  int64_t context = 0;
+  int threads = 0;
+  std::string report;
+};
+
+/// Options that are part of the command line, but not of this version.
+constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--kv", "--mixed", "--heal", "--steps", "--time-limit"};
+
+[[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
+
+WeightFormat BodyFormat(const Options &options) {
+  if (options.weights == "w8") {
+    if (!options.group.empty() && options.group != "channel") Refuse("--group " + options.group + " needs --weights w4");
+    return WeightFormat::kW8;
+  }
+  if (options.group == "channel") return WeightFormat::kW4;
+  if (options.group == "64") return WeightFormat::kW4G64;
+  if (options.group == "128") return WeightFormat::kW4G128;
+  return WeightFormat::kW4G32;
+}
+
+RecipeOptions ToRecipe(const Options &options) {
+  RecipeOptions recipe;
+  if (options.recipe == "mobilequant") Refuse("--recipe mobilequant is not in this version");
+  recipe.recipe = options.recipe == "rtn" ? Recipe::kRtn : Recipe::kFast;
+  recipe.body_format = BodyFormat(options);
+  recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;
+  recipe.down_input = options.down_input == "s15" ? DownInput::kS15 : DownInput::kHadamard;
+  recipe.channel_layout = options.target == "x86-256" ? Layout::kX8C8 : Layout::kX16C8;
+  return recipe;
+}
+
+uint32_t ContextOf(const Options &options, const ModelConfig &config) {
+  int64_t context = std::min(config.max_context, kLongestContext);
+  // The runtime attends to every key: inside the window that is the same.
+  if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
+  if (options.context == 0) return static_cast<uint32_t>(context);
+  if (options.context > context) {
+    Refuse("--context " + std::to_string(options.context) + ": the model reaches " + std::to_string(context) + " tokens");
+  }
+  return static_cast<uint32_t>(options.context);
+}
+
+/// The instructions that this program's numeric code was compiled for: part of what decides the bytes.
+const char *InstructionSet() {
+#if defined(__AVX512F__)
+  return "avx512";
+#elif defined(__AVX2__)
+  return "avx2";
+#elif defined(__aarch64__)
+  return "aarch64";
+#else
+  return "generic";
+#endif
+}
+
+std::string BaseName(const std::string &path) {
+  std::filesystem::path name(path);
+  if (!name.has_filename()) name = name.parent_path();
+  return name.filename().string();
+}
+
+std::string ModelName(const SourceModel &source) {
+  if (source.tokenizer().gguf != nullptr) {
+    if (const auto name = source.tokenizer().gguf->FindString("general.name")) return std::string(*name);
+  }
+  return std::filesystem::path(BaseName(source.path())).stem().string();
+}
+
+ModelFacts MakeFacts(const SourceModel &source, const Options &options, const RecipeOptions &recipe) {
+  const ModelConfig &config = source.config();
+  ModelFacts facts;
+  facts.name = ModelName(source);
+  facts.family = config.family;
+  facts.vocab_size = static_cast<uint32_t>(config.vocab);
+  facts.max_context = ContextOf(options, config);
+  if (HasTokenizer(source)) {
+    TokenizerHints hints;
+    hints.vocab_size = config.vocab;
+    hints.bos_id = config.bos_id;
+    hints.eos_ids = config.eos_ids;
+    hints.pad_id = config.pad_id;
+    facts.tokenizer = BuildTokenizerSegment(ReadTokenizer(source.tokenizer(), hints));
+  }
+  std::string calibration;
+  for (const std::string &file : options.calibration.files) calibration += (calibration.empty() ? "" : ", ") + BaseName(file);
+  if (calibration.empty()) calibration = HasTokenizer(source) ? "built-in" : "random tokens";
+  facts.provenance = {
+      {"compiler", std::string("acornc 0.1, ") + InstructionSet() + ", " + __VERSION__},
+      {"source", BaseName(source.path())},
+      {"recipe", options.recipe},
+      {"weights", FormatName(recipe.body_format)},
+      {"head", FormatName(recipe.head_format)},
+      {"down_input", options.down_input},
+      {"target", options.target},
+      {"calibration", calibration},
+      {"seed", std::to_string(options.calibration.seed)},
+  };
+  return facts;
+}
+
+void Run(const Options &options) {
+  const RecipeOptions recipe = ToRecipe(options);
+  SetThreadCount(options.threads);
+  const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  ModelFacts facts = MakeFacts(*source, options, recipe);
+  const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
+  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), options.output);
+  if (!options.report.empty()) WriteReport(options.report, result.report);
+  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens\n", options.output.c_str(),
+              static_cast<double>(result.file_bytes) / 1e6, options.recipe.c_str(), FormatName(recipe.body_format).c_str(),
+              FormatName(recipe.head_format).c_str(), result.prefix_tokens.size());
+}
+
+}  // namespace
+
+void AddConvertCommand(CLI::App *app) {
+  CLI::App *command = app->add_subcommand("convert", "Convert a source model to a model file");
+  const auto o = std::make_shared<Options>();
+  command->add_option("SRC", o->source, "Hugging Face folder, GGUF file or llama2.c checkpoint")->required();
+  command->add_option("-o,--output", o->output, "file to write")->required();
+  command->add_option("--recipe", o->recipe, "rtn: rounding; fast: calibrated, closed form")
+      ->check(CLI::IsMember({"rtn", "fast", "mobilequant"}))->capture_default_str();
+  command->add_option("--weights", o->weights, "bits of the weights")->check(CLI::IsMember({"w4", "w8"}))->capture_default_str();
+  command->add_option("--group", o->group, "weights of a channel that share a 4-bit scale (default 32)")
+      ->check(CLI::IsMember({"channel", "32", "64", "128"}));
+  command->add_option("--head", o->head, "w8, or w4 in groups of 32")->check(CLI::IsMember({"w8", "w4"}))->capture_default_str();
+  command->add_option("--calibration", o->calibration.files, "UTF-8 text, may be repeated (default: a built-in text)")
+      ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use")
+      ->check(CLI::Range(1, 4096))->capture_default_str();
+  command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
+  command->add_option("--target", o->target, "layout of per-channel weights")
+      ->check(CLI::IsMember({"universal", "x86-256"}))->capture_default_str();
+  command->add_option("--down-input", o->down_input, "input of the down projection: 8 bits after a Hadamard transform, or 15")
+      ->check(CLI::IsMember({"hadamard", "s15"}))->capture_default_str();
+  command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")->check(CLI::PositiveNumber);
+  command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
+  command->add_option("--report", o->report, "folder for the errors of each layer, as CSV and SVG");
+  command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
+  for (const char *name : kLaterOptions) {
+    command->add_option_function<std::string>(
+        name, [name](const std::string &) { Refuse(std::string(name) + " is not in this version"); }, "(not in this version)");
+  }
+  command->callback([o] { Run(*o); });
+}
+
+}  // namespace acorn::compiler

@@ -1,0 +1,11 @@
+// Files that acornc carries in itself.
+#pragma once
+
+#include <string_view>
+
+namespace acorn::compiler {
+
+/// The built-in calibration text, UTF-8: resources/calibration.txt.
+std::string_view CalibrationText();
+
+}  // namespace acorn::compiler

@@ -1,0 +1,49 @@
+// SourceTokenizer: a source model's tokenizer, compiled to the segment that a model file gets and run by the runtime's own
+// encoder, so that the compiler sees the ids that a device will see. For calibration, perplexity and prefix search.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer.h"
+#include "text/tokenizer_model.h"
+
+namespace acorn::compiler {
+
+class SourceModel;
+struct ModelConfig;
+
+class SourceTokenizer {
+ public:
+  /// Throws Error(kBadModel) when the model makes no legal segment.
+  explicit SourceTokenizer(const TokenizerModel &model);
+  SourceTokenizer(const SourceTokenizer &) = delete;
+  SourceTokenizer &operator=(const SourceTokenizer &) = delete;
+
+  /// Plain text to ids, without BOS.
+  std::vector<int32_t> Encode(std::string_view text) const;
+  /// The same with special tokens recognised.
+  std::vector<int32_t> EncodeMarkup(std::string_view text) const;
+
+  const std::vector<uint8_t> &segment() const { return segment_; }
+  const Tokenizer &get() const { return tokenizer_; }
+  /// A line for the user when the source has a chat template that could not be compiled; else empty.
+  const std::string &chat_warning() const { return chat_warning_; }
+
+ private:
+  std::vector<int32_t> Run(std::string_view text, EncodeOptions options) const;
+
+  std::vector<uint8_t> segment_;
+  Tokenizer tokenizer_;
+  std::string chat_warning_;
+};
+
+/// What a model's configuration says to its tokenizer.
+TokenizerHints TokenizerHintsOf(const ModelConfig &config);
+
+/// The tokenizer that belongs to `source`; throws like ReadTokenizer.
+std::unique_ptr<SourceTokenizer> OpenTokenizer(const SourceModel &source);
+
+}  // namespace acorn::compiler

@@ -1,0 +1,70 @@
+// acorn plan: the memory that a model needs, by class, from the file alone.
+#include <cstdio>
+
+#include "commands.h"
+#include "device.h"
+#include "error.h"
+#include "json.h"
+#include "plan_svg.h"
+#include "statistics.h"
+
+namespace acorn::program {
+namespace {
+
+std::vector<PlanClass> ClassesOf(const acorn_memory_plan &plan) {
+  return {{"image", "the file: mapped, or in flash; never copied", plan.image_bytes},
+          {"model", "the parsed graph", plan.model_bytes},
+          {"session", "keys and values, logits, history, sampler", plan.session_bytes},
+          {"scratch", "activations and the kernels' own", plan.scratch_bytes},
+          {"expert slots", "experts that are kept", plan.expert_slot_bytes},
+          {"I/O staging", "reads on their way", plan.io_bytes}};
+}
+
+void PrintTable(const std::string &file, const acorn_memory_plan &plan) {
+  std::printf("%s: context %u, chunk %u, %u threads\n", file.c_str(), plan.context_tokens, plan.chunk_tokens, plan.threads);
+  for (const PlanClass &part : ClassesOf(plan)) {
+    std::printf("  %-13s %13llu  %11s  %s\n", part.name, static_cast<unsigned long long>(part.bytes),
+                HumanBytes(part.bytes).c_str(), part.what);
+  }
+  std::printf("  %-13s %13llu  %11s  %s\n", "block", static_cast<unsigned long long>(plan.block_bytes),
+              HumanBytes(plan.block_bytes).c_str(), "what the library takes: all but the image");
+}
+
+void PrintJson(const std::string &file, const acorn_memory_plan &plan) {
+  JsonWriter json;
+  json.Text("file", file);
+  json.Number("image_bytes", plan.image_bytes);
+  json.Number("model_bytes", plan.model_bytes);
+  json.Number("session_bytes", plan.session_bytes);
+  json.Number("scratch_bytes", plan.scratch_bytes);
+  json.Number("expert_slot_bytes", plan.expert_slot_bytes);
+  json.Number("io_bytes", plan.io_bytes);
+  json.Number("block_bytes", plan.block_bytes);
+  json.Number("context_tokens", plan.context_tokens);
+  json.Number("chunk_tokens", plan.chunk_tokens);
+  json.Number("logit_rows", plan.logit_rows);
+  json.Number("threads", plan.threads);
+  std::printf("%s\n", json.Finish().c_str());
+}
+
+}  // namespace
+
+void Plan(int argc, char **argv) {
+  DeviceOptions options;
+  bool json = false;
+  std::string svg;
+  Arguments arguments("plan FILE [OPTIONS]", "The memory that a model needs, before anything is opened.");
+  arguments.Flag("--json", &json, "as one line of JSON");
+  arguments.Text("--svg", &svg, "write a picture to this file");
+  AddDeviceOptions(&arguments, &options);
+  if (!arguments.Parse(argc, argv)) return;
+  const Device device(options);
+  if (!svg.empty()) WritePlanSvg(svg, options.file, ClassesOf(device.plan()));
+  if (json) {
+    PrintJson(options.file, device.plan());
+  } else {
+    PrintTable(options.file, device.plan());
+  }
+}
+
+}  // namespace acorn::program

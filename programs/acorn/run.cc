@@ -1,0 +1,117 @@
+// acorn run: one prompt, one answer. The answer alone goes to the standard output.
+#include <cstdio>
+
+#include "commands.h"
+#include "error.h"
+#include "sampling.h"
+#include "statistics.h"
+
+namespace acorn::program {
+namespace {
+
+struct Report {
+  Generated generated;
+  Digests digests;
+  double first_token_ms = 0;
+};
+
+const char *ReasonName(const Generated &generated) {
+  switch (generated.reason) {
+    case ACORN_STOP_LENGTH:
+      return "length";
+    case ACORN_STOP_END:
+      return "end";
+    case ACORN_STOP_STRING:
+      return "string";
+    case ACORN_STOP_CONTEXT:
+      return "context";
+    default:
+      return "caller";
+  }
+}
+
+void PrintJson(const Device &device, const Report &report) {
+  const Speeds speeds = ReadSpeeds(device);
+  JsonWriter json;
+  json.Decimal("prefill_tokens_per_s", speeds.prefill_tokens_per_s);
+  json.Decimal("decode_tokens_per_s", speeds.decode_tokens_per_s);
+  json.Decimal("open_ms", device.open_ms());
+  json.Decimal("first_token_ms", report.first_token_ms);
+  json.Number("prompt_tokens", speeds.prefill_tokens);
+  json.Number("tokens", report.generated.tokens);
+  json.Text("stop", ReasonName(report.generated));
+  json.Hex("digest", report.digests.logits());
+  json.Hex("ids_digest", report.digests.ids());
+  WriteMachine(&json, device);
+  json.Raw("kernels", KernelShares(device));
+  std::fprintf(stderr, "%s\n", json.Finish().c_str());
+}
+
+void PrintStats(const Device &device, const Report &report) {
+  const Speeds speeds = ReadSpeeds(device);
+  const acorn_memory_plan &plan = device.plan();
+  std::fprintf(stderr, "prompt   %llu tokens, %.1f tokens/s; first token after %.1f ms; open %.1f ms\n",
+               static_cast<unsigned long long>(speeds.prefill_tokens), speeds.prefill_tokens_per_s, report.first_token_ms,
+               device.open_ms());
+  std::fprintf(stderr, "answer   %zu tokens, %.1f tokens/s, ended by %s\n", report.generated.tokens, speeds.decode_tokens_per_s,
+               ReasonName(report.generated));
+  std::fprintf(stderr, "memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(plan.block_bytes).c_str(),
+               HumanBytes(plan.image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
+  std::fprintf(stderr, "machine  %u threads, %s\n", plan.threads, device.isa());
+  std::fprintf(stderr, "digest   %016llx\n", static_cast<unsigned long long>(report.digests.logits()));
+}
+
+}  // namespace
+
+void Run(int argc, char **argv) {
+  DeviceOptions options;
+  SamplingOptions sampling;
+  bool chat = false, markup = false, stats = false, json = false;
+  std::vector<std::string> prompts;
+  Arguments arguments("run FILE -p TEXT [OPTIONS]", "Answers one prompt.");
+  arguments.Texts("-p", &prompts, "the prompt; - reads the standard input");
+  arguments.Flag("--chat", &chat, "the prompt is one user turn in the model's chat template");
+  arguments.Flag("--markup", &markup, "special tokens in the prompt are read as such");
+  AddSamplingOptions(&arguments, &sampling);
+  arguments.Flag("--stats", &stats, "speed, memory and digest, on the standard error");
+  arguments.Flag("--json", &json, "the same as one line of JSON, on the standard error");
+  AddDeviceOptions(&arguments, &options);
+  if (!arguments.Parse(argc, argv)) return;
+  if (prompts.size() != 1) Fail(ExitCode::kUsage, "one prompt is wanted: -p TEXT");
+  if (chat && markup) Fail(ExitCode::kUsage, "--chat and --markup exclude each other");
+  const std::string prompt = prompts[0] == "-" ? ReadWholeFile("-") : prompts[0];
+
+  DeviceNeeds needs;
+  if (stats || json) needs.flags = ACORN_OPEN_PROFILE;
+  Device device(options, needs);
+  device.Open();
+  const uint32_t flags = chat ? ACORN_TEXT_CHAT : ACORN_TEXT_BOS | (markup ? ACORN_TEXT_MARKUP : 0);
+  device.RequireText(flags);
+
+  Report report;
+  const uint64_t begin = acorn_posix_ticks();
+  const acorn_status status = acorn_session_append_text(device.session(), prompt.data(), prompt.size(), flags);
+  if (status == ACORN_ERR_CONTEXT_FULL) {
+    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu", device.Encode(prompt, flags).size(),
+         acorn_session_capacity(device.session()));
+  }
+  Check(status, "reading the prompt");
+  const int32_t *logits = nullptr;
+  if (acorn_session_logits(device.session(), &logits) != ACORN_OK) Fail(ExitCode::kUsage, "the prompt is empty");
+  Digests *digests = stats || json ? &report.digests : nullptr;
+  if (digests != nullptr) digests->AddLogits(logits, device.info().vocab_size);
+  report.generated = Generate(&device, sampling, digests, [&](const char *text, size_t bytes) {
+    if (report.first_token_ms == 0) report.first_token_ms = static_cast<double>(acorn_posix_ticks() - begin) / 1e6;
+    std::fwrite(text, 1, bytes, stdout);
+    std::fflush(stdout);
+  });
+  std::fputc('\n', stdout);
+  std::fflush(stdout);
+  if (json) {
+    PrintJson(device, report);
+  } else if (stats) {
+    PrintStats(device, report);
+  }
+}
+
+}  // namespace acorn::program

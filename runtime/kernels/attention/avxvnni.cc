@@ -1,0 +1,97 @@
+// E of a tile: 16 bytes for four keys: 4 high bytes, 4 low bytes, 8 unused. Quads are the unsigned operands of dot products.
+#include "kernels/attention/softmax256.h"
+
+namespace acorn::attention {
+namespace {
+
+/// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
+template <int kPairCount, int kTiles>
+void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
+  constexpr int kHalves = 2 * kTiles;  // of eight keys
+  const uint8_t *k = pass.args.k + tile * pass.tile_bytes;
+  const int8_t *q = pass.q + pair * pass.q_stride;
+  __m256i sum[kPairCount][kHalves];
+  for (auto &row : sum) {
+    for (__m256i &s : row) s = _mm256_setzero_si256();
+  }
+  for (size_t d = 0; d < pass.args.head_dim; d += 4) {
+    __m256i key[kHalves];
+    for (int t = 0; t < kHalves; ++t) key[t] = _mm256_load_si256(At(k + t / 2 * pass.tile_bytes + d * kTileRows + t % 2 * 32));
+    for (int p = 0; p < kPairCount; ++p) {
+      const __m256i quad = _mm256_set1_epi32(LoadQuad(q + p * pass.q_stride + d));
+      for (int t = 0; t < kHalves; ++t) sum[p][t] = _mm256_dpbusd_avx_epi32(sum[p][t], key[t], quad);
+    }
+  }
+  uint8_t *out = pass.scores + pair * pass.score_stride + tile * kTileScores;
+  for (int p = 0; p < kPairCount; ++p) {
+    for (int t = 0; t < kHalves; ++t) _mm256_store_si256(At(out + p * pass.score_stride + t * 32), sum[p][t]);
+  }
+}
+
+template <int kTiles>
+void ScoreTiles(const Pass &pass, size_t tile) {
+  size_t pair = 0;
+  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<2, kTiles>(pass, pair, tile);
+  if (pair < pass.pairs) ScoreBlock<1, kTiles>(pass, pair, tile);
+}
+
+/// Sums of E times V over 8 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
+template <int kPairCount, int kVectors>
+void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, size_t d) {
+  const size_t row_bytes = 4 * kv_cache::PaddedDim(pass.args.head_dim);  // of four cache rows
+  const uint8_t *e = pass.scores + pair * pass.score_stride;
+  const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + 4 * d);
+  __m256i high[kPairCount][kVectors], low[kPairCount][kVectors];
+  for (int p = 0; p < kPairCount; ++p) {
+    for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm256_setzero_si256();
+  }
+  for (size_t tile = 0; tile < pass.tiles; ++tile) {
+    for (size_t quad = 0; quad < kTileRows; quad += 4) {
+      __m256i value[kVectors];
+      for (int i = 0; i < kVectors; ++i) value[i] = _mm256_load_si256(At(v + 32 * i));
+      v += row_bytes;
+      for (int p = 0; p < kPairCount; ++p) {
+        const uint8_t *bytes = e + p * pass.score_stride + 4 * quad;
+        const __m256i e_high = _mm256_set1_epi32(LoadQuad(bytes)), e_low = _mm256_set1_epi32(LoadQuad(bytes + 4));
+        for (int i = 0; i < kVectors; ++i) {
+          high[p][i] = _mm256_dpbusd_avx_epi32(high[p][i], e_high, value[i]);
+          low[p][i] = _mm256_dpbusd_avx_epi32(low[p][i], e_low, value[i]);
+        }
+      }
+    }
+    e += kTileScores;
+  }
+  for (int p = 0; p < kPairCount; ++p) {
+    for (int i = 0; i < kVectors; ++i) {
+      const size_t at = d + 8 * static_cast<size_t>(i);
+      if (at < pass.args.head_dim) StoreOutputs(pass, normalisers[pair + p], pair + p, at, high[p][i], low[p][i]);
+    }
+  }
+}
+
+struct Engine {
+  static void Scores(const Pass &pass) {
+    size_t tile = 0;
+    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<2>(pass, tile);
+    for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
+  }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
+
+  static __m128i QuadBytes() { return _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1); }
+
+  static void Values(const Pass &pass, const Normaliser *normalisers) {
+    size_t pair = 0;
+    for (; pair + 2 <= pass.pairs; pair += 2) {
+      for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<2, 2>(pass, normalisers, pair, d);
+    }
+    if (pair == pass.pairs) return;
+    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<1, 2>(pass, normalisers, pair, d);
+  }
+};
+
+}  // namespace
+
+void RunAvxVnni(const Args &args) { RunPasses<Engine>(args); }
+
+}  // namespace acorn::attention

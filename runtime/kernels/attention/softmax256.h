@@ -1,0 +1,92 @@
+// What the 256-bit variants of attention share beside pass.h: scores to E, and sums to outputs. In an anonymous namespace, like
+// simd_avx2.h.
+#pragma once
+
+#include "kernels/attention/pass.h"
+#include "kernels/simd_avx2.h"
+
+namespace acorn::attention {
+namespace {
+
+inline __m256i *At(uint8_t *p) { return reinterpret_cast<__m256i *>(p); }
+inline const __m256i *At(const uint8_t *p) { return reinterpret_cast<const __m256i *>(p); }
+
+/// What turns a score into E.
+struct Exponential {
+  Exponential(int32_t multiplier, int32_t shift, int32_t max)
+      : round(shift),
+        factor(_mm256_set1_epi64x(multiplier)),
+        maximum(_mm256_set1_epi32(max)),
+        furthest(_mm256_set1_epi32(FurthestDifference(multiplier, shift))) {}
+
+  __m256i operator()(__m256i score) const {
+    const __m256i difference = _mm256_min_epu32(_mm256_sub_epi32(maximum, score), furthest);
+    const __m256i t = Join(round(MultiplyAll(difference, factor)));
+    const __m256i i = _mm256_srli_epi32(t, 15);
+    // (f * c) >> 15 as the high half of 16-bit (2 f) * c; the upper half of each lane stays 0.
+    const __m256i f2 = _mm256_and_si256(_mm256_add_epi32(t, t), _mm256_set1_epi32(0xfffe));
+    __m256i p = _mm256_mulhi_epu16(f2, _mm256_set1_epi32(2598));
+    p = _mm256_mulhi_epu16(f2, _mm256_sub_epi32(_mm256_set1_epi32(15162), p));
+    p = _mm256_mulhi_epu16(f2, _mm256_sub_epi32(_mm256_set1_epi32(45332), p));
+    p = _mm256_sub_epi32(_mm256_set1_epi32(65535), p);
+    // rs(p, i) for i >= 1; i = 0 adds nothing; from i = 17 on, shifts beyond 31 included, the result is 0.
+    const __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(_mm256_set1_epi32(1), i), 1);
+    return _mm256_srlv_epi32(_mm256_add_epi32(p, half), i);
+  }
+
+  Rounder round;
+  __m256i factor, maximum, furthest;
+};
+
+/// All ones in the lanes of keys below `keys`, of the eight keys from `first` on.
+inline __m256i Seen(size_t first, size_t keys) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const auto seen = static_cast<int32_t>(keys <= first ? 0 : keys - first >= 8 ? 8 : keys - first);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(seen), lanes);
+}
+
+inline int32_t Largest(const uint8_t *scores, size_t keys) {
+  const __m256i least = _mm256_set1_epi32(INT32_MIN);
+  __m256i max = least;
+  for (size_t first = 0; first < keys; first += 8) {
+    const __m256i score = _mm256_load_si256(At(scores + 4 * first));
+    max = _mm256_max_epi32(max, first + 8 <= keys ? score : _mm256_blendv_epi8(least, score, Seen(first, keys)));
+  }
+  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(max), _mm256_extracti128_si256(max, 1));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+}
+
+/// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. What becomes of the bytes of four
+/// 32-bit E is the variant's choice: Engine::QuadBytes() is their shuffle.
+template <typename Engine>
+uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+  uint8_t *scores = pass.scores + pair * pass.score_stride;
+  const size_t keys = pass.keys[pair], head = pass.head[pair];
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, Largest(scores, keys));
+  const __m256i quads = _mm256_broadcastsi128_si256(Engine::QuadBytes());
+  __m256i sum = _mm256_setzero_si256();  // a lane holds at most 8192 values of 65535
+  for (size_t first = 0; first < pass.tiles * kTileRows; first += 8) {
+    __m256i *at = At(scores + 4 * first);
+    __m256i e = exponential(_mm256_load_si256(at));
+    if (first + 8 > keys) e = _mm256_and_si256(e, Seen(first, keys));
+    sum = _mm256_add_epi32(sum, e);
+    _mm256_store_si256(at, _mm256_shuffle_epi8(e, quads));
+  }
+  const __m256i wide = _mm256_add_epi64(_mm256_and_si256(sum, _mm256_set1_epi64x(0xffffffff)), _mm256_srli_epi64(sum, 32));
+  const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(half)) + static_cast<uint64_t>(_mm_extract_epi64(half, 1));
+}
+
+/// Eight outputs of a pair from d on, or those that head_dim leaves: num = 256 * high + low.
+inline void StoreOutputs(const Pass &pass, const Normaliser &normaliser, size_t pair, size_t d, __m256i high, __m256i low) {
+  const Rounder round(normaliser.shift);
+  const __m256i factor = _mm256_set1_epi64x(normaliser.multiplier);
+  const Wide from_high = MultiplyAll(high, factor), from_low = MultiplyAll(low, factor);
+  const Wide product = {_mm256_add_epi64(_mm256_slli_epi64(from_high.even, 8), from_low.even),
+                        _mm256_add_epi64(_mm256_slli_epi64(from_high.odd, 8), from_low.odd)};
+  Finish<StoreS8, Range::k64Bits>(pass.y[pair] + d, pass.args.head_dim - d, round(product), pass.args.zero_point);
+}
+
+}  // namespace
+}  // namespace acorn::attention

@@ -1,0 +1,311 @@
+// Every rule of FORMAT.md, section 4, broken one at a time in a file whose checksums are right: refused before anything is
+// read through it, with the section and the index of the culprit.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/file.h"
+#include "tests/support/model_builder.h"
+#include "tests/support/model_session.h"
+
+namespace acorn::test {
+namespace {
+
+using schema::Op;
+
+// A sealed file that may be written to.
+class Victim {
+ public:
+  explicit Victim(const ModelSpec &spec) : file_(BuildModel(spec)) {}
+
+  schema::Model *model() { return const_cast<schema::Model *>(schema::GetModel(file_.data() + kHeaderBytes)); }
+
+  // Sets a scalar field that the builder has written.
+  template <typename T>
+  void Poke(const void *table, flatbuffers::voffset_t field, T value) {
+    auto *fields = reinterpret_cast<flatbuffers::Table *>(const_cast<void *>(table));
+    ASSERT_NE(fields->GetOptionalFieldOffset(field), 0) << "the field has its default: nothing to overwrite";
+    ASSERT_TRUE(fields->SetField<T>(field, value, static_cast<T>(value + 1)));
+  }
+  // Overwrites a struct.
+  template <typename T>
+  void Put(const T *place, const T &value) {
+    std::memcpy(const_cast<T *>(place), &value, sizeof value);
+  }
+
+  const void *Table(Op type, uint32_t which = 0, bool head = false) {
+    const auto *steps = head ? model()->head() : model()->body();
+    for (const schema::Step *step : *steps) {
+      if (step->op_type() == type && which-- == 0) return step->op();
+    }
+    return nullptr;
+  }
+  template <typename T>
+  const T *Find(Op type, uint32_t which = 0) {
+    return static_cast<const T *>(Table(type, which));
+  }
+
+  AlignedBytes &Sealed() {
+    Reseal(&file_);
+    return file_;
+  }
+  uint8_t *data() { return file_.data(); }
+  // The bytes behind a Ref.
+  uint8_t *Bytes(const schema::Ref *ref) {
+    return file_.data() + model()->segments()->Get(ref->segment())->offset() + ref->offset();
+  }
+
+ private:
+  AlignedBytes file_;
+};
+
+struct Case {
+  const char *name;
+  const char *section;
+  std::function<void(Victim *)> harm;
+};
+
+ModelSpec Spec() {
+  ModelSpec spec;
+  spec.prefix_rows = 1;
+  spec.qk_norm = true;
+  spec.layers = 2;
+  spec.head_weights = HeadWeights::kOwn;
+  return spec;
+}
+
+schema::Slice Moved(const schema::Slice *slice, int value, int offset, int width) {
+  return schema::Slice(static_cast<uint16_t>(slice->value() + value), slice->offset() + static_cast<uint32_t>(offset),
+                       slice->width() + static_cast<uint32_t>(width));
+}
+
+const schema::Ref *Elsewhere(const schema::Ref *ref, schema::Ref *storage, int segment, int64_t offset, int64_t bytes) {
+  *storage = schema::Ref(static_cast<uint16_t>(ref->segment() + segment), ref->offset() + static_cast<uint64_t>(offset),
+                         ref->bytes() + static_cast<uint64_t>(bytes));
+  return storage;
+}
+
+// A Ref of a step moved: another segment, misplaced, past the end, too short.
+template <typename T>
+void AddRefCases(std::vector<Case> *cases, const char *name, const char *section, Op type,
+                 const schema::Ref *(T::*ref)() const) {
+  const auto add = [&](const char *, int segment, int64_t offset, int64_t bytes) {
+    cases->push_back({name, section, [=](Victim *victim) {
+                        const schema::Ref *place = (victim->Find<T>(type)->*ref)();
+                        schema::Ref moved;
+                        victim->Put(place, *Elsewhere(place, &moved, segment, offset, bytes));
+                      }});
+  };
+  add("weights segment", 1, 0, 0);
+  add("no such segment", 1000, 0, 0);
+  add("misplaced", 0, 4, 0);
+  add("far away", 0, int64_t{1} << 40, 0);
+  add("wraps around", 0, -int64_t{1} << 62, 0);
+  add("short", 0, 0, -1);
+  add("long", 0, 0, 1 << 20);
+}
+
+std::vector<Case> SegmentAndListCases() {
+  return {
+      {"segment of no kind", "segment",
+       [](Victim *v) { *reinterpret_cast<uint8_t *>(const_cast<schema::Segment *>(v->model()->segments()->Get(1))) = 9; }},
+      {"segments overlap", "segment",
+       [](Victim *v) {
+         const auto *second = v->model()->segments()->Get(1);
+         v->Put(second, schema::Segment(second->kind(), v->model()->segments()->Get(0)->offset(), second->bytes(), 0));
+       }},
+      {"segment not on a page", "segment",
+       [](Victim *v) {
+         const auto *last = v->model()->segments()->Get(v->model()->segments()->size() - 1);
+         v->Put(last, schema::Segment(last->kind(), last->offset() + 64, last->bytes() - 64, 0));
+       }},
+      {"value of no type", "values",
+       [](Victim *v) { *reinterpret_cast<uint8_t *>(const_cast<schema::Value *>(v->model()->values()->Get(2))) = 7; }},
+      {"value without width", "values",
+       [](Victim *v) { v->Put(v->model()->values()->Get(2), schema::Value(v->model()->values()->Get(2)->dtype(), 0)); }},
+      {"value too wide", "values",
+       [](Victim *v) { v->Put(v->model()->values()->Get(2), schema::Value(schema::DType::S16, (1u << 20) + 1)); }},
+      {"weight of no format", "weights",
+       [](Victim *v) { v->Poke<uint8_t>(v->model()->weights()->Get(1), schema::Weight::VT_FORMAT, 77); }},
+      {"weight format not of its layout", "weights",
+       [](Victim *v) { v->Poke<uint8_t>(v->model()->weights()->Get(1), schema::Weight::VT_FORMAT, 3); }},
+      {"weight of no layout", "weights",
+       [](Victim *v) { v->Poke<uint8_t>(v->model()->weights()->Get(1), schema::Weight::VT_LAYOUT, 0xee); }},
+      {"weight with more channels than bytes", "weights",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->weights()->Get(1), schema::Weight::VT_N, 4096); }},
+      {"weight of giant size", "weights",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->weights()->Get(1), schema::Weight::VT_N, 0xffffffff); }},
+      {"panel of odd depth", "weights",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->weights()->Get(1), schema::Weight::VT_K_PANEL, 24); }},
+      {"panel deeper than k", "weights",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->weights()->Get(1), schema::Weight::VT_K_PANEL, 1 << 20); }},
+      {"odd rotary dims", "ropes",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->ropes()->Get(0), schema::Rope::VT_ROTARY_DIMS, 15); }},
+      {"more frequencies than bytes", "ropes",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->ropes()->Get(0), schema::Rope::VT_ROTARY_DIMS, 500); }},
+      {"cache of other heads", "caches",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->caches()->Get(1), schema::Cache::VT_KV_HEADS, 3); }},
+      {"cache of giant heads", "caches",
+       [](Victim *v) { v->Poke<uint32_t>(v->model()->caches()->Get(1), schema::Cache::VT_HEAD_DIM, 0x80000000u); }},
+      {"context past the rows", "model",
+       [](Victim *v) { v->Poke<uint32_t>(v->model(), schema::Model::VT_MAX_CONTEXT, 65536); }},
+      {"prefix token outside", "model",
+       [](Victim *v) { const_cast<flatbuffers::Vector<int32_t> *>(v->model()->prefix_tokens())->Mutate(0, 67); }},
+      {"logits of another width", "model", [](Victim *v) { v->Poke<uint32_t>(v->model(), schema::Model::VT_VOCAB_SIZE, 66); }},
+      {"logits in no value", "model", [](Victim *v) { v->Poke<uint16_t>(v->model(), schema::Model::VT_LOGITS, 500); }},
+  };
+}
+
+std::vector<Case> StepCases() {
+  std::vector<Case> cases = {
+      {"slice outside its value", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::Linear>(Op::Linear)->input();
+         v->Put(s, Moved(s, 0, 1, 0));
+       }},
+      {"slice that wraps around", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::Linear>(Op::Linear)->input();
+         v->Put(s, Moved(s, 0, -4, 0));
+       }},
+      {"slice of no value", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::Linear>(Op::Linear)->input();
+         v->Put(s, Moved(s, 999, 0, 0));
+       }},
+      {"slice of no width", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::RmsNorm>(Op::RmsNorm)->input();
+         v->Put(s, schema::Slice(s->value(), 0, 0));
+       }},
+      {"output is an input", "body",
+       [](Victim *v) {
+         const auto *op = v->Find<schema::Add>(Op::Add);
+         v->Put(op->out(), *op->a());
+       }},
+      {"read before it is written", "body",
+       [](Victim *v) {
+         const auto *op = v->Find<schema::Add>(Op::Add);
+         v->Put(op->a(), *v->Find<schema::Add>(Op::Add)->out());
+         v->Put(op->out(), *v->Find<schema::Embedding>(Op::Embedding)->out());
+       }},
+      {"linear with no weight", "body",
+       [](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Linear), schema::Linear::VT_WEIGHT, 40); }},
+      {"linear with another weight", "body",
+       [](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Linear), schema::Linear::VT_WEIGHT, 3); }},
+      {"linear with shift 0", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Linear), schema::Linear::VT_SHIFT, 0); }},
+      {"linear with shift 63", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Linear), schema::Linear::VT_SHIFT, 63); }},
+      {"bias past s32", "body",
+       [](Victim *v) {
+         const uint8_t big[4] = {0xff, 0xff, 0xff, 0x7f};
+         std::memcpy(v->Bytes(v->Find<schema::Linear>(Op::Linear)->bias()) + 8, big, 4);
+       }},
+      {"negative multiplier", "body",
+       [](Victim *v) { v->Bytes(v->Find<schema::Linear>(Op::Linear)->multipliers())[7] = 0x80; }},
+      {"sum past s32", "body",
+       [](Victim *v) { v->Poke<uint64_t>(v->model()->weights()->Get(1), schema::Weight::VT_ACC_BOUND, uint64_t{1} << 31); }},
+      {"norm in uneven groups", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::RmsNorm), schema::RmsNorm::VT_GROUPS, 7); }},
+      {"norm factor too small", "body",
+       [](Victim *v) {
+         const auto *f = v->Find<schema::RmsNorm>(Op::RmsNorm)->factor();
+         v->Put(f, schema::Factor((1 << 30) - 1, f->shift()));
+       }},
+      {"norm shift too large", "body",
+       [](Victim *v) {
+         const auto *f = v->Find<schema::RmsNorm>(Op::RmsNorm)->factor();
+         v->Put(f, schema::Factor(f->multiplier(), 50));
+       }},
+      {"norm epsilon too large", "body",
+       [](Victim *v) { v->Poke<uint64_t>(v->Table(Op::RmsNorm), schema::RmsNorm::VT_EPS_TERM, uint64_t{1} << 60); }},
+      {"zero point past s8", "body",
+       [](Victim *v) { v->Poke<int16_t>(v->Table(Op::RmsNorm), schema::RmsNorm::VT_ZERO_POINT, 128); }},
+      {"rotation of uneven heads", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Rotate), schema::Rotate::VT_HEADS, 5); }},
+      {"rotation wider than a head", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Rotate), schema::Rotate::VT_HEADS, 8); }},
+      {"append to no cache", "body",
+       [](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Append, 1), schema::Append::VT_CACHE, 2); }},
+      {"append to another layer's cache", "body",
+       [](Victim *v) {
+         const auto *op = v->Find<schema::Attention>(Op::Attention, 1);
+         v->Poke<uint16_t>(op, schema::Attention::VT_CACHE, 0);
+       }},
+      {"attention with uneven heads", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Attention), schema::Attention::VT_HEADS, 3); }},
+      {"attention output shift", "body",
+       [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Attention), schema::Attention::VT_OUT_SHIFT, 39); }},
+      {"attention multiplier too small", "body",
+       [](Victim *v) { v->Bytes(v->Find<schema::Attention>(Op::Attention)->out_multipliers())[3] = 0x20; }},
+      {"gate of another width", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::Glu>(Op::Glu)->gate();
+         v->Put(s, Moved(s, 0, 0, -1));
+       }},
+      {"hadamard of no power of two", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 24); }},
+      {"hadamard block too large", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 2048); }},
+      {"hadamard block not of the width", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 64); }},
+      {"add shift", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Add), schema::Add::VT_SHIFT, 0); }},
+  };
+  AddRefCases(&cases, "linear bias", "body", Op::Linear, &schema::Linear::bias);
+  AddRefCases(&cases, "norm gamma", "body", Op::RmsNorm, &schema::RmsNorm::gamma);
+  AddRefCases(&cases, "glu table", "body", Op::Glu, &schema::Glu::factor_table);
+  AddRefCases(&cases, "append multipliers", "body", Op::Append, &schema::Append::v_multipliers);
+  AddRefCases(&cases, "attention multipliers", "body", Op::Attention, &schema::Attention::exp_multipliers);
+  AddRefCases(&cases, "embedding multipliers", "body", Op::Embedding, &schema::Embedding::multipliers);
+  return cases;
+}
+
+void ExpectRefused(const std::vector<Case> &cases) {
+  size_t number = 0;
+  for (const Case &harm : cases) {
+    Victim victim(Spec());
+    harm.harm(&victim);
+    if (testing::Test::HasFatalFailure()) return;
+    ModelSession session(victim.Sealed());
+    const std::string where = std::string(harm.name) + ", case " + std::to_string(number++);
+    EXPECT_EQ(session.status(), static_cast<acorn_status>(ACORN_ERR_INVALID)) << where;
+    EXPECT_EQ(session.fault().status, session.status()) << where;
+    EXPECT_STREQ(session.fault().section, harm.section) << where;
+  }
+}
+
+TEST(EvilGraph, TheVictimIsHealthyWithoutHarm) {
+  Victim victim(Spec());
+  EXPECT_EQ(ModelSession(victim.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
+}
+
+TEST(EvilGraph, ListsAndSegments) { ExpectRefused(SegmentAndListCases()); }
+
+TEST(EvilGraph, Steps) { ExpectRefused(StepCases()); }
+
+TEST(EvilGraph, AnUnknownOperatorIsUnsupported) {
+  Victim victim(Spec());
+  victim.Poke<uint8_t>(victim.model()->body()->Get(3), schema::Step::VT_OP_TYPE, 200);
+  ModelSession session(victim.Sealed());
+  // Its table cannot be verified, so the verifier or the reader may be the one to refuse it.
+  EXPECT_TRUE(session.status() == ACORN_ERR_UNSUPPORTED || session.status() == ACORN_ERR_INVALID);
+}
+
+TEST(EvilGraph, AWideSumOfTwoRowsIsRefused) {
+  ModelSpec spec = Spec();
+  spec.hadamard_block = 1;
+  spec.ffn = 80;
+  const auto bound_of = [&](uint64_t bound) {
+    Victim victim(spec);
+    const auto *down = victim.Find<schema::Linear>(Op::Linear, 3);
+    victim.Poke<uint64_t>(victim.model()->weights()->Get(down->weight()), schema::Weight::VT_ACC_BOUND, bound);
+    return ModelSession(victim.Sealed()).status();
+  };
+  EXPECT_EQ(bound_of(uint64_t{1} << 38), static_cast<acorn_status>(ACORN_ERR_INVALID));
+}
+
+}  // namespace
+}  // namespace acorn::test

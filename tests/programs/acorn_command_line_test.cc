@@ -1,0 +1,248 @@
+// acorn: options, outputs and exit codes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "acorn_schema/file.h"
+#include "tests/programs/talking_model.h"
+
+namespace acorn::test {
+namespace {
+
+using nlohmann::json;
+using Words = std::vector<std::string>;
+
+class CommandLine : public ProgramTest {
+ protected:
+  // A failure: its code, words of its message, and not a byte on the standard output.
+  void ExpectFailure(const Words &words, int code, const Words &texts, const std::string &input = "") const {
+    const Outcome outcome = Acorn(words, input);
+    std::string line;
+    for (const std::string &word : words) line += word + " ";
+    EXPECT_EQ(outcome.code, code) << line << outcome.err;
+    EXPECT_EQ(outcome.out, "") << line;
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << line << outcome.err;
+    for (const std::string &text : texts) EXPECT_NE(outcome.err.find(text), std::string::npos) << line << outcome.err;
+  }
+  json Report(const Words &words) const {
+    const Outcome outcome = Acorn(words);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return json::parse(outcome.out, nullptr, false);
+  }
+};
+
+TEST_F(CommandLine, HelpAndVersion) {
+  EXPECT_EQ(Acorn({"--version"}).code, 0);
+  const Outcome help = Acorn({"--help"});
+  EXPECT_EQ(help.code, 0);
+  for (const char *name : {"run", "chat", "plan", "bench", "perplexity", "tokenize", "eval"}) {
+    EXPECT_NE(help.out.find(name), std::string::npos) << name;
+    const Outcome own = Acorn({name, "--help"});
+    EXPECT_EQ(own.code, 0) << name;
+    EXPECT_NE(own.out.find("--threads"), std::string::npos) << name;
+  }
+  EXPECT_EQ(Acorn({}).code, 2);
+}
+
+TEST_F(CommandLine, BadUsageIsTwo) {
+  ExpectFailure({"fly", "MODEL"}, 2, {"unknown command fly"});
+  ExpectFailure({"plan"}, 2, {"FILE is missing"});
+  ExpectFailure({"plan", "MODEL", "MODEL"}, 2, {"unexpected argument"});
+  ExpectFailure({"plan", "MODEL", "--colour"}, 2, {"unknown option --colour"});
+  ExpectFailure({"plan", "MODEL", "--threads"}, 2, {"--threads wants a value"});
+  ExpectFailure({"plan", "MODEL", "--threads", "0"}, 2, {"--threads 0"});
+  ExpectFailure({"plan", "MODEL", "--threads", "two"}, 2, {"--threads two"});
+  ExpectFailure({"plan", "MODEL", "--chunk", "4000"}, 2, {"--chunk 4000"});
+  ExpectFailure({"plan", "MODEL", "--context", "161"}, 2, {"161", "160"});
+  ExpectFailure({"plan", "MODEL", "--residency", "moon"}, 2, {"map or copy"});
+  ExpectFailure({"plan", "MODEL", "--isa", "mmx"}, 2, {"--isa mmx", "avx512vnni"});
+  ExpectFailure({"plan", "MODEL", "--memory", "3Q"}, 2, {"--memory 3Q"});
+  ExpectFailure({"run", "MODEL"}, 2, {"-p TEXT"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--chat", "--markup"}, 2, {"exclude"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--temperature", "hot"}, 2, {"--temperature hot"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--top-p", "1.5"}, 2, {"--top-p 1.5"});
+  ExpectFailure({"perplexity", "MODEL"}, 2, {"--text"});
+  ExpectFailure({"perplexity", "MODEL", "--text", model_, "--window", "8", "--score-from", "8"}, 2, {"--score-from 8"});
+  ExpectFailure({"bench", "MODEL", "--prompt-tokens", "161"}, 2, {"160"});
+  ExpectFailure({"eval", "MODEL", "--task", "piqa", "--data", "x"}, 2, {"piqa"});
+#if defined(__x86_64__)
+  ExpectFailure({"plan", "MODEL", "--isa", "i8mm"}, 2, {"does not have it"});
+#else
+  ExpectFailure({"plan", "MODEL", "--isa", "avx2"}, 2, {"does not have it"});
+#endif
+}
+
+TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
+  for (const char *command : {"selftest", "verify", "trace", "replay"}) {
+    ExpectFailure({command, "MODEL"}, 2, {std::string(command) + " is not in this version"});
+  }
+  for (const char *option : {"--rate", "--expert-cache", "--prefetch", "--drop-experts", "--cache-aware-routing", "--trust"}) {
+    ExpectFailure({"plan", "MODEL", option, "1"}, 2, {std::string(option) + " is not in this version"});
+  }
+}
+
+TEST_F(CommandLine, BadModelsAreThreeWithThePlace) {
+  std::string bytes = ReadFile(model_);
+  const auto write = [&](const char *name, const std::string &content) { return folder_.Write(name, content); };
+  ExpectFailure({"plan", write("foreign", "this is some text, not a model at all")}, 3, {"foreign", "header", "offset 0"});
+  ExpectFailure({"plan", write("empty", "")}, 3, {"empty"});
+  ExpectFailure({"run", write("short", bytes.substr(0, bytes.size() - 1)), "-p", "x"}, 3, {"short", "header", "offset"});
+  ExpectFailure({"bench", write("stub", bytes.substr(0, 40))}, 3, {"header", "offset 40"});
+  std::string damaged = bytes;
+  damaged[100] = static_cast<char>(damaged[100] ^ 1);
+  ExpectFailure({"plan", write("damaged", damaged)}, 3, {"graph", "offset 64"});
+  damaged = bytes;
+  damaged[kSegmentAlignment + 5] = static_cast<char>(damaged[kSegmentAlignment + 5] ^ 1);
+  ExpectFailure({"plan", write("segment", damaged)}, 3, {"segment", "index 0", "offset " + std::to_string(kSegmentAlignment)});
+  damaged = bytes;
+  damaged[kHeaderVersion] = 9;
+  ExpectFailure({"plan", write("version", damaged)}, 3, {"version", "offset 8"});
+  ExpectFailure({"run", Mute(), "-p", "x"}, 3, {"no tokenizer"});
+  ExpectFailure({"tokenize", Mute()}, 3, {"no tokenizer"}, "x");
+}
+
+TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
+  ExpectFailure({"run", "MODEL", "-p", "x", "--memory", "20K"}, 4, {"--memory gives 20480"});
+  ExpectFailure({"run", folder_.File("none"), "-p", "x"}, 5, {"none", "No such file"});
+  ExpectFailure({"plan", folder_.path()}, 5, {"directory"});
+  ExpectFailure({"perplexity", "MODEL", "--window", "64", "--text", folder_.File("none")}, 5, {"none"});
+  ExpectFailure({"eval", "MODEL", "--task", "exact", "--data", folder_.File("none")}, 5, {"none"});
+  const std::string picture = folder_.File("none/plan.svg");
+  ExpectFailure({"plan", "MODEL", "--svg", picture}, 5, {"plan.svg"});
+}
+
+TEST_F(CommandLine, APromptLongerThanTheContextIsRefused) {
+  ExpectFailure({"run", "MODEL", "-p", std::string(400, '?'), "--context", "32"}, 2, {"the context holds 32"});
+}
+
+TEST_F(CommandLine, PlanKnowsTheBytesBeforeAnythingIsOpened) {
+  const json plan = Report({"plan", "MODEL", "--json", "--context", "100", "--chunk", "8", "--threads", "3"});
+  EXPECT_EQ(plan["image_bytes"], file_.size());
+  EXPECT_EQ(plan["context_tokens"], 100);
+  EXPECT_EQ(plan["chunk_tokens"], 8);
+  EXPECT_EQ(plan["threads"], 3);
+  EXPECT_EQ(plan["expert_slot_bytes"], 0);
+  EXPECT_EQ(plan["block_bytes"].get<uint64_t>(), plan["model_bytes"].get<uint64_t>() + plan["session_bytes"].get<uint64_t>() +
+                                                     plan["scratch_bytes"].get<uint64_t>());
+  const std::string picture = folder_.File("plan.svg");
+  EXPECT_NE(Acorn({"plan", "MODEL", "--svg", picture}).out.find("session"), std::string::npos);
+  EXPECT_EQ(ReadFile(picture).compare(0, 4, "<svg"), 0);
+}
+
+TEST_F(CommandLine, TheAnswerStandsAlone) {
+  const Outcome plain = Acorn({"run", "MODEL", "-p", "the lamp", "-n", "12"});
+  EXPECT_EQ(plain.code, 0);
+  EXPECT_EQ(plain.err, "");
+  EXPECT_FALSE(plain.out.empty());
+  EXPECT_EQ(plain.out.back(), '\n');
+  const Outcome with_json = Acorn({"run", "MODEL", "-p", "the lamp", "-n", "12", "--json"});
+  EXPECT_EQ(with_json.out, plain.out);
+  const json report = json::parse(with_json.err, nullptr, false);
+  for (const char *key : {"prefill_tokens_per_s", "decode_tokens_per_s", "open_ms", "first_token_ms", "image_bytes",
+                          "session_bytes", "scratch_bytes", "expert_slot_bytes", "peak_rss_bytes", "threads", "isa", "kernels",
+                          "tokens", "digest", "ids_digest", "experts", "dials"}) {
+    EXPECT_TRUE(report.contains(key)) << key;
+  }
+  const Outcome with_stats = Acorn({"run", "MODEL", "-p", "the lamp", "-n", "12", "--stats"});
+  EXPECT_EQ(with_stats.out, plain.out);
+  EXPECT_NE(with_stats.err.find("tokens/s"), std::string::npos);
+  const Outcome from_input = Acorn({"run", "MODEL", "-p", "-", "-n", "12"}, "the lamp");
+  EXPECT_EQ(from_input.out, plain.out);
+}
+
+TEST_F(CommandLine, NothingButTheMachineChangesWithTheMachinesOptions) {
+  const json expected =
+      Report({"bench", "MODEL", "--prompt-tokens", "40", "--gen-tokens", "9", "--repetitions", "1", "--json"});
+  const std::vector<Words> variants = {{"--threads", "1"},  {"--threads", "2"},      {"--threads", "3"},
+                                       {"--chunk", "1"},    {"--chunk", "7"},        {"--chunk", "64"},
+                                       {"--isa", "scalar"}, {"--residency", "copy"}, {"--context", "100"}};
+  for (const Words &variant : variants) {
+    Words words = {"bench", "MODEL", "--prompt-tokens", "40", "--gen-tokens", "9", "--repetitions", "1", "--json"};
+    words.insert(words.end(), variant.begin(), variant.end());
+    const json report = Report(words);
+    EXPECT_EQ(report["digest"], expected["digest"]) << variant[0] << " " << variant[1];
+    EXPECT_EQ(report["ids_digest"], expected["ids_digest"]);
+  }
+  EXPECT_NE(Report({"bench", "MODEL", "--prompt-tokens", "40", "--gen-tokens", "9", "--repetitions", "1", "--json", "--seed",
+                    "1"})["digest"],
+            expected["digest"]);
+}
+
+TEST_F(CommandLine, ASeedGivesTheSameText) {
+  const Words words = {"run", "MODEL", "-p", "the", "-n", "40", "--temperature", "1.5", "--top-k", "50", "--seed"};
+  const auto with_seed = [&](const char *seed) {
+    Words all = words;
+    all.push_back(seed);
+    return Acorn(all).out;
+  };
+  EXPECT_EQ(with_seed("3"), with_seed("3"));
+  EXPECT_NE(with_seed("3"), with_seed("4"));
+}
+
+TEST_F(CommandLine, AStopStringEndsTheAnswerBeforeIt) {
+  const std::string whole = Acorn({"run", "MODEL", "-p", "the lamp", "-n", "30"}).out;
+  ASSERT_GT(whole.size(), 12u);
+  const std::string stop = whole.substr(6, 3);
+  const std::string cut = Acorn({"run", "MODEL", "-p", "the lamp", "-n", "30", "--stop", stop}).out;
+  EXPECT_EQ(cut, whole.substr(0, whole.find(stop)) + "\n");
+}
+
+TEST_F(CommandLine, ChatAnswersLineByLine) {
+  const Outcome two = Acorn({"chat", "MODEL", "-n", "6"}, "hello\n\nand again\n/quit\nnot read\n");
+  EXPECT_EQ(two.code, 0) << two.err;
+  const Outcome fresh = Acorn({"chat", "MODEL", "-n", "6"}, "hello\n/reset\nhello\n");
+  const std::string once = Acorn({"run", "MODEL", "--chat", "-p", "hello", "-n", "6"}).out;
+  EXPECT_EQ(fresh.out, once + once);
+  EXPECT_EQ(two.out.compare(0, once.size(), once), 0);
+  const Outcome full =
+      Acorn({"chat", "MODEL", "-n", "6", "--context", "20"}, "hello\n" + std::string(100, '?') + "\n/reset\nhello\n");
+  EXPECT_EQ(full.code, 0);
+  EXPECT_EQ(full.out, once + once);
+  EXPECT_NE(full.err.find("/reset"), std::string::npos);
+}
+
+TEST_F(CommandLine, TokenizeGivesIds) {
+  const Outcome plain = Acorn({"tokenize", "MODEL"}, "the lamp");
+  const Outcome as_json = Acorn({"tokenize", "MODEL", "--json"}, "the lamp");
+  const json report = json::parse(as_json.out, nullptr, false);
+  std::string list;
+  for (const int32_t id : report["ids"]) list += (list.empty() ? "" : " ") + std::to_string(id);
+  EXPECT_EQ(plain.out, list + "\n");
+  EXPECT_EQ(report["tokens"], report["ids"].size());
+  EXPECT_EQ(json::parse(Acorn({"tokenize", "MODEL", "--json", "--markup"}, "<|user|>").out)["ids"], json::array({1}));
+  EXPECT_GT(json::parse(Acorn({"tokenize", "MODEL", "--json"}, "<|user|>").out)["tokens"], 1);
+}
+
+TEST_F(CommandLine, EvalCountsExactAnswers) {
+  std::string answer = Acorn({"run", "MODEL", "--chat", "-p", "say \"a\"\tb", "-n", "8"}).out;
+  answer.erase(answer.find_last_not_of(" \n\t\r") + 1);
+  // Bytes of a random model need not be text; what JSON cannot hold is replaced, and then the answer is another one.
+  const bool is_text = json(answer).dump(-1, ' ', false, json::error_handler_t::ignore) ==
+                       json(answer).dump(-1, ' ', false, json::error_handler_t::replace);
+  json right = {{"extra", {1, {{"prompt", "no"}}, "]"}}, {"prompt", "say \"a\"\tb"}, {"answer", answer}};
+  json wrong = {{"prompt", "x"}, {"answer", "never"}};
+  const std::string data =
+      folder_.Write("data.jsonl", right.dump(-1, ' ', false, json::error_handler_t::replace) + "\n\n" + wrong.dump() + "\n");
+  const json report = Report({"eval", "MODEL", "--task", "exact", "--data", data, "-n", "8", "--json"});
+  EXPECT_EQ(report["total"], 2);
+  EXPECT_EQ(report["correct"], is_text ? 1 : 0);
+  EXPECT_EQ(report["accuracy"], is_text ? 0.5 : 0);
+  EXPECT_EQ(Report({"eval", "MODEL", "--task", "exact", "--data", data, "-n", "8", "--json", "--limit", "1"})["total"], 1);
+  const std::string bad =
+      folder_.Write("bad.jsonl", right.dump(-1, ' ', false, json::error_handler_t::replace) + "\n{\"prompt\": 5}\n");
+  ExpectFailure({"eval", "MODEL", "--task", "exact", "--data", bad}, 2, {"bad.jsonl", "line 2"});
+}
+
+// The promise of the plan, for the whole process: library, program and its libraries.
+TEST_F(CommandLine, PeakMemoryIsThePlan) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers have memory of their own";
+#endif
+  const json report = Report({"bench", "MODEL", "--prompt-tokens", "100", "--gen-tokens", "20", "--json"});
+  EXPECT_LE(report["peak_rss_bytes"].get<uint64_t>(),
+            report["block_bytes"].get<uint64_t>() + report["image_bytes"].get<uint64_t>() + (4u << 20));
+}
+
+}  // namespace
+}  // namespace acorn::test
