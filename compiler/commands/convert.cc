@@ -13,7 +13,7 @@
 #include "quantize/grid.h"
 #include "quantize/recipe.h"
 #include "quantize/report.h"
-#include "text/tokenizer_model.h"
+#include "text/source_tokenizer.h"
 
 namespace acorn::compiler {
 namespace {
@@ -108,12 +108,9 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   facts.vocab_size = static_cast<uint32_t>(config.vocab);
   facts.max_context = ContextOf(options, config);
   if (HasTokenizer(source)) {
-    TokenizerHints hints;
-    hints.vocab_size = config.vocab;
-    hints.bos_id = config.bos_id;
-    hints.eos_ids = config.eos_ids;
-    hints.pad_id = config.pad_id;
-    facts.tokenizer = BuildTokenizerSegment(ReadTokenizer(source.tokenizer(), hints));
+    const std::unique_ptr<SourceTokenizer> tokenizer = OpenTokenizer(source);
+    facts.tokenizer = tokenizer->segment();
+    if (!tokenizer->chat_warning().empty()) std::fprintf(stderr, "acornc: note: %s\n", tokenizer->chat_warning().c_str());
   }
   std::string calibration;
   for (const std::string &file : options.calibration.files) calibration += (calibration.empty() ? "" : ", ") + BaseName(file);

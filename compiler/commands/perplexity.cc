@@ -26,7 +26,7 @@ struct Options {
   bool json = false;
 };
 
-std::vector<int32_t> TokenizeFile(SourceModel &source, const std::string &path) {
+std::vector<int32_t> TokenizeFile(const SourceModel &source, const std::string &path) {
   const std::unique_ptr<SourceTokenizer> tokenizer = OpenTokenizer(source);
   const MappedFile file(path);
   Progress progress("tokenize " + path, 1);
@@ -63,11 +63,10 @@ void Run(const Options &options) {
                  static_cast<long long>(options.perplexity.window), static_cast<long long>(longest));
   }
   const std::vector<int32_t> ids = TokenizeFile(*source, options.text);
-  const int64_t batch_layers = source->config().layers;
   std::unique_ptr<Progress> progress;
   const PerplexityResult result = Perplexity(*source, ids, options.perplexity, [&](int64_t done, int64_t total) {
-    if (!progress) progress = std::make_unique<Progress>("perplexity, layers of all batches", total);
-    progress->Update(done, std::to_string(total / batch_layers) + " batches");
+    if (!progress) progress = std::make_unique<Progress>("perplexity, layers", total);
+    progress->Update(done);
   });
   if (progress) progress->Finish();
   Print(options, result);

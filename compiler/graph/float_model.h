@@ -133,7 +133,8 @@ struct PerplexityResult {
   std::vector<double> losses;  // one for each scored position, in order
 };
 
-/// Throws Error(kUsage) when there is no whole window or an option is out of range.
+/// Throws Error(kUsage) when there is no whole window or an option is out of range. `on_layer(done, total)` counts the
+/// layers and the head of every batch of windows; it may be empty.
 PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t> &ids, const PerplexityOptions &options,
                             const std::function<void(int64_t, int64_t)> &on_layer = {});
 

@@ -93,7 +93,7 @@ PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t
   const HeadScorer scorer(source);
   const int64_t batch_windows = std::max<int64_t>(1, kBatchTokens / window);
   const int64_t batches = (windows + batch_windows - 1) / batch_windows;
-  const int64_t layers = source.config().layers;
+  const int64_t steps = source.config().layers + 1;  // the head is one more
   PerplexityResult result;
   result.windows = windows;
   for (int64_t batch = 0; batch < batches; ++batch) {
@@ -101,7 +101,7 @@ PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t
     const int64_t count = std::min(batch_windows, windows - first);
     const std::vector<int32_t> part(ids.begin() + first * window, ids.begin() + (first + count) * window);
     const Matrix x = RunLayers(source, part, EvenBoundaries(count * window, window), nullptr, [&](int64_t done, int64_t) {
-      if (on_layer) on_layer(batch * layers + done, batches * layers);
+      if (on_layer) on_layer(batch * steps + done, batches * steps);
     });
     const int64_t scored = window - options.score_from;
     Matrix states(count * scored, x.cols());
@@ -112,6 +112,7 @@ PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t
       targets.insert(targets.end(), begin + options.score_from, begin + window);
     }
     const std::vector<double> losses = scorer.Losses(states, targets);
+    if (on_layer) on_layer((batch + 1) * steps, batches * steps);
     result.losses.insert(result.losses.end(), losses.begin(), losses.end());
   }
   double sum = 0;

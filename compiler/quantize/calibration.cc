@@ -82,7 +82,7 @@ bool HasTokenizer(const SourceModel &source) {
          (tokenizer.gguf != nullptr && tokenizer.gguf->Find("tokenizer.ggml.tokens") != nullptr);
 }
 
-CalibrationWindows MakeCalibration(SourceModel &source, const CalibrationOptions &options) {
+CalibrationWindows MakeCalibration(const SourceModel &source, const CalibrationOptions &options) {
   if (!HasTokenizer(source)) {
     if (options.files.empty()) return RandomTokens(source.config(), options);
     throw Error(ExitCode::kUsage, source.path() + ": no tokenizer, so calibration texts cannot be read");

@@ -23,7 +23,7 @@ bool HasTokenizer(const SourceModel &source);
 /// Tokenises each text once, with special tokens recognised and no start token added. Every text gives an equal share
 /// of the windows as far as it reaches. A source without a tokenizer gets seeded random tokens in place of the built-in
 /// text. Throws Error(kUsage) when there is no whole window.
-CalibrationWindows MakeCalibration(SourceModel &source, const CalibrationOptions &options);
+CalibrationWindows MakeCalibration(const SourceModel &source, const CalibrationOptions &options);
 
 /// Which of `available` windows are taken, ascending: for tests.
 std::vector<int64_t> ChooseWindows(int64_t available, int64_t wanted, uint64_t seed);

@@ -145,8 +145,7 @@ CompiledChat Llama3(const std::string &text, const std::vector<SourceToken> &tok
 CompiledChat Llama2(const std::vector<SourceToken> &tokens, const std::string &bos, const std::string &eos) {
   Builder builder(tokens, "llama-2");
   builder.Set(ChatSection::kUser, bos + "[INST] " + kTrimmed + " [/INST]");
-  builder.Set(ChatSection::kUserWithSystem,
-              bos + "[INST] <<SYS>>\n" + kSystem + "\n<</SYS>>\n\n" + kTrimmed + " [/INST]");
+  builder.Set(ChatSection::kUserWithSystem, bos + "[INST] <<SYS>>\n" + kSystem + "\n<</SYS>>\n\n" + kTrimmed + " [/INST]");
   builder.Set(ChatSection::kAssistant, " " + kTrimmed + " " + eos);
   builder.Set(ChatSection::kReplyEnd, eos);
   return builder.Take();

@@ -131,9 +131,8 @@ void WriteNfc(const std::string &folder) {
       if (head.size() >= 2) a = by_decomposition.at(head);
       // A primary composite is a character that comes back from its own decomposition.
       CodePoints text = full;
-      const utf8proc_ssize_t n =
-          utf8proc_normalize_utf32(text.data(), static_cast<utf8proc_ssize_t>(text.size()),
-                                   static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+      const utf8proc_ssize_t n = utf8proc_normalize_utf32(text.data(), static_cast<utf8proc_ssize_t>(text.size()),
+                                                          static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
       if (n == 1 && text[0] == c) composition[{a, b}] = decompositions.size() / 3;
     }
     decompositions.insert(decompositions.end(), {static_cast<uint32_t>(c), a, b});

@@ -95,8 +95,8 @@ void ReadByteLevel(const GgufFile &file, const std::vector<std::string_view> &te
   }
 }
 
-void ReadSentencePiece(const GgufFile &file, const std::vector<std::string_view> &texts,
-                       const std::vector<int64_t> &types, TokenizerModel *model) {
+void ReadSentencePiece(const GgufFile &file, const std::vector<std::string_view> &texts, const std::vector<int64_t> &types,
+                       TokenizerModel *model) {
   const std::vector<double> *reals = file.FindReals("tokenizer.ggml.scores");
   if (reals == nullptr || reals->size() != texts.size()) Bad(file, "scores is missing or has another size than tokens");
   for (size_t id = 0; id < texts.size(); ++id) {
@@ -124,8 +124,7 @@ TokenizerModel ReadGgufTokenizer(const GgufFile &file, const TokenizerHints &hin
   const std::optional<std::string_view> kind = file.FindString("tokenizer.ggml.model");
   if (!kind || texts == nullptr || texts->empty()) Bad(file, "model or tokens is missing: the file has no tokenizer");
   const std::vector<int64_t> *stored_types = file.FindIntegers("tokenizer.ggml.token_type");
-  const std::vector<int64_t> types =
-      stored_types != nullptr ? *stored_types : std::vector<int64_t>(texts->size(), kNormal);
+  const std::vector<int64_t> types = stored_types != nullptr ? *stored_types : std::vector<int64_t>(texts->size(), kNormal);
   if (types.size() != texts->size()) Bad(file, "token_type has another size than tokens");
   TokenizerModel model;
   model.bos_id = TokenId(file, "bos_token_id");

@@ -12,8 +12,8 @@ namespace acorn::compiler {
 namespace {
 
 namespace layout = tokenizer_layout;
-using nlohmann::json;
 using layout::PreTokenizer;
+using nlohmann::json;
 
 constexpr const char *kMetaspace = "\xE2\x96\x81";
 
@@ -295,8 +295,8 @@ std::string ReadJinja(const std::string &config_path, const std::string &jinja_p
   return ChatTemplateOf(JsonReader(root, config_path));
 }
 
-TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string &config_path,
-                                 const std::string &jinja_path, const TokenizerHints &hints) {
+TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string &config_path, const std::string &jinja_path,
+                                 const TokenizerHints &hints) {
   const MappedFile file(json_path);
   TokenizerModel model = Importer(ParseJsonObject(file.text(), json_path), json_path).Run();
   if (!config_path.empty()) {

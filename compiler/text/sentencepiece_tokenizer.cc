@@ -109,7 +109,8 @@ void AddPiece(std::string_view message, const std::string &path, TokenizerModel 
     token.text = ReplaceMetaspace(text);
   }
   if (token.text.empty()) token.special_flags = 0;
-  if (!std::isfinite(score)) throw Error(ExitCode::kBadModel, path + ": the score of piece " + std::to_string(id) + " is no number");
+  if (!std::isfinite(score))
+    throw Error(ExitCode::kBadModel, path + ": the score of piece " + std::to_string(id) + " is no number");
   model->tokens.push_back(std::move(token));
   scores->push_back(score);
 }
@@ -163,8 +164,8 @@ TokenizerModel ReadLlama2cTokenizer(const std::string &path, const TokenizerHint
     std::memcpy(&bytes, file.data() + offset + 4, sizeof bytes);
     offset += 8;
     if (bytes < 0 || static_cast<size_t>(bytes) > file.size() - offset || !std::isfinite(score)) {
-      throw Error(ExitCode::kBadModel, path + ": token " + std::to_string(scores.size()) + " at offset " +
-                                           std::to_string(offset) + " is damaged");
+      throw Error(ExitCode::kBadModel,
+                  path + ": token " + std::to_string(scores.size()) + " at offset " + std::to_string(offset) + " is damaged");
     }
     const size_t id = model.tokens.size();
     SourceToken token;

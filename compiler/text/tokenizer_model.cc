@@ -22,8 +22,8 @@ const std::string &TextOf(const TokenizerModel &model, int32_t id) {
 
 void CheckId(const TokenizerModel &model, const std::string &name, const char *what, int32_t id) {
   if (id >= -1 && id < static_cast<int64_t>(model.tokens.size())) return;
-  throw Error(ExitCode::kBadModel, name + ": " + what + " token " + std::to_string(id) +
-                                       " is outside the vocabulary of " + std::to_string(model.tokens.size()));
+  throw Error(ExitCode::kBadModel, name + ": " + what + " token " + std::to_string(id) + " is outside the vocabulary of " +
+                                       std::to_string(model.tokens.size()));
 }
 
 // Brings the vocabulary to the model's size. Tokens past the embedding can go only if no text needs them.

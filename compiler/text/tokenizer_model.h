@@ -16,9 +16,9 @@ class GgufFile;
 struct TokenizerSource;  // import/source_model.h
 
 struct SourceToken {
-  std::string text;             // as it is decoded: bytes, with spaces for U+2581
-  uint32_t special_flags = 0;   // tokenizer_layout::kSpecial*
-  bool findable = true;         // can be the result of a merge or a character of a text
+  std::string text;                           // as it is decoded: bytes, with spaces for U+2581
+  uint32_t special_flags = 0;                 // tokenizer_layout::kSpecial*
+  bool findable = true;                       // can be the result of a merge or a character of a text
   uint32_t rank = tokenizer_layout::kNoRank;  // MergeRule::kRanks
 };
 
@@ -45,9 +45,9 @@ struct TokenizerModel {
 
 /// What the model's configuration adds to its tokenizer's files.
 struct TokenizerHints {
-  int64_t vocab_size = 0;         // rows of the embedding; 0: as many as there are tokens
+  int64_t vocab_size = 0;  // rows of the embedding; 0: as many as there are tokens
   int32_t bos_id = -1;
-  std::vector<int32_t> eos_ids;   // each ends a reply
+  std::vector<int32_t> eos_ids;  // each ends a reply
   int32_t pad_id = -1;
 };
 
@@ -55,8 +55,8 @@ struct TokenizerHints {
 /// Throws Error(kBadModel) with file and key or index for a tokenizer that is damaged or of a kind that is not known.
 TokenizerModel ReadTokenizer(const TokenizerSource &source, const TokenizerHints &hints);
 
-TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string &config_path,
-                                 const std::string &jinja_path, const TokenizerHints &hints);
+TokenizerModel ReadTokenizerJson(const std::string &json_path, const std::string &config_path, const std::string &jinja_path,
+                                 const TokenizerHints &hints);
 TokenizerModel ReadGgufTokenizer(const GgufFile &file, const TokenizerHints &hints);
 /// tokenizer.model holds no chat template: `jinja` comes from beside it.
 TokenizerModel ReadSentencePieceModel(const std::string &path, const std::string &jinja, const TokenizerHints &hints);

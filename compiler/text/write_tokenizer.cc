@@ -132,9 +132,8 @@ std::vector<uint8_t> BuildTokenizerSegment(const TokenizerModel &model) {
   for (size_t id = 0; id < model.tokens.size(); ++id) {
     const SourceToken &token = model.tokens[id];
     if (token.text.size() > layout::kMaxTokenBytes) {
-      throw Error(ExitCode::kBadModel, "tokenizer: token " + std::to_string(id) + " has " +
-                                           std::to_string(token.text.size()) + " bytes, more than " +
-                                           std::to_string(layout::kMaxTokenBytes));
+      throw Error(ExitCode::kBadModel, "tokenizer: token " + std::to_string(id) + " has " + std::to_string(token.text.size()) +
+                                           " bytes, more than " + std::to_string(layout::kMaxTokenBytes));
     }
     text += token.text;
     starts.push_back(static_cast<uint32_t>(text.size()));
@@ -161,8 +160,8 @@ std::vector<uint8_t> BuildTokenizerSegment(const TokenizerModel &model) {
   header.merges = writer.Add(merges);
   header.merge_slots = writer.Add(ranks ? std::vector<uint32_t>() : BuildSlots(merge_hashes, merge_ranks));
   header.ranks = writer.Add(token_ranks);
-  const bool needs_text = ranks || model.symbols == layout::Symbols::kCharacters ||
-                          (model.flags & layout::kFlagWholePiece) != 0;
+  const bool needs_text =
+      ranks || model.symbols == layout::Symbols::kCharacters || (model.flags & layout::kFlagWholePiece) != 0;
   header.text_slots = writer.Add(needs_text ? BuildTextSlots(model) : std::vector<uint32_t>());
   header.specials = writer.Add(specials);
   header.chat_text = writer.AddText({});

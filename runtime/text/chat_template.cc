@@ -101,8 +101,7 @@ class Renderer {
   TextPart parts_[kMaxParts];
 };
 
-Status RenderMessages(Renderer *renderer, Span<const ChatMessage> messages, ChatOptions options,
-                      const Tokenizer &tokenizer) {
+Status RenderMessages(Renderer *renderer, Span<const ChatMessage> messages, ChatOptions options, const Tokenizer &tokenizer) {
   const Span<const char> none;
   if (options.place == ChatPlace::kStart) {
     ACORN_TRY(renderer->Add(renderer->Ops(ChatSection::kStart), none, none));

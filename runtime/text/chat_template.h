@@ -20,8 +20,8 @@ struct ChatMessage {
 
 /// Where in a conversation the messages stand.
 enum class ChatPlace : uint32_t {
-  kStart = 0,            // they start it
-  kAfterReply = 1,       // a reply was generated; its stop token was not fed to the model
+  kStart = 0,              // they start it
+  kAfterReply = 1,         // a reply was generated; its stop token was not fed to the model
   kAfterReplyAndStop = 2,  // a reply was generated and its stop token fed
 };
 

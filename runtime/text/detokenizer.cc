@@ -43,8 +43,7 @@ void AppendToken(const Tokenizer &tokenizer, Detokenizer *state, int32_t id, Cha
   if (text.empty()) return;
   if (state->at_start != 0 && !hidden) {
     state->at_start = 0;
-    const bool prefixed =
-        tokenizer.header->dummy_prefix != static_cast<uint32_t>(tokenizer_layout::DummyPrefix::kNone);
+    const bool prefixed = tokenizer.header->dummy_prefix != static_cast<uint32_t>(tokenizer_layout::DummyPrefix::kNone);
     if (prefixed && text[0] == ' ') text = text.subspan(1, text.size() - 1);
   }
   for (const uint8_t byte : text) AppendByte(state, byte, sink);

@@ -13,10 +13,10 @@ namespace acorn {
 
 /// A plain value: copy it to rewind. Value-initialised, it continues a sequence.
 struct Detokenizer {
-  uint8_t pending[4] = {};     // the bytes of an unfinished character
-  uint8_t pending_bytes = 0;   // at most 3
-  uint8_t at_start = 0;        // 1: the first text is the start of a sequence, its dummy prefix is taken away
-  uint8_t show_specials = 0;   // 1: hidden special tokens are given as their text
+  uint8_t pending[4] = {};    // the bytes of an unfinished character
+  uint8_t pending_bytes = 0;  // at most 3
+  uint8_t at_start = 0;       // 1: the first text is the start of a sequence, its dummy prefix is taken away
+  uint8_t show_specials = 0;  // 1: hidden special tokens are given as their text
 };
 
 /// An output of this many bytes is always enough for one Append: every byte may become U+FFFD.

@@ -66,8 +66,7 @@ class Verifier {
                       h.pre_tokenizer <= static_cast<uint32_t>(layout::PreTokenizer::kSpaceRuns) &&
                       h.normalizer <= static_cast<uint32_t>(layout::Normalizer::kMetaspace) &&
                       h.dummy_prefix <= static_cast<uint32_t>(layout::DummyPrefix::kEvery) && h.vocab_size >= 1 &&
-                      h.vocab_size <= layout::kMaxVocabulary && h.max_token_bytes <= layout::kMaxTokenBytes &&
-                      h.reserved == 0;
+                      h.vocab_size <= layout::kMaxVocabulary && h.max_token_bytes <= layout::kMaxTokenBytes && h.reserved == 0;
     if (!good) return Fail(TokenizerFault::kHeader, 0);
     if (!IsTokenOrNone(h.bos_id) || !IsTokenOrNone(h.eos_id) || !IsTokenOrNone(h.unk_id) || !IsTokenOrNone(h.pad_id)) {
       return Fail(TokenizerFault::kHeader, 1);
@@ -104,8 +103,8 @@ class Verifier {
     ACORN_TRY(CheckTable(kTextSlots, h.text_slots, 4, ranks ? 1 : 0, kAny));
     ACORN_TRY(CheckTable(kSpecials, h.specials, sizeof(layout::Special), 0, layout::kMaxSpecials));
     if (h.chat_sections.count != 0) {
-      ACORN_TRY(CheckTable(kChatSections, h.chat_sections, sizeof(layout::Table), layout::kChatSections,
-                           layout::kChatSections));
+      ACORN_TRY(
+          CheckTable(kChatSections, h.chat_sections, sizeof(layout::Table), layout::kChatSections, layout::kChatSections));
     }
     return CheckTable(kChatText, h.chat_text, 1, 0, kAny);
   }
@@ -179,8 +178,7 @@ class Verifier {
         return true;
       case layout::ChatOpKind::kContent:
       case layout::ChatOpKind::kContentTrimmed:
-        return section == static_cast<uint32_t>(ChatSection::kSystem) ||
-               section == static_cast<uint32_t>(ChatSection::kUser) ||
+        return section == static_cast<uint32_t>(ChatSection::kSystem) || section == static_cast<uint32_t>(ChatSection::kUser) ||
                section == static_cast<uint32_t>(ChatSection::kUserWithSystem) ||
                section == static_cast<uint32_t>(ChatSection::kAssistant);
       case layout::ChatOpKind::kSystem:

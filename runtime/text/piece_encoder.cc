@@ -56,8 +56,13 @@ void PieceEncoder::Split() {
       DecodeUtf8(text_ + start, bytes_ - start, &length);
       id = FindText(tokenizer_, text_ + start, length);
     }
-    symbols_[count_] = {id, kNoIndex, static_cast<uint16_t>(count_ - 1), static_cast<uint16_t>(count_ + 1),
-                        static_cast<uint16_t>(start), static_cast<uint16_t>(length), kNone};
+    symbols_[count_] = {id,
+                        kNoIndex,
+                        static_cast<uint16_t>(count_ - 1),
+                        static_cast<uint16_t>(count_ + 1),
+                        static_cast<uint16_t>(start),
+                        static_cast<uint16_t>(length),
+                        kNone};
     ++count_;
     start += length;
   }

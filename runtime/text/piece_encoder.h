@@ -37,8 +37,8 @@ class PieceEncoder {
   static constexpr uint16_t kNone = 0xFFFF;
 
   struct Symbol {
-    uint32_t id;    // kNoIndex: not a token
-    uint32_t rank;  // of the pair with the next symbol; kNoIndex: no merge
+    uint32_t id;              // kNoIndex: not a token
+    uint32_t rank;            // of the pair with the next symbol; kNoIndex: no merge
     uint16_t previous, next;  // kNone: none
     uint16_t start, bytes;    // in the piece
     uint16_t heap_slot;       // of the pair with the next symbol; kNone: not in the heap
@@ -60,7 +60,7 @@ class PieceEncoder {
   uint16_t *heap_;
   const uint8_t *text_ = nullptr;
   size_t bytes_ = 0;
-  uint32_t count_ = 0;      // symbols at the start
+  uint32_t count_ = 0;  // symbols at the start
   uint32_t heap_size_ = 0;
 };
 

@@ -16,11 +16,11 @@ constexpr uint32_t kSamplerOneQ16 = 65536;
 
 struct SamplerParams {
   uint64_t seed = 0;
-  uint32_t temperature_q16 = 0;                          // 0: greedy; at most 100 << 16
-  uint32_t top_k = 0;                                    // 0: off
-  uint32_t top_p_q16 = kSamplerOneQ16;                   // 65536: off; at least 1
-  uint32_t min_p_q16 = 0;                                // 0: off; at most 65536
-  uint32_t repetition_penalty_q16 = kSamplerOneQ16;      // 65536: off; from 655 (0.01) to 100 << 16
+  uint32_t temperature_q16 = 0;                      // 0: greedy; at most 100 << 16
+  uint32_t top_k = 0;                                // 0: off
+  uint32_t top_p_q16 = kSamplerOneQ16;               // 65536: off; at least 1
+  uint32_t min_p_q16 = 0;                            // 0: off; at most 65536
+  uint32_t repetition_penalty_q16 = kSamplerOneQ16;  // 65536: off; from 655 (0.01) to 100 << 16
 };
 
 /// Returns: kOk | kArgument (a parameter outside its range)
@@ -34,8 +34,8 @@ size_t SamplerWorkBytes(const SamplerParams &params, uint32_t vocab_size);
 ///   recent  ids that the repetition penalty applies to, once each; ids outside the vocabulary are ignored
 /// Ties go to the lower id.
 /// Returns: kOk | kArgument (no logits, a parameter outside its range) | kMemory (work too small or misaligned)
-Status Sample(int32_t *token, Span<const int32_t> logits, Scale scale, Span<const int32_t> recent,
-              const SamplerParams &params, uint64_t position, Span<uint8_t> work);
+Status Sample(int32_t *token, Span<const int32_t> logits, Scale scale, Span<const int32_t> recent, const SamplerParams &params,
+              uint64_t position, Span<uint8_t> work);
 
 /// The token with the largest logit; the lowest id of equals.  logits not empty
 int32_t ArgMax(Span<const int32_t> logits);

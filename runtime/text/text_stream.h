@@ -38,8 +38,8 @@ class TextStream {
   const Tokenizer &tokenizer_;
   Span<const TextPart> parts_;
   size_t part_ = 0;
-  size_t offset_ = 0;       // into parts_[part_].text
-  size_t boundary_ = 0;     // where the plain run of the current part ends
+  size_t offset_ = 0;    // into parts_[part_].text
+  size_t boundary_ = 0;  // where the plain run of the current part ends
   bool boundary_known_ = false;
   bool section_done_ = false;
   bool prefix_pending_ = false;

@@ -40,8 +40,7 @@ inline uint32_t FindText(const Tokenizer &tokenizer, const uint8_t *text, size_t
     if ((slot & ~layout::kIdMask) == tag) {
       const uint32_t id = layout::SlotIndex(slot);
       const uint32_t start = tokenizer.token_starts[id];
-      if (tokenizer.token_starts[id + 1] - start == bytes &&
-          __builtin_memcmp(tokenizer.token_text + start, text, bytes) == 0) {
+      if (tokenizer.token_starts[id + 1] - start == bytes && __builtin_memcmp(tokenizer.token_text + start, text, bytes) == 0) {
         return id;
       }
     }

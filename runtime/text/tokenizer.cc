@@ -44,8 +44,8 @@ WorkLayout PlanWork(const Tokenizer &tokenizer, size_t text_bytes) {
 }
 
 // Encodes the current section of the stream through a sliding window.
-void EncodeSection(const Tokenizer &tokenizer, TextStream *stream, PieceEncoder *encoder, uint8_t *window,
-                   size_t window_bytes, IdSink *sink) {
+void EncodeSection(const Tokenizer &tokenizer, TextStream *stream, PieceEncoder *encoder, uint8_t *window, size_t window_bytes,
+                   IdSink *sink) {
   const auto kind = static_cast<layout::PreTokenizer>(tokenizer.header->pre_tokenizer);
   size_t start = 0, end = 0;
   for (;;) {
@@ -69,9 +69,7 @@ void EncodeSection(const Tokenizer &tokenizer, TextStream *stream, PieceEncoder 
 
 }  // namespace
 
-size_t EncodeWorkBytes(const Tokenizer &tokenizer, size_t text_bytes) {
-  return PlanWork(tokenizer, text_bytes).total_bytes;
-}
+size_t EncodeWorkBytes(const Tokenizer &tokenizer, size_t text_bytes) { return PlanWork(tokenizer, text_bytes).total_bytes; }
 
 size_t MaxTokens(const Tokenizer &tokenizer, size_t text_bytes) {
   // At most one token for each byte; each special token may bring a dummy prefix, but is longer than one byte or

@@ -15,17 +15,17 @@ namespace acorn {
 /// Views on a verified segment; copyable, valid as long as the segment.
 struct Tokenizer {
   const tokenizer_layout::Header *header = nullptr;
-  const uint32_t *token_starts = nullptr;                // [vocab_size + 1]
-  const uint8_t *token_text = nullptr;                   // [token_text.count]
-  const int32_t *byte_ids = nullptr;                     // [256]
-  Span<const uint64_t> merges;                           // in order of rank
+  const uint32_t *token_starts = nullptr;  // [vocab_size + 1]
+  const uint8_t *token_text = nullptr;     // [token_text.count]
+  const int32_t *byte_ids = nullptr;       // [256]
+  Span<const uint64_t> merges;             // in order of rank
   Span<const uint32_t> merge_slots;
-  const uint32_t *ranks = nullptr;                       // [vocab_size], only with MergeRule::kRanks
+  const uint32_t *ranks = nullptr;  // [vocab_size], only with MergeRule::kRanks
   Span<const uint32_t> text_slots;
-  Span<const tokenizer_layout::Special> specials;        // ascending ids
+  Span<const tokenizer_layout::Special> specials;          // ascending ids
   const tokenizer_layout::Table *chat_sections = nullptr;  // [kChatSections], null without a chat template
   const uint8_t *chat_text = nullptr;
-  uint8_t markup_first[32] = {};                         // bit b: some markup token starts with byte b
+  uint8_t markup_first[32] = {};  // bit b: some markup token starts with byte b
 };
 
 /// Verifies every table of `segment` and makes views on it; nothing of the segment is used before it was checked.

@@ -56,8 +56,8 @@ void CheckVectors(const std::string &folder, const TokenizerModel &model) {
   }
 }
 
-#define NEED_VECTORS(name)                                     \
-  ACORN_NEED_SHARED("data/tokenizers/" name);                  \
+#define NEED_VECTORS(name)                    \
+  ACORN_NEED_SHARED("data/tokenizers/" name); \
   const std::string folder = SharedPath("data/tokenizers/" name)
 
 TEST(Vectors, Gpt2FromGguf) {
@@ -96,8 +96,7 @@ TEST(Chats, Qwen3AndLlama3) {
     return compiler::ReadTokenizerJson(folder + "/tokenizer.json", folder + "/tokenizer_config.json", "", {});
   };
   const OpenedTokenizer qwen(open(SharedPath("data/tokenizers/qwen3")));
-  EXPECT_EQ(qwen.Chat({{ChatRole::kUser, "hi"}}),
-            qwen.EncodeMarkup("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_EQ(qwen.Chat({{ChatRole::kUser, "hi"}}), qwen.EncodeMarkup("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"));
   EXPECT_EQ(qwen.Chat({{ChatRole::kSystem, "Be brief."}, {ChatRole::kUser, "hi"}}),
             qwen.EncodeMarkup("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
                               "<|im_start|>assistant\n"));
@@ -125,6 +124,19 @@ TEST(Vectors, ReferenceModels) {
       }
     }
   }
+}
+
+TEST(Vectors, Stories260K) {
+  ACORN_NEED_SHARED("data/models/stories260K");
+  const std::string folder = SharedPath("data/models/stories260K");
+  const OpenedTokenizer tokenizer(compiler::ReadLlama2cTokenizer(folder + "/tok512.bin", {}));
+  const json golden = json::parse(ReadFile(folder + "/golden_numpy_f64.json"));
+  const Ids ids = golden["greedy_from_BOS_200_ids"];
+  const std::string text = golden["greedy_text"];
+  EXPECT_EQ(tokenizer.Decode(ids), text);
+  EncodeOptions options;
+  options.bos = true;
+  EXPECT_EQ(tokenizer.Encode(text.substr(1), options), ids);  // the dummy prefix is the first space
 }
 
 TEST(SourceTokenizer, IsTheModelsOwn) {

@@ -1,12 +1,13 @@
 // The model of the golden file of format version 0. For make_golden.cc; the file itself is the contract afterwards.
+// Its tokenizer is that of tests/data/text.
 #pragma once
 
-#include "tests/support/model_builder.h"
+#include "tests/support/talking_model.h"
 
 namespace acorn::test {
 
 inline ModelSpec GoldenSpec() {
-  ModelSpec spec;
+  ModelSpec spec = TalkingSpec();
   spec.name = "golden-v0";
   spec.seed = 20240;
   spec.linear = {WeightFormat::kW4G32, Layout::kC4};

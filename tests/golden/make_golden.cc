@@ -1,6 +1,8 @@
-// Writes the golden file of the present format version and its expected digests:
+// Writes the golden file of the present format version and what it must give:
 //   acorn_make_golden FOLDER      (schema/golden)
-// Run once for each format version; afterwards the files never change.
+// Run once for each format version; afterwards the files never change. Lines of v<version>.digests:
+//   logits DIGEST ID...           of every position's logits, by the reference
+//   plain DIGEST TEXT, chat …     of the text's ids, as acorn_tokenize gives them
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -10,6 +12,33 @@
 #include "acorn_schema/file.h"
 #include "tests/golden/golden_spec.h"
 #include "tests/reference/reference_model.h"
+#include "tests/support/model_session.h"
+
+namespace {
+
+using acorn::reference::Digest;
+
+constexpr const char *kTexts[] = {"turn on the lamp in the kitchen, please",
+                                  "12 eggs \xE2\x80\x94 <|user|> na\xC3\xAFve\n\n  end"};
+
+std::string Hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016" PRIx64, value);
+  return text;
+}
+
+// One line a text; line breaks in it are written as \n.
+std::string TextLine(acorn_model *model, const std::string &text, uint32_t flags) {
+  std::vector<int32_t> ids(512);
+  size_t count = 0;
+  if (acorn_tokenize(model, ids.data(), ids.size(), &count, text.data(), text.size(), flags) != ACORN_OK) return "";
+  std::string line = (flags & ACORN_TEXT_CHAT) != 0 ? "chat " : "plain ";
+  line += Hex(Digest(ids.data(), count)) + " ";
+  for (const char c : text) line += c == '\n' ? std::string("\\n") : std::string(1, c);
+  return line;
+}
+
+}  // namespace
 
 int main(int argc, char **argv) {
   if (argc != 2) {
@@ -23,17 +52,19 @@ int main(int argc, char **argv) {
     return 5;
   }
   const acorn::reference::ReferenceModel model(std::vector<uint8_t>(file.data(), file.data() + file.size()));
+  acorn::test::ModelSession session(file);
   std::ofstream out(base + ".digests");
   acorn::test::Random random(99);
   for (const size_t count : {1u, 7u, 32u}) {
     std::vector<int32_t> tokens(count);
     for (int32_t &token : tokens) token = static_cast<int32_t>(random.Between(0, model.vocab_size() - 1));
     const std::vector<int32_t> logits = model.Logits(tokens);
-    char digest[17];
-    std::snprintf(digest, sizeof digest, "%016" PRIx64, acorn::reference::Digest(logits.data(), logits.size()));
-    out << digest;
+    out << "logits " << Hex(Digest(logits.data(), logits.size()));
     for (const int32_t token : tokens) out << ' ' << token;
     out << '\n';
+  }
+  for (const char *text : kTexts) {
+    out << TextLine(session.model(), text, 0) << '\n' << TextLine(session.model(), text, ACORN_TEXT_CHAT) << '\n';
   }
   return out.flush() ? 0 : 5;
 }

@@ -17,9 +17,19 @@ constexpr size_t kWidths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 64, 127, 57
 struct Factors {
   int32_t a, b, shift;
 };
-constexpr Factors kFactors[] = {
-    {1, 1, 1},           {1 << 20, 3 << 19, 20},       {2147483647, 2147483647, 31},  {-2147483647, 5, 30},
-    {2147483647, 1, 62}, {2147483647, 2147483647, 62}, {1431655765, -1431655765, 46}, {0, 0, 7}};
+constexpr int32_t kMost = 2147483647;
+constexpr Factors kFactors[] = {{1, 1, 1},
+                                {1 << 20, 3 << 19, 20},
+                                {kMost, kMost, 31},
+                                {-kMost, 5, 30},
+                                {kMost, 1, 62},
+                                {kMost, kMost, 62},
+                                {1431655765, -1431655765, 46},
+                                {0, 0, 7},
+                                {kMost, kMost, 1},
+                                {kMost, kMost, 15},
+                                {kMost, kMost, 16},
+                                {kMost, kMost, 17}};
 
 void Check(const add::Kernel &kernel, size_t m, size_t n, const Factors &factors, Guard guard) {
   SCOPED_TRACE(testing::Message() << kernel.name << " m=" << m << " n=" << n << " shift=" << factors.shift);

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "tests/programs/talking_model.h"
+#include "tests/programs/program_test.h"
 #include "tests/reference/reference_model.h"
 
 namespace acorn::test {

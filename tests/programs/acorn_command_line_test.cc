@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "acorn_schema/file.h"
-#include "tests/programs/talking_model.h"
+#include "tests/programs/program_test.h"
 
 namespace acorn::test {
 namespace {

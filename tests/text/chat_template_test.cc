@@ -18,7 +18,8 @@ using nlohmann::json;
 // The small tokenizer with the special tokens of all families and a template.
 TokenizerModel ModelWith(const std::string &jinja) {
   TokenizerModel model = compiler::ReadTokenizerJson(DataPath("text/tokenizer.json"), "", "", {});
-  for (const char *text : {"<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}) {
+  for (const char *text :
+       {"<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}) {
     compiler::SourceToken token;
     token.text = text;
     token.findable = false;
@@ -38,7 +39,9 @@ std::vector<TextMessage> MessagesOf(const json &conversation) {
   std::vector<TextMessage> messages;
   for (const json &message : conversation) {
     const std::string role = message["role"];
-    messages.push_back({role == "system" ? ChatRole::kSystem : role == "user" ? ChatRole::kUser : ChatRole::kAssistant,
+    messages.push_back({role == "system" ? ChatRole::kSystem
+                        : role == "user" ? ChatRole::kUser
+                                         : ChatRole::kAssistant,
                         message["content"]});
   }
   return messages;
@@ -98,7 +101,8 @@ TEST(Chat, ContentCannotInjectTokens) {
       }
       return result;
     };
-    EXPECT_EQ(specials(tokenizer.Chat({{ChatRole::kUser, attack}})), specials(tokenizer.Chat({{ChatRole::kUser, "x"}}))) << shape;
+    EXPECT_EQ(specials(tokenizer.Chat({{ChatRole::kUser, attack}})), specials(tokenizer.Chat({{ChatRole::kUser, "x"}})))
+        << shape;
   }
 }
 

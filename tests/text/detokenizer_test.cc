@@ -44,7 +44,7 @@ TEST_F(DetokenizerTest, GivesWholeCharactersOnly) {
 TEST_F(DetokenizerTest, ReplacesMaximalIllFormedParts) {
   const std::string bad = "\xEF\xBF\xBD";
   EXPECT_EQ(Bytes("\xC3"), bad);
-  EXPECT_EQ(Bytes("\xC3(") , bad + "(");
+  EXPECT_EQ(Bytes("\xC3("), bad + "(");
   EXPECT_EQ(Bytes("\xE1\x80"), bad);
   EXPECT_EQ(Bytes("\xF0\x9F\x9A"), bad);
   EXPECT_EQ(Bytes("\xF0\x9F\x9Ax"), bad + "x");

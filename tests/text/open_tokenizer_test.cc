@@ -166,8 +166,8 @@ TEST(Open, DamagedSegmentsStayInside) {
     }
     ChatMessage message;
     message.content = OpenedTokenizer::Chars(text);
-    const Status status = RenderChat(tokenizer, Span<const ChatMessage>(&message, 1), {},
-                                     Span<int32_t>(ids.data(), ids.size()), &count, Span<uint8_t>(work.data(), work.size()));
+    const Status status = RenderChat(tokenizer, Span<const ChatMessage>(&message, 1), {}, Span<int32_t>(ids.data(), ids.size()),
+                                     &count, Span<uint8_t>(work.data(), work.size()));
     ASSERT_TRUE(status == Status::kOk || status == Status::kText) << static_cast<uint32_t>(status);
   }
   EXPECT_GT(accepted, 100);

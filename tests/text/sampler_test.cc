@@ -48,16 +48,16 @@ TEST(Philox, KnownAnswers) {
 
 TEST(Weights, ExactVectors) {
   const std::vector<std::pair<uint64_t, uint32_t>> powers = {
-      {0, 2147483648},         {1, 2147483626},        {1048576, 2124350982}, {1048575, 2124351003}, {67108864, 1073741824},
-      {12345678, 1890387779},  {987654321, 79728},     {2147483647, 1},       {2147483648, 0},       {2080374789, 1}};
+      {0, 2147483648},        {1, 2147483626},    {1048576, 2124350982}, {1048575, 2124351003}, {67108864, 1073741824},
+      {12345678, 1890387779}, {987654321, 79728}, {2147483647, 1},       {2147483648, 0},       {2080374789, 1}};
   for (const auto &[t, expected] : powers) EXPECT_EQ(Exp2NegQ31(t), expected) << t;
   struct Vector {
     uint64_t delta;
     uint32_t temperature, weight;
   };
-  const std::vector<Vector> weights = {{0, 65536, 2147483648}, {1, 65536, 2147450887},      {65536, 65536, 790015087},
+  const std::vector<Vector> weights = {{0, 65536, 2147483648},    {1, 65536, 2147450887},     {65536, 65536, 790015087},
                                        {65536, 52429, 615267300}, {700000, 131072, 10293122}, {1453635, 65536, 0},
-                                       {1453700, 65536, 0},    {4294967294, 6553600, 0},    {5, 1, 14469631}};
+                                       {1453700, 65536, 0},       {4294967294, 6553600, 0},   {5, 1, 14469631}};
   for (const Vector &vector : weights) {
     EXPECT_EQ(SampleWeightQ31(vector.delta, vector.temperature), vector.weight) << vector.delta << ' ' << vector.temperature;
   }
@@ -73,7 +73,8 @@ TEST(Weights, CloseToTheExponential) {
     const uint32_t temperature = 655 + static_cast<uint32_t>(random() % (20u << 16));
     const uint64_t delta = random() % (22u * temperature);
     const long double weight = std::ldexp(std::exp(-static_cast<long double>(delta) / temperature), 31);
-    ASSERT_LE(std::fabs(SampleWeightQ31(delta, temperature) - weight), 0.5L + std::ldexp(weight, -27)) << delta << ' ' << temperature;
+    ASSERT_LE(std::fabs(SampleWeightQ31(delta, temperature) - weight), 0.5L + std::ldexp(weight, -27))
+        << delta << ' ' << temperature;
   }
 }
 
@@ -144,9 +145,8 @@ int32_t DrawPlainly(const std::vector<int32_t> &values, const SamplerParams &par
     kept.resize(count);
   }
   while (weight(kept.back()) < uint64_t{params.min_p_q16} << 15) kept.pop_back();
-  const PhiloxBlock block =
-      Philox4x32({{static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0}},
-                 static_cast<uint32_t>(params.seed), static_cast<uint32_t>(params.seed >> 32));
+  const PhiloxBlock block = Philox4x32({{static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0}},
+                                       static_cast<uint32_t>(params.seed), static_cast<uint32_t>(params.seed >> 32));
   const uint64_t random = uint64_t{block.word[1]} << 32 | block.word[0];
   const unsigned __int128 target = (random * total()) >> 64;
   unsigned __int128 sum = 0;

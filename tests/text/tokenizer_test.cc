@@ -32,8 +32,7 @@ TEST(Golden, EveryPreTokenizer) {
     source["normalizer"] = variant["normalizer"];
     source["model"]["ignore_merges"] = variant["ignore_merges"];
     const TempFolder folder;
-    const OpenedTokenizer tokenizer(
-        compiler::ReadTokenizerJson(folder.Write("tokenizer.json", source.dump()), "", "", {}));
+    const OpenedTokenizer tokenizer(compiler::ReadTokenizerJson(folder.Write("tokenizer.json", source.dump()), "", "", {}));
     const bool keeps_text = variant["normalizer"].is_null();
     for (size_t i = 0; i < golden["texts"].size(); ++i) {
       const std::string text = golden["texts"][i];
@@ -130,8 +129,8 @@ TokenizerModel PieceModel(const std::map<std::string, float> &pieces) {
 }
 
 std::map<std::string, float> SomePieces() {
-  std::map<std::string, float> pieces = {{" ", -90}, {"  ", -3}, {"    ", -4}, {"é", -80}, {"ab", -1},   {"ba", -1},
-                                         {" a", -2}, {"aba", -5}, {" ab", -6}, {"éa", -7}, {"bab", -5}};
+  std::map<std::string, float> pieces = {{" ", -90}, {"  ", -3},  {"    ", -4}, {"é", -80}, {"ab", -1}, {"ba", -1},
+                                         {" a", -2}, {"aba", -5}, {" ab", -6},  {"éa", -7}, {"bab", -5}};
   for (const char c : std::string("abc")) pieces[std::string(1, c)] = -100;
   return pieces;
 }
@@ -195,7 +194,9 @@ TEST(SentencePiece, AgreesWithTheDefinition) {
 
 TEST(SentencePiece, PrefixBosAndMetaspace) {
   const OpenedTokenizer tokenizer(PieceModel(SomePieces()));
-  EXPECT_EQ(tokenizer.Encode("\xE2\x96\x81" "a"), tokenizer.Encode(" a"));
+  EXPECT_EQ(tokenizer.Encode("\xE2\x96\x81"
+                             "a"),
+            tokenizer.Encode(" a"));
   EncodeOptions options;
   options.bos = true;
   Ids expected = tokenizer.Encode("ab");
@@ -309,7 +310,8 @@ TEST(Buffers, RandomBytesStayInside) {
         const size_t bytes = random() % (i % 20 == 0 ? 10000 : 50);
         GuardedBuffer<char> text(bytes);
         for (size_t j = 0; j < bytes; ++j) {
-          text.data()[j] = static_cast<char>(random() % 3 == 0 ? random() : " aeth\xcc\x81\xe1\x84\x80\xe1\x85\xa1<|>"[random() % 16]);
+          text.data()[j] =
+              static_cast<char>(random() % 3 == 0 ? random() : " aeth\xcc\x81\xe1\x84\x80\xe1\x85\xa1<|>"[random() % 16]);
         }
         GuardedBuffer<int32_t> ids(MaxTokens(tokenizer.get(), bytes));
         GuardedBuffer<uint64_t> work(EncodeWorkBytes(tokenizer.get(), bytes) / 8);

@@ -57,9 +57,11 @@ TEST(Unicode, Utf8ThereAndBack) {
       ASSERT_EQ(length, 1u);
     }
   }
-  for (const char *bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xFF"}) {
+  for (const char *bad :
+       {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xFF"}) {
     size_t length;
-    EXPECT_EQ(DecodeUtf8(reinterpret_cast<const uint8_t *>(bad), std::char_traits<char>::length(bad), &length), kInvalidCodePoint);
+    EXPECT_EQ(DecodeUtf8(reinterpret_cast<const uint8_t *>(bad), std::char_traits<char>::length(bad), &length),
+              kInvalidCodePoint);
   }
 }
 

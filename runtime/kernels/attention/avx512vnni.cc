@@ -45,7 +45,7 @@ void ScoreTiles(const Pass &pass, size_t tile) {
   }
 }
 
-/// What turns a difference of scores into E.
+/// What turns a score into E.
 struct Exponential {
   Exponential(int32_t multiplier, int32_t shift, int32_t max)
       : round(shift),
@@ -55,8 +55,7 @@ struct Exponential {
 
   __m512i operator()(__m512i score) const {
     const __m512i difference = _mm512_min_epu32(_mm512_sub_epi32(maximum, score), furthest);
-    const Wide wide = round(MultiplyAll(difference, factor));
-    const __m512i t = _mm512_mask_mov_epi32(wide.even, 0xaaaa, _mm512_slli_epi64(wide.odd, 32));
+    const __m512i t = Join(round(MultiplyAll(difference, factor)));
     const __m512i i = _mm512_srli_epi32(t, 15);
     // (f * c) >> 15 as the high half of 16-bit (2 f) * c; the upper half of each lane stays 0.
     const __m512i f2 = _mm512_and_si512(_mm512_add_epi32(t, t), _mm512_set1_epi32(0xfffe));
@@ -104,21 +103,16 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
 /// Sums of E times V over 16 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
 template <int kPairCount, int kVectors>
 void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, size_t d) {
-  constexpr int kSets =
-      kPairCount * kVectors <= 4 ? 2 : 1;  // of sums, over every other quad of rows: 16 chains hide the latency
   const Args &args = pass.args;
   const size_t row_bytes = 4 * kv_cache::PaddedDim(args.head_dim);  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
   const int8_t *v = args.v + 4 * d;
-  __m512i high[kSets][kPairCount][kVectors], low[kSets][kPairCount][kVectors];
-  for (int set = 0; set < kSets; ++set) {
-    for (int p = 0; p < kPairCount; ++p) {
-      for (int i = 0; i < kVectors; ++i) high[set][p][i] = low[set][p][i] = _mm512_setzero_si512();
-    }
+  __m512i high[kPairCount][kVectors], low[kPairCount][kVectors];
+  for (int p = 0; p < kPairCount; ++p) {
+    for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm512_setzero_si512();
   }
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
     for (int quad = 0; quad < 4; ++quad) {
-      const int set = quad % kSets;
       __m512i value[kVectors];
       for (int i = 0; i < kVectors; ++i) value[i] = _mm512_load_si512(v + 64 * i);
       v += row_bytes;
@@ -126,8 +120,8 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
         const uint8_t *bytes = e + p * pass.score_stride + 16 * quad;
         const __m512i e_high = _mm512_set1_epi32(LoadQuad(bytes)), e_low = _mm512_set1_epi32(LoadQuad(bytes + 4));
         for (int i = 0; i < kVectors; ++i) {
-          high[set][p][i] = _mm512_dpbusd_epi32(high[set][p][i], e_high, value[i]);
-          low[set][p][i] = _mm512_dpbusd_epi32(low[set][p][i], e_low, value[i]);
+          high[p][i] = _mm512_dpbusd_epi32(high[p][i], e_high, value[i]);
+          low[p][i] = _mm512_dpbusd_epi32(low[p][i], e_low, value[i]);
         }
       }
     }
@@ -141,12 +135,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
     for (int i = 0; i < kVectors; ++i) {
       const size_t at = d + 16 * static_cast<size_t>(i);
       if (at >= args.head_dim) break;
-      __m512i sum_high = high[0][p][i], sum_low = low[0][p][i];
-      for (int set = 1; set < kSets; ++set) {
-        sum_high = _mm512_add_epi32(sum_high, high[set][p][i]);
-        sum_low = _mm512_add_epi32(sum_low, low[set][p][i]);
-      }
-      const Wide from_high = MultiplyAll(sum_high, factor), from_low = MultiplyAll(sum_low, factor);
+      const Wide from_high = MultiplyAll(high[p][i], factor), from_low = MultiplyAll(low[p][i], factor);
       const Wide product = {_mm512_add_epi64(_mm512_slli_epi64(from_high.even, 8), from_low.even),
                             _mm512_add_epi64(_mm512_slli_epi64(from_high.odd, 8), from_low.odd)};
       Finish<StoreS8, Range::k64Bits>(y + at, Mask16(args.head_dim - at), round(product), args.zero_point);
@@ -154,7 +143,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   }
 }
 
-/// At most 8 pairs times vectors in registers: 16 sums.
+/// Pairs times vectors at most 8: 16 sums in registers, and enough of them to hide the latency of the dot product.
 template <int kPairCount>
 void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   constexpr int kMostVectors = kPairCount <= 2 ? 4 : 2;

@@ -79,12 +79,12 @@ struct Table {
 
 /// Sections of a chat template, each a list of ChatOps.
 enum class ChatSection : uint32_t {
-  kStart = 0,           // starts a conversation
-  kDefaultSystem = 1,   // after kStart when the first message is not a system message
-  kSystem = 2,          // a system message
-  kUser = 3,            // a user message
-  kUserWithSystem = 4,  // the first user message together with the system message before it; empty: kSystem, then kUser
-  kAssistant = 5,       // a whole assistant message
+  kStart = 0,             // starts a conversation
+  kDefaultSystem = 1,     // after kStart when the first message is not a system message
+  kSystem = 2,            // a system message
+  kUser = 3,              // a user message
+  kUserWithSystem = 4,    // the first user message together with the system message before it; empty: kSystem, then kUser
+  kAssistant = 5,         // a whole assistant message
   kGenerationPrompt = 6,  // asks for a reply
   kReplyEnd = 7,          // what follows a generated reply before the next message
 };
@@ -121,17 +121,17 @@ struct Header {
   int32_t eos_id;
   int32_t unk_id;
   int32_t pad_id;
-  uint32_t reserved;   // 0
-  Table token_starts;  // u32 [vocab_size + 1], ascending, into token_text
-  Table token_text;    // u8: the text of each token as it is decoded
-  Table byte_ids;      // s32 [256]: the token of a byte; -1: unk_id if there is one, else dropped
-  Table merges;        // u64: PackMerge, in order of rank
-  Table merge_slots;   // u32: hash of (left, right) -> PackSlot(rank)
-  Table ranks;         // u32 [vocab_size]: lower merges first; kNoRank: never the result of a merge
-  Table text_slots;    // u32: hash of text -> PackSlot(id)
-  Table specials;      // Special, ascending ids
-  Table chat_sections; // Table [kChatSections] of ChatOp, or empty: no chat template
-  Table chat_text;     // u8
+  uint32_t reserved;    // 0
+  Table token_starts;   // u32 [vocab_size + 1], ascending, into token_text
+  Table token_text;     // u8: the text of each token as it is decoded
+  Table byte_ids;       // s32 [256]: the token of a byte; -1: unk_id if there is one, else dropped
+  Table merges;         // u64: PackMerge, in order of rank
+  Table merge_slots;    // u32: hash of (left, right) -> PackSlot(rank)
+  Table ranks;          // u32 [vocab_size]: lower merges first; kNoRank: never the result of a merge
+  Table text_slots;     // u32: hash of text -> PackSlot(id)
+  Table specials;       // Special, ascending ids
+  Table chat_sections;  // Table [kChatSections] of ChatOp, or empty: no chat template
+  Table chat_text;      // u8
 };
 static_assert(sizeof(Header) == 144, "the header is part of the format");
 
@@ -170,9 +170,7 @@ inline uint64_t HashText(const uint8_t *text, size_t bytes) {
 constexpr uint32_t HomeSlot(uint64_t hash, uint32_t slot_count) {
   return static_cast<uint32_t>(((hash >> 32) * slot_count) >> 32);
 }
-constexpr uint32_t PackSlot(uint64_t hash, uint32_t index) {
-  return static_cast<uint32_t>(hash) << kIdBits | index;
-}
+constexpr uint32_t PackSlot(uint64_t hash, uint32_t index) { return static_cast<uint32_t>(hash) << kIdBits | index; }
 constexpr uint32_t SlotIndex(uint32_t slot) { return slot & kIdMask; }
 
 /// Slots for `keys` keys: two thirds full, about five slots read for a miss.

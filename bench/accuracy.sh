@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# What quantisation costs, on real weights: converts each source with each recipe, measures perplexity of the float source and of
+# the integer file in the same protocol (windows that do not overlap, an empty session each, position 1 on scored), prints a table.
+#
+#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|commands|long]...      default: all
+#
+# DATA_DIR holds text/wikitext2/{wiki.test.raw,wiki.valid.tokens}, text/tinystories/train_head_2MB.txt, models/stories260K/,
+# commands/, and dense/ or ../models/dense (the home model's source); OUT_DIR keeps the converted files and smollm2.gguf, which
+# must lie there for smollm2 (examples/demo.sh fetches it into build/models). Needs a release build.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+data=$1 out=$2
+shift 2
+[ $# -gt 0 ] || set -- stories smollm2 commands long
+mkdir -p "$out"
+acornc=${ACORNC:-build/release/bin/acornc} acorn=${ACORN:-build/release/bin/acorn}
+
+number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p"; }
+row() { printf '| %s | %s | %s | %s | %s |\n' "$@"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.4f", a / b }'; }
+bytes() { stat -c %s "$1"; }
+# convert SOURCE FILE ARGS...
+convert() { local source=$1 file=$2; shift 2; [ -f "$file" ] || "$acornc" convert "$source" -o "$file" "$@" >&2; }
+
+printf '| source | file | bytes | perplexity | × float |\n|---|---|---|---|---|\n'
+for what in "$@"; do
+  case $what in
+  stories)
+    source=$data/models/stories260K/stories260K.bin tokenizer=$data/models/stories260K/tok512.bin
+    text=$data/text/tinystories/train_head_2MB.txt
+    head -c 1048576 "$text" >"$out/stories-first.txt"
+    tail -c +1048577 "$text" >"$out/stories-second.txt"
+    protocol=(--text "$out/stories-second.txt" --window 480 --windows 40 --json)
+    float=$("$acornc" perplexity "$source" --tokenizer "$tokenizer" "${protocol[@]}" | number perplexity)
+    row stories260K float "$(bytes "$source")" "$float" 1
+    for recipe in 'w8:--weights w8' 'w4-default:'; do
+      file=$out/stories-${recipe%%:*}.acorn
+      # shellcheck disable=SC2086
+      convert "$source" "$file" --tokenizer "$tokenizer" --calibration "$out/stories-first.txt" ${recipe#*:}
+      integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
+      row stories260K "${recipe%%:*}" "$(bytes "$file")" "$integer" "$(ratio "$integer" "$float")"
+    done ;;
+  smollm2)
+    source=$out/smollm2.gguf
+    protocol=(--text "$data/text/wikitext2/wiki.test.raw" --window 512 --windows 40 --json)
+    float=$("$acornc" perplexity "$source" "${protocol[@]}" | number perplexity)
+    row SmolLM2-135M-Instruct float "$(bytes "$source")" "$float" 1
+    valid="--calibration $data/text/wikitext2/wiki.valid.tokens"
+    for recipe in "w4-default:$valid" 'w4-built-in-text:' "w4-head-w8:--head w8 $valid" "w4-head-w4:--head w4 $valid" \
+      "w8:--weights w8 $valid" "w4-channel:--group channel $valid"; do
+      file=$out/smollm2-${recipe%%:*}.acorn
+      # shellcheck disable=SC2086
+      convert "$source" "$file" ${recipe#*:}
+      integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
+      row SmolLM2-135M-Instruct "${recipe%%:*}" "$(bytes "$file")" "$integer" "$(ratio "$integer" "$float")"
+    done ;;
+  long)
+    source=$out/smollm2.gguf file=$out/smollm2-w4-default.acorn
+    for window in 512 4096; do
+      protocol=(--text "$data/text/wikitext2/wiki.test.raw" --window "$window" --windows $((20480 / window)) --json)
+      float=$("$acornc" perplexity "$source" "${protocol[@]}" | number perplexity)
+      integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
+      row "SmolLM2, the first 20,480 tokens" "windows of $window" - "$integer of $float" "$(ratio "$integer" "$float")"
+    done ;;
+  commands)
+    source=$data/../models/dense file=examples/models/home.acorn
+    float=$("$acornc" eval "$source" --task exact --data "$data/commands/test.jsonl" --json 2>/dev/null | number correct || true)
+    row 'home model, exact commands of 500' float - "${float:-472 (stated)}" -
+    row 'home model, exact commands of 500' w4 "$(bytes "$file")" \
+      "$("$acorn" eval "$file" --task exact --data "$data/commands/test.jsonl" --json | number correct)" - ;;
+  *) echo "accuracy: unknown part $what" >&2; exit 2 ;;
+  esac
+done

@@ -1,0 +1,211 @@
+// Grids, GPTQ and ranges against plain double-precision restatements and against their promises.
+#include "quantize/grid.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "quantize/activations.h"
+#include "quantize/calibration.h"
+#include "quantize/report.h"
+#include "tests/support/temp_folder.h"
+
+namespace acorn::compiler {
+namespace {
+
+Matrix RandomWeights(int64_t n, int64_t k, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  Matrix w(n, k);
+  for (int64_t i = 0; i < w.size(); ++i) w.data()[i] = normal(random);
+  return w;
+}
+
+/// Second moments of inputs whose columns are correlated, as those of real layers are.
+Matrix CorrelatedMoments(int64_t k, uint32_t seed) {
+  const Matrix mix = RandomWeights(k, k / 4, seed);
+  const Matrix noise = RandomWeights(400, k, seed + 1);
+  const Matrix x = RandomWeights(400, k / 4, seed + 2) * mix.transpose() + 0.3f * noise;
+  Matrix moments;
+  AddSecondMoments(&moments, x);
+  return moments;
+}
+
+constexpr WeightFormat kFormats[] = {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kW4G32, WeightFormat::kW4G64,
+                                     WeightFormat::kW4G128};
+
+class EveryFormat : public testing::TestWithParam<WeightFormat> {};
+
+void ExpectOnGrid(const QuantizedMatrix &q) {
+  const int low = q.format == WeightFormat::kW8 ? -127 : -8, high = q.format == WeightFormat::kW8 ? 127 : 7;
+  for (const int8_t w : q.weights) ASSERT_TRUE(w >= low && w <= high) << int{w};
+  for (const uint8_t m : q.multipliers) ASSERT_GE(m, 1);
+  for (const double scale : q.scale) ASSERT_GT(scale, 0);
+}
+
+TEST_P(EveryFormat, MinMaxRoundingErrsByHalfAStepAtMost) {
+  const Matrix w = RandomWeights(9, 256, 1);
+  const QuantizedMatrix q = RoundToGrid(w, GetParam(), ScaleRule::kMinMax, {});
+  ExpectOnGrid(q);
+  for (int64_t n = 0; n < w.rows(); ++n) {
+    for (int64_t k = 0; k < w.cols(); ++k) {
+      const double step = q.scale[static_cast<size_t>(n)] * q.multiplier(n, k);
+      const double value = step * q.weight(n, k);
+      ASSERT_LE(std::abs(value - static_cast<double>(w(n, k))), 0.5 * step * (1 + 1e-4)) << n << " " << k;
+    }
+  }
+}
+
+TEST_P(EveryFormat, DequantizeIsTheDefinition) {
+  const QuantizedMatrix q = RoundToGrid(RandomWeights(5, 128, 2), GetParam(), ScaleRule::kWeightedMse, {});
+  const Matrix back = Dequantize(q);
+  for (int64_t n = 0; n < q.n; ++n) {
+    for (int64_t k = 0; k < q.k; ++k) {
+      const double want = q.scale[static_cast<size_t>(n)] * q.multiplier(n, k) * q.weight(n, k);
+      ASSERT_NEAR(static_cast<double>(back(n, k)), want, 1e-5 * (1 + std::abs(want)));
+    }
+  }
+}
+
+TEST_P(EveryFormat, GptqBeatsRoundingOnCorrelatedInputs) {
+  const Matrix w = RandomWeights(24, 256, 3);
+  const Matrix moments = CorrelatedMoments(256, 4);
+  const QuantizedMatrix rounded = RoundToGrid(w, GetParam(), ScaleRule::kWeightedMse, moments.diagonal().transpose());
+  const QuantizedMatrix gptq = Gptq(w, GetParam(), FactorHessian(moments, GroupSize(GetParam()), 0.01));
+  ExpectOnGrid(gptq);
+  EXPECT_LT(RelativeOutputError(w, gptq, moments), 0.6 * RelativeOutputError(w, rounded, moments));
+}
+
+TEST_P(EveryFormat, RowsOfZerosStayZero) {
+  Matrix w = RandomWeights(3, 128, 5);
+  w.row(1).setZero();
+  const Matrix moments = CorrelatedMoments(128, 6);
+  for (const QuantizedMatrix &q : {RoundToGrid(w, GetParam(), ScaleRule::kMinMax, {}),
+                                   Gptq(w, GetParam(), FactorHessian(moments, GroupSize(GetParam()), 0.01))}) {
+    EXPECT_EQ(q.AbsoluteSum(1), 0);
+    EXPECT_GT(q.scale[1], 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, testing::ValuesIn(kFormats),
+                         [](const testing::TestParamInfo<WeightFormat> &format) { return FormatName(format.param); });
+
+TEST(Gptq, FactorIsThatOfTheDampedInverse) {
+  const Matrix moments = CorrelatedMoments(64, 7);
+  const GptqFactor factor = FactorHessian(moments, 32, 0.01);
+  // U^T U = (H + damping)^-1 in the factor's order, and groups stay whole.
+  Eigen::MatrixXd damped(64, 64);
+  const double extra = 0.01 * moments.diagonal().cast<double>().mean();
+  for (int64_t i = 0; i < 64; ++i) {
+    for (int64_t j = 0; j < 64; ++j) {
+      damped(i, j) = static_cast<double>(moments(factor.order[static_cast<size_t>(i)], factor.order[static_cast<size_t>(j)]));
+    }
+    damped(i, i) += extra;
+    EXPECT_EQ(factor.order[static_cast<size_t>(i)] / 32, factor.order[static_cast<size_t>(i / 32 * 32)] / 32);
+  }
+  const Eigen::MatrixXd u = factor.inverse.cast<double>();
+  EXPECT_LT((u.transpose() * u * damped - Eigen::MatrixXd::Identity(64, 64)).cwiseAbs().maxCoeff(), 1e-3);
+  for (int64_t i = 0; i < 64; ++i) {
+    for (int64_t j = 0; j < i; ++j) ASSERT_EQ(u(i, j), 0);
+  }
+}
+
+TEST(Gptq, WithoutCorrelationItIsRounding) {
+  // A diagonal Hessian leaves nothing to spread: each weight goes to its nearest step.
+  const Matrix w = RandomWeights(4, 128, 8);
+  const Matrix identity = Matrix::Identity(128, 128);
+  const QuantizedMatrix q = Gptq(w, WeightFormat::kW8, FactorHessian(identity, 0, 0.01));
+  for (int64_t n = 0; n < 4; ++n) {
+    const double step = q.scale[static_cast<size_t>(n)];
+    for (int64_t k = 0; k < 128; ++k) {
+      const double want = std::min(127.0, std::max(-127.0, std::nearbyint(static_cast<double>(w(n, k)) / step)));
+      ASSERT_NEAR(q.weight(n, k), want, std::abs(std::abs(static_cast<double>(w(n, k)) / step - std::floor(std::abs(static_cast<double>(w(n, k)) / step))) - 0.5) < 1e-3 ? 1 : 0);
+    }
+  }
+}
+
+TEST(Gptq, SurvivesASingularHessian) {
+  Matrix moments = Matrix::Zero(64, 64);
+  moments(3, 3) = 1;
+  const QuantizedMatrix q = Gptq(RandomWeights(4, 64, 9), WeightFormat::kW4G32, FactorHessian(moments, 32, 0.01));
+  ExpectOnGrid(q);
+  const QuantizedMatrix empty = Gptq(RandomWeights(4, 64, 9), WeightFormat::kW4G32, FactorHessian(Matrix::Zero(64, 64), 32, 0.01));
+  ExpectOnGrid(empty);
+}
+
+TEST(Grid, MultipliersKeepSumsBelowTheAccumulator) {
+  for (const int64_t k : {32, 576, 5632, 14336, 65536}) {
+    const int64_t m = LargestMultiplier(k);
+    EXPECT_GE(m, 1);
+    EXPECT_LE(m, 255);
+    EXPECT_LT(k * 8 * 127 * m, int64_t{1} << 31) << k;
+  }
+  EXPECT_EQ(LargestMultiplier(1536), 255);
+}
+
+TEST(Activations, SecondMomentsAreThose) {
+  const Matrix x = RandomWeights(37, 400, 10);
+  Matrix sum;
+  AddSecondMoments(&sum, x.topRows(20));
+  AddSecondMoments(&sum, x.bottomRows(17));
+  const Eigen::MatrixXd want = x.cast<double>().transpose() * x.cast<double>();
+  EXPECT_LT((sum.cast<double>() - want).cwiseAbs().maxCoeff(), 1e-3);
+}
+
+TEST(Activations, RoundingIsToTheGrid) {
+  Matrix x(1, 6);
+  x << 0.24f, 0.26f, -0.26f, 100.0f, -100.0f, 0.0f;
+  RoundToStep(x, 0.5, 127);
+  Matrix want(1, 6);
+  want << 0.0f, 0.5f, -0.5f, 63.5f, -63.5f, 0.0f;
+  EXPECT_EQ(x, want);
+  Matrix heads(1, 4);
+  heads << 0.3f, 0.3f, 0.3f, 0.3f;
+  RoundHeads(heads, 2, {0.25, 0.1});
+  EXPECT_FLOAT_EQ(heads(0, 0), 0.25f);
+  EXPECT_FLOAT_EQ(heads(0, 3), 0.3f);
+}
+
+TEST(Activations, BestStepClipsAnOutlierThatCostsResolution) {
+  Matrix samples = RandomWeights(256, 32, 11);
+  const double ordinary = static_cast<double>(samples.cwiseAbs().maxCoeff());
+  samples(7, 5) = 20;
+  const double step = BestActivationStep(samples, RandomWeights(48, 32, 12), 20);
+  EXPECT_LT(step * 127, 20 * 0.9);
+  EXPECT_GT(step * 127, ordinary * 0.5);
+  // Without outliers nearly the whole range is kept.
+  const Matrix even = Matrix::Random(256, 32);
+  EXPECT_GT(BestActivationStep(even, RandomWeights(48, 32, 12), 1.0) * 127, 0.85);
+}
+
+TEST(Calibration, WindowsAreTheFirstOnesOrSeeded) {
+  EXPECT_EQ(ChooseWindows(10, 3, 0), (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(ChooseWindows(2, 5, 0), (std::vector<int64_t>{0, 1}));
+  const std::vector<int64_t> seeded = ChooseWindows(100, 20, 7);
+  EXPECT_EQ(seeded, ChooseWindows(100, 20, 7));
+  EXPECT_NE(seeded, ChooseWindows(100, 20, 8));
+  for (size_t i = 1; i < seeded.size(); ++i) EXPECT_LT(seeded[i - 1], seeded[i]);
+  EXPECT_LT(seeded.back(), 100);
+}
+
+TEST(Report, HasALineForEachWeightAndTwoPictures) {
+  const test::TempFolder folder;
+  LayerReport report;
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    for (const char *weight : {"qkv", "o"}) report.weights.push_back({layer, weight, "w4g32", 1e-3, 1e-4, 0.5, 0.75});
+  }
+  WriteReport(folder.File("report"), report);
+  const std::string csv = test::ReadFile(folder.File("report/layers.csv"));
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 7);
+  EXPECT_NE(csv.find("2,o,w4g32,0.001,0.0001,0.5,0.7500\n"), std::string::npos) << csv;
+  for (const char *name : {"report/weight_error.svg", "report/input_error.svg"}) {
+    const std::string svg = test::ReadFile(folder.File(name));
+    EXPECT_EQ(svg.compare(0, 4, "<svg"), 0);
+    EXPECT_NE(svg.find("</svg>"), std::string::npos);
+    EXPECT_NE(svg.find(">qkv<"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace acorn::compiler

@@ -1,0 +1,190 @@
+// Factors, file bytes, and a whole converted model against the float reference through the public API.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "acorn_schema/file.h"
+#include "graph/float_model.h"
+#include "quantize/recipe.h"
+#include "tests/compiler/expect_error.h"
+#include "tests/support/model_session.h"
+#include "tests/support/shared_data.h"
+#include "tests/support/temp_folder.h"
+#include "write/factor.h"
+#include "write/file_writer.h"
+#include "write/model_writer.h"
+
+namespace acorn::compiler {
+namespace {
+
+TEST(Factor, IsCloseAndKeepsItsBound) {
+  for (const double value : {1e-9, 3.7e-5, 0.49, 1.0, 77.3, 40000.0}) {
+    for (const int bits : {8, 22, 31, 38}) {
+      const uint64_t bound = (uint64_t{1} << bits) - 1;
+      const IntegerFactor factor = MakeFactor(value, bound);
+      EXPECT_GE(factor.shift, 1);
+      EXPECT_LE(factor.shift, 62);
+      EXPECT_LT(static_cast<long double>(factor.multiplier) * static_cast<long double>(bound), std::ldexp(1.0L, 62));
+      const double back = std::ldexp(static_cast<double>(factor.multiplier), -factor.shift);
+      EXPECT_LE(std::abs(back - value), std::ldexp(0.5, -factor.shift) * 1.0001);
+      // No larger shift would have been legal.
+      if (factor.shift < 62) EXPECT_GE(factor.multiplier, std::min<int64_t>(1 << 29, (int64_t{1} << (61 - bits)) / 2));
+    }
+  }
+  EXPECT_EQ(MakeFactor(0, 1).multiplier, 0);
+  EXPECT_ERROR(MakeFactor(1e12, 127), ExitCode::kBadModel, "too large");
+}
+
+TEST(Factor, NormalizedIsInItsBinade) {
+  for (const double value : {1e-7, 0.3, 0.9999999999, 1.0, 1.5, 1000.0}) {
+    const IntegerFactor factor = MakeNormalizedFactor(value);
+    EXPECT_GE(factor.multiplier, 1 << 30);
+    EXPECT_NEAR(std::ldexp(static_cast<double>(factor.multiplier), -factor.shift) / value, 1, 1e-9);
+  }
+}
+
+TEST(FileWriter, HeaderSegmentsAndChecksums) {
+  const test::TempFolder folder;
+  const std::vector<uint8_t> graph(1000, 7);
+  const std::vector<SegmentBytes> segments = {{1, std::vector<uint8_t>(100, 1)}, {2, std::vector<uint8_t>(20000, 2)}};
+  const uint64_t size = WriteModelFile(folder.File("m"), graph, segments);
+  const std::string file = test::ReadFile(folder.File("m"));
+  const auto *bytes = reinterpret_cast<const uint8_t *>(file.data());
+  ASSERT_EQ(file.size(), size);
+  EXPECT_EQ(size, 2 * kSegmentAlignment + 20000);
+  EXPECT_EQ(std::memcmp(bytes, kFileMagic, 8), 0);
+  EXPECT_EQ(LoadLittle32(bytes + kHeaderVersion), kFileVersion);
+  EXPECT_EQ(LoadLittle64(bytes + kHeaderFileBytes), size);
+  EXPECT_EQ(LoadLittle64(bytes + kHeaderGraphBytes), 1000u);
+  EXPECT_EQ(LoadLittle64(bytes + kHeaderGraphChecksum), Checksum(bytes + kHeaderBytes, 1000));
+  EXPECT_EQ(LoadLittle64(bytes + kHeaderChecksum), Checksum(bytes, kHeaderChecksum));
+  const std::vector<SegmentPlace> places = PlaceSegments(segments, 1000);
+  EXPECT_EQ(places[0].offset, kSegmentAlignment);
+  EXPECT_EQ(places[1].offset, 2 * kSegmentAlignment);
+  for (const SegmentPlace &place : places) EXPECT_EQ(place.checksum, Checksum(bytes + place.offset, place.bytes));
+}
+
+TEST(FileWriter, LeavesNothingBehindWhenItFails) {
+  const test::TempFolder folder;
+  EXPECT_ERROR(WriteModelFile(folder.File("absent/m"), {1}, {}), ExitCode::kIo, "cannot write");
+  std::filesystem::create_directory(folder.File("m"));
+  folder.Write("m/x", "");  // a folder that is not empty cannot be replaced
+  EXPECT_ERROR(WriteModelFile(folder.File("m"), {1}, {}), ExitCode::kIo, "cannot write");
+  int entries = 0;
+  for ([[maybe_unused]] const auto &entry : std::filesystem::directory_iterator(folder.path())) ++entries;
+  EXPECT_EQ(entries, 1);
+}
+
+TEST(ModelWriter, ActivationTables) {
+  const std::vector<double> silu = ActivationFactors(ActivationKind::kSilu);
+  ASSERT_EQ(silu.size(), 514u);
+  EXPECT_DOUBLE_EQ(silu[256], 0.5);
+  EXPECT_NEAR(silu[256 + 32], 1 / (1 + std::exp(-2.0)), 1e-15);
+  EXPECT_EQ(silu[513], silu[512]);
+  EXPECT_NEAR(ActivationFactors(ActivationKind::kGelu)[256 + 16], 0.8413447460685429, 1e-15);      // Phi(1)
+  EXPECT_NEAR(ActivationFactors(ActivationKind::kGeluTanh)[256 + 16], 0.8411919906082768, 1e-12);  // tanh form at 1
+}
+
+struct Case {
+  const char *name;
+  Recipe recipe;
+  WeightFormat body, head;
+  DownInput down;
+  Layout layout;
+  double tolerance;  // of a logit's error, root mean square, relative to the logits' own: measured, and half as much again
+};
+
+void PrintTo(const Case &c, std::ostream *out) { *out << c.name; }
+
+class WholeModel : public testing::TestWithParam<Case> {};
+
+CalibrationWindows SomeWindows(const ModelConfig &config) {
+  CalibrationWindows windows;
+  windows.window = 64;
+  uint32_t state = 1;
+  for (int i = 0; i < 16 * 64; ++i) {
+    state = state * 1664525u + 1013904223u;
+    windows.ids.push_back(static_cast<int32_t>((state >> 8) % static_cast<uint32_t>(config.vocab)));
+  }
+  windows.prefix_candidates = {0, 1};
+  return windows;
+}
+
+ConvertResult Convert(const SourceModel &source, const Case &c, const std::string &path) {
+  RecipeOptions options;
+  options.recipe = c.recipe;
+  options.body_format = c.body;
+  options.head_format = c.head;
+  options.down_input = c.down;
+  options.channel_layout = c.layout;
+  ModelFacts facts;
+  facts.name = "test";
+  facts.family = source.config().family;
+  facts.vocab_size = static_cast<uint32_t>(source.config().vocab);
+  facts.max_context = 128;
+  return ConvertModel(source, SomeWindows(source.config()), options, facts, path);
+}
+
+/// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens.
+double LogitError(const SourceModel &source, const std::string &path) {
+  const CalibrationWindows windows = SomeWindows(source.config());
+  const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + 64);
+  const Matrix want = HeadScorer(source).Logits(RunLayers(source, ids, {0, 64}));
+  const std::string file = test::ReadFile(path);
+  test::ModelSession session(test::AlignedBytes(std::vector<uint8_t>(file.begin(), file.end())));
+  EXPECT_EQ(session.status(), ACORN_OK) << "section " << (session.fault().section == nullptr ? "" : session.fault().section)
+                                        << " index " << session.fault().index;
+  const std::vector<int32_t> got = session.Score(ids);
+  if (session.status() != ACORN_OK || static_cast<int64_t>(got.size()) != want.size()) return INFINITY;
+  double error = 0, energy = 0;
+  for (int64_t i = 0; i < want.size(); ++i) {
+    const double difference = got[static_cast<size_t>(i)] / 65536.0 - static_cast<double>(want.data()[i]);
+    error += difference * difference;
+    energy += static_cast<double>(want.data()[i]) * static_cast<double>(want.data()[i]);
+  }
+  return std::sqrt(error / energy);
+}
+
+TEST_P(WholeModel, LogitsStayCloseToFloat) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  const test::TempFolder folder;
+  Convert(*source, GetParam(), folder.File("m.acorn"));
+  EXPECT_LT(LogitError(*source, folder.File("m.acorn")), GetParam().tolerance);
+}
+
+TEST_P(WholeModel, SameInputGivesTheSameBytes) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  const test::TempFolder folder;
+  Convert(*source, GetParam(), folder.File("a"));
+  Convert(*source, GetParam(), folder.File("b"));
+  EXPECT_EQ(test::ReadFile(folder.File("a")), test::ReadFile(folder.File("b")));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, WholeModel,
+    testing::Values(Case{"rtn_w8", Recipe::kRtn, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.05},
+                    Case{"rtn_w4g32", Recipe::kRtn, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.3},
+                    Case{"fast_w8_s15", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kS15, Layout::kX8C8, 0.05},
+                    Case{"fast_w4_channel", Recipe::kFast, WeightFormat::kW4, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.3},
+                    Case{"fast_w4g32_head_w4", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW4G32, DownInput::kHadamard, Layout::kX16C8, 0.3},
+                    Case{"fast_w4g32_s15", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, Layout::kX16C8, 0.3}),
+    [](const testing::TestParamInfo<Case> &c) { return std::string(c.param.name); });
+
+class TinyFamilies : public testing::TestWithParam<const char *> {};
+
+TEST_P(TinyFamilies, ConvertAndAgree) {
+  const std::string folder_name = std::string("models/tiny/") + GetParam();
+  ACORN_NEED_SHARED(folder_name);
+  const auto source = OpenSourceModel(test::SharedPath(folder_name));
+  const test::TempFolder folder;
+  Convert(*source, {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0}, folder.File("m"));
+  EXPECT_LT(LogitError(*source, folder.File("m")), 0.08);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3"),
+                         [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
+
+}  // namespace
+}  // namespace acorn::compiler
