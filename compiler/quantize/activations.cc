@@ -73,6 +73,13 @@ void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef va
       head = std::max(head, static_cast<double>(values.middleCols(h * head_dim_, head_dim_).cwiseAbs().maxCoeff()));
     }
   }
+  if (edge == Edge::kQRotated || edge == Edge::kKRotated) {
+    RowVector &largest = rotated_largest_[edge == Edge::kQRotated ? 0 : 1];
+    RowVector &energy = rotated_energy_[edge == Edge::kQRotated ? 0 : 1];
+    if (largest.size() == 0) largest = energy = RowVector::Zero(values.cols());
+    largest = largest.cwiseMax(values.cwiseAbs().colwise().maxCoeff()).eval();
+    energy += values.colwise().squaredNorm();
+  }
   switch (edge) {
     case Edge::kAttnIn:
       return Sample(LinearInput::kQkv, first_token, values);
@@ -193,7 +200,7 @@ double BestActivationStep(const Matrix &samples, const Matrix &weight, double re
   const Eigen::VectorXf energy = output_energy(samples);
   std::vector<float> sorted(energy.data(), energy.data() + energy.size());
   std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2), sorted.end());
-  const float floor = 0.1f * sorted[sorted.size() / 2] + 1e-20f;
+  const float floor = 2.0f * sorted[sorted.size() / 2] + 1e-20f;
   const Eigen::VectorXf importance = (energy.array() + floor).inverse().matrix();
   ParallelFor(kClipCandidates, [&](int64_t i) {
     Matrix difference = samples;

@@ -34,6 +34,9 @@ class RangeObserver : public LayerObserver {
   const std::vector<double> &LargestOfHeads(Edge edge) const { return heads_[static_cast<size_t>(edge)]; }
   /// Largest magnitude of each column of a linear input.
   const RowVector &ColumnLargest(LinearInput input) const { return columns_[static_cast<size_t>(input)]; }
+  /// Largest magnitude and sum of squares of each column; kQRotated and kKRotated only.
+  const RowVector &RotatedLargest(Edge edge) const { return rotated_largest_[edge == Edge::kQRotated ? 0 : 1]; }
+  const RowVector &RotatedEnergy(Edge edge) const { return rotated_energy_[edge == Edge::kQRotated ? 0 : 1]; }
   const Matrix &Samples(LinearInput input) const { return samples_[static_cast<size_t>(input)]; }
 
  private:
@@ -48,6 +51,7 @@ class RangeObserver : public LayerObserver {
   std::vector<float> down_input_;
   std::vector<double> heads_[kEdges];
   RowVector columns_[kLinearInputs];
+  RowVector rotated_largest_[2], rotated_energy_[2];  // q, k
   Matrix samples_[kLinearInputs];
 };
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/parallel.h"
+#include "passes/equalise.h"
 #include "quantize/grid.h"
 
 namespace acorn::compiler {
@@ -136,6 +137,7 @@ struct LayerQuantizer::Work {
   int64_t layer = 0;
   LayerWeights weights;            // float; down already transformed, FFN padded
   Matrix qkv, gate_up;             // stacked
+  Equalisation equalisation;
   KvPrefix prefix;                 // float until the scales are chosen, then rounded
   std::unique_ptr<RangeObserver> ranges;
   ActivationGrid grid;
@@ -173,10 +175,11 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerReport *report) {
   w.up_bias = PadVector(w.up_bias, ffn_.padded);
   w.down = PadColumns(w.down, ffn_.padded);
   HadamardRows(w.down, ffn_.block);
-  work.qkv = Stack({&w.q, &w.k, &w.v});
-  work.gate_up = Stack({&w.gate, &w.up});
   RunPrefix(&work);
   MeasureRanges(&work);
+  if (options_.recipe == Recipe::kFast) Equalise(&work);
+  work.qkv = Stack({&w.q, &w.k, &w.v});
+  work.gate_up = Stack({&w.gate, &w.up});
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
@@ -206,6 +209,14 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
     RunLayer(config_, work->weights, work->layer, part, EvenBoundaries(part.rows(), window_), rope_, work->prefix_or_null(),
              work->ranges.get());
   }
+}
+
+void LayerQuantizer::Equalise(Work *work) const {
+  const EdgeType down_in = options_.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
+  work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, {options_.body_format, ffn_.block, down_in});
+  if (!work->equalisation.any()) return;
+  RunPrefix(work);
+  MeasureRanges(work);
 }
 
 void LayerQuantizer::ChooseScales(Work *work) const {
@@ -284,14 +295,15 @@ void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
     const Matrix *weight;
     QuantizedMatrix *result;
     double step, limit, largest;
+    ScalingPair scaling;
   };
   const RangeObserver &ranges = *work->ranges;
   const ActivationGrid &grid = work->grid;
   const Target targets[kLinearInputs] = {
-      {"qkv", LinearInput::kQkv, &work->qkv, &out.qkv, grid.attn_in, 127, ranges.Largest(Edge::kAttnIn)},
-      {"o", LinearInput::kO, &w.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut)},
-      {"gate_up", LinearInput::kGateUp, &work->gate_up, &out.gate_up, grid.ffn_in, 127, ranges.Largest(Edge::kFfnIn)},
-      {"down", LinearInput::kDown, &w.down, &out.down, grid.down_in, grid.down_in_limit, ranges.LargestDownInput()},
+      {"qkv", LinearInput::kQkv, &work->qkv, &out.qkv, grid.attn_in, 127, ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
+      {"o", LinearInput::kO, &w.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut), ScalingPair::kValueOut},
+      {"gate_up", LinearInput::kGateUp, &work->gate_up, &out.gate_up, grid.ffn_in, 127, ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp},
+      {"down", LinearInput::kDown, &w.down, &out.down, grid.down_in, grid.down_in_limit, ranges.LargestDownInput(), ScalingPair::kUpDown},
   };
   GptqFactor factors[kLinearInputs];
   if (work->moments != nullptr) {
@@ -316,6 +328,7 @@ void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
     line.layer = work->layer;
     line.weight = target.name;
     line.format = FormatName(format);
+    line.scaling = work->equalisation.strength[static_cast<size_t>(target.scaling)];
     line.input_error = InputError(ranges.Samples(target.input), *target.weight, target.step, target.limit);
     line.input_step = target.step;
     line.input_clip = target.largest > 0 ? std::min(1.0, target.step * target.limit / target.largest) : 1.0;

@@ -28,6 +28,7 @@ class LayerQuantizer {
   struct Work;
   void RunPrefix(Work *work) const;
   void MeasureRanges(Work *work) const;
+  void Equalise(Work *work) const;
   void ChooseScales(Work *work) const;
   void CollectMoments(Work *work) const;
   void RoundWeights(Work *work, LayerReport *report) const;

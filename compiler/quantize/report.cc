@@ -98,10 +98,11 @@ void WriteReport(const std::string &folder, const LayerReport &report) {
   std::filesystem::create_directories(folder, fault);
   if (fault) throw Error(ExitCode::kIo, "cannot create " + folder + ": " + fault.message());
   TextFile csv(folder + "/layers.csv");
-  csv.Write("layer,weight,format,weight_error,input_error,input_step,input_clip\n");
+  csv.Write("layer,weight,format,weight_error,input_error,input_step,input_clip,scaling\n");
   for (const WeightReport &line : report.weights) {
     csv.Write(std::to_string(line.layer) + "," + line.weight + "," + line.format + "," +
-              Format("%.6g,%.6g,%.6g,%.4f\n", line.weight_error, line.input_error, line.input_step, line.input_clip));
+              Format("%.6g,%.6g,%.6g,%.4f", line.weight_error, line.input_error, line.input_step, line.input_clip) +
+              Format(",%.2f\n", line.scaling));
   }
   csv.Close();
   TextFile weights(folder + "/weight_error.svg");

@@ -15,6 +15,7 @@ struct WeightReport {
   double input_error = 0;      // the same from rounding the input, over a sample
   double input_step = 0;       // real size of one unit of the input
   double input_clip = 0;       // share of the largest magnitude that the range covers
+  double scaling = 0;          // exponent of the equivalent scaling of the weight's columns, 0: none
 };
 
 struct LayerReport {

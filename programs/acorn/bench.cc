@@ -74,8 +74,8 @@ Spread SpreadOf(std::vector<double> values) {
   return {values[values.size() / 2], (values.back() - values.front()) / 2};
 }
 
-void PrintJson(const Device &device, const BenchOptions &options, const Pass &first, const Spread &prefill, const Spread &decode,
-               double first_token_ms, const std::string &kernels) {
+void PrintJson(const Device &device, const BenchOptions &options, const Pass &first, const Spread &prefill,
+               const Spread &decode, double first_token_ms, const std::string &kernels) {
   JsonWriter json;
   json.Decimal("prefill_tokens_per_s", prefill.median);
   json.Decimal("prefill_half_range", prefill.half_range);

@@ -13,10 +13,16 @@
 namespace acorn::program {
 namespace {
 
-acorn_session *interruptible = nullptr;  // read by the signal handler; set while an answer is being made
+acorn_session *volatile interruptible = nullptr;  // read by the signal handler; set while an answer is being made
 
-void OnInterrupt(int) {
-  if (interruptible != nullptr) acorn_session_cancel(interruptible);
+// Ends the answer; with none in the making, the program, as if there were no handler.
+void OnInterrupt(int number) {
+  if (interruptible != nullptr) {
+    acorn_session_cancel(interruptible);
+  } else {
+    std::signal(number, SIG_DFL);
+    std::raise(number);
+  }
 }
 
 bool ReadLine(std::string *line) {
@@ -59,6 +65,7 @@ void Chat(int argc, char **argv) {
 
   struct sigaction action = {};
   action.sa_handler = OnInterrupt;
+  action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   const bool terminal = isatty(STDIN_FILENO) != 0;
   std::string line;

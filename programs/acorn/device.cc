@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 
 #include "error.h"
 
@@ -151,16 +152,17 @@ void Device::RequireText(uint32_t flags) const {
 
 std::vector<int32_t> Device::Encode(const std::string &text, uint32_t flags) {
   RequireText(flags);
-  std::vector<int32_t> ids(text.size() + 64);
-  size_t count = 0;
-  acorn_status status = acorn_tokenize(model_, ids.data(), ids.size(), &count, text.data(), text.size(), flags);
-  if (status == ACORN_ERR_BUFFER && count > ids.size()) {
-    ids.resize(count);
-    status = acorn_tokenize(model_, ids.data(), ids.size(), &count, text.data(), text.size(), flags);
+  // A token is a byte at least, a template a few tokens. Left uninitialised: what is not used takes no memory.
+  size_t capacity = text.size() + 256, count = 0;
+  std::unique_ptr<int32_t[]> ids(new int32_t[capacity]);
+  acorn_status status = acorn_tokenize(model_, ids.get(), capacity, &count, text.data(), text.size(), flags);
+  if (status == ACORN_ERR_BUFFER && count > capacity) {
+    capacity = count;
+    ids.reset(new int32_t[capacity]);
+    status = acorn_tokenize(model_, ids.get(), capacity, &count, text.data(), text.size(), flags);
   }
   Check(status, "tokenizing");
-  ids.resize(count);
-  return ids;
+  return std::vector<int32_t>(ids.get(), ids.get() + count);
 }
 
 }  // namespace acorn::program

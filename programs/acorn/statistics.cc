@@ -80,7 +80,12 @@ std::string ReadWholeFile(const std::string &path) {
   std::FILE *file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
   if (file == nullptr) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(errno));
   std::string text;
-  char buffer[65536];
+  if (std::fseek(file, 0, SEEK_END) == 0) {  // a pipe has no size
+    const long size = std::ftell(file);
+    if (size > 0) text.reserve(static_cast<size_t>(size));
+    std::rewind(file);
+  }
+  char buffer[16384];
   for (size_t count; (count = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, count);
   const bool bad = std::ferror(file) != 0;
   const int error = errno;

@@ -1,5 +1,5 @@
 // From logits to a token in integers: greedy, or temperature, top-k, top-p and min-p with a counter-based generator.
-// docs/ARITHMETIC_SAMPLER.md is normative to the bit. Stateless: the same logits, parameters, seed and position give the
+// docs/ARITHMETIC.md §12 is normative to the bit. Stateless: the same logits, parameters, seed and position give the
 // same token on every device, in any order of calls, after any rewind. Logit bias is added to the logits before.
 #pragma once
 
@@ -46,7 +46,7 @@ struct PhiloxBlock {
 };
 PhiloxBlock Philox4x32(const PhiloxBlock &counter, uint32_t key_low, uint32_t key_high);
 
-/// 2^31 * 2^(-t / 2^26), rounded as docs/ARITHMETIC_SAMPLER.md says; 0 from t = 32 << 26 on.
+/// 2^31 * 2^(-t / 2^26), rounded as docs/ARITHMETIC.md §12 says; 0 from t = 32 << 26 on.
 uint32_t Exp2NegQ31(uint64_t t_q26);
 
 /// The weight of a token whose logit lies delta below the largest: 2^31 * e^(-delta / T).  temperature_q16 >= 1

@@ -1,4 +1,4 @@
-// The sampler: exact vectors computed from docs/ARITHMETIC_SAMPLER.md with unbounded integers, weights against the real
+// The sampler: exact vectors computed from docs/ARITHMETIC.md §12 with unbounded integers, weights against the real
 // exponential, and whole draws against a plain reference that sorts everything.
 #include "text/sampler.h"
 
@@ -63,7 +63,7 @@ TEST(Weights, ExactVectors) {
   }
 }
 
-// Tolerances: docs/ARITHMETIC_SAMPLER.md §2.
+// Tolerances: docs/ARITHMETIC.md §12.2.
 TEST(Weights, CloseToTheExponential) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 200000; ++i) {

@@ -1,0 +1,245 @@
+#include "passes/equalise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "passes/hadamard.h"
+#include "quantize/grid.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr double kStrengths[] = {0.25, 0.5};
+constexpr double kWorthwhile = 0.9;   // of the error without scaling: rounding to nearest only stands in for GPTQ here
+constexpr float kSmallest = 1e-3f;    // factors are chosen from magnitudes of at least this share of the largest
+constexpr double kLimit = 127;
+
+/// (magnitude ^ strength), geometric mean 1.
+RowVector Factors(const RowVector &magnitudes, double strength) {
+  const float floor = std::max(magnitudes.maxCoeff() * kSmallest, 1e-12f);
+  RowVector logs = magnitudes.cwiseMax(floor).array().log().matrix() * static_cast<float>(strength);
+  logs.array() -= logs.mean();
+  return logs.array().exp().matrix();
+}
+
+Matrix StackRows(std::initializer_list<const Matrix *> parts) {
+  int64_t rows = 0;
+  for (const Matrix *part : parts) rows += part->rows();
+  Matrix all(rows, (*parts.begin())->cols());
+  int64_t row = 0;
+  for (const Matrix *part : parts) {
+    all.middleRows(row, part->rows()) = *part;
+    row += part->rows();
+  }
+  return all;
+}
+
+void ScaleColumns(Matrix *m, const RowVector &factors) { m->array().rowwise() *= factors.array(); }
+
+void ScaleRows(Matrix *m, RowVector *bias, const RowVector &factors) {
+  m->array().colwise() *= factors.transpose().array();
+  if (bias->size() != 0) bias->array() *= factors.array();
+}
+
+/// Error of a layer's output over the samples when input and weight are rounded, relative for each token.
+double RoundedError(const Matrix &x, const Matrix &weight, WeightFormat format, EdgeType input) {
+  Matrix rounded = x;
+  if (input == EdgeType::kS8) {
+    RoundToStep(rounded, BestActivationStep(x, weight, static_cast<double>(x.cwiseAbs().maxCoeff())), kLimit);
+  }
+  const RowVector importance = x.array().square().colwise().mean().matrix();
+  const Matrix back = Dequantize(RoundToGrid(weight, format, ScaleRule::kWeightedMse, importance));
+  Matrix want(x.rows(), weight.rows()), got(x.rows(), weight.rows());
+  Linear(want, x, weight, {});
+  Linear(got, rounded, back, {});
+  const Eigen::VectorXf energy = want.rowwise().squaredNorm();
+  const float floor = 0.1f * energy.mean() + 1e-20f;
+  return static_cast<double>(((got - want).rowwise().squaredNorm().array() / (energy.array() + floor)).sum());
+}
+
+/// Strength for a pair whose second weight reads `samples`; magnitudes: of each input column. The transform, if any,
+/// stands between the scaled columns and the weight.
+double ChooseStrength(const Matrix &samples, const Matrix &weight, const RowVector &magnitudes, WeightFormat format, EdgeType input,
+                      int64_t block) {
+  double best_strength = 0;
+  double best = RoundedError(samples, weight, format, input) * kWorthwhile;
+  Matrix plain = samples, columns = weight;
+  HadamardRows(plain, block);
+  HadamardRows(columns, block);
+  for (const double strength : kStrengths) {
+    const RowVector factors = Factors(magnitudes, strength);
+    Matrix x = plain, w = columns;
+    ScaleColumns(&w, factors);
+    ScaleColumns(&x, factors.cwiseInverse());
+    HadamardRows(x, block);
+    HadamardRows(w, block);
+    const double error = RoundedError(x, w, format, input);
+    if (error < best) {
+      best = error;
+      best_strength = strength;
+    }
+  }
+  return best_strength;
+}
+
+double EqualiseNorm(RowVector *norm, std::initializer_list<Matrix *> weights, const Matrix &stacked, const RangeObserver &ranges,
+                    LinearInput input, WeightFormat format) {
+  const RowVector &magnitudes = ranges.ColumnLargest(input);
+  const double strength = ChooseStrength(ranges.Samples(input), stacked, magnitudes, format, EdgeType::kS8, 1);
+  if (strength == 0) return 0;
+  const RowVector factors = Factors(magnitudes, strength);
+  norm->array() /= factors.array();
+  for (Matrix *weight : weights) ScaleColumns(weight, factors);
+  return strength;
+}
+
+double EqualiseUpDown(LayerWeights *w, const RangeObserver &ranges, const EqualiseOptions &options) {
+  Matrix plain = ranges.Samples(LinearInput::kDown);
+  HadamardRows(plain, options.hadamard_block);
+  const RowVector magnitudes = plain.cwiseAbs().colwise().maxCoeff();
+  const double strength = ChooseStrength(ranges.Samples(LinearInput::kDown), w->down, magnitudes, options.format,
+                                         options.down_in_type, options.hadamard_block);
+  if (strength == 0) return 0;
+  const RowVector factors = Factors(magnitudes, strength);
+  HadamardRows(w->down, options.hadamard_block);
+  ScaleColumns(&w->down, factors);
+  HadamardRows(w->down, options.hadamard_block);
+  ScaleRows(&w->up, &w->up_bias, factors.cwiseInverse());
+  return strength;
+}
+
+double EqualiseValueOut(const ModelConfig &config, LayerWeights *w, const RangeObserver &ranges, WeightFormat format) {
+  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
+  const RowVector &columns = ranges.ColumnLargest(LinearInput::kO);
+  RowVector shared(config.kv_heads * dim), repeated(columns.size());
+  for (int64_t c = 0; c < shared.size(); ++c) {
+    shared[c] = 0;
+    for (int64_t g = 0; g < group; ++g) shared[c] = std::max(shared[c], columns[(c / dim * group + g) * dim + c % dim]);
+  }
+  for (int64_t c = 0; c < columns.size(); ++c) repeated[c] = shared[c / dim / group * dim + c % dim];
+  const double strength = ChooseStrength(ranges.Samples(LinearInput::kO), w->o, repeated, format, EdgeType::kS8, 1);
+  if (strength == 0) return 0;
+  // The geometric mean of the shared factors is that of the repeated ones.
+  ScaleColumns(&w->o, Factors(repeated, strength));
+  ScaleRows(&w->v, &w->v_bias, Factors(shared, strength).cwiseInverse());
+  return strength;
+}
+
+/// Expected squared error of the scores of a KV head's queries when q and k are rounded to 127 steps of their ranges.
+struct QueryKeyError {
+  int64_t dim, group;
+  const RowVector &q_largest, &k_largest;
+  const RowVector &q_energy, &k_energy;
+
+  double operator()(int64_t kv_head, const RowVector &factors) const {  // q * factor, k / factor
+    const auto k = [&](const RowVector &v) { return v.segment(kv_head * dim, dim).array(); };
+    const double k_step = static_cast<double>((k(k_largest) / factors.array()).maxCoeff()) / kLimit;
+    const double k_sum = static_cast<double>((k(k_energy) / factors.array().square()).sum());
+    double error = 0;
+    for (int64_t g = 0; g < group; ++g) {
+      const int64_t first = (kv_head * group + g) * dim;
+      const double q_step = static_cast<double>((q_largest.segment(first, dim).array() * factors.array()).maxCoeff()) / kLimit;
+      const double q_sum = static_cast<double>((q_energy.segment(first, dim).array() * factors.array().square()).sum());
+      error += k_step * k_step * q_sum + q_step * q_step * k_sum;
+    }
+    return error;
+  }
+};
+
+double EqualiseQueryKey(const ModelConfig &config, LayerWeights *w, const RangeObserver &ranges) {
+  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads, pairs = config.rotary_dims / 2;
+  const QueryKeyError error_of{dim,
+                               group,
+                               ranges.RotatedLargest(Edge::kQRotated),
+                               ranges.RotatedLargest(Edge::kKRotated),
+                               ranges.RotatedEnergy(Edge::kQRotated),
+                               ranges.RotatedEnergy(Edge::kKRotated)};
+  double strongest = 0;
+  for (int64_t kv_head = 0; kv_head < config.kv_heads; ++kv_head) {
+    RowVector ratio(dim);  // of a dimension's reach in k to that in q
+    for (int64_t d = 0; d < dim; ++d) {
+      // A rotation mixes the two members of a pair, so they share a factor.
+      const int64_t partner = d < pairs ? d + pairs : d < 2 * pairs ? d - pairs : d;
+      float q = 1e-6f;
+      for (int64_t g = 0; g < group; ++g) {
+        const int64_t first = (kv_head * group + g) * dim;
+        q = std::max({q, error_of.q_largest[first + d], error_of.q_largest[first + partner]});
+      }
+      const float k = std::max({1e-6f, error_of.k_largest[kv_head * dim + d], error_of.k_largest[kv_head * dim + partner]});
+      ratio[d] = k / q;
+    }
+    double best = error_of(kv_head, RowVector::Ones(dim)) * kWorthwhile, strength = 0;
+    for (const double candidate : kStrengths) {
+      const double error = error_of(kv_head, Factors(ratio, candidate));
+      if (error < best) {
+        best = error;
+        strength = candidate;
+      }
+    }
+    if (strength == 0) continue;
+    strongest = std::max(strongest, strength);
+    const RowVector factors = Factors(ratio, strength);
+    const auto scale = [&](Matrix *weight, RowVector *bias, int64_t head, const RowVector &by) {
+      weight->middleRows(head * dim, dim).array().colwise() *= by.transpose().array();
+      if (bias->size() != 0) bias->segment(head * dim, dim).array() *= by.array();
+    };
+    for (int64_t g = 0; g < group; ++g) scale(&w->q, &w->q_bias, kv_head * group + g, factors);
+    scale(&w->k, &w->k_bias, kv_head, factors.cwiseInverse());
+  }
+  return strongest;
+}
+
+}  // namespace
+
+const char *ScalingPairName(ScalingPair pair) {
+  switch (pair) {
+    case ScalingPair::kNormQkv:
+      return "norm-qkv";
+    case ScalingPair::kNormGateUp:
+      return "norm-gate_up";
+    case ScalingPair::kUpDown:
+      return "up-down";
+    case ScalingPair::kValueOut:
+      return "v-o";
+    case ScalingPair::kQueryKey:
+      return "q-k";
+  }
+  return "?";
+}
+
+const char *RefusalOf(const ModelConfig &config, ScalingPair pair) {
+  if (pair == ScalingPair::kQueryKey && config.qk_norm) return "the norm of each head comes between the weights and the scores";
+  return nullptr;
+}
+
+bool Equalisation::any() const {
+  return std::any_of(std::begin(strength), std::end(strength), [](double value) { return value != 0; });
+}
+
+Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges,
+                           const EqualiseOptions &options) {
+  Equalisation result;
+  const auto format_for = [&](int64_t k) {
+    const int64_t group = GroupSize(options.format);
+    return group != 0 && k % group != 0 ? WeightFormat::kW8 : options.format;
+  };
+  LayerWeights &w = *weights;
+  const auto run = [&](ScalingPair pair, const auto &scale) {
+    if (RefusalOf(config, pair) == nullptr) result.strength[static_cast<size_t>(pair)] = scale();
+  };
+  run(ScalingPair::kNormQkv, [&] {
+    return EqualiseNorm(&w.attn_norm, {&w.q, &w.k, &w.v}, StackRows({&w.q, &w.k, &w.v}), ranges, LinearInput::kQkv,
+                        format_for(w.q.cols()));
+  });
+  run(ScalingPair::kNormGateUp, [&] {
+    return EqualiseNorm(&w.ffn_norm, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges, LinearInput::kGateUp,
+                        format_for(w.gate.cols()));
+  });
+  run(ScalingPair::kUpDown, [&] { return EqualiseUpDown(&w, ranges, options); });
+  run(ScalingPair::kValueOut, [&] { return EqualiseValueOut(config, &w, ranges, format_for(w.o.cols())); });
+  run(ScalingPair::kQueryKey, [&] { return EqualiseQueryKey(config, &w, ranges); });
+  return result;
+}
+
+}  // namespace acorn::compiler
