@@ -137,9 +137,9 @@ void Run(const Options &options) {
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
   const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), options.output);
   if (!options.report.empty()) WriteReport(options.report, result.report);
-  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens\n", options.output.c_str(),
+  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n", options.output.c_str(),
               static_cast<double>(result.file_bytes) / 1e6, options.recipe.c_str(), FormatName(recipe.body_format).c_str(),
-              FormatName(recipe.head_format).c_str(), result.prefix_tokens.size());
+              FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(), result.simulated_perplexity);
 }
 
 }  // namespace

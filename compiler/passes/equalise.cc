@@ -11,6 +11,7 @@ namespace acorn::compiler {
 namespace {
 
 constexpr double kStrengths[] = {0.25, 0.5};
+constexpr double kQueryKeyStrengths[] = {0.25, 0.5, 0.75, 1.0};
 constexpr double kWorthwhile = 0.9;   // of the error without scaling: rounding to nearest only stands in for GPTQ here
 constexpr float kSmallest = 1e-3f;    // factors are chosen from magnitudes of at least this share of the largest
 constexpr double kLimit = 127;
@@ -170,7 +171,7 @@ double EqualiseQueryKey(const ModelConfig &config, LayerWeights *w, const RangeO
       ratio[d] = k / q;
     }
     double best = error_of(kv_head, RowVector::Ones(dim)) * kWorthwhile, strength = 0;
-    for (const double candidate : kStrengths) {
+    for (const double candidate : kQueryKeyStrengths) {
       const double error = error_of(kv_head, Factors(ratio, candidate));
       if (error < best) {
         best = error;

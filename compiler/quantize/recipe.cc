@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -18,6 +19,7 @@ namespace {
 constexpr double kDamping = 0.01;
 constexpr int64_t kHeadSampleRows = 512;
 constexpr int64_t kRowsAtOnce = 4096;
+constexpr int64_t kScoredWindows = 8;
 
 Matrix NormRows(ConstMatrixRef x, const RowVector &weight, double eps) {
   Matrix out(x.rows(), x.cols());
@@ -52,6 +54,20 @@ HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix 
     AddSecondMoments(&result.moments, normed);
   }
   return result;
+}
+
+/// Perplexity of the rounded model over the first windows: what the steps before the file predict for it.
+double SimulatedPerplexity(const ModelConfig &config, const Matrix &x, const RowVector &norm, const QuantizedMatrix &head,
+                           const std::vector<int32_t> &ids, int64_t window) {
+  const int64_t windows = std::min(x.rows() / window, kScoredWindows);
+  Matrix rows(windows * (window - 1), x.cols());
+  std::vector<int32_t> targets;
+  for (int64_t i = 0; i < windows; ++i) {
+    rows.middleRows(i * (window - 1), window - 1) = x.middleRows(i * window, window - 1);
+    targets.insert(targets.end(), ids.begin() + i * window + 1, ids.begin() + (i + 1) * window);
+  }
+  const std::vector<double> losses = HeadScorer(config, norm, Dequantize(head)).Losses(rows, targets);
+  return std::exp(std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size()));
 }
 
 /// A start or end of text that serves as prefix is massive again wherever it stands: calibration goes without it.
@@ -139,6 +155,7 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   line.weight_error = RelativeOutputError(head, quantized, input.moments);
   result.report.weights.push_back(line);
   writer.AddHead(norm, input.step, quantized);
+  result.simulated_perplexity = SimulatedPerplexity(config, quantizer.x(), norm, quantized, ids, windows.window);
   head_progress.Finish();
   facts.prefix_tokens = result.prefix_tokens;
   result.file_bytes = writer.Finish(path, facts);

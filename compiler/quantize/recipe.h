@@ -34,6 +34,7 @@ struct ConvertResult {
   std::string path;
   uint64_t file_bytes = 0;
   std::vector<int32_t> prefix_tokens;
+  double simulated_perplexity = 0;  // of the rounded layers in float, on the first calibration windows
   LayerReport report;
 };
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "passes/equalise.h"
 #include "passes/hadamard.h"
 
 namespace acorn::compiler {
@@ -46,6 +47,83 @@ TEST(Hadamard, BlockIsTheLargestThatPadsCheaply) {
   EXPECT_EQ(WithoutHadamard(172, 32).padded, 192);
   EXPECT_EQ(WithoutHadamard(172, 0).padded, 172);
   EXPECT_EQ(WithoutHadamard(172, 32).block, 1);
+}
+
+ModelConfig SmallConfig() {
+  ModelConfig config;
+  config.family = "llama";
+  config.hidden = 64;
+  config.layers = 1;
+  config.ffn = 96;
+  config.heads = 4;
+  config.kv_heads = 2;
+  config.head_dim = 16;
+  config.rotary_dims = 8;  // partial: half of each head is not rotated
+  config.vocab = 8;
+  config.max_context = 64;
+  return config;
+}
+
+/// Weights whose inputs and outputs have channels of very different reach.
+LayerWeights UnevenWeights(const ModelConfig &config) {
+  srand(3);
+  LayerWeights w;
+  const auto uneven = [](int64_t n) {
+    RowVector v = RowVector::Random(n);
+    return RowVector((v.array() * 2).exp().matrix());
+  };
+  const int64_t q = config.heads * config.head_dim, kv = config.kv_heads * config.head_dim;
+  w.attn_norm = uneven(config.hidden);
+  w.ffn_norm = uneven(config.hidden);
+  w.q = 0.1f * Matrix::Random(q, config.hidden);
+  w.k = 0.1f * Matrix::Random(kv, config.hidden);
+  w.v = uneven(kv).asDiagonal() * Matrix::Random(kv, config.hidden);
+  w.o = Matrix::Random(config.hidden, q);
+  w.gate = Matrix::Random(config.ffn, config.hidden);
+  w.up = uneven(config.ffn).asDiagonal() * Matrix::Random(config.ffn, config.hidden);
+  w.down = Matrix::Random(config.hidden, config.ffn);
+  w.q_bias = RowVector::Random(q);
+  w.k_bias = uneven(kv);
+  w.v_bias = RowVector::Random(kv);
+  w.up_bias = RowVector::Random(config.ffn);
+  return w;
+}
+
+/// Transforms the input of down as the weights expect it, so that a run computes the layer's real output.
+class Transform : public LayerObserver {
+ public:
+  explicit Transform(int64_t block) : block_(block) {}
+  bool Wants(Edge edge) const override { return edge == Edge::kGlu; }
+  void OnEdge(Edge, int64_t, int64_t, MatrixRef values) override { HadamardRows(values, block_); }
+
+ private:
+  int64_t block_;
+};
+
+TEST(Equalise, ChangesNothingThatALayerComputes) {
+  const ModelConfig config = SmallConfig();
+  LayerWeights w = UnevenWeights(config);
+  HadamardRows(w.down, 32);
+  const RopeTable rope = MakeRopeTable(config, 64);
+  const Matrix input = Matrix::Random(64, config.hidden);
+  RangeObserver ranges(config, 32, 64, 64);
+  Matrix before = input;
+  RunLayer(config, w, 0, before, {0, 64}, rope, nullptr, &ranges);
+  const Equalisation scaled = EqualiseLayer(config, &w, ranges, {WeightFormat::kW8, 32, EdgeType::kS8});
+  EXPECT_TRUE(scaled.any());
+  EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
+  Transform transform(32);
+  Matrix after = input;
+  RunLayer(config, w, 0, after, {0, 64}, rope, nullptr, &transform);
+  EXPECT_LT((after - before).cwiseAbs().maxCoeff(), 2e-5f * before.cwiseAbs().maxCoeff());
+}
+
+TEST(Equalise, ANormBetweenWeightsAndScoresForbidsQueryKey) {
+  ModelConfig config = SmallConfig();
+  for (int pair = 0; pair < kScalingPairs; ++pair) EXPECT_EQ(RefusalOf(config, static_cast<ScalingPair>(pair)), nullptr);
+  config.qk_norm = true;
+  EXPECT_NE(RefusalOf(config, ScalingPair::kQueryKey), nullptr);
+  EXPECT_EQ(RefusalOf(config, ScalingPair::kValueOut), nullptr);
 }
 
 }  // namespace
