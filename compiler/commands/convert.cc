@@ -137,9 +137,10 @@ void Run(const Options &options) {
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
   const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), options.output);
   if (!options.report.empty()) WriteReport(options.report, result.report);
-  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n", options.output.c_str(),
-              static_cast<double>(result.file_bytes) / 1e6, options.recipe.c_str(), FormatName(recipe.body_format).c_str(),
-              FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(), result.simulated_perplexity);
+  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
+              options.output.c_str(), static_cast<double>(result.file_bytes) / 1e6, options.recipe.c_str(),
+              FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
+              result.simulated_perplexity);
 }
 
 }  // namespace
@@ -150,21 +151,32 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("SRC", o->source, "Hugging Face folder, GGUF file or llama2.c checkpoint")->required();
   command->add_option("-o,--output", o->output, "file to write")->required();
   command->add_option("--recipe", o->recipe, "rtn: rounding; fast: calibrated, closed form")
-      ->check(CLI::IsMember({"rtn", "fast", "mobilequant"}))->capture_default_str();
-  command->add_option("--weights", o->weights, "bits of the weights")->check(CLI::IsMember({"w4", "w8"}))->capture_default_str();
+      ->check(CLI::IsMember({"rtn", "fast", "mobilequant"}))
+      ->capture_default_str();
+  command->add_option("--weights", o->weights, "bits of the weights")
+      ->check(CLI::IsMember({"w4", "w8"}))
+      ->capture_default_str();
   command->add_option("--group", o->group, "weights of a channel that share a 4-bit scale (default 32)")
       ->check(CLI::IsMember({"channel", "32", "64", "128"}));
-  command->add_option("--head", o->head, "w8, or w4 in groups of 32")->check(CLI::IsMember({"w8", "w4"}))->capture_default_str();
+  command->add_option("--head", o->head, "w8, or w4 in groups of 32")
+      ->check(CLI::IsMember({"w8", "w4"}))
+      ->capture_default_str();
   command->add_option("--calibration", o->calibration.files, "UTF-8 text, may be repeated (default: a built-in text)")
-      ->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false);
   command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use")
-      ->check(CLI::Range(1, 4096))->capture_default_str();
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
-      ->check(CLI::IsMember({"universal", "x86-256"}))->capture_default_str();
+      ->check(CLI::IsMember({"universal", "x86-256"}))
+      ->capture_default_str();
   command->add_option("--down-input", o->down_input, "input of the down projection: 8 bits after a Hadamard transform, or 15")
-      ->check(CLI::IsMember({"hadamard", "s15"}))->capture_default_str();
-  command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")->check(CLI::PositiveNumber);
+      ->check(CLI::IsMember({"hadamard", "s15"}))
+      ->capture_default_str();
+  command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
+      ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for the errors of each layer, as CSV and SVG");
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));

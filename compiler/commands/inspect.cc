@@ -25,16 +25,19 @@ using Json = nlohmann::ordered_json;
 /// Checks header, graph and segments, and returns the graph.
 const schema::Model *OpenGraph(const MappedFile &file) {
   const uint8_t *p = file.data();
-  if (file.size() < kHeaderBytes || std::memcmp(p, kFileMagic, 8) != 0) Bad(file, "header", kHeaderMagic, "this is no Acorn file");
+  if (file.size() < kHeaderBytes || std::memcmp(p, kFileMagic, 8) != 0)
+    Bad(file, "header", kHeaderMagic, "this is no Acorn file");
   if (LoadLittle32(p + kHeaderVersion) != kFileVersion) {
     Bad(file, "header", kHeaderVersion, "format version " + std::to_string(LoadLittle32(p + kHeaderVersion)) + " is not known");
   }
   if (LoadLittle64(p + kHeaderChecksum) != Checksum(p, kHeaderChecksum)) Bad(file, "header", kHeaderChecksum, "damaged");
-  if (LoadLittle64(p + kHeaderFileBytes) != file.size()) Bad(file, "header", kHeaderFileBytes, "the file is truncated or too long");
+  if (LoadLittle64(p + kHeaderFileBytes) != file.size())
+    Bad(file, "header", kHeaderFileBytes, "the file is truncated or too long");
   const uint64_t graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
   if (graph_bytes > file.size() - kHeaderBytes) Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
   flatbuffers::Verifier verifier(p + kHeaderBytes, graph_bytes);
-  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, graph_bytes) || !schema::VerifyModelBuffer(verifier)) {
+  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, graph_bytes) ||
+      !schema::VerifyModelBuffer(verifier)) {
     Bad(file, "graph", kHeaderBytes, "damaged");
   }
   const schema::Model *model = schema::GetModel(p + kHeaderBytes);
@@ -129,7 +132,8 @@ void Print(const Json &d) {
   std::printf("%-12s %s\n", "prefix", d["prefix_tokens"].dump().c_str());
   PrintSteps("body", d["body"]);
   PrintSteps("head", d["head"]);
-  for (const auto &[key, value] : d["provenance"].items()) std::printf("%-12s %s\n", key.c_str(), value.get<std::string>().c_str());
+  for (const auto &[key, value] : d["provenance"].items())
+    std::printf("%-12s %s\n", key.c_str(), value.get<std::string>().c_str());
   std::printf("\nsegment kind            offset        bytes checksum\n");
   size_t index = 0;
   for (const Json &s : d["segments"]) {

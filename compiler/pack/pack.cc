@@ -55,8 +55,8 @@ void PackXnn(PackedWeight *packed, const QuantizedMatrix &matrix) {
       for (uint64_t i = begin; i < begin + depth && channel < n; ++i) {
         const int32_t w = matrix.weights[channel * k + i];
         const XnnWeightPlace at = XnnWeight(place, channel, i);
-        bytes[at.offset] = static_cast<uint8_t>((bytes[at.offset] & ~(mask << at.shift)) |
-                                                uint32_t{XnnEncode(format, layout, w)} << at.shift);
+        bytes[at.offset] =
+            static_cast<uint8_t>((bytes[at.offset] & ~(mask << at.shift)) | uint32_t{XnnEncode(format, layout, w)} << at.shift);
         sum += w;
       }
       StoreLittle32(bytes + XnnKsumOffset(place, channel, panel), static_cast<uint32_t>(XnnKsum(format, layout, sum)));
@@ -116,8 +116,8 @@ PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout) {
   for (int64_t channel = 0; channel < matrix.n; ++channel) largest = std::max(largest, matrix.AbsoluteSum(channel));
   packed.acc_bound = static_cast<uint64_t>(kRowLimit * largest);
   if (packed.acc_bound >= uint64_t{1} << 31) {
-    throw Error(ExitCode::kBadModel, "pack: a sum of a weight [" + std::to_string(matrix.n) + ", " +
-                                         std::to_string(matrix.k) + "] may reach 2^31");
+    throw Error(ExitCode::kBadModel,
+                "pack: a sum of a weight [" + std::to_string(matrix.n) + ", " + std::to_string(matrix.k) + "] may reach 2^31");
   }
   if (layout == Layout::kC4) {
     PackC4(&packed, matrix);

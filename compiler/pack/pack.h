@@ -17,8 +17,8 @@ struct PackedWeight {
   Layout layout = Layout::kX16C8;
   int64_t n = 0;
   int64_t k = 0;
-  int64_t k_panel = 0;           // k when there is one panel
-  uint64_t acc_bound = 0;        // largest |sum| over a row of s8 values: 127 * max_n sum |multiplier * weight|
+  int64_t k_panel = 0;     // k when there is one panel
+  uint64_t acc_bound = 0;  // largest |sum| over a row of s8 values: 127 * max_n sum |multiplier * weight|
   std::vector<uint8_t> bytes;
 };
 

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "passes/hadamard.h"
 #include "quantize/grid.h"
 
 namespace acorn::compiler {
@@ -12,8 +11,8 @@ namespace {
 
 constexpr double kStrengths[] = {0.25, 0.5};
 constexpr double kQueryKeyStrengths[] = {0.25, 0.5, 0.75, 1.0};
-constexpr double kWorthwhile = 0.9;   // of the error without scaling: rounding to nearest only stands in for GPTQ here
-constexpr float kSmallest = 1e-3f;    // factors are chosen from magnitudes of at least this share of the largest
+constexpr double kWorthwhile = 0.9;  // of the error without scaling: rounding to nearest only stands in for GPTQ here
+constexpr float kSmallest = 1e-3f;   // factors are chosen from magnitudes of at least this share of the largest
 constexpr double kLimit = 127;
 
 /// (magnitude ^ strength), geometric mean 1.
@@ -44,11 +43,9 @@ void ScaleRows(Matrix *m, RowVector *bias, const RowVector &factors) {
 }
 
 /// Error of a layer's output over the samples when input and weight are rounded, relative for each token.
-double RoundedError(const Matrix &x, const Matrix &weight, WeightFormat format, EdgeType input) {
+double RoundedError(const Matrix &x, const Matrix &weight, WeightFormat format) {
   Matrix rounded = x;
-  if (input == EdgeType::kS8) {
-    RoundToStep(rounded, BestActivationStep(x, weight, static_cast<double>(x.cwiseAbs().maxCoeff())), kLimit);
-  }
+  RoundToStep(rounded, BestActivationStep(x, weight, static_cast<double>(x.cwiseAbs().maxCoeff())), kLimit);
   const RowVector importance = x.array().square().colwise().mean().matrix();
   const Matrix back = Dequantize(RoundToGrid(weight, format, ScaleRule::kWeightedMse, importance));
   Matrix want(x.rows(), weight.rows()), got(x.rows(), weight.rows());
@@ -59,23 +56,16 @@ double RoundedError(const Matrix &x, const Matrix &weight, WeightFormat format, 
   return static_cast<double>(((got - want).rowwise().squaredNorm().array() / (energy.array() + floor)).sum());
 }
 
-/// Strength for a pair whose second weight reads `samples`; magnitudes: of each input column. The transform, if any,
-/// stands between the scaled columns and the weight.
-double ChooseStrength(const Matrix &samples, const Matrix &weight, const RowVector &magnitudes, WeightFormat format, EdgeType input,
-                      int64_t block) {
+/// Strength for a pair whose second weight reads `samples`; magnitudes: of each input column.
+double ChooseStrength(const Matrix &samples, const Matrix &weight, const RowVector &magnitudes, WeightFormat format) {
   double best_strength = 0;
-  double best = RoundedError(samples, weight, format, input) * kWorthwhile;
-  Matrix plain = samples, columns = weight;
-  HadamardRows(plain, block);
-  HadamardRows(columns, block);
+  double best = RoundedError(samples, weight, format) * kWorthwhile;
   for (const double strength : kStrengths) {
     const RowVector factors = Factors(magnitudes, strength);
-    Matrix x = plain, w = columns;
+    Matrix x = samples, w = weight;
     ScaleColumns(&w, factors);
     ScaleColumns(&x, factors.cwiseInverse());
-    HadamardRows(x, block);
-    HadamardRows(w, block);
-    const double error = RoundedError(x, w, format, input);
+    const double error = RoundedError(x, w, format);
     if (error < best) {
       best = error;
       best_strength = strength;
@@ -84,29 +74,14 @@ double ChooseStrength(const Matrix &samples, const Matrix &weight, const RowVect
   return best_strength;
 }
 
-double EqualiseNorm(RowVector *norm, std::initializer_list<Matrix *> weights, const Matrix &stacked, const RangeObserver &ranges,
-                    LinearInput input, WeightFormat format) {
+double EqualiseNorm(RowVector *norm, std::initializer_list<Matrix *> weights, const Matrix &stacked,
+                    const RangeObserver &ranges, LinearInput input, WeightFormat format) {
   const RowVector &magnitudes = ranges.ColumnLargest(input);
-  const double strength = ChooseStrength(ranges.Samples(input), stacked, magnitudes, format, EdgeType::kS8, 1);
+  const double strength = ChooseStrength(ranges.Samples(input), stacked, magnitudes, format);
   if (strength == 0) return 0;
   const RowVector factors = Factors(magnitudes, strength);
   norm->array() /= factors.array();
   for (Matrix *weight : weights) ScaleColumns(weight, factors);
-  return strength;
-}
-
-double EqualiseUpDown(LayerWeights *w, const RangeObserver &ranges, const EqualiseOptions &options) {
-  Matrix plain = ranges.Samples(LinearInput::kDown);
-  HadamardRows(plain, options.hadamard_block);
-  const RowVector magnitudes = plain.cwiseAbs().colwise().maxCoeff();
-  const double strength = ChooseStrength(ranges.Samples(LinearInput::kDown), w->down, magnitudes, options.format,
-                                         options.down_in_type, options.hadamard_block);
-  if (strength == 0) return 0;
-  const RowVector factors = Factors(magnitudes, strength);
-  HadamardRows(w->down, options.hadamard_block);
-  ScaleColumns(&w->down, factors);
-  HadamardRows(w->down, options.hadamard_block);
-  ScaleRows(&w->up, &w->up_bias, factors.cwiseInverse());
   return strength;
 }
 
@@ -119,7 +94,7 @@ double EqualiseValueOut(const ModelConfig &config, LayerWeights *w, const RangeO
     for (int64_t g = 0; g < group; ++g) shared[c] = std::max(shared[c], columns[(c / dim * group + g) * dim + c % dim]);
   }
   for (int64_t c = 0; c < columns.size(); ++c) repeated[c] = shared[c / dim / group * dim + c % dim];
-  const double strength = ChooseStrength(ranges.Samples(LinearInput::kO), w->o, repeated, format, EdgeType::kS8, 1);
+  const double strength = ChooseStrength(ranges.Samples(LinearInput::kO), w->o, repeated, format);
   if (strength == 0) return 0;
   // The geometric mean of the shared factors is that of the repeated ones.
   ScaleColumns(&w->o, Factors(repeated, strength));
@@ -210,6 +185,7 @@ const char *ScalingPairName(ScalingPair pair) {
 }
 
 const char *RefusalOf(const ModelConfig &config, ScalingPair pair) {
+  if (pair == ScalingPair::kUpDown) return "the Hadamard transform or 15 bits take care of the range already";
   if (pair == ScalingPair::kQueryKey && config.qk_norm) return "the norm of each head comes between the weights and the scores";
   return nullptr;
 }
@@ -218,12 +194,11 @@ bool Equalisation::any() const {
   return std::any_of(std::begin(strength), std::end(strength), [](double value) { return value != 0; });
 }
 
-Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges,
-                           const EqualiseOptions &options) {
+Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format) {
   Equalisation result;
   const auto format_for = [&](int64_t k) {
-    const int64_t group = GroupSize(options.format);
-    return group != 0 && k % group != 0 ? WeightFormat::kW8 : options.format;
+    const int64_t group = GroupSize(format);
+    return group != 0 && k % group != 0 ? WeightFormat::kW8 : format;
   };
   LayerWeights &w = *weights;
   const auto run = [&](ScalingPair pair, const auto &scale) {
@@ -237,7 +212,6 @@ Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, con
     return EqualiseNorm(&w.ffn_norm, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges, LinearInput::kGateUp,
                         format_for(w.gate.cols()));
   });
-  run(ScalingPair::kUpDown, [&] { return EqualiseUpDown(&w, ranges, options); });
   run(ScalingPair::kValueOut, [&] { return EqualiseValueOut(config, &w, ranges, format_for(w.o.cols())); });
   run(ScalingPair::kQueryKey, [&] { return EqualiseQueryKey(config, &w, ranges); });
   return result;

@@ -5,16 +5,16 @@
 #include <cstdint>
 #include <string>
 
+#include "acorn_schema/layout.h"
 #include "graph/float_model.h"
 #include "quantize/activations.h"
-#include "write/graph_builder.h"
 
 namespace acorn::compiler {
 
 enum class ScalingPair : uint8_t {
   kNormQkv,     // attention norm's gain -> columns of q, k, v
   kNormGateUp,  // FFN norm's gain -> columns of gate and up
-  kUpDown,      // rows of up -> columns of down, before the Hadamard transform
+  kUpDown,      // rows of up -> columns of down: always refused, the transform before down does more
   kValueOut,    // rows of v -> columns of o, repeated for the query heads of a KV head
   kQueryKey,    // rows of q <-> rows of k, one factor for each rotated pair
 };
@@ -29,15 +29,8 @@ struct Equalisation {
   bool any() const;
 };
 
-struct EqualiseOptions {
-  WeightFormat format = WeightFormat::kW4G32;
-  int64_t hadamard_block = 1;
-  EdgeType down_in_type = EdgeType::kS8;
-};
-
-/// Scales `weights` in place. down's columns are transformed (hadamard_block) before and after; `ranges` were measured
-/// with these weights and are out of date when any() is true.
-Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges,
-                           const EqualiseOptions &options);
+/// Scales `weights`, which will be stored in `format`, in place; down and up are left alone. `ranges` were measured with
+/// these weights and are out of date when any() is true.
+Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format);
 
 }  // namespace acorn::compiler

@@ -8,8 +8,8 @@
 namespace acorn::compiler {
 
 struct FfnShape {
-  int64_t padded = 0;   // width of gate, up and the input of down, with zero columns at the end
-  int64_t block = 1;    // 1: no transform
+  int64_t padded = 0;  // width of gate, up and the input of down, with zero columns at the end
+  int64_t block = 1;   // 1: no transform
 };
 
 /// Largest block of 128, 64, 32 whose padding costs at most 3 % more than the cheapest one's.

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t kWindows = 4;
 constexpr int64_t kWindowTokens = 256;
-constexpr double kWorseLoss = 1.01;      // a prefix may cost so much loss at most
-constexpr double kMinimumGain = 0.4;    // bits of range, mean over all edges, that a further token must save
+constexpr double kWorseLoss = 1.01;   // a prefix may cost so much loss at most
+constexpr double kMinimumGain = 0.4;  // bits of range, mean over all edges, that a further token must save
 constexpr size_t kMassiveCandidates = 2;
 constexpr size_t kSecondCandidates = 3;  // best single tokens that are tried as the second one
 
@@ -160,7 +160,8 @@ std::vector<int32_t> ChoosePrefix(const SourceModel &source, const PrefixSearch 
     if (best == nullptr) break;
     chosen = best->prefix;
     bits = best->bits.MeanBits();
-    std::stable_sort(trials.begin(), trials.end(), [](const Trial &a, const Trial &b) { return a.bits.MeanBits() < b.bits.MeanBits(); });
+    std::stable_sort(trials.begin(), trials.end(),
+                     [](const Trial &a, const Trial &b) { return a.bits.MeanBits() < b.bits.MeanBits(); });
     candidates.clear();
     for (size_t i = 0; i < std::min(kSecondCandidates, trials.size()); ++i) candidates.push_back(trials[i].prefix.back());
   }

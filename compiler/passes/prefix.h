@@ -10,7 +10,7 @@
 namespace acorn::compiler {
 
 struct PrefixSearch {
-  std::vector<int32_t> ids;         // calibration tokens
+  std::vector<int32_t> ids;  // calibration tokens
   int64_t window = 0;
   std::vector<int32_t> candidates;  // tokens to try, e.g. BOS, end of text, a line break
 };

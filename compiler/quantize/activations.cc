@@ -11,11 +11,11 @@ namespace acorn::compiler {
 namespace {
 
 constexpr int64_t kRowsPerTask = 64;
-constexpr int64_t kMomentBlock = 192;  // columns of a task's tile of X^T X
-constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+constexpr int64_t kMomentBlock = 192;     // columns of a task's tile of X^T X
+constexpr float kMagic = 12582912.0f;     // 1.5 * 2^23: adding it rounds to an integer
 constexpr double kOrdinaryShare = 0.999;  // of tokens; the first of 512 is still among them
 constexpr double kMassiveRatio = 4.0;     // above the largest ordinary token: massive
-constexpr double kClipRatio = 0.9;     // from one candidate of a clipped range to the next
+constexpr double kClipRatio = 0.9;        // from one candidate of a clipped range to the next
 constexpr int kClipCandidates = 18;
 
 void ForRowBlocks(int64_t rows, const std::function<void(int64_t, int64_t)> &body) {
@@ -205,7 +205,8 @@ double BestActivationStep(const Matrix &samples, const Matrix &weight, double re
   ParallelFor(kClipCandidates, [&](int64_t i) {
     Matrix difference = samples;
     for (int64_t r = 0; r < difference.rows(); ++r) {
-      RoundRow(difference.data() + r * difference.cols(), difference.cols(), static_cast<float>(steps[static_cast<size_t>(i)]), 127);
+      RoundRow(difference.data() + r * difference.cols(), difference.cols(), static_cast<float>(steps[static_cast<size_t>(i)]),
+               127);
     }
     difference -= samples;
     errors[static_cast<size_t>(i)] = static_cast<double>(output_energy(difference).dot(importance));

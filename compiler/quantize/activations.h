@@ -58,8 +58,8 @@ class RangeObserver : public LayerObserver {
 /// Steps of the static grids that a layer's s8 (or s15) edges are rounded to.
 struct ActivationGrid {
   double attn_in = 0, attn_out = 0, ffn_in = 0, down_in = 0;
-  double down_in_limit = 127;               // 16319 for s15
-  std::vector<double> q, k, v;              // of each head
+  double down_in_limit = 127;   // 16319 for s15
+  std::vector<double> q, k, v;  // of each head
 };
 
 /// Rounds the edges of a run to their grids and, if asked, sums the second moments of the rounded linear inputs.

@@ -101,7 +101,8 @@ CalibrationWindows MakeCalibration(const SourceModel &source, const CalibrationO
     }
   }
   if (result.ids.empty()) {
-    throw Error(ExitCode::kUsage, "the calibration text is shorter than one window of " + std::to_string(result.window) + " tokens");
+    throw Error(ExitCode::kUsage,
+                "the calibration text is shorter than one window of " + std::to_string(result.window) + " tokens");
   }
   const ModelConfig &config = source.config();
   if (config.bos_id >= 0) result.prefix_candidates.push_back(config.bos_id);

@@ -14,7 +14,7 @@ struct CalibrationOptions {
   std::vector<std::string> files;  // empty: the built-in text
   int64_t window = 512;
   int64_t windows = 128;
-  uint64_t seed = 0;               // 0: the first windows of each text, else a seeded choice
+  uint64_t seed = 0;  // 0: the first windows of each text, else a seeded choice
 };
 
 /// True when the source brings material for a tokenizer.

@@ -1,10 +1,9 @@
 #include "quantize/grid.h"
 
+#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-
-#include <Eigen/Cholesky>
 
 #include "base/error.h"
 #include "base/parallel.h"
@@ -114,8 +113,8 @@ RowScale ChooseRowScale(const float *w, const float *h, int64_t k, int64_t group
   const int64_t width = group == 0 ? k : group;
   float largest = 0;
   for (int64_t begin = 0; begin < k; begin += width) {
-    const float step = rule == ScaleRule::kMinMax ? MinMaxStep(w + begin, width, grid)
-                                                  : BestStep(w + begin, h + begin, width, grid);
+    const float step =
+        rule == ScaleRule::kMinMax ? MinMaxStep(w + begin, width, grid) : BestStep(w + begin, h + begin, width, grid);
     row.steps.push_back(step);
     largest = std::max(largest, step);
   }
@@ -149,9 +148,8 @@ void FillZeroScales(QuantizedMatrix *q) {
 }
 
 void ForRows(int64_t rows, const std::function<void(int64_t, int64_t)> &body) {
-  ParallelFor((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
-    body(task * kRowsPerTask, std::min(rows, (task + 1) * kRowsPerTask));
-  });
+  ParallelFor((rows + kRowsPerTask - 1) / kRowsPerTask,
+              [&](int64_t task) { body(task * kRowsPerTask, std::min(rows, (task + 1) * kRowsPerTask)); });
 }
 
 }  // namespace
@@ -200,7 +198,8 @@ QuantizedMatrix RoundToGrid(const Matrix &w, WeightFormat format, ScaleRule rule
         if (group != 0) {
           int32_t m = 1;
           if (rule == ScaleRule::kMinMax) {
-            m = std::min(std::max(static_cast<int32_t>(std::ceil(chosen.steps[static_cast<size_t>(g)] / chosen.scale)), 1), limit);
+            m = std::min(std::max(static_cast<int32_t>(std::ceil(chosen.steps[static_cast<size_t>(g)] / chosen.scale)), 1),
+                         limit);
           } else {
             m = BestMultiplier(row + first, h.data() + first, width, chosen.scale, limit, grid);
           }
@@ -227,9 +226,8 @@ GptqFactor FactorHessian(const Matrix &hessian, int64_t group, double damping) {
   const Eigen::VectorXf diagonal = hessian.diagonal();
   std::vector<double> mass;
   for (int64_t g = 0; g < k / width; ++g) mass.push_back(diagonal.segment(g * width, width).cast<double>().sum());
-  std::stable_sort(group_order.begin(), group_order.end(), [&](int64_t a, int64_t b) {
-    return mass[static_cast<size_t>(a)] > mass[static_cast<size_t>(b)];
-  });
+  std::stable_sort(group_order.begin(), group_order.end(),
+                   [&](int64_t a, int64_t b) { return mass[static_cast<size_t>(a)] > mass[static_cast<size_t>(b)]; });
   for (const int64_t g : group_order) {
     std::vector<int64_t> columns(static_cast<size_t>(width));
     std::iota(columns.begin(), columns.end(), g * width);
@@ -280,7 +278,8 @@ QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &fac
     std::vector<float> scales;
     for (int64_t r = 0; r < rows; ++r) {
       const float *row = w.data() + (begin + r) * k;
-      scales.push_back(ChooseRowScale(row, cost_in_place.data(), k, group, ScaleRule::kWeightedMse, limit, kStepHeadroom, grid).scale);
+      scales.push_back(
+          ChooseRowScale(row, cost_in_place.data(), k, group, ScaleRule::kWeightedMse, limit, kStepHeadroom, grid).scale);
       q.scale[static_cast<size_t>(begin + r)] = scales.back();
     }
     Matrix errors(rows, kBlock);

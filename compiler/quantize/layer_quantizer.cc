@@ -11,11 +11,12 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr double kHeadroom16 = 2.0;  // 16-bit edges: room for what calibration did not see
-constexpr double kDamping = 0.01;          // of GPTQ, relative to the mean of the diagonal
-constexpr int64_t kRangeWindows = 32;      // fast: windows that ranges are measured on
-constexpr int64_t kSampleRows = 512;       // of a linear input, for choosing its range
-constexpr int64_t kWindowsAtOnce = 8;      // of the pass that collects moments
+constexpr double kHeadroom16 = 2.0;    // 16-bit edges: room for what calibration did not see
+constexpr double kKeyHeadroom = 1.05;  // a key that saturates costs far more than a coarser step
+constexpr double kDamping = 0.01;      // of GPTQ, relative to the mean of the diagonal
+constexpr int64_t kRangeWindows = 32;  // fast: windows that ranges are measured on
+constexpr int64_t kSampleRows = 512;   // of a linear input, for choosing its range
+constexpr int64_t kWindowsAtOnce = 8;  // of the pass that collects moments
 
 Matrix PadRows(const Matrix &m, int64_t rows) {
   if (m.rows() == rows) return m;
@@ -111,9 +112,7 @@ class PrefixObserver : public LayerObserver {
  public:
   explicit PrefixObserver(KvPrefix *kv) : kv_(kv) {}
   bool Wants(Edge edge) const override { return edge == Edge::kKRotated || edge == Edge::kV; }
-  void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override {
-    (edge == Edge::kV ? kv_->v : kv_->k) = values;
-  }
+  void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override { (edge == Edge::kV ? kv_->v : kv_->k) = values; }
 
  private:
   KvPrefix *kv_;
@@ -135,10 +134,10 @@ double InputError(const Matrix &samples, const Matrix &weight, double step, doub
 /// Everything known of the layer at hand.
 struct LayerQuantizer::Work {
   int64_t layer = 0;
-  LayerWeights weights;            // float; down already transformed, FFN padded
-  Matrix qkv, gate_up;             // stacked
+  LayerWeights weights;  // float; down already transformed, FFN padded
+  Matrix qkv, gate_up;   // stacked
   Equalisation equalisation;
-  KvPrefix prefix;                 // float until the scales are chosen, then rounded
+  KvPrefix prefix;  // float until the scales are chosen, then rounded
   std::unique_ptr<RangeObserver> ranges;
   ActivationGrid grid;
   std::unique_ptr<GridObserver> moments;
@@ -212,8 +211,7 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
 }
 
 void LayerQuantizer::Equalise(Work *work) const {
-  const EdgeType down_in = options_.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
-  work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, {options_.body_format, ffn_.block, down_in});
+  work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, options_.body_format);
   if (!work->equalisation.any()) return;
   RunPrefix(work);
   MeasureRanges(work);
@@ -241,6 +239,7 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   IncludeRows(&largest_k, work->prefix.k, config_.head_dim);
   IncludeRows(&largest_v, work->prefix.v, config_.head_dim);
   grid.q = HeadSteps(ranges.LargestOfHeads(Edge::kQRotated));
+  for (double &value : largest_k) value *= kKeyHeadroom;
   grid.k = HeadSteps(largest_k);
   grid.v = HeadSteps(largest_v);
   RaiseToOneBinade(&grid.v, grid.attn_out);
@@ -302,8 +301,10 @@ void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
   const Target targets[kLinearInputs] = {
       {"qkv", LinearInput::kQkv, &work->qkv, &out.qkv, grid.attn_in, 127, ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
       {"o", LinearInput::kO, &w.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut), ScalingPair::kValueOut},
-      {"gate_up", LinearInput::kGateUp, &work->gate_up, &out.gate_up, grid.ffn_in, 127, ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp},
-      {"down", LinearInput::kDown, &w.down, &out.down, grid.down_in, grid.down_in_limit, ranges.LargestDownInput(), ScalingPair::kUpDown},
+      {"gate_up", LinearInput::kGateUp, &work->gate_up, &out.gate_up, grid.ffn_in, 127, ranges.Largest(Edge::kFfnIn),
+       ScalingPair::kNormGateUp},
+      {"down", LinearInput::kDown, &w.down, &out.down, grid.down_in, grid.down_in_limit, ranges.LargestDownInput(),
+       ScalingPair::kUpDown},
   };
   GptqFactor factors[kLinearInputs];
   if (work->moments != nullptr) {

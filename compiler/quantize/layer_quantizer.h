@@ -17,7 +17,8 @@ class LayerQuantizer {
  public:
   /// x: the hidden states that enter layer 0, [tokens, hidden]; replaced layer by layer.
   /// prefix_x: those of the constant prefix, [rows, hidden], in float; may have no rows.
-  LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x, Matrix prefix_x);
+  LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x,
+                 Matrix prefix_x);
 
   /// Appends to `report`.
   QuantizedLayer Quantize(int64_t layer, LayerReport *report);

@@ -84,7 +84,8 @@ void DropTokens(std::vector<int32_t> *ids, const std::vector<int32_t> &prefix, c
 
 QuantizedMatrix RoundEmbedding(const Matrix &w, const RecipeOptions &options) {
   const WeightFormat format = FormatForDepth(options.head_format, w.cols());
-  const ScaleRule rule = options.recipe == Recipe::kFast && format != WeightFormat::kW8 ? ScaleRule::kWeightedMse : ScaleRule::kMinMax;
+  const ScaleRule rule =
+      options.recipe == Recipe::kFast && format != WeightFormat::kW8 ? ScaleRule::kWeightedMse : ScaleRule::kMinMax;
   return RoundToGrid(w, format, rule, {});
 }
 
@@ -145,7 +146,8 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   const HeadInput input = MeasureHeadInput(quantizer.x(), norm, head, config.rms_eps, options.recipe, true);
   head_progress.Update(1);
   const QuantizedMatrix quantized =
-      gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping)) : RoundEmbedding(head, options);
+      gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping))
+           : RoundEmbedding(head, options);
   WeightReport line;
   line.layer = config.layers;
   line.weight = "head";

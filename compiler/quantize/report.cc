@@ -62,7 +62,8 @@ std::string Picture(const LayerReport &report, const char *title, double WeightR
     return kHeight - kBottom - (std::log10(value) - bottom) / (top - bottom) * (kHeight - kTop - kBottom);
   };
   std::string svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + std::to_string(kWidth) + " " +
-                    std::to_string(kHeight) + "\" font-family=\"sans-serif\" font-size=\"13\">\n"
+                    std::to_string(kHeight) +
+                    "\" font-family=\"sans-serif\" font-size=\"13\">\n"
                     "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
   svg += "<text x=\"" + std::to_string(kLeft) + "\" y=\"22\" font-size=\"16\">" + title + "</text>\n";
   for (double decade = bottom; decade <= top; ++decade) {
@@ -74,7 +75,8 @@ std::string Picture(const LayerReport &report, const char *title, double WeightR
   for (double layer = 0; layer <= last; layer += step) {
     svg += Format("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.0f</text>\n", x(layer), kHeight - kBottom + 20, layer);
   }
-  svg += Format("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">layer</text>\n", (kLeft + kWidth - kRight) / 2.0, kHeight - 10);
+  svg += Format("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">layer</text>\n", (kLeft + kWidth - kRight) / 2.0,
+                kHeight - 10);
   size_t index = 0;
   for (const auto &[name, points] : lines) {
     const std::string colour = kColours[index % (sizeof kColours / sizeof *kColours)];

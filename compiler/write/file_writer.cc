@@ -74,8 +74,7 @@ std::vector<SegmentPlace> PlaceSegments(const std::vector<SegmentBytes> &segment
   return places;
 }
 
-uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph,
-                        const std::vector<SegmentBytes> &segments) {
+uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments) {
   const std::vector<SegmentPlace> places = PlaceSegments(segments, graph.size());
   const uint64_t file_bytes = places.empty() ? kHeaderBytes + graph.size() : places.back().offset + places.back().bytes;
   uint8_t header[kHeaderBytes] = {};

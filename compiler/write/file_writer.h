@@ -26,7 +26,6 @@ std::vector<SegmentPlace> PlaceSegments(const std::vector<SegmentBytes> &segment
 
 /// Writes header, graph and segments to `path` through a temporary file beside it and a rename. Throws Error(kIo), and
 /// leaves nothing behind. Returns the size of the file.
-uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph,
-                        const std::vector<SegmentBytes> &segments);
+uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments);
 
 }  // namespace acorn::compiler

@@ -22,9 +22,7 @@ uint64_t InputLimit(EdgeType type) { return type == EdgeType::kS15 ? 16320 : 127
 
 schema::DType ToSchema(EdgeType type) { return static_cast<schema::DType>(type); }
 schema::Slice ToSchema(const Port &port) { return schema::Slice(port.value, port.offset, port.width); }
-schema::Factor ToSchema(IntegerFactor factor) {
-  return schema::Factor(factor.multiplier, static_cast<uint8_t>(factor.shift));
-}
+schema::Factor ToSchema(IntegerFactor factor) { return schema::Factor(factor.multiplier, static_cast<uint8_t>(factor.shift)); }
 
 }  // namespace
 
@@ -65,7 +63,7 @@ struct GraphBuilder::State {
   flatbuffers::FlatBufferBuilder fbb;
   std::vector<SegmentBytes> segments;  // 0: constants
   std::vector<schema::Value> values;
-  std::vector<PackedWeight> weights;   // bytes moved to the segment
+  std::vector<PackedWeight> weights;  // bytes moved to the segment
   std::vector<schema::Ref> weight_data;
   std::vector<flatbuffers::Offset<schema::Rope>> ropes;
   std::vector<flatbuffers::Offset<schema::Cache>> caches;
@@ -164,12 +162,12 @@ void GraphBuilder::Embedding(const Port &out, const WeightInfo &weight) {
   const IntegerFactors integers = MakeFactors(factors, uint64_t{8} * 255);
   const schema::Ref multipliers = state_->Constants(integers.multipliers);
   const schema::Slice slice = ToSchema(out);
-  const auto op = schema::CreateEmbedding(state_->fbb, &slice, weight.index, &multipliers, static_cast<uint8_t>(integers.shift));
+  const auto op =
+      schema::CreateEmbedding(state_->fbb, &slice, weight.index, &multipliers, static_cast<uint8_t>(integers.shift));
   state_->body.insert(state_->body.begin(), schema::CreateStep(state_->fbb, schema::Op::Embedding, op.Union()));
 }
 
-void GraphBuilder::RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma,
-                           double eps) {
+void GraphBuilder::RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) {
   const double width = static_cast<double>(in.width) / static_cast<double>(groups);
   double largest = 0;
   for (const double g : gamma) largest = std::max(largest, std::abs(g));
@@ -185,9 +183,8 @@ void GraphBuilder::RmsNorm(const Port &in, const Port &out, int64_t groups, cons
   const schema::Ref gamma_ref = state_->Constants(integers);
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
   const schema::Factor f = ToSchema(factor);
-  state_->Step(schema::Op::RmsNorm,
-               schema::CreateRmsNorm(state_->fbb, &from, &to, static_cast<uint32_t>(groups), &gamma_ref, &f,
-                                     static_cast<uint64_t>(std::floor(eps_term + 0.5)), 0));
+  state_->Step(schema::Op::RmsNorm, schema::CreateRmsNorm(state_->fbb, &from, &to, static_cast<uint32_t>(groups), &gamma_ref,
+                                                          &f, static_cast<uint64_t>(std::floor(eps_term + 0.5)), 0));
 }
 
 void GraphBuilder::Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
@@ -203,7 +200,8 @@ void GraphBuilder::Linear(const Port &in, const Port &out, const WeightInfo &wei
     const double unit = in.scale * weight.scale[i];
     if (!bias.empty()) {
       const double value = std::floor(bias[i] / unit + 0.5);
-      if (std::abs(value) > static_cast<double>(room)) throw Error(ExitCode::kBadModel, "a bias is too large for its channel's sums");
+      if (std::abs(value) > static_cast<double>(room))
+        throw Error(ExitCode::kBadModel, "a bias is too large for its channel's sums");
       biases[i] = static_cast<int32_t>(value);
     }
     factors[i] = unit / out_scales[i];
@@ -224,9 +222,8 @@ void GraphBuilder::Rotate(const Port &in, const Port &out, uint16_t rope, const 
   const IntegerFactors integers = MakeFactors(factors, uint64_t{1} << 30);
   const schema::Ref multipliers = state_->Constants(integers.multipliers);
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
-  state_->Step(schema::Op::Rotate,
-               schema::CreateRotate(state_->fbb, &from, &to, static_cast<uint32_t>(out_scales.size()), rope,
-                                    &multipliers, static_cast<uint8_t>(integers.shift)));
+  state_->Step(schema::Op::Rotate, schema::CreateRotate(state_->fbb, &from, &to, static_cast<uint32_t>(out_scales.size()), rope,
+                                                        &multipliers, static_cast<uint8_t>(integers.shift)));
 }
 
 void GraphBuilder::Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) {
@@ -235,8 +232,8 @@ void GraphBuilder::Append(const Port &k, const Port &v, uint16_t cache, const st
   const IntegerFactors integers = MakeFactors(factors, 32767);
   const schema::Ref multipliers = state_->Constants(integers.multipliers);
   const schema::Slice keys = ToSchema(k), rows = ToSchema(v);
-  state_->Step(schema::Op::Append, schema::CreateAppend(state_->fbb, &keys, &rows, cache, &multipliers,
-                                                        static_cast<uint8_t>(integers.shift)));
+  state_->Step(schema::Op::Append,
+               schema::CreateAppend(state_->fbb, &keys, &rows, cache, &multipliers, static_cast<uint8_t>(integers.shift)));
 }
 
 void GraphBuilder::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
@@ -263,8 +260,7 @@ void GraphBuilder::Attention(const Port &q, const Port &out, uint16_t cache, con
   const schema::Slice from = ToSchema(q), to = ToSchema(out);
   state_->Step(schema::Op::Attention,
                schema::CreateAttention(state_->fbb, &from, &to, cache, static_cast<uint32_t>(heads), &exp_ref,
-                                       static_cast<uint8_t>(exp.shift), &out_ref,
-                                       static_cast<uint8_t>(largest.shift), 0));
+                                       static_cast<uint8_t>(exp.shift), &out_ref, static_cast<uint8_t>(largest.shift), 0));
 }
 
 double GraphBuilder::GluScale(double gate_scale, double up_scale, double largest) {
@@ -280,17 +276,18 @@ void GraphBuilder::Glu(const Port &gate, const Port &up, const Port &out, const 
     table.push_back(static_cast<int16_t>(std::min(std::max(std::floor(value * 32768 + 0.5), -32768.0), 32767.0)));
   }
   const int shift = static_cast<int>(std::lround(std::log2(out.scale * 128 / (gate.scale * up.scale))));
-  if (table.size() != 514 || shift < 1 || shift > 62) throw Error(ExitCode::kBadModel, "a gated activation has no integer form");
+  if (table.size() != 514 || shift < 1 || shift > 62)
+    throw Error(ExitCode::kBadModel, "a gated activation has no integer form");
   const IntegerFactor index = MakeFactor(gate.scale * 2048, 32767);
   const schema::Ref table_ref = state_->Constants(table);
   const schema::Slice g = ToSchema(gate), u = ToSchema(up), to = ToSchema(out);
   const schema::Factor f = ToSchema(index);
-  state_->Step(schema::Op::Glu,
-               schema::CreateGlu(state_->fbb, &g, &u, &to, &f, &table_ref, static_cast<uint8_t>(shift)));
+  state_->Step(schema::Op::Glu, schema::CreateGlu(state_->fbb, &g, &u, &to, &f, &table_ref, static_cast<uint8_t>(shift)));
 }
 
 void GraphBuilder::Hadamard(const Port &in, const Port &out, uint32_t block) {
-  const IntegerFactor factor = MakeFactor(in.scale / std::sqrt(static_cast<double>(block)) / out.scale, uint64_t{block} * 32767);
+  const IntegerFactor factor =
+      MakeFactor(in.scale / std::sqrt(static_cast<double>(block)) / out.scale, uint64_t{block} * 32767);
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
   const schema::Factor f = ToSchema(factor);
   state_->Step(schema::Op::Hadamard, schema::CreateHadamard(state_->fbb, &from, &to, block, &f, 0));
@@ -337,16 +334,16 @@ uint64_t GraphBuilder::Finish(const std::string &path, const Port &logits, const
   const auto provenance_vector = fbb.CreateVector(provenance);
   const schema::Factor logit_factor = ToSchema(MakeFactor(logits.scale * 65536, uint64_t{1} << 31));
   const auto model = schema::CreateModel(fbb, name, family, facts.vocab_size, facts.max_context, prefix, segments, values,
-                                         weights_vector, ropes, caches, body, head, s.body_out, logits.value,
-                                         &logit_factor, tokenizer_segment, provenance_vector);
+                                         weights_vector, ropes, caches, body, head, s.body_out, logits.value, &logit_factor,
+                                         tokenizer_segment, provenance_vector);
   schema::FinishModelBuffer(fbb, model);
   std::vector<uint8_t> graph(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
   const auto *stored = schema::GetModel(graph.data())->segments();
   const std::vector<SegmentPlace> final_places = PlaceSegments(s.segments, graph.size());
   for (size_t i = 0; i < final_places.size(); ++i) {
     const SegmentPlace &place = final_places[i];
-    *const_cast<schema::Segment *>(stored->Get(static_cast<flatbuffers::uoffset_t>(i))) = schema::Segment(
-        static_cast<schema::SegmentKind>(place.kind), place.offset, place.bytes, place.checksum);
+    *const_cast<schema::Segment *>(stored->Get(static_cast<flatbuffers::uoffset_t>(i))) =
+        schema::Segment(static_cast<schema::SegmentKind>(place.kind), place.offset, place.bytes, place.checksum);
   }
   return WriteModelFile(path, graph, s.segments);
 }

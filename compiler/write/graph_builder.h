@@ -35,8 +35,8 @@ struct WeightInfo {
   uint16_t index = 0;
   int64_t n = 0;
   int64_t k = 0;
-  std::vector<double> scale;            // [n]
-  std::vector<int64_t> absolute_sums;   // [n]
+  std::vector<double> scale;           // [n]
+  std::vector<int64_t> absolute_sums;  // [n]
 };
 WeightInfo DescribeWeight(uint16_t index, const QuantizedMatrix &matrix);
 

@@ -165,8 +165,6 @@ void ModelWriter::AddHead(const RowVector &final_norm, double norm_scale, const 
   graph_.Linear(normed, logits_, weight, {}, std::vector<double>(static_cast<size_t>(weight.n), scale));
 }
 
-uint64_t ModelWriter::Finish(const std::string &path, const ModelFacts &facts) {
-  return graph_.Finish(path, logits_, facts);
-}
+uint64_t ModelWriter::Finish(const std::string &path, const ModelFacts &facts) { return graph_.Finish(path, logits_, facts); }
 
 }  // namespace acorn::compiler

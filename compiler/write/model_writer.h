@@ -16,20 +16,20 @@ namespace acorn::compiler {
 
 /// Real size of one unit on each edge of a layer. "16": an s16 edge.
 struct LayerScales {
-  double attn_in = 1;                          // s8: input of q, k, v
-  double q16 = 1, k16 = 1, v16 = 1;            // outputs of the linear layers
-  double q_normed16 = 1, k_normed16 = 1;       // only with q/k norms
-  std::vector<double> q8;                      // [heads], rotated queries
-  std::vector<double> k8, v8;                  // [kv_heads], cached rows
-  double attn_out = 1;                         // s8: input of o
+  double attn_in = 1;                     // s8: input of q, k, v
+  double q16 = 1, k16 = 1, v16 = 1;       // outputs of the linear layers
+  double q_normed16 = 1, k_normed16 = 1;  // only with q/k norms
+  std::vector<double> q8;                 // [heads], rotated queries
+  std::vector<double> k8, v8;             // [kv_heads], cached rows
+  double attn_out = 1;                    // s8: input of o
   double o16 = 1;
-  double mid16 = 1;                            // the residual between attention and FFN
-  double ffn_in = 1;                           // s8: input of gate and up
+  double mid16 = 1;   // the residual between attention and FFN
+  double ffn_in = 1;  // s8: input of gate and up
   double gate16 = 1, up16 = 1;
-  double glu_largest = 1;                      // largest magnitude of activation(gate) * up
-  double down_in = 1;                          // s8 or s15, after the Hadamard transform
+  double glu_largest = 1;  // largest magnitude of activation(gate) * up
+  double down_in = 1;      // s8 or s15, after the Hadamard transform
   double down16 = 1;
-  double out16 = 1;                            // the residual after the layer
+  double out16 = 1;  // the residual after the layer
 };
 
 /// One layer, ready to write. Padded columns and rows of the FFN are part of the weights.
@@ -42,7 +42,7 @@ struct QuantizedLayer {
 };
 
 struct WriterOptions {
-  uint32_t hadamard_block = 128;      // 1: plain requantisation to down_in_type
+  uint32_t hadamard_block = 128;  // 1: plain requantisation to down_in_type
   EdgeType down_in_type = EdgeType::kS8;
   Layout channel_layout = Layout::kX16C8;  // for formats without groups
 };

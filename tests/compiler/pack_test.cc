@@ -50,7 +50,8 @@ TEST_P(PackC4, EveryElementAndPadding) {
       ASSERT_EQ(nibble - 8, channel < n ? q.weights[channel * k + i] : 0) << channel << " " << i;
     }
     for (uint64_t g = 0; g < k / group; ++g) {
-      ASSERT_EQ(packed.bytes[c4::MultiplierOffset(channel, g, k, group)], channel < n ? q.multipliers[channel * (k / group) + g] : 0);
+      ASSERT_EQ(packed.bytes[c4::MultiplierOffset(channel, g, k, group)],
+                channel < n ? q.multipliers[channel * (k / group) + g] : 0);
     }
   }
 }
@@ -76,7 +77,8 @@ TEST_P(PackChannels, EveryElementSumAndPadding) {
       sums[i / k_panel] += w;
     }
     for (uint64_t panel = 0; panel < sums.size(); ++panel) {
-      EXPECT_EQ(static_cast<int32_t>(Word(packed.bytes, XnnKsumOffset(place, channel, panel))), XnnKsum(format, layout, sums[panel]));
+      EXPECT_EQ(static_cast<int32_t>(Word(packed.bytes, XnnKsumOffset(place, channel, panel))),
+                XnnKsum(format, layout, sums[panel]));
       EXPECT_EQ(Word(packed.bytes, XnnScaleOffset(place, channel, panel)), kXnnScale);
       EXPECT_EQ(Word(packed.bytes, XnnBiasOffset(place, channel, panel)), kXnnBias);
     }
@@ -106,7 +108,9 @@ TEST(Pack, BoundIsThatOfTheLargestChannel) {
   int64_t largest = 0;
   for (int64_t channel = 0; channel < 3; ++channel) {
     int64_t sum = 0;
-    for (int64_t i = 0; i < 64; ++i) sum += std::abs(int{q.weights[static_cast<size_t>(channel * 64 + i)]}) * q.multipliers[static_cast<size_t>(channel * 2 + i / 32)];
+    for (int64_t i = 0; i < 64; ++i)
+      sum += std::abs(int{q.weights[static_cast<size_t>(channel * 64 + i)]}) *
+             q.multipliers[static_cast<size_t>(channel * 2 + i / 32)];
     EXPECT_EQ(q.AbsoluteSum(channel), sum);
     largest = std::max(largest, sum);
   }

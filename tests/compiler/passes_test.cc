@@ -109,7 +109,7 @@ TEST(Equalise, ChangesNothingThatALayerComputes) {
   RangeObserver ranges(config, 32, 64, 64);
   Matrix before = input;
   RunLayer(config, w, 0, before, {0, 64}, rope, nullptr, &ranges);
-  const Equalisation scaled = EqualiseLayer(config, &w, ranges, {WeightFormat::kW8, 32, EdgeType::kS8});
+  const Equalisation scaled = EqualiseLayer(config, &w, ranges, WeightFormat::kW8);
   EXPECT_TRUE(scaled.any());
   EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
   Transform transform(32);
@@ -120,7 +120,11 @@ TEST(Equalise, ChangesNothingThatALayerComputes) {
 
 TEST(Equalise, ANormBetweenWeightsAndScoresForbidsQueryKey) {
   ModelConfig config = SmallConfig();
-  for (int pair = 0; pair < kScalingPairs; ++pair) EXPECT_EQ(RefusalOf(config, static_cast<ScalingPair>(pair)), nullptr);
+  for (const ScalingPair pair :
+       {ScalingPair::kNormQkv, ScalingPair::kNormGateUp, ScalingPair::kValueOut, ScalingPair::kQueryKey}) {
+    EXPECT_EQ(RefusalOf(config, pair), nullptr) << ScalingPairName(pair);
+  }
+  EXPECT_NE(RefusalOf(config, ScalingPair::kUpDown), nullptr);
   config.qk_norm = true;
   EXPECT_NE(RefusalOf(config, ScalingPair::kQueryKey), nullptr);
   EXPECT_EQ(RefusalOf(config, ScalingPair::kValueOut), nullptr);

@@ -1,6 +1,4 @@
 // Grids, GPTQ and ranges against plain double-precision restatements and against their promises.
-#include "quantize/grid.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 
 #include "quantize/activations.h"
 #include "quantize/calibration.h"
+#include "quantize/grid.h"
 #include "quantize/report.h"
 #include "tests/support/temp_folder.h"
 
@@ -120,7 +119,12 @@ TEST(Gptq, WithoutCorrelationItIsRounding) {
     const double step = q.scale[static_cast<size_t>(n)];
     for (int64_t k = 0; k < 128; ++k) {
       const double want = std::min(127.0, std::max(-127.0, std::nearbyint(static_cast<double>(w(n, k)) / step)));
-      ASSERT_NEAR(q.weight(n, k), want, std::abs(std::abs(static_cast<double>(w(n, k)) / step - std::floor(std::abs(static_cast<double>(w(n, k)) / step))) - 0.5) < 1e-3 ? 1 : 0);
+      ASSERT_NEAR(
+          q.weight(n, k), want,
+          std::abs(std::abs(static_cast<double>(w(n, k)) / step - std::floor(std::abs(static_cast<double>(w(n, k)) / step))) -
+                   0.5) < 1e-3
+              ? 1
+              : 0);
     }
   }
 }
@@ -130,7 +134,8 @@ TEST(Gptq, SurvivesASingularHessian) {
   moments(3, 3) = 1;
   const QuantizedMatrix q = Gptq(RandomWeights(4, 64, 9), WeightFormat::kW4G32, FactorHessian(moments, 32, 0.01));
   ExpectOnGrid(q);
-  const QuantizedMatrix empty = Gptq(RandomWeights(4, 64, 9), WeightFormat::kW4G32, FactorHessian(Matrix::Zero(64, 64), 32, 0.01));
+  const QuantizedMatrix empty =
+      Gptq(RandomWeights(4, 64, 9), WeightFormat::kW4G32, FactorHessian(Matrix::Zero(64, 64), 32, 0.01));
   ExpectOnGrid(empty);
 }
 

@@ -172,12 +172,15 @@ TEST_P(WholeModel, SameInputGivesTheSameBytes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Recipes, WholeModel,
-    testing::Values(Case{"rtn_w8", Recipe::kRtn, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.021},
-                    Case{"rtn_w4g32", Recipe::kRtn, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.04},
-                    Case{"fast_w8_s15", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kS15, Layout::kX8C8, 0.02},
-                    Case{"fast_w4_channel", Recipe::kFast, WeightFormat::kW4, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.033},
-                    Case{"fast_w4g32_head_w4", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW4G32, DownInput::kHadamard, Layout::kX16C8, 0.17},
-                    Case{"fast_w4g32_s15", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, Layout::kX16C8, 0.03}),
+    testing::Values(
+        Case{"rtn_w8", Recipe::kRtn, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.021},
+        Case{"rtn_w4g32", Recipe::kRtn, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0.04},
+        Case{"fast_w8_s15", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kS15, Layout::kX8C8, 0.02},
+        Case{"fast_w4_channel", Recipe::kFast, WeightFormat::kW4, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8,
+             0.033},
+        Case{"fast_w4g32_head_w4", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW4G32, DownInput::kHadamard,
+             Layout::kX16C8, 0.17},
+        Case{"fast_w4g32_s15", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, Layout::kX16C8, 0.03}),
     [](const testing::TestParamInfo<Case> &c) { return std::string(c.param.name); });
 
 class TinyFamilies : public testing::TestWithParam<const char *> {};
@@ -187,7 +190,8 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   ACORN_NEED_SHARED(folder_name);
   const auto source = OpenSourceModel(test::SharedPath(folder_name));
   const test::TempFolder folder;
-  Convert(*source, {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0}, folder.File("m"));
+  Convert(*source, {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0},
+          folder.File("m"));
   const double error = LogitError(*source, folder.File("m"));
   EXPECT_LT(error, 0.02);
   RecordProperty("error", std::to_string(error));
