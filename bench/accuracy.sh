@@ -57,10 +57,10 @@ for what in "$@"; do
   long)
     source=$out/smollm2.gguf file=$out/smollm2-w4-default.acorn
     for window in 512 4096; do
-      protocol=(--text "$data/text/wikitext2/wiki.test.raw" --window "$window" --windows $((20480 / window)) --json)
+      protocol=(--text "$data/text/wikitext2/wiki.test.raw" --window "$window" --windows $((122880 / window)) --json)
       float=$("$acornc" perplexity "$source" "${protocol[@]}" | number perplexity)
       integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
-      row "SmolLM2, the first 20,480 tokens" "windows of $window" - "$integer of $float" "$(ratio "$integer" "$float")"
+      row "SmolLM2, the first 122,880 tokens" "windows of $window" - "$integer of $float" "$(ratio "$integer" "$float")"
     done ;;
   commands)
     source=$data/../models/dense file=examples/models/home.acorn
