@@ -95,8 +95,8 @@ add milk and 12 eggs to the shopping list
 turn off the heater in the garage, then clean the floor in the hallway
 COMMANDS
 
-say "a story (temperature 0.8, seed 7: the same words on every machine)"
-"$acorn" run "$home_model" -p "Once upon a time, there was a little acorn" -n 90 --temperature 0.8 --top-k 40 --seed 7
+say "a story (temperature 0.6, seed 7: the same words on every machine)"
+"$acorn" run "$home_model" --markup -p "<|endoftext|>Once upon a time, there was a little acorn" -n 120 --temperature 0.6 --top-k 40 --seed 7
 
 say "memory plan"
 "$acorn" plan "$home_model"
