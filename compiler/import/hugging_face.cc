@@ -136,7 +136,8 @@ ModelConfig ReadConfig(const fs::path &folder) {
   const std::string path = (folder / "config.json").string();
   const json object = ParseJsonObject(ReadText(path), path);
   const JsonReader config(object, path);
-  const Family &family = FamilyByModelType(config.String("model_type"), path);
+  const std::string model_type = config.String("model_type");
+  const Family &family = FamilyByModelType(model_type, path);
   if (config.Has("quantization_config")) config.Bad("checkpoints that are quantised already are not supported");
 
   ModelConfig out;

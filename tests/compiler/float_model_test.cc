@@ -104,16 +104,10 @@ TEST(FloatModel, Stories260K) {
   EXPECT_NEAR(logits.row(31).cast<double>().sum(), golden["logits_pos31_sum"].get<double>(), 0.05);
 }
 
-// The GGUF file of SmolLM2-135M-Instruct, where the demo put it or where ACORN_SMOLLM2_GGUF says.
-std::string SmolPath() {
-  const char *path = std::getenv("ACORN_SMOLLM2_GGUF");
-  return path != nullptr ? path : std::string(ACORN_SOURCE_DIR) + "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
-
 TEST(FloatModel, SmolLm2Prompts) {
   ACORN_NEED_SHARED("data/smollm2");
-  if (!test::PathExists(SmolPath())) GTEST_SKIP() << "needs " << SmolPath();
-  const auto source = OpenSourceModel(SmolPath());
+  if (!test::PathExists(test::SmolLm2Path())) GTEST_SKIP() << "needs " << test::SmolLm2Path();
+  const auto source = OpenSourceModel(test::SmolLm2Path());
   const json golden = ReadJson(test::SharedPath("data/smollm2/golden.json"));
   // All prompts in one pass, each a window of its own.
   std::vector<int32_t> ids;

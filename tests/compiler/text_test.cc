@@ -150,12 +150,6 @@ TEST(SourceTokenizer, IsTheModelsOwn) {
   EXPECT_NE(tokenizer->Encode("<|user|>hi").front(), 1);
 }
 
-// SmolLM2-135M-Instruct's GGUF file: $ACORN_SMOLLM2, or the file that the demo has fetched.
-std::string SmolLm2Path() {
-  if (const char *path = std::getenv("ACORN_SMOLLM2")) return path;
-  return std::string(ACORN_SOURCE_DIR) + "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
-
 class SmolLm2 : public testing::Test {
  protected:
   void SetUp() override {

@@ -20,6 +20,12 @@ inline std::string SharedPath(const std::string &name) {
   return root + "/" + name;
 }
 
+/// SmolLM2-135M-Instruct's GGUF file: $ACORN_SMOLLM2, or what toolchains/fetch_smollm2.sh has fetched. It need not exist.
+inline std::string SmolLm2Path() {
+  const char *path = std::getenv("ACORN_SMOLLM2");
+  return path != nullptr ? path : std::string(ACORN_SOURCE_DIR) + "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
 inline bool PathExists(const std::string &path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0;
