@@ -147,8 +147,8 @@ std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
   const GgufFile &file = *parts->gguf;
   const std::optional<std::string_view> architecture = file.FindString("general.architecture");
   if (!architecture) Bad(file, "metadata general.architecture is missing");
-  const std::string name(*architecture);
-  const Family &family = FamilyByGguf(name, path);
+  const std::string family_name(*architecture);
+  const Family &family = FamilyByGguf(family_name, path);
   if (file.FindInteger("split.count").value_or(1) > 1) Bad(file, "models split over several files are not supported");
   parts->config = ReadConfig(file, std::string(*architecture), family);
   for (const RoleName &row : kRoleNames) {
