@@ -77,7 +77,7 @@ turn on the lamp in the kitchen
 please set the bedroom to 19 degrees
 Open the office blinds to sixty percent
 what is the weather in Oslo on friday?
-add milk and 12 eggs to the shopping list
+buy 4 lemons, then volume 30
 turn off the heater in the garage, then clean the floor in the hallway
 COMMANDS
 
