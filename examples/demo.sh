@@ -35,7 +35,7 @@ say "set-up"
 if [ "$model" = smollm2 ]; then bash toolchains/setup.sh --fetch; else bash toolchains/setup.sh; fi
 say "release build"
 [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
-cmake --build --preset release -j "$jobs" --target bin/acorn bin/acornc
+cmake --build --preset release -j "$jobs" --target bin/acorn bin/acornc >&2
 
 # ---- SmolLM2: real weights that nobody here trained ------------------------------------------------------------------
 
