@@ -6,7 +6,7 @@
 #                              ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
 #   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
-#   GTest::gtest, benchmark::benchmark    for tests and benches
+#   GTest::gtest, benchmark::benchmark    for tests and benches; in a cross build GoogleTest is built from Debian's sources
 
 set(ACORN_DEPS_DIR "${PROJECT_SOURCE_DIR}/build/deps" CACHE PATH "Where toolchains/setup.sh unpacked what the system does not have")
 
@@ -23,12 +23,17 @@ else()
 endif()
 
 find_program(ACORN_FLATC flatc)
-find_path(ACORN_FLATBUFFERS_INCLUDE flatbuffers/flatbuffers.h)
+find_path(ACORN_FLATBUFFERS_INCLUDE flatbuffers/flatbuffers.h NO_CMAKE_FIND_ROOT_PATH PATHS /usr/include /usr/local/include)
 if(NOT ACORN_FLATC OR NOT ACORN_FLATBUFFERS_INCLUDE)
   message(FATAL_ERROR "FlatBuffers (headers and flatc) is missing: bash toolchains/setup.sh installs it")
 endif()
 add_library(acorn_flatbuffers INTERFACE)
-if(NOT ACORN_FLATBUFFERS_INCLUDE STREQUAL "/usr/include")
+if(CMAKE_CROSSCOMPILING)
+  # The headers are of no machine, but the folder that they lie in has the building machine's C library beside them.
+  file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/host_include")
+  file(CREATE_LINK "${ACORN_FLATBUFFERS_INCLUDE}/flatbuffers" "${PROJECT_BINARY_DIR}/host_include/flatbuffers" SYMBOLIC)
+  target_include_directories(acorn_flatbuffers SYSTEM INTERFACE "${PROJECT_BINARY_DIR}/host_include")
+elseif(NOT ACORN_FLATBUFFERS_INCLUDE STREQUAL "/usr/include")
   target_include_directories(acorn_flatbuffers SYSTEM INTERFACE "${ACORN_FLATBUFFERS_INCLUDE}")
 endif()
 
@@ -68,7 +73,12 @@ if(ACORN_BUILD_COMPILER)
   set_target_properties(acorn_utf8proc PROPERTIES IMPORTED_LOCATION "${ACORN_UTF8PROC_LIBRARY}"
     INTERFACE_COMPILE_DEFINITIONS UTF8PROC_STATIC)
 endif()
-if(ACORN_BUILD_TESTS)
+if(ACORN_BUILD_TESTS AND CMAKE_CROSSCOMPILING)
+  # Debian ships GoogleTest's sources beside its libraries, for cases like this.
+  set(INSTALL_GTEST OFF)
+  set(BUILD_GMOCK OFF)
+  add_subdirectory(/usr/src/googletest "${PROJECT_BINARY_DIR}/googletest" EXCLUDE_FROM_ALL SYSTEM)
+elseif(ACORN_BUILD_TESTS)
   find_package(GTest REQUIRED)
 endif()
 if(ACORN_BUILD_BENCH)

@@ -3,7 +3,7 @@
 #
 #   bash toolchains/setup.sh           install what is missing (root or sudo for packages); does nothing the second time
 #   bash toolchains/setup.sh --check   only report; exit 1 if something is missing
-#   bash toolchains/setup.sh --cross   also what the aarch64 build needs
+#   bash toolchains/setup.sh --cross   also what the cross builds and their tests need: compilers, QEMU, Arm microkernels
 #   bash toolchains/setup.sh --fetch   also what fetching a model from PyPI needs
 #   bash toolchains/setup.sh --train   also LibTorch, for recipes that need gradients
 #
@@ -13,7 +13,7 @@
 #
 # Result under build/deps:
 #   xnnpack/<amd64|arm64>/usr/...        Debian's libxnnpack-dev, libpthreadpool, libcpuinfo, unpacked
-#   static/<amd64>/{lib,include}         pthreadpool and cpuinfo as static libraries, from their sources in Debian;
+#   static/<amd64|arm64>/{lib,include}   pthreadpool and cpuinfo as static libraries, from their sources in Debian;
 #                                        optional: without them the programs use the shared libraries
 set -euo pipefail
 
@@ -64,8 +64,13 @@ missing_packages() {
   has_header gtest/gtest.h || echo libgtest-dev
   has_header benchmark/benchmark.h || echo libbenchmark-dev
   if [ "$cross" = 1 ]; then
-    has_program aarch64-linux-gnu-g++ || echo g++-aarch64-linux-gnu
-    has_program qemu-aarch64-static || has_program qemu-aarch64 || echo qemu-user-static
+    has_program aarch64-linux-gnu-g++ || [ "$(machine_arch)" = arm64 ] || echo g++-aarch64-linux-gnu
+    has_program arm-linux-gnueabihf-g++ || echo g++-arm-linux-gnueabihf
+    has_program riscv64-linux-gnu-g++ || echo g++-riscv64-linux-gnu
+    has_program s390x-linux-gnu-g++ || echo g++-s390x-linux-gnu
+    has_program qemu-aarch64 || echo qemu-user
+    has_program qemu-system-aarch64 || echo qemu-system-arm
+    [ -e /usr/src/googletest/CMakeLists.txt ] || echo googletest
   fi
   if [ "$fetch" = 1 ]; then
     python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
@@ -246,12 +251,13 @@ fetch_source() {  # name -> prints the folder
 }
 
 build_static() {  # arch, name, cmake options: into static/<arch>
-  local into="$deps/static/$1" name="$2" work="$deps/apt/build-$2" source
+  local into="$deps/static/$1" name="$2" work="$deps/apt/build-$2-$1" source cross=()
+  [ "$1" = "$(machine_arch)" ] || cross=(-DCMAKE_TOOLCHAIN_FILE="$PWD/toolchains/$(triplet_of "$1").cmake")
   shift 2
   source=$(fetch_source "$name") || return 1
   {
     cmake -S "$source" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
-      -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_INSTALL_PREFIX="$into" -DCMAKE_INSTALL_LIBDIR=lib "$@" &&
+      -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_INSTALL_PREFIX="$into" -DCMAKE_INSTALL_LIBDIR=lib "${cross[@]}" "$@" &&
       cmake --build "$work" -j 2 --target install
   } >>"$log" 2>&1
 }
@@ -269,17 +275,18 @@ build_static_cpuinfo() {  # arch
 }
 
 for arch in $archs; do unpack_microkernels "$arch"; done
-own=$(machine_arch)
-for library in ${own:+pthreadpool cpuinfo}; do
-  stamp="$deps/static/$own/$library.unavailable"  # asked once; remove the file to ask again
-  if [ -e "$deps/static/$own/lib/lib$library.a" ] || [ -e "$stamp" ]; then continue; fi
-  prepare_donor
-  say "building $library as a static library"
-  if ! "build_static_$library" "$own"; then
-    mkdir -p "$deps/static/$own"
-    : >"$stamp"
-    say "the sources of $library cannot be had: the programs will use the shared library"
-  fi
+for arch in $(wanted_archs); do
+  for library in pthreadpool cpuinfo; do
+    stamp="$deps/static/$arch/$library.unavailable"  # asked once; remove the file to ask again
+    if [ -e "$deps/static/$arch/lib/lib$library.a" ] || [ -e "$stamp" ]; then continue; fi
+    prepare_donor
+    say "building $library as a static library ($arch)"
+    if ! "build_static_$library" "$arch"; then
+      mkdir -p "$deps/static/$arch"
+      : >"$stamp"
+      say "$library cannot be built for $arch: the shared library or the port's own part will serve"
+    fi
+  done
 done
 rm -rf "$deps/apt"
 say "ready"
