@@ -1,16 +1,62 @@
 #!/usr/bin/env bash
-# Set-up, release build, every test; ends with ctest's summary. No input, no questions.
+# Everything from nothing: set-up, builds for this machine and for every other one, every test (the others' under QEMU), and
+# the digests of all machines side by side. No input, no questions. Ends with "N passed, N failed".
 #
-#   bash tests/run.sh [ctest options]     e.g. bash tests/run.sh -L kernel
+#   bash tests/run.sh                     all of it
+#   bash tests/run.sh --all               also SmolLM2-135M-Instruct on every machine (half an hour more)
+#   bash tests/run.sh --host              this machine only
+#   bash tests/run.sh -L kernel           ctest's options, for every build
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 jobs=$(nproc 2>/dev/null || echo 2)
 [ "$jobs" -le 8 ] || jobs=8
+presets=(release aarch64 armhf riscv64 s390x aarch64-baremetal)
+same_bits=(bash tests/same_bits.sh)
+options=()
+for argument in "$@"; do
+  case "$argument" in
+    --all) same_bits+=(--all) ;;
+    --host) presets=(release) same_bits=() ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    *) options+=("$argument") ;;
+  esac
+done
 
-bash toolchains/setup.sh --fetch </dev/null
+setup=(--fetch)
+[ "${#presets[@]}" = 1 ] || setup+=(--cross)
+bash toolchains/setup.sh "${setup[@]}" </dev/null
 # Real weights for the tests that need them; without them those are skipped by name.
 bash toolchains/fetch_smollm2.sh </dev/null || echo "tests: without SmolLM2's weights" >&2
-cmake --preset release </dev/null
-cmake --build --preset release -j "$jobs" </dev/null
-exec ctest --preset release -j 2 --output-on-failure --no-tests=error "$@" </dev/null
+
+# With options of the caller's, a build may have no test that they choose.
+[ "${#options[@]}" != 0 ] || options=(--no-tests=error)
+
+passed=0 failed=0 summary=""
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+suite() {  # NAME COMMAND...: runs it and adds up "F tests failed out of N" or "N passed, F failed"
+  local name="$1" begin=$SECONDS good bad
+  shift
+  "$@" </dev/null 2>&1 | tee "$output" || true
+  read -r good bad < <(sed -n -e 's/.* \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\)$/\2 \1/p' \
+    -e 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$output" | tail -n 1) || true
+  case "$name" in same_bits) ;; *) good=$((${good:-0} - ${bad:-0})) ;; esac
+  if [ -z "${bad:-}" ]; then
+    grep -q '^No tests were found' "$output" && bad=0 || bad=1  # 1: it did not get as far as its closing line
+  fi
+  passed=$((passed + good)) failed=$((failed + bad))
+  summary+=$(printf '%-18s %5d passed, %d failed  (%d s)' "$name" "$good" "$bad" $((SECONDS - begin)))$'\n'
+}
+
+for preset in "${presets[@]}"; do
+  begin=$SECONDS
+  cmake --preset "$preset" </dev/null
+  cmake --build --preset "$preset" -j "$jobs" </dev/null
+  echo "tests: built $preset in $((SECONDS - begin)) s" >&2
+  suite "$preset" ctest --preset "$preset" -j 2 --output-on-failure "${options[@]}"
+done
+[ "${#same_bits[@]}" = 0 ] || suite same_bits "${same_bits[@]}"
+
+printf '\n%s\n%d passed, %d failed\n' "$summary" "$passed" "$failed"
+[ "$failed" = 0 ]

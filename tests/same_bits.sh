@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The second promise, machine by machine: the same file, prompt and seed give the same logits and tokens on every instruction
+# set of this machine and on every emulated one. Prints a table of digests and ends with "N passed, N failed".
+#
+#   bash tests/same_bits.sh           stories260K (three weight formats) and the home model; about 2 minutes
+#   bash tests/same_bits.sh --all     SmolLM2-135M-Instruct as well (converted first where it is not there yet)
+#
+# Needs the builds of the presets release, aarch64, armhf and riscv64: what is missing is a failure, a CPU's instruction
+# set that this machine lacks is not. Emulators: QEMU user mode.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly acorn=build/release/bin/acorn acornc=build/release/bin/acornc
+readonly models=build/models work=build/same_bits
+readonly stories=../shared/data/models/stories260K
+readonly prompt="Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her big red ball. One day,"
+readonly tokens=64
+
+all=0
+case "${1:-}" in
+  "") ;;
+  --all) all=1 ;;
+  -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+  *) echo "same_bits: unknown argument $1" >&2; exit 2 ;;
+esac
+mkdir -p "$models" "$work"
+
+# ---- the files -------------------------------------------------------------------------------------------------------
+
+files=()
+story() {  # NAME OPTION...: stories260K in one weight format
+  local file="$work/stories260K-$1.acorn"
+  shift
+  "$acornc" convert "$stories/stories260K.bin" --tokenizer "$stories/tok512.bin" -o "$file" "$@" 2>/dev/null >&2
+  files+=("$file")
+}
+if [ -e "$stories/stories260K.bin" ]; then
+  story w8 --weights w8
+  story w4 --weights w4 --group channel
+  story w4g32 --weights w4 --group 32 --head w4
+else
+  echo "same_bits: without stories260K ($stories is not there)" >&2
+fi
+files+=(examples/models/home.acorn)
+if [ "$all" = 1 ]; then
+  smollm2=$models/smollm2-135m-instruct.acorn
+  if [ ! -e "$smollm2" ]; then
+    gguf=$(bash toolchains/fetch_smollm2.sh)
+    "$acornc" convert "$gguf" -o "$smollm2.new" 2>/dev/null >&2
+    mv "$smollm2.new" "$smollm2"
+  fi
+  files+=("$smollm2")
+fi
+
+# ---- the machines ----------------------------------------------------------------------------------------------------
+
+names=() isas=() programs=()
+machine() { names+=("$1") isas+=("$2") programs+=("$3"); }  # NAME, for --isa or empty, PROGRAM with its emulator
+here=$(uname -m)
+for isa in scalar avx2 avxvnni avx512vnni neon neondot i8mm; do
+  # An instruction set that this CPU does not have is refused.
+  if "$acorn" plan examples/models/home.acorn --isa "$isa" >/dev/null 2>&1; then machine "$here, $isa" "$isa" "$acorn"; fi
+done
+machine "aarch64 Cortex-A53, NEON" "" "qemu-aarch64 -cpu cortex-a53 build/aarch64/bin/acorn"
+machine "aarch64 Neoverse N1, dotprod" "" "qemu-aarch64 -cpu neoverse-n1 build/aarch64/bin/acorn"
+machine "aarch64 max, i8mm" "" "qemu-aarch64 -cpu max,pauth-impdef=on build/aarch64/bin/acorn"
+machine "aarch64 max, scalar" scalar "qemu-aarch64 -cpu max,pauth-impdef=on build/aarch64/bin/acorn"
+machine "armhf, scalar" "" "qemu-arm build/armhf/bin/acorn"
+machine "riscv64, scalar" "" "qemu-riscv64 build/riscv64/bin/acorn"
+
+# ---- every file on every machine -------------------------------------------------------------------------------------
+
+value() { sed -n "s/.*\"$1\": *\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+
+passed=0 failed=0
+verdict() {  # 0 or 1, what
+  if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "same_bits: FAILED: $2" >&2; fi
+}
+
+report=$work/report.md
+: >"$report"
+for file in "${files[@]}"; do
+  printf '\n%s, %s sampled tokens:\n\n| machine | digest of the logits | digest of the ids | self-test |\n|---|---|---|---|\n' \
+    "$(basename "$file")" "$tokens" >>"$report"
+  wanted=""
+  for i in "${!names[@]}"; do
+    read -r -a program <<<"${programs[i]}"
+    options=()
+    [ -z "${isas[i]}" ] || options=(--isa "${isas[i]}")
+    json=$("${program[@]}" run "$file" -p "$prompt" -n "$tokens" --temperature 0.8 --top-k 40 --seed 7 --json \
+      "${options[@]}" 2>&1 >/dev/null </dev/null) || true
+    digest=$(value digest <<<"$json") ids=$(value ids_digest <<<"$json")
+    [ -n "$digest" ] || digest="no answer: ${json:0:60}"
+    [ -n "$wanted" ] || wanted="$digest $ids $tokens"
+    [ "$digest $ids $(value tokens <<<"$json")" = "$wanted" ] && result=0 || result=1
+    verdict "$result" "$(basename "$file") on ${names[i]}: $digest $ids, wanted $wanted"
+    if "${program[@]}" selftest "$file" "${options[@]}" >"$work/selftest" 2>&1 </dev/null; then
+      proven=passed
+      verdict 0 ""
+    else
+      proven=failed
+      verdict 1 "$(basename "$file") on ${names[i]}: $(head -c 300 "$work/selftest")"
+    fi
+    printf '| %s | %s | %s | %s |\n' "${names[i]}" "$digest" "$ids" "$proven" >>"$report"
+  done
+done
+cat "$report"
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
