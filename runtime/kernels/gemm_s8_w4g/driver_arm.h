@@ -11,7 +11,8 @@
 //   kPanelBlockRows, kPanelUnit    rows of its largest panel block, and what the others are a multiple of, but for the last row
 //   PanelRowBytes(depth)           of a row prepared for a panel; 0: the panel block reads x as it is
 //   PreparePanel(to, x, x_stride, rows, depth)   prepares the rows of one block
-//   Unpack(panel, unpacking)       a tile's panel to scratch
+//   PanelBytes(depth)              of an unpacked panel of a tile
+//   Unpack(to, packed)             a tile's panel to scratch
 //   Panel(job, rows)               multiplies an unpacked panel with the rows of one block
 #pragma once
 
@@ -25,6 +26,8 @@
 
 #define ACORN_UNROLL _Pragma("GCC unroll 16")
 #define ACORN_INLINE __attribute__((always_inline)) inline
+// Blocks are functions of their own: inlined into one, they have the compiler spill registers.
+#define ACORN_NOINLINE __attribute__((noinline))
 
 namespace acorn::gemm_s8_w4g {
 namespace {
@@ -38,17 +41,15 @@ constexpr size_t kTileBytesOfRow = c4::kTileChannels * sizeof(int32_t);
 /// Does a panel start its sums or go on with those in acc?
 enum class Start : uint8_t { kZero, kAcc };
 
-/// A block of rows times a packed tile.
+/// A block of rows times packed tiles that lie side by side.
 struct StreamJob {
-  const int8_t *x;
-  size_t x_stride;
   const uint8_t *prepared;  // [rows, prepared_stride]
   size_t prepared_stride;
-  const uint8_t *tile;
-  uint32_t header_bytes;
-  uint32_t group_shift;  // log2(group / 32)
-  size_t subgroups;      // k / 32
-  int32_t *acc;          // [rows, acc_stride], 16 channels of each row are written
+  const uint8_t *weights;
+  size_t tiles, tile_bytes, header_bytes;
+  size_t multiplier_step;  // 16 * 32 / group: a subgroup's multipliers are at the sum of steps, rounded down to 16 bytes
+  size_t subgroups;        // k / 32
+  int32_t *acc;            // [rows, acc_stride], 16 channels a tile are written
   size_t acc_stride;
 };
 
@@ -58,20 +59,66 @@ struct PanelJob {
   size_t x_stride;
   const uint8_t *prepared;
   const uint8_t *panel;
-  uint32_t group_subgroups;  // group / 32
-  size_t groups;             // of the panel
+  size_t subgroups;  // of the panel
   int32_t *acc;
   size_t acc_stride;
   Start start;
 };
 
-/// A panel of a packed tile.
-struct Unpacking {
+/// A panel of a packed tile, to be unpacked.
+struct Packed {
   const uint8_t *weights;
   const uint8_t *multipliers;
-  uint32_t group_subgroups;
-  size_t groups;
+  uint32_t group_shift;
+  size_t subgroups;
 };
+
+/// Loads that advance a pointer. The barrier keeps the compiler from making an address for each load instead.
+#define ACORN_ADVANCE(pointer, bytes) \
+  pointer += (bytes);                 \
+  __asm__("" : "+r"(pointer))
+ACORN_INLINE uint8x16x4_t Take64(const uint8_t *&from) {
+  const uint8x16x4_t bytes = vld1q_u8_x4(from);
+  ACORN_ADVANCE(from, 64);
+  return bytes;
+}
+ACORN_INLINE uint8x16x2_t Take32(const uint8_t *&from) {
+  const uint8x16x2_t bytes = vld1q_u8_x2(from);
+  ACORN_ADVANCE(from, 32);
+  return bytes;
+}
+ACORN_INLINE int8x16x2_t Take32(const int8_t *&from) {
+  const int8x16x2_t bytes = vld1q_s8_x2(from);
+  ACORN_ADVANCE(from, 32);
+  return bytes;
+}
+ACORN_INLINE int8x16_t Take16(const int8_t *&from) {
+  const int8x16_t bytes = vld1q_s8(from);
+  ACORN_ADVANCE(from, 16);
+  return bytes;
+}
+
+/// Signed weights out of nibbles w + 8.
+ACORN_INLINE uint8x16_t SignedLow(uint8x16_t packed) { return vsubq_u8(vandq_u8(packed, vdupq_n_u8(15)), vdupq_n_u8(8)); }
+ACORN_INLINE uint8x16_t SignedHigh(uint8x16_t packed) { return vsubq_u8(vshrq_n_u8(packed, 4), vdupq_n_u8(8)); }
+
+/// Sums of rows of 16 channels.
+template <int kR>
+ACORN_INLINE void LoadTile(int32x4_t (&acc)[kR][4], const int32_t *from, size_t stride) {
+  ACORN_UNROLL
+  for (int r = 0; r < kR; ++r, from += stride) {
+    ACORN_UNROLL
+    for (int i = 0; i < 4; ++i) acc[r][i] = vld1q_s32(from + 4 * i);
+  }
+}
+template <int kR>
+ACORN_INLINE void StoreTile(int32_t *to, size_t stride, const int32x4_t (&acc)[kR][4]) {
+  ACORN_UNROLL
+  for (int r = 0; r < kR; ++r, to += stride) {
+    ACORN_UNROLL
+    for (int i = 0; i < 4; ++i) vst1q_s32(to + 4 * i, acc[r][i]);
+  }
+}
 
 template <typename Engine>
 class DriverArm {
@@ -107,23 +154,20 @@ class DriverArm {
 
   static constexpr size_t EvenUp(size_t rows) { return (rows + 1) / 2 * 2; }
 
-  // Where a tile's sums go. Those of a tile of which not all channels are wanted go to scratch first: an engine writes 16.
-  struct Out {
-    int32_t *acc;
-    size_t stride;
-  };
-  Out OutOf(size_t n) const {
-    if (args_.n_end - n < c4::kTileChannels) return {reinterpret_cast<int32_t *>(args_.scratch), c4::kTileChannels};
-    return {acc_ + (n - args_.n_begin), args_.acc_stride};
-  }
+  // The last tile may not be wanted whole. An engine writes 16 channels, so its sums go to scratch first.
+  size_t WholeTiles() const { return (args_.n_end - args_.n_begin) / c4::kTileChannels; }
+  size_t PartChannels() const { return (args_.n_end - args_.n_begin) % c4::kTileChannels; }
+  int32_t *PartSums() const { return reinterpret_cast<int32_t *>(args_.scratch); }
   void FinishPartTile() const {
-    const size_t columns = (args_.n_end - args_.n_begin) % c4::kTileChannels;
-    const int32_t *from = reinterpret_cast<const int32_t *>(args_.scratch);
-    int32_t *to = acc_ + (args_.n_end - args_.n_begin - columns);
+    const int32_t *from = PartSums();
+    int32_t *to = acc_ + WholeTiles() * c4::kTileChannels;
     for (size_t r = 0; r < rows_; ++r, from += c4::kTileChannels, to += args_.acc_stride) {
-      for (size_t c = 0; c < columns; ++c) to[c] = from[c];
+      for (size_t c = 0; c < PartChannels(); ++c) to[c] = from[c];
     }
   }
+
+  const uint8_t *FirstTile() const { return args_.w + args_.n_begin / c4::kTileChannels * TileBytes(); }
+  size_t TileBytes() const { return c4::TileBytes(args_.k, args_.group); }
 
   // Calls block(row, rows) for blocks of rows as equal as can be in multiples of `unit`.
   template <typename Block>
@@ -137,30 +181,35 @@ class DriverArm {
     }
   }
 
+  // Weights come from memory once: with more than one block of rows they take turns at each tile.
   void RunStream() const {
     const size_t stride = Engine::StreamBytes(args_.k);
     ForRowBlocks(Engine::kStreamBlockRows, 1, [&](size_t row, size_t rows) {
       Engine::PrepareStream(prepared_ + row * stride, x_ + row * args_.x_stride, args_.x_stride, rows, args_.k);
     });
-    StreamJob job;
-    job.x_stride = args_.x_stride;
-    job.prepared_stride = stride;
-    job.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args_.k, args_.group));
-    job.group_shift = args_.group == 32 ? 0 : args_.group == 64 ? 1 : 2;
-    job.subgroups = args_.k / kSubgroup;
-    const size_t tile_bytes = c4::TileBytes(args_.k, args_.group);
-    job.tile = args_.w + args_.n_begin / c4::kTileChannels * tile_bytes;
-    for (size_t n = args_.n_begin; n < args_.n_end; n += c4::kTileChannels, job.tile += tile_bytes) {
-      const Out out = OutOf(n);
-      job.acc_stride = out.stride;
-      ForRowBlocks(Engine::kStreamBlockRows, 1, [&](size_t row, size_t rows) {
-        job.x = x_ + row * args_.x_stride;
-        job.prepared = prepared_ + row * stride;
-        job.acc = out.acc + row * out.stride;
-        Engine::Stream(job, rows);
-      });
-    }
+    const size_t whole = WholeTiles(), step = rows_ <= Engine::kStreamBlockRows ? whole : 1;
+    for (size_t t = 0; t < whole; t += step) StreamTiles(t, step, acc_ + t * c4::kTileChannels, args_.acc_stride);
+    if (PartChannels() == 0) return;
+    StreamTiles(whole, 1, PartSums(), c4::kTileChannels);
     FinishPartTile();
+  }
+
+  void StreamTiles(size_t first, size_t count, int32_t *acc, size_t acc_stride) const {
+    const size_t stride = Engine::StreamBytes(args_.k);
+    StreamJob job;
+    job.prepared_stride = stride;
+    job.weights = FirstTile() + first * TileBytes();
+    job.tiles = count;
+    job.tile_bytes = TileBytes();
+    job.header_bytes = c4::HeaderBytes(args_.k, args_.group);
+    job.multiplier_step = c4::kTileChannels * kSubgroup / args_.group;
+    job.subgroups = args_.k / kSubgroup;
+    job.acc_stride = acc_stride;
+    ForRowBlocks(Engine::kStreamBlockRows, 1, [&](size_t row, size_t rows) {
+      job.prepared = prepared_ + row * stride;
+      job.acc = acc + row * acc_stride;
+      Engine::Stream(job, rows);
+    });
   }
 
   void RunPanels() const {
@@ -171,40 +220,42 @@ class DriverArm {
       RunPanel(group, count);
       group += count;
     }
-    FinishPartTile();
+    if (PartChannels() != 0) FinishPartTile();
   }
 
   // Groups [first, first + count) of every row and tile.
   void RunPanel(size_t first, size_t count) const {
     const size_t k = first * args_.group, depth = count * args_.group;
     const size_t row_bytes = Engine::PanelRowBytes(depth);
-    uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
     if (row_bytes != 0) {
       ForRowBlocks(Engine::kPanelBlockRows, Engine::kPanelUnit, [&](size_t row, size_t rows) {
         Engine::PreparePanel(prepared_ + row * row_bytes, x_ + row * args_.x_stride + k, args_.x_stride, rows, depth);
       });
     }
-    const size_t tile_bytes = c4::TileBytes(args_.k, args_.group);
-    const uint8_t *tile = args_.w + args_.n_begin / c4::kTileChannels * tile_bytes;
-    const uint32_t group_subgroups = static_cast<uint32_t>(args_.group / kSubgroup);
+    for (size_t t = 0; t < WholeTiles(); ++t) {
+      PanelTile(t, first, depth / kSubgroup, acc_ + t * c4::kTileChannels, args_.acc_stride);
+    }
+    if (PartChannels() != 0) PanelTile(WholeTiles(), first, depth / kSubgroup, PartSums(), c4::kTileChannels);
+  }
+
+  void PanelTile(size_t t, size_t first_group, size_t subgroups, int32_t *acc, size_t acc_stride) const {
+    const size_t k = first_group * args_.group, row_bytes = Engine::PanelRowBytes(subgroups * kSubgroup);
+    uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
+    const uint8_t *tile = FirstTile() + t * TileBytes();
+    Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::kRowDepth * c4::kRowBytes,
+                           tile + first_group * c4::kTileChannels, args_.group == 32 ? 0u : args_.group == 64 ? 1u : 2u, subgroups});
     PanelJob job;
     job.x_stride = args_.x_stride;
     job.panel = panel;
-    job.group_subgroups = group_subgroups;
-    job.groups = count;
-    job.start = first == 0 ? Start::kZero : Start::kAcc;
-    for (size_t n = args_.n_begin; n < args_.n_end; n += c4::kTileChannels, tile += tile_bytes) {
-      Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::kRowDepth * c4::kRowBytes,
-                             tile + first * c4::kTileChannels, group_subgroups, count});
-      const Out out = OutOf(n);
-      job.acc_stride = out.stride;
-      ForRowBlocks(Engine::kPanelBlockRows, Engine::kPanelUnit, [&](size_t row, size_t rows) {
-        job.x = x_ + row * args_.x_stride + k;
-        job.prepared = prepared_ + row * row_bytes;
-        job.acc = out.acc + row * out.stride;
-        Engine::Panel(job, rows);
-      });
-    }
+    job.subgroups = subgroups;
+    job.acc_stride = acc_stride;
+    job.start = first_group == 0 ? Start::kZero : Start::kAcc;
+    ForRowBlocks(Engine::kPanelBlockRows, Engine::kPanelUnit, [&](size_t row, size_t rows) {
+      job.x = x_ + row * args_.x_stride + k;
+      job.prepared = prepared_ + row * row_bytes;
+      job.acc = acc + row * acc_stride;
+      Engine::Panel(job, rows);
+    });
   }
 
   const GemmArgs &args_;

@@ -1,4 +1,6 @@
-// Streaming with sdot, one lane a channel (driver_arm.h): what dot product cores do in decode, and i8mm cores too, since smmla
+// What sdot and smmla share: streaming, and unpacking weights for sums whose dots are never set back.
+//
+// Streaming is done with sdot, one lane a channel (driver_arm.h): what dot product cores do in decode, and i8mm cores too, since smmla
 // needs two rows to be full.
 //
 // A nibble is w + 8. Each subgroup's dots start from -8 * sum(x), prepared for each row as 16 equal lanes.
@@ -9,47 +11,78 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
+// Unpacked weights are signed, so dots of panels need no start; and they are never set back between groups: with D_g the sum of
+// the dots of groups 0 to g of a panel, the sum of m_g * dot_g is that of (m_g - m_{g+1}) * D_g. Both wrap alike on the way, and
+// the sum is exact at the end, being below 2^31.
+//
+/// m_g - m_{g+1} of 16 channels, between subgroups: 0 inside a group; m_g for the last of a panel.
+struct Multipliers {
+  int32x4_t channels[4];
+};
+ACORN_INLINE Multipliers MultiplierSteps(const Packed &packed, size_t subgroup) {
+  const uint8x16_t *multipliers = reinterpret_cast<const uint8x16_t *>(packed.multipliers);
+  const uint8x16_t here = multipliers[subgroup >> packed.group_shift];
+  const uint8x16_t next =
+      subgroup + 1 < packed.subgroups ? multipliers[(subgroup + 1) >> packed.group_shift] : vdupq_n_u8(0);
+  const int16x8_t low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(here), vget_low_u8(next)));
+  const int16x8_t high = vreinterpretq_s16_u16(vsubl_high_u8(here, next));
+  return {{vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)}};
+}
+
 struct DotStream {
   static constexpr size_t kBlockRows = 3;
-  static constexpr size_t kStartBytes = 64;  // of a row and a subgroup: what four registers of dots start from
+  // Of a row and a subgroup: what four registers of dots start from, then x.
+  static constexpr size_t kStartBytes = 64;
+  static constexpr size_t kPreparedBytes = kStartBytes + kSubgroup;
 
-  static constexpr size_t Bytes(size_t k) { return k / kSubgroup * kStartBytes; }
+  static constexpr size_t Bytes(size_t k) { return k / kSubgroup * kPreparedBytes; }
 
   static void Prepare(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
-    int32_t *out = reinterpret_cast<int32_t *>(to);
+    int8_t *out = reinterpret_cast<int8_t *>(to);
+    const int8x16_t minus8 = vdupq_n_s8(-8);
     for (size_t r = 0; r < rows; ++r) {
       const int8_t *from = x + r * x_stride;
-      for (size_t g = 0; g < k / kSubgroup; ++g, from += kSubgroup, out += 16) {
-        int32x4_t sum = vdotq_s32(vdupq_n_s32(0), vld1q_s8(from), vdupq_n_s8(-8));
-        sum = vdotq_s32(sum, vld1q_s8(from + 16), vdupq_n_s8(-8));
-        const int32x4_t start = vdupq_n_s32(vaddvq_s32(sum));
+      for (size_t g = 0; g < k / kSubgroup; ++g, from += kSubgroup, out += kPreparedBytes) {
+        const int8x16_t low = vld1q_s8(from), high = vld1q_s8(from + 16);
+        const int32x4_t sums = vdotq_s32(vdotq_s32(vdupq_n_s32(0), low, minus8), high, minus8);
+        const int32x4_t start = vdupq_n_s32(vaddvq_s32(sums));
         ACORN_UNROLL
-        for (size_t i = 0; i < 4; ++i) vst1q_s32(out + 4 * i, start);
+        for (int i = 0; i < 4; ++i) vst1q_s32(reinterpret_cast<int32_t *>(out) + 4 * i, start);
+        vst1q_s8(out + kStartBytes, low);
+        vst1q_s8(out + kStartBytes + 16, high);
       }
     }
   }
 
-  // kLane numbers the four elements of k in the 16 of x.
-  template <int kLane>
-  static ACORN_INLINE void Dot(int32x4_t (&dot)[4], const uint8x16_t (&w)[4], int8x16_t x) {
+  // Eight elements of k: registers of a row of the tile, 4 channels each. kLane numbers the first four elements in the 16 of x.
+  template <int kLane, int kR, int kV>
+  static ACORN_INLINE void Row(int32x4_t (&dot)[kR][4], int first, const uint8x16_t (&packed)[kV], const int8x16_t (&x)[kR]) {
+    int8x16_t w[kV];
     ACORN_UNROLL
-    for (int i = 0; i < 4; ++i) dot[i] = vdotq_laneq_s32(dot[i], vreinterpretq_s8_u8(w[i]), x, kLane);
-  }
-
-  // Eight elements of k: a row of the tile.
-  template <int kR, int kLane>
-  static ACORN_INLINE void Row(int32x4_t (&dot)[kR][4], const uint8_t *weights, const int8x16_t (&x)[kR]) {
-    const uint8x16x4_t packed = vld1q_u8_x4(weights);
-    uint8x16_t low[4], high[4];
+    for (int i = 0; i < kV; ++i) w[i] = vreinterpretq_s8_u8(vandq_u8(packed[i], vdupq_n_u8(15)));
     ACORN_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      low[i] = vandq_u8(packed.val[i], vdupq_n_u8(15));
-      high[i] = vshrq_n_u8(packed.val[i], 4);
+    for (int r = 0; r < kR; ++r) {
+      ACORN_UNROLL
+      for (int i = 0; i < kV; ++i) dot[r][first + i] = vdotq_laneq_s32(dot[r][first + i], w[i], x[r], kLane);
     }
     ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) Dot<kLane>(dot[r], low, x[r]);
+    for (int i = 0; i < kV; ++i) w[i] = vreinterpretq_s8_u8(vshrq_n_u8(packed[i], 4));
     ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) Dot<kLane + 1>(dot[r], high, x[r]);
+    for (int r = 0; r < kR; ++r) {
+      ACORN_UNROLL
+      for (int i = 0; i < kV; ++i) dot[r][first + i] = vdotq_laneq_s32(dot[r][first + i], w[i], x[r], kLane + 1);
+    }
+  }
+
+  // A whole row; for three rows of x in two halves: all of it would not fit the registers.
+  template <int kLane, int kR>
+  static ACORN_INLINE void TakeRow(int32x4_t (&dot)[kR][4], const uint8_t *&weights, const int8x16_t (&x)[kR]) {
+    if constexpr (kR <= 2) {
+      Row<kLane>(dot, 0, Take64(weights).val, x);
+    } else {
+      Row<kLane>(dot, 0, Take32(weights).val, x);
+      Row<kLane>(dot, 2, Take32(weights).val, x);
+    }
   }
 
   // acc + multipliers * dot: a subgroup's dots fit in 16 bits.
@@ -63,46 +96,53 @@ struct DotStream {
   }
 
   template <int kR>
-  static void Block(const StreamJob &job) {
-    int32x4_t acc[kR][4];
-    const int8_t *x[kR];
-    const uint8_t *starts[kR];
+  static ACORN_INLINE void Tile(int32x4_t (&acc)[kR][4], const StreamJob &job, const uint8_t *tile) {
+    const int8_t *prepared[kR];
     ACORN_UNROLL
     for (int r = 0; r < kR; ++r) {
-      x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
-      starts[r] = job.prepared + static_cast<size_t>(r) * job.prepared_stride;
-      ACORN_UNROLL
-      for (int i = 0; i < 4; ++i) acc[r][i] = vdupq_n_s32(0);
+      prepared[r] = reinterpret_cast<const int8_t *>(job.prepared) + static_cast<size_t>(r) * job.prepared_stride;
     }
-    const uint8_t *weights = job.tile + job.header_bytes;
-    for (size_t g = 0; g < job.subgroups; ++g) {
+    const uint8_t *weights = tile + job.header_bytes;
+    const size_t multipliers_end = job.subgroups * job.multiplier_step;
+    size_t at = 0;
+    do {
       int32x4_t dot[kR][4];
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) {
-        const int32x4x4_t start = vld1q_s32_x4(reinterpret_cast<const int32_t *>(starts[r]));
-        starts[r] += kStartBytes;
         ACORN_UNROLL
-        for (int i = 0; i < 4; ++i) dot[r][i] = start.val[i];
+        for (int i = 0; i < 4; ++i) dot[r][i] = vreinterpretq_s32_s8(vld1q_s8(prepared[r] + 16 * i));
       }
+      // A single row loads both halves of x together, by one instruction; more rows lack the registers.
+      const int8x16_t ahead = vld1q_s8(prepared[0] + kStartBytes + 16);
       ACORN_UNROLL
       for (int half = 0; half < 2; ++half) {
-        int8x16_t x16[kR];
+        int8x16_t x[kR];
         ACORN_UNROLL
-        for (int r = 0; r < kR; ++r, x[r - 1] += 16) x16[r] = vld1q_s8(x[r]);
-        Row<kR, 0>(dot, weights, x16);
-        Row<kR, 2>(dot, weights + c4::kRowBytes, x16);
-        weights += 2 * c4::kRowBytes;
+        for (int r = 0; r < kR; ++r) {
+          x[r] = kR == 1 && half == 1 ? ahead : vld1q_s8(prepared[r] + kStartBytes + 16 * half);
+        }
+        TakeRow<0>(dot, weights, x);
+        TakeRow<2>(dot, weights, x);
       }
-      const uint8x16_t multipliers = vld1q_u8(job.tile + (g >> job.group_shift) * c4::kTileChannels);
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) prepared[r] += kPreparedBytes;
+      const uint8x16_t multipliers = vld1q_u8(tile + at / c4::kTileChannels * c4::kTileChannels);
       const int16x8_t first = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(multipliers)));
       const int16x8_t second = vreinterpretq_s16_u16(vmovl_high_u8(multipliers));
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) Scale(acc[r], dot[r], first, second);
-    }
-    ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) {
-      ACORN_UNROLL
-      for (int i = 0; i < 4; ++i) vst1q_s32(job.acc + static_cast<size_t>(r) * job.acc_stride + 4 * i, acc[r][i]);
+      at += job.multiplier_step;
+    } while (at != multipliers_end);
+  }
+
+  template <int kR>
+  static ACORN_NOINLINE void Block(const StreamJob &job) {
+    const uint8_t *tile = job.weights;
+    int32_t *out = job.acc;
+    for (size_t t = job.tiles; t != 0; --t, tile += job.tile_bytes, out += c4::kTileChannels) {
+      int32x4_t acc[kR][4] = {};
+      Tile(acc, job, tile);
+      StoreTile(out, job.acc_stride, acc);
     }
   }
 

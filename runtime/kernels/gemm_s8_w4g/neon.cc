@@ -54,65 +54,75 @@ struct EngineNeon {
     return vpaddq_s16(vpaddq_s16(first[0], first[1]), vpaddq_s16(second[0], second[1]));
   }
 
-  // kV registers of 4 channels go through a subgroup together: all four for one row, for two as many as the registers hold.
-  template <int kR, int kV>
-  static void StreamBlock(const StreamJob &job) {
-    int32x4_t acc[kR][4];
+  // Eight elements of k of 8 channels. Those of the first row of a subgroup start the lanes.
+  template <int kRow, int kR>
+  static ACORN_INLINE void StreamRow(int16x8_t (&lanes)[kR][2][2], const uint8_t *weights, const int8_t *x, size_t x_stride) {
+    const uint8x16_t packed[2] = {vld1q_u8(weights + kRow * c4::kRowBytes), vld1q_u8(weights + kRow * c4::kRowBytes + 16)};
+    int8x16_t first[kR], second[kR];  // four elements each
     ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) {
-      ACORN_UNROLL
-      for (int i = 0; i < 4; ++i) acc[r][i] = vdupq_n_s32(0);
+    for (int r = 0; r < kR; ++r, x += x_stride) {
+      first[r] = vld1q_s8(x + 2 * kFourBytes * kRow);
+      second[r] = vld1q_s8(x + 2 * kFourBytes * kRow + kFourBytes);
     }
-    const uint8_t *weights = job.tile + job.header_bytes;
+    ACORN_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(packed[i], vdupq_n_u8(15)));
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) kRow == 0 ? Multiply(lanes[r][i], low, first[r]) : Add(lanes[r][i], low, first[r]);
+      const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(packed[i], 4));
+      ACORN_UNROLL
+      for (int r = 0; r < kR; ++r) Add(lanes[r][i], high, second[r]);
+    }
+  }
+
+  // A subgroup of 8 channels: the first or the second half of a tile.
+  template <int kHalf, int kR>
+  static ACORN_INLINE void StreamHalf(int32x4_t (&acc)[kR][4], const uint8_t *weights, const int8_t *x, size_t x_stride,
+                                      int16x8_t multipliers) {
+    int16x8_t lanes[kR][2][2];
+    weights += 32 * kHalf;
+    StreamRow<0>(lanes, weights, x, x_stride);
+    StreamRow<1>(lanes, weights, x, x_stride);
+    StreamRow<2>(lanes, weights, x, x_stride);
+    StreamRow<3>(lanes, weights, x, x_stride);
+    ACORN_UNROLL
+    for (int r = 0; r < kR; ++r, x += x_stride) {
+      const int16x8_t start = vreinterpretq_s16_s8(vld1q_s8(x + 8 * kFourBytes));
+      const int16x8_t dot = vaddq_s16(start, Dot8(lanes[r][0], lanes[r][1]));
+      Scale(acc[r][2 * kHalf], acc[r][2 * kHalf + 1], dot, multipliers);
+    }
+  }
+
+  template <int kR>
+  static ACORN_INLINE void StreamTile(int32x4_t (&acc)[kR][4], const StreamJob &job, const uint8_t *tile) {
+    const uint8_t *weights = tile + job.header_bytes;
     const int8_t *x = reinterpret_cast<const int8_t *>(job.prepared);
-    for (size_t g = 0; g < job.subgroups; ++g, weights += 4 * c4::kRowBytes, x += kPreparedBytes) {
-      const uint8x16_t bytes = vld1q_u8(job.tile + (g >> job.group_shift) * c4::kTileChannels);
-      const int16x8_t multipliers[2] = {vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes))),
-                                        vreinterpretq_s16_u16(vmovl_high_u8(bytes))};
-      ACORN_UNROLL
-      for (int v = 0; v < 4; v += kV) {
-        int16x8_t lanes[kR][kV][2];
-        ACORN_UNROLL
-        for (int row = 0; row < 4; ++row) {
-          ACORN_UNROLL
-          for (int i = 0; i < kV; ++i) {
-            const uint8x16_t packed = vld1q_u8(weights + static_cast<size_t>(row) * c4::kRowBytes + 16 * (v + i));
-            const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(packed, vdupq_n_u8(15)));
-            const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(packed, 4));
-            ACORN_UNROLL
-            for (int r = 0; r < kR; ++r) {
-              const int8_t *at = x + static_cast<size_t>(r) * job.prepared_stride + 2 * kFourBytes * row;
-              if (row == 0) {
-                Multiply(lanes[r][i], low, vld1q_s8(at));
-              } else {
-                Add(lanes[r][i], low, vld1q_s8(at));
-              }
-              Add(lanes[r][i], high, vld1q_s8(at + kFourBytes));
-            }
-          }
-        }
-        ACORN_UNROLL
-        for (int r = 0; r < kR; ++r) {
-          const int8_t *at = x + static_cast<size_t>(r) * job.prepared_stride + 8 * kFourBytes;
-          const int16x8_t start = vld1q_s16(reinterpret_cast<const int16_t *>(at));
-          ACORN_UNROLL
-          for (int i = 0; i < kV; i += 2) {
-            const int16x8_t dot = vaddq_s16(start, Dot8(lanes[r][i], lanes[r][i + 1]));
-            Scale(acc[r][v + i], acc[r][v + i + 1], dot, multipliers[(v + i) / 2]);
-          }
-        }
-      }
-    }
-    ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) {
-      ACORN_UNROLL
-      for (int i = 0; i < 4; ++i) vst1q_s32(job.acc + static_cast<size_t>(r) * job.acc_stride + 4 * i, acc[r][i]);
+    const size_t multipliers_end = job.subgroups * job.multiplier_step;
+    size_t at = 0;
+    do {
+      const uint8x16_t multipliers = vld1q_u8(tile + at / c4::kTileChannels * c4::kTileChannels);
+      StreamHalf<0>(acc, weights, x, job.prepared_stride, vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(multipliers))));
+      StreamHalf<1>(acc, weights, x, job.prepared_stride, vreinterpretq_s16_u16(vmovl_high_u8(multipliers)));
+      weights += 4 * c4::kRowBytes;
+      x += kPreparedBytes;
+      at += job.multiplier_step;
+    } while (at != multipliers_end);
+  }
+
+  template <int kR>
+  static ACORN_NOINLINE void StreamBlock(const StreamJob &job) {
+    const uint8_t *tile = job.weights;
+    int32_t *out = job.acc;
+    for (size_t t = job.tiles; t != 0; --t, tile += job.tile_bytes, out += c4::kTileChannels) {
+      int32x4_t acc[kR][4] = {};
+      StreamTile(acc, job, tile);
+      StoreTile(out, job.acc_stride, acc);
     }
   }
 
   static void Stream(const StreamJob &job, size_t rows) {
-    if (rows == 1) return StreamBlock<1, 4>(job);
-    StreamBlock<2, 2>(job);
+    if (rows == 1) return StreamBlock<1>(job);
+    StreamBlock<2>(job);
   }
 
   static constexpr size_t kPanelBlockRows = 2, kPanelUnit = 1;
@@ -126,43 +136,40 @@ struct EngineNeon {
     return depth * c4::kTileChannels + depth / kSubgroup * kMultiplierBytes;
   }
 
-  static void Unpack(uint8_t *panel, const Unpacking &from) {
-    const uint8_t *weights = from.weights;
-    for (size_t s = 0; s < from.groups * from.group_subgroups; ++s) {
-      for (size_t row = 0; row < 4; ++row, weights += c4::kRowBytes, panel += 2 * kStepBytes) {
+  static void Unpack(uint8_t *to, const Packed &packed) {
+    const uint8_t *weights = packed.weights;
+    for (size_t s = 0; s < packed.subgroups; ++s) {
+      ACORN_UNROLL
+      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) {
+        const uint8x16x4_t bytes = Take64(weights);
         ACORN_UNROLL
-        for (size_t i = 0; i < 4; ++i) {
-          const uint8x16_t packed = vld1q_u8(weights + 16 * i);
-          vst1q_u8(panel + 16 * i, vsubq_u8(vandq_u8(packed, vdupq_n_u8(15)), vdupq_n_u8(8)));
-          vst1q_u8(panel + kStepBytes + 16 * i, vsubq_u8(vshrq_n_u8(packed, 4), vdupq_n_u8(8)));
+        for (int i = 0; i < 4; ++i) {
+          vst1q_u8(to + 16 * i, SignedLow(bytes.val[i]));
+          vst1q_u8(to + kStepBytes + 16 * i, SignedHigh(bytes.val[i]));
         }
       }
-      const uint8x16_t bytes = vld1q_u8(from.multipliers + s / from.group_subgroups * c4::kTileChannels);
-      uint16_t *out = reinterpret_cast<uint16_t *>(panel);
+      const uint8x16_t bytes = reinterpret_cast<const uint8x16_t *>(packed.multipliers)[s >> packed.group_shift];
+      uint16_t *out = reinterpret_cast<uint16_t *>(to);
       vst1q_u16(out, vmovl_u8(vget_low_u8(bytes)));
       vst1q_u16(out + 8, vmovl_high_u8(bytes));
-      panel += kMultiplierBytes;
+      to += kMultiplierBytes;
     }
   }
 
   template <int kR>
-  static void PanelBlock(const PanelJob &job) {
-    int32x4_t acc[kR][4];
+  static ACORN_NOINLINE void PanelBlock(const PanelJob &job) {
+    int32x4_t acc[kR][4] = {};
+    if (job.start == Start::kAcc) LoadTile(acc, job.acc, job.acc_stride);
     const int8_t *x[kR];
     ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) {
-      x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
-      const int32_t *from = job.acc + static_cast<size_t>(r) * job.acc_stride;
-      ACORN_UNROLL
-      for (int i = 0; i < 4; ++i) acc[r][i] = job.start == Start::kZero ? vdupq_n_s32(0) : vld1q_s32(from + 4 * i);
-    }
+    for (int r = 0; r < kR; ++r) x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
     const uint8_t *panel = job.panel;
-    const size_t subgroups = job.groups * job.group_subgroups;
-    for (size_t s = 0; s < subgroups; ++s) {
+    size_t s = job.subgroups;
+    do {
       int16x8_t lanes[kR][4][2];
       ACORN_UNROLL
-      for (int step = 0; step < 8; ++step, panel += kStepBytes) {
-        const int8x16x4_t w = vld1q_s8_x4(reinterpret_cast<const int8_t *>(panel));
+      for (int step = 0; step < 8; ++step) {
+        const uint8x16x4_t w = Take64(panel);
         ACORN_UNROLL
         for (int r = 0; r < kR; ++r) {
           const int8x16_t x4 = FourOf(x[r]);
@@ -170,9 +177,9 @@ struct EngineNeon {
           ACORN_UNROLL
           for (int i = 0; i < 4; ++i) {
             if (step == 0) {
-              Multiply(lanes[r][i], w.val[i], x4);
+              Multiply(lanes[r][i], vreinterpretq_s8_u8(w.val[i]), x4);
             } else {
-              Add(lanes[r][i], w.val[i], x4);
+              Add(lanes[r][i], vreinterpretq_s8_u8(w.val[i]), x4);
             }
           }
         }
@@ -185,12 +192,8 @@ struct EngineNeon {
         Scale(acc[r][0], acc[r][1], Dot8(lanes[r][0], lanes[r][1]), first);
         Scale(acc[r][2], acc[r][3], Dot8(lanes[r][2], lanes[r][3]), second);
       }
-    }
-    ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) {
-      ACORN_UNROLL
-      for (int i = 0; i < 4; ++i) vst1q_s32(job.acc + static_cast<size_t>(r) * job.acc_stride + 4 * i, acc[r][i]);
-    }
+    } while (--s != 0);
+    StoreTile(job.acc, job.acc_stride, acc);
   }
 
   static void Panel(const PanelJob &job, size_t rows) {
