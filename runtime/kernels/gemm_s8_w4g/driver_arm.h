@@ -98,9 +98,26 @@ ACORN_INLINE int8x16_t Take16(const int8_t *&from) {
   return bytes;
 }
 
-/// Signed weights out of nibbles w + 8.
-ACORN_INLINE uint8x16_t SignedLow(uint8x16_t packed) { return vsubq_u8(vandq_u8(packed, vdupq_n_u8(15)), vdupq_n_u8(8)); }
-ACORN_INLINE uint8x16_t SignedHigh(uint8x16_t packed) { return vsubq_u8(vshrq_n_u8(packed, 4), vdupq_n_u8(8)); }
+/// Signed weights, for panels: a nibble w + 8 with its upper bit turned over is w in two's complement.
+struct Signed {
+  explicit ACORN_INLINE Signed(uint8x16_t packed) : both(vreinterpretq_s8_u8(veorq_u8(packed, vdupq_n_u8(0x88)))) {}
+  ACORN_INLINE int8x16_t Low() const { return vshrq_n_s8(vshlq_n_s8(both, 4), 4); }
+  ACORN_INLINE int8x16_t High() const { return vshrq_n_s8(both, 4); }
+  int8x16_t both;
+};
+
+/// A row of a tile to 64 bytes of low and 64 of high nibbles.
+ACORN_INLINE void StoreSigned(uint8_t *to, uint8x16x4_t packed) {
+  int8x16x4_t low, high;
+  ACORN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const Signed weights(packed.val[i]);
+    low.val[i] = weights.Low();
+    high.val[i] = weights.High();
+  }
+  vst1q_s8_x4(reinterpret_cast<int8_t *>(to), low);
+  vst1q_s8_x4(reinterpret_cast<int8_t *>(to) + 64, high);
+}
 
 /// Sums of rows of 16 channels.
 template <int kR>

@@ -6,9 +6,9 @@ namespace {
 // Panels: 8 rows x 4 channels in blocks of 2 x 2, sums and dots in 16 registers. Rows are prepared in pairs, 8 elements of each:
 // what smmla takes. Signed weights and dots that are never set back as in neondot.cc.
 struct EngineI8mm {
-  // Streamed with sdot: 4 rows cost what unpacking and smmla cost.
+  // Streamed with sdot: up to 3 rows cost less than unpacking and smmla.
   static constexpr size_t kStreamBlockRows = DotStream::kBlockRows;
-  static constexpr size_t kStreamRows = 4;
+  static constexpr size_t kStreamRows = DotStream::kBlockRows;
   static constexpr size_t StreamBytes(size_t k) { return DotStream::Bytes(k); }
   static void PrepareStream(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
     DotStream::Prepare(to, x, x_stride, rows, k);
@@ -18,6 +18,7 @@ struct EngineI8mm {
   static constexpr size_t kPanelBlockRows = 8, kPanelUnit = 2;
   static constexpr size_t PanelRowBytes(size_t depth) { return depth; }
 
+  // Panels take 16 elements of k as elements 0-3 and 8-11, then 4-7 and 12-15: low and high nibbles of two rows of a tile.
   // To [depth / 8, pairs, 2 rows, 8]. The last row of an odd number is its own partner.
   static void PreparePanel(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t depth) {
     if (rows > 6) return PreparePairs<4>(to, x, x_stride, rows, depth);
@@ -30,14 +31,14 @@ struct EngineI8mm {
     const int8_t *row[2 * kP];
     ACORN_UNROLL
     for (int r = 0; r < 2 * kP; ++r) row[r] = x + (static_cast<size_t>(r) < rows ? static_cast<size_t>(r) : rows - 1) * x_stride;
-    int64_t *out = reinterpret_cast<int64_t *>(to);
-    for (size_t k = 0; k < depth; k += 16, out += 4 * kP) {
+    int32_t *out = reinterpret_cast<int32_t *>(to);
+    for (size_t k = 0; k < depth; k += 16, out += 8 * kP) {
       ACORN_UNROLL
       for (int p = 0; p < kP; ++p) {
-        const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(row[2 * p] + k));
-        const int64x2_t b = vreinterpretq_s64_s8(vld1q_s8(row[2 * p + 1] + k));
-        vst1q_s64(out + 2 * p, vzip1q_s64(a, b));
-        vst1q_s64(out + 2 * (kP + p), vzip2q_s64(a, b));
+        const int32x4_t a = vreinterpretq_s32_s8(vld1q_s8(row[2 * p] + k));
+        const int32x4_t b = vreinterpretq_s32_s8(vld1q_s8(row[2 * p + 1] + k));
+        vst1q_s32(out + 4 * p, vuzp1q_s32(a, b));
+        vst1q_s32(out + 4 * (kP + p), vuzp2q_s32(a, b));
       }
     }
   }
@@ -54,15 +55,14 @@ struct EngineI8mm {
     const size_t strip_bytes = packed.subgroups * kSubgroupBytes;
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += kStepBytes) {
-        const uint8x16x4_t bytes = Take64(weights);
+      for (int half = 0; half < 2; ++half, to += 2 * kStepBytes) {
+        const uint8x16x4_t even = Take64(weights), odd = Take64(weights);
         ACORN_UNROLL
         for (size_t i = 0; i < kStrips; ++i) {
-          const uint32x4_t low = vreinterpretq_u32_u8(SignedLow(bytes.val[i]));
-          const uint32x4_t high = vreinterpretq_u32_u8(SignedHigh(bytes.val[i]));
-          uint32_t *out = reinterpret_cast<uint32_t *>(to + i * strip_bytes);
-          vst1q_u32(out, vzip1q_u32(low, high));
-          vst1q_u32(out + 4, vzip2q_u32(low, high));
+          const uint32x4_t a = vreinterpretq_u32_u8(even.val[i]), b = vreinterpretq_u32_u8(odd.val[i]);
+          const Signed first(vreinterpretq_u8_u32(vzip1q_u32(a, b))), second(vreinterpretq_u8_u32(vzip2q_u32(a, b)));
+          vst1q_s8_x4(reinterpret_cast<int8_t *>(to + i * strip_bytes),
+                      {{first.Low(), second.Low(), first.High(), second.High()}});
         }
       }
       const Multipliers multipliers = MultiplierSteps(packed, s);

@@ -141,12 +141,7 @@ struct EngineNeon {
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
       for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) {
-        const uint8x16x4_t bytes = Take64(weights);
-        ACORN_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          vst1q_u8(to + 16 * i, SignedLow(bytes.val[i]));
-          vst1q_u8(to + kStepBytes + 16 * i, SignedHigh(bytes.val[i]));
-        }
+        StoreSigned(to, Take64(weights));
       }
       const uint8x16_t bytes = reinterpret_cast<const uint8x16_t *>(packed.multipliers)[s >> packed.group_shift];
       uint16_t *out = reinterpret_cast<uint16_t *>(to);

@@ -26,12 +26,7 @@ struct EngineNeonDot {
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
       for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) {
-        const uint8x16x4_t bytes = Take64(weights);
-        ACORN_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          vst1q_u8(to + 16 * i, SignedLow(bytes.val[i]));
-          vst1q_u8(to + kStepBytes + 16 * i, SignedHigh(bytes.val[i]));
-        }
+        StoreSigned(to, Take64(weights));
       }
       const Multipliers multipliers = MultiplierSteps(packed, s);
       ACORN_UNROLL
