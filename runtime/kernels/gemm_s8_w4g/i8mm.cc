@@ -3,8 +3,7 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-// Panels: 8 rows x 4 channels in blocks of 2 x 2, sums and dots in 16 registers. Rows are prepared in pairs, 8 elements of each:
-// what smmla takes. Signed weights and dots that are never set back as in neondot.cc.
+// Panels: 8 rows x 4 channels in squares of 2 x 2, which is what smmla adds to; sums and dots in 16 registers.
 struct EngineI8mm {
   // Streamed with sdot: up to 3 rows cost less than unpacking and smmla.
   static constexpr size_t kStreamBlockRows = DotStream::kBlockRows;
@@ -18,8 +17,8 @@ struct EngineI8mm {
   static constexpr size_t kPanelBlockRows = 8, kPanelUnit = 2;
   static constexpr size_t PanelRowBytes(size_t depth) { return depth; }
 
-  // Panels take 16 elements of k as elements 0-3 and 8-11, then 4-7 and 12-15: low and high nibbles of two rows of a tile.
-  // To [depth / 8, pairs, 2 rows, 8]. The last row of an odd number is its own partner.
+  // To [depth / 8, pairs, 2 rows, 8 elements]. The last row of an odd number is its own partner. Of 16 elements of k numbers 0-3
+  // and 8-11 come first, then 4-7 and 12-15: the low and the high nibbles of two rows of a tile, zipped before they are unpacked.
   static void PreparePanel(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t depth) {
     if (rows > 6) return PreparePairs<4>(to, x, x_stride, rows, depth);
     if (rows > 4) return PreparePairs<3>(to, x, x_stride, rows, depth);
@@ -43,8 +42,8 @@ struct EngineI8mm {
     }
   }
 
-  // A panel is four strips of 4 channels. A subgroup of a strip: 32 bytes for 8 elements of k, [channels, 8], then the steps of
-  // the multipliers as smmla leaves the dots: of channels 0 1 0 1 and 2 3 2 3.
+  // A panel is four strips of 4 channels. A subgroup of a strip: 32 bytes for 8 elements of k, [4 channels, 8 elements], then the
+  // steps of the multipliers as smmla leaves the dots: of channels 0 1 0 1 and 2 3 2 3.
   static constexpr size_t kStrips = 4;
   static constexpr size_t kStepBytes = 32;
   static constexpr size_t kSubgroupBytes = 5 * kStepBytes;
@@ -65,7 +64,7 @@ struct EngineI8mm {
                       {{first.Low(), second.Low(), first.High(), second.High()}});
         }
       }
-      const Multipliers multipliers = MultiplierSteps(packed, s);
+      const MultiplierSteps multipliers(packed, s);
       ACORN_UNROLL
       for (size_t i = 0; i < kStrips; ++i) {
         const int64x2_t pairs = vreinterpretq_s64_s32(multipliers.channels[i]);
@@ -90,33 +89,25 @@ struct EngineI8mm {
   }
 
   template <int kP>
-  struct Pairs {
-    explicit ACORN_INLINE Pairs(const uint8_t *&x) {
-      if constexpr (kP == 4) {
-        const uint8x16x4_t v = vld1q_u8_x4(x);
-        for (int p = 0; p < 4; ++p) bytes[p] = v.val[p];
-      } else if constexpr (kP == 3) {
-        const uint8x16x3_t v = vld1q_u8_x3(x);
-        for (int p = 0; p < 3; ++p) bytes[p] = v.val[p];
-      } else {
-        const uint8x16x2_t v = vld1q_u8_x2(x);
-        for (int p = 0; p < 2; ++p) bytes[p] = v.val[p];
-      }
-      x += 16 * kP;
-      __asm__("" : "+r"(x));
+  static ACORN_INLINE auto TakePairs(const uint8_t *&x) {
+    if constexpr (kP == 4) {
+      return Take64(x);
+    } else if constexpr (kP == 3) {
+      return Take48(x);
+    } else {
+      return Take32(x);
     }
-    ACORN_INLINE int8x16_t operator[](int p) const { return vreinterpretq_s8_u8(bytes[p]); }
-    uint8x16_t bytes[kP];
-  };
+  }
 
-  // Eight elements of k, of 4 pairs or fewer.
+  // Eight elements of k.
   template <int kP>
   static ACORN_INLINE void Step(int32x4_t (&dot)[kP][2], const uint8_t *&x, uint8x16_t w0, uint8x16_t w1) {
-    const Pairs<kP> pairs(x);
+    const auto pairs = TakePairs<kP>(x);
     ACORN_UNROLL
     for (int p = 0; p < kP; ++p) {
-      dot[p][0] = vmmlaq_s32(dot[p][0], pairs[p], vreinterpretq_s8_u8(w0));
-      dot[p][1] = vmmlaq_s32(dot[p][1], pairs[p], vreinterpretq_s8_u8(w1));
+      const int8x16_t pair = vreinterpretq_s8_u8(pairs.val[p]);
+      dot[p][0] = vmmlaq_s32(dot[p][0], pair, vreinterpretq_s8_u8(w0));
+      dot[p][1] = vmmlaq_s32(dot[p][1], pair, vreinterpretq_s8_u8(w1));
     }
   }
 
@@ -159,7 +150,7 @@ struct EngineI8mm {
     }
   }
 
-  // More rows than are streamed, in blocks as equal as can be, are 3 or 4 pairs a block.
+  // More rows than are streamed, in blocks as equal as can be, are 2 to 4 pairs a block.
   static void Panel(const PanelJob &job, size_t rows) {
     const size_t last_stride = rows % 2 == 0 ? job.acc_stride : 0;
     if (rows > 6) return Block<4>(job, last_stride);

@@ -3,12 +3,12 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-// Without dot product instructions: 8 products of 2 channels x 4 elements of k go to 16-bit lanes, eight times a subgroup, then
+// Without dot product instructions 8 products of 2 channels x 4 elements of k go to 16-bit lanes, eight times a subgroup, then
 // pairs of lanes are added. Nibbles as they are (w + 8) give lanes up to 8 * 15 * 127 < 2^15; their sums may wrap until
 // -8 * sum(x) is added: a subgroup's dot fits in 16 bits.
 struct EngineNeon {
   static constexpr size_t kStreamBlockRows = 2;
-  static constexpr size_t kStreamRows = 4;
+  static constexpr size_t kStreamRows = 4;  // more prepared rows would crowd a small L1 cache: 7 KiB each at k = 1536
   // Of a row and a subgroup: each four elements four times over, then -8 * sum(x) in 8 lanes.
   static constexpr size_t kFourBytes = 16;
   static constexpr size_t kPreparedBytes = 8 * kFourBytes + 16;
@@ -127,26 +127,21 @@ struct EngineNeon {
 
   static constexpr size_t kPanelBlockRows = 2, kPanelUnit = 1;
   static constexpr size_t PanelRowBytes(size_t) { return 0; }
-  static void PreparePanel(uint8_t *, const int8_t *, size_t, size_t, size_t) {}
 
   // A subgroup of a panel: 64 bytes for four elements of k, signed weights, then 16 multipliers of 16 bits.
   static constexpr size_t kStepBytes = 64;
   static constexpr size_t kMultiplierBytes = 32;
-  static constexpr size_t PanelBytes(size_t depth) {
-    return depth * c4::kTileChannels + depth / kSubgroup * kMultiplierBytes;
-  }
+  static constexpr size_t PanelBytes(size_t depth) { return depth * c4::kTileChannels + depth / kSubgroup * kMultiplierBytes; }
 
   static void Unpack(uint8_t *to, const Packed &packed) {
     const uint8_t *weights = packed.weights;
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) {
-        StoreSigned(to, Take64(weights));
-      }
-      const uint8x16_t bytes = reinterpret_cast<const uint8x16_t *>(packed.multipliers)[s >> packed.group_shift];
+      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) StoreSigned(to, Take64(weights));
+      const uint8x16_t multipliers = packed.Multipliers(s);
       uint16_t *out = reinterpret_cast<uint16_t *>(to);
-      vst1q_u16(out, vmovl_u8(vget_low_u8(bytes)));
-      vst1q_u16(out + 8, vmovl_high_u8(bytes));
+      vst1q_u16(out, vmovl_u8(vget_low_u8(multipliers)));
+      vst1q_u16(out + 8, vmovl_high_u8(multipliers));
       to += kMultiplierBytes;
     }
   }
