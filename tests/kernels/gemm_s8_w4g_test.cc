@@ -242,6 +242,11 @@ TEST(GemmS8W4gSelect, TakesTheBestThatTheFeaturesAllow) {
   EXPECT_STREQ(gemm_s8_w4g::Select(kFeatureAvx2 | kFeatureAvxVnni | kFeatureAvx512Vnni | kFeatureGfni)->name,
                "6x16c4__avx512vnni_gfni");
   EXPECT_STREQ(gemm_s8_w4g::Select(kFeatureGfni)->name, "1x16c4__scalar");
+#elif defined(__aarch64__)
+  EXPECT_STREQ(gemm_s8_w4g::Select(kFeatureNeon)->name, "2x16c4__neon");
+  EXPECT_STREQ(gemm_s8_w4g::Select(kFeatureNeon | kFeatureNeonDot)->name, "3x16c4__neondot");
+  EXPECT_STREQ(gemm_s8_w4g::Select(kFeatureNeon | kFeatureI8mm)->name, "2x16c4__neon");  // i8mm streams with sdot
+  EXPECT_STREQ(gemm_s8_w4g::Select(kFeatureNeon | kFeatureNeonDot | kFeatureI8mm)->name, "8x16c8__i8mm");
 #endif
 }
 
