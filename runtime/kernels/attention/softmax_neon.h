@@ -9,23 +9,38 @@
 namespace acorn::attention {
 namespace {
 
-/// Calls block(Count<n>, pair) for blocks of n pairs: fours, and one of what is left.
+#define ACORN_INLINE __attribute__((always_inline)) inline
+
+/// A number that is part of its type.
 template <int n>
-struct Count {
-  static constexpr int kValue = n;
+struct Constant {
+  constexpr operator int() const { return n; }
 };
 
+/// f(0), ... f(n - 1), unrolled in time: GCC keeps an array in memory if one loop over it is unrolled late.
+template <int n, typename F>
+ACORN_INLINE void Unrolled(const F &f) {
+  if constexpr (n > 0) {
+    Unrolled<n - 1>(f);
+    f(Constant<n - 1>());
+  }
+}
+
+/// Not inlined: where several of them share one function, GCC runs out of registers for their loops (3 % more instructions).
+#define ACORN_LOOPS __attribute__((noinline))
+
+/// Calls block(Constant<n>, pair) for blocks of n pairs: fours, and one of what is left.
 template <typename Block>
 inline void InBlocksOfPairs(size_t pairs, const Block &block) {
   size_t pair = 0;
-  for (; pair + 4 <= pairs; pair += 4) block(Count<4>(), pair);
+  for (; pair + 4 <= pairs; pair += 4) block(Constant<4>(), pair);
   switch (pairs - pair) {
     case 3:
-      return block(Count<3>(), pair);
+      return block(Constant<3>(), pair);
     case 2:
-      return block(Count<2>(), pair);
+      return block(Constant<2>(), pair);
     case 1:
-      return block(Count<1>(), pair);
+      return block(Constant<1>(), pair);
     default:
       return;
   }
@@ -68,95 +83,113 @@ struct Exponential {
   int32x4_t maximum, factor, left, right;
 };
 
-/// All ones in the lanes below `n`, of the four lanes from `first` on.
-inline uint32x4_t Below(size_t n, uint32_t first) {
-  const uint32x4_t lanes = {first, first + 1, first + 2, first + 3};
-  return vcltq_u32(lanes, vdupq_n_u32(static_cast<uint32_t>(n)));
-}
+constexpr size_t kHalfScores = kTileScores / 2;
+
+/// Half tiles, of eight keys, that the last pair of a pass sees.
+inline size_t Halves(const Pass &pass) { return (pass.keys[pass.pairs - 1] + 7) / 8; }
 
 inline int32x4_t ScoresAt(const uint8_t *scores, int quad) { return vreinterpretq_s32_u8(vld1q_u8(scores + 16 * quad)); }
 
 inline int32_t Largest(const uint8_t *scores, size_t keys) {
   int32x4_t max = vdupq_n_s32(INT32_MIN);
-  for (size_t tile = 0; tile < keys / kTileRows; ++tile, scores += kTileScores) {
+  for (; keys >= kTileRows; keys -= kTileRows, scores += kTileScores) {
     const int32x4_t max0 = vmaxq_s32(ScoresAt(scores, 0), ScoresAt(scores, 1));
     const int32x4_t max1 = vmaxq_s32(ScoresAt(scores, 2), ScoresAt(scores, 3));
     max = vmaxq_s32(max, vmaxq_s32(max0, max1));
   }
-  if (keys % kTileRows != 0) {
-    for (int quad = 0; quad < 4; ++quad) {
-      const uint32x4_t seen = Below(keys % kTileRows, static_cast<uint32_t>(4 * quad));
-      max = vmaxq_s32(max, vbslq_s32(seen, ScoresAt(scores, quad), max));
-    }
+  const int32x4_t lanes = {0, 1, 2, 3};
+  for (auto left = static_cast<int32_t>(keys); left > 0; left -= 4, scores += 16) {
+    max = vmaxq_s32(max, vbslq_s32(vcltq_s32(lanes, vdupq_n_s32(left)), ScoresAt(scores, 0), max));
   }
   return vmaxvq_s32(max);
 }
 
-/// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. How the sixteen E of a tile lie is
-/// the variant's choice: Engine::StoreExponentials(at, eight, eight).
+/// E of half a tile as high bytes of eight, then low bytes of eight.
+inline void StoreByBytes(uint8_t *at, uint16x8_t e) {
+  const uint8x16_t high_then_low = {1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14};
+  vst1q_u8(at, vqtbl1q_u8(vreinterpretq_u8_u16(e), high_then_low));
+}
+
+/// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
+/// of its scores, in the first 16 bytes, as the variant likes them: Engine::StoreExponentials(at, e).
 template <typename Engine>
-uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+ACORN_LOOPS uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *at = pass.scores + pair * pass.score_stride;
   const size_t keys = pass.keys[pair], head = pass.head[pair];
   const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, Largest(at, keys));
   uint32x4_t sum = vdupq_n_u32(0);  // a lane holds at most 16384 values of 65535
-  size_t tile = 0;
-  for (; tile < keys / kTileRows; ++tile, at += kTileScores) {
+  size_t first = 0;
+  for (; first + kTileRows <= keys; first += kTileRows, at += kTileScores) {
     const uint16x8_t e0 = exponential(ScoresAt(at, 0), ScoresAt(at, 1)), e1 = exponential(ScoresAt(at, 2), ScoresAt(at, 3));
     sum = vpadalq_u16(vpadalq_u16(sum, e0), e1);
-    Engine::StoreExponentials(at, e0, e1);
+    Engine::StoreExponentials(at, e0);
+    Engine::StoreExponentials(at + kHalfScores, e1);
   }
-  for (size_t seen = keys % kTileRows; tile < pass.tiles; ++tile, at += kTileScores, seen = 0) {
-    const uint16x8_t seen0 = vuzp1q_u16(vreinterpretq_u16_u32(Below(seen, 0)), vreinterpretq_u16_u32(Below(seen, 4)));
-    const uint16x8_t seen1 = vuzp1q_u16(vreinterpretq_u16_u32(Below(seen, 8)), vreinterpretq_u16_u32(Below(seen, 12)));
-    const uint16x8_t e0 = vandq_u16(exponential(ScoresAt(at, 0), ScoresAt(at, 1)), seen0);
-    const uint16x8_t e1 = vandq_u16(exponential(ScoresAt(at, 2), ScoresAt(at, 3)), seen1);
-    sum = vpadalq_u16(vpadalq_u16(sum, e0), e1);
-    Engine::StoreExponentials(at, e0, e1);
+  const uint16x8_t lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  for (const size_t end = 8 * Halves(pass); first < end; first += 8, at += kHalfScores) {
+    const auto seen = static_cast<uint16_t>(first < keys ? keys - first : 0);
+    const uint16x8_t e = exponential(ScoresAt(at, 0), ScoresAt(at, 1));
+    const uint16x8_t e_seen = vandq_u16(e, vcltq_u16(lanes, vdupq_n_u16(seen)));
+    sum = vpadalq_u16(sum, e_seen);
+    Engine::StoreExponentials(at, e_seen);
   }
   return vaddlvq_u32(sum);
 }
 
-/// Rounds the products of eight sums and their pair's multiplier and stores min(n, 8) outputs.
-struct Output {
-  Output(const Pass &pass, const Normaliser &normaliser)
-      : shift(vdupq_n_s64(-normaliser.shift)), zero_point(vdupq_n_s16(static_cast<int16_t>(pass.args.zero_point))) {}
+/// The last steps of eight outputs, from 64-bit products of which nothing is known.
+struct Finish {
+  Finish() = default;
+  Finish(const Normaliser &normaliser, int32_t zero)
+      : shift(vdupq_n_s64(-normaliser.shift)), zero_point(vdupq_n_s16(static_cast<int16_t>(zero))) {}
 
-  int32x4_t Round(int64x2_t low, int64x2_t high) const {
-    return vqmovn_high_s64(vqmovn_s64(vrshlq_s64(low, shift)), vrshlq_s64(high, shift));
-  }
-
-  void Store(int8_t *y, size_t n, int32x4_t low, int32x4_t high) const {
+  ACORN_INLINE int8x8_t operator()(int64x2_t p0, int64x2_t p1, int64x2_t p2, int64x2_t p3) const {
+    const int32x4_t low = vqmovn_high_s64(vqmovn_s64(vrshlq_s64(p0, shift)), vrshlq_s64(p1, shift));
+    const int32x4_t high = vqmovn_high_s64(vqmovn_s64(vrshlq_s64(p2, shift)), vrshlq_s64(p3, shift));
     const int16x8_t words = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(low), high), zero_point);
-    const int8x8_t bytes = vmax_s8(vqmovn_s16(words), vdup_n_s8(-127));
-    if (n >= 8) return vst1_s8(y, bytes);
-    int8_t values[8];
-    vst1_s8(values, bytes);
-    __builtin_memcpy(y, values, n);
+    return vmax_s8(vqmovn_s16(words), vdup_n_s8(-127));
   }
 
   int64x2_t shift;
   int16x8_t zero_point;
 };
 
-/// Eight outputs of a pair from d on, or those that head_dim leaves, from sums of the bytes of E times value + 128: the offset has
-/// added 128 * den to 256 * high + low. Products wrap, the result does not.
-inline void StoreOutputs(const Pass &pass, const Normaliser &normaliser, size_t pair, size_t d, const uint32x4_t (&high)[2],
-                         const uint32x4_t (&low)[2]) {
-  const auto multiplier = static_cast<uint32_t>(normaliser.multiplier);  // below 2^24, see Normalise
-  const uint64_t offset = 0 - 128 * normaliser.den * multiplier;
-  const uint32x2_t low_factor = vdup_n_u32(multiplier), high_factor = vdup_n_u32(256 * multiplier);
-  const Output output(pass, normaliser);
-  int32x4_t rounded[2];
-  for (int i = 0; i < 2; ++i) {
-    uint64x2_t left = vmlal_u32(vdupq_n_u64(offset), vget_low_u32(high[i]), high_factor);
-    uint64x2_t right = vmlal_high_u32(vdupq_n_u64(offset), high[i], vcombine_u32(high_factor, high_factor));
-    left = vmlal_u32(left, vget_low_u32(low[i]), low_factor);
-    right = vmlal_high_u32(right, low[i], vcombine_u32(low_factor, low_factor));
-    rounded[i] = output.Round(vreinterpretq_s64_u64(left), vreinterpretq_s64_u64(right));
+/// Outputs take the place of a pair's queries, where there is room for whole vectors; here they go where they belong.
+inline void CopyOutputs(const Pass &pass) {
+  for (size_t pair = 0; pair < pass.pairs; ++pair) {
+    __builtin_memcpy(pass.y[pair], pass.q + pair * pass.q_stride, pass.args.head_dim);
   }
-  output.Store(pass.y[pair] + d, pass.args.head_dim - d, rounded[0], rounded[1]);
 }
+
+/// The outputs of a pair from sums of the bytes of E times value + 128. The offset adds 128 * den to 256 * high + low: sums start
+/// at what takes it off again, so that `high` is that of the values themselves but for less than 2^24, and fits 32 bits with sign.
+struct OffsetOutput {
+  OffsetOutput() = default;
+  OffsetOutput(const Normaliser &normaliser, int32_t zero_point)
+      : high(vdupq_n_u32(0 - static_cast<uint32_t>((normaliser.den + 1) / 2))),
+        low(vdupq_n_u32(128 * static_cast<uint32_t>(normaliser.den % 2))),
+        high_factor(vdupq_n_s32(128 * static_cast<int32_t>(normaliser.multiplier))),  // below 2^31
+        low_factor(vdupq_n_u32(static_cast<uint32_t>(normaliser.multiplier))),
+        finish(normaliser, zero_point) {}
+
+  /// (256 * high + low) * multiplier, below 2^63.
+  ACORN_INLINE int64x2_t LowHalf(uint32x4_t h, uint32x4_t l) const {
+    const int64x2_t product = vqdmull_s32(vget_low_s32(vreinterpretq_s32_u32(h)), vget_low_s32(high_factor));
+    return vreinterpretq_s64_u64(vmlal_u32(vreinterpretq_u64_s64(product), vget_low_u32(l), vget_low_u32(low_factor)));
+  }
+  ACORN_INLINE int64x2_t HighHalf(uint32x4_t h, uint32x4_t l) const {
+    const int64x2_t product = vqdmull_high_s32(vreinterpretq_s32_u32(h), high_factor);
+    return vreinterpretq_s64_u64(vmlal_high_u32(vreinterpretq_u64_s64(product), l, low_factor));
+  }
+
+  ACORN_INLINE int8x8_t operator()(uint32x4_t high0, uint32x4_t high1, uint32x4_t low0, uint32x4_t low1) const {
+    return finish(LowHalf(high0, low0), HighHalf(high0, low0), LowHalf(high1, low1), HighHalf(high1, low1));
+  }
+
+  uint32x4_t high, low;  // what sums start from
+  int32x4_t high_factor;
+  uint32x4_t low_factor;
+  Finish finish;
+};
 
 }  // namespace
 }  // namespace acorn::attention
