@@ -47,7 +47,6 @@ ACORN_LOOPS void ScoreCouples(const Pass &pass, size_t pair) {
           Unrolled<4>([&](auto i) { sum[c][i] = vusmmlaq_s32(sum[c][i], key[i], q); });
         });
         k += 8 * kTileRows;
-        Fence();
       });
     }
     Unrolled<kCouples>([&](auto c) {
@@ -82,29 +81,35 @@ struct Output {
   Finish finish;
 };
 
-/// Sums of E times V for kPairCount pairs, eight values of a head at a time, and their normalised output.
-template <int kPairCount>
+/// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
+template <int kPairCount, int kVectors>
 ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
   const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
-  for (size_t d = 0; d < head_dim; d += 8) {
+  for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
     const uint8_t *e = pass.scores + pair * score_stride;
     const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + 4 * d);
-    int32x4_t sum[kPairCount][4];  // of two values: high, high, low, low
-    Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
+    int32x4_t sum[kPairCount][2 * kVectors];  // of two values: high, high, low, low
+    Unrolled<kPairCount>([&](auto p) { Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
     for (size_t half = 0; half < halves; ++half, e += kHalfScores, v += 2 * row_bytes) {
-      const uint8x16_t low0 = vld1q_u8(v), low1 = vld1q_u8(v + 16);  // four keys, four values
-      const uint8x16_t high0 = vld1q_u8(v + row_bytes), high1 = vld1q_u8(v + row_bytes + 16);
-      const uint8x16_t value[4] = {ZipLow(low0, high0), ZipHigh(low0, high0), ZipLow(low1, high1), ZipHigh(low1, high1)};
+      int8x16_t value[2 * kVectors];  // eight keys, two values
+      Unrolled<kVectors>([&](auto i) {
+        const uint8x16_t first = vld1q_u8(v + 16 * i), second = vld1q_u8(v + row_bytes + 16 * i);  // four keys, four values
+        value[2 * i] = vreinterpretq_s8_u8(ZipLow(first, second));
+        value[2 * i + 1] = vreinterpretq_s8_u8(ZipHigh(first, second));
+      });
       Unrolled<kPairCount>([&](auto p) {
         const uint8x16_t bytes = vld1q_u8(e + p * score_stride);
-        Unrolled<4>([&](auto i) { sum[p][i] = vusmmlaq_s32(sum[p][i], bytes, vreinterpretq_s8_u8(value[i])); });
+        Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vusmmlaq_s32(sum[p][i], bytes, value[i]); });
       });
     }
     int8_t *y = pass.q + pair * q_stride + d;
     Unrolled<kPairCount>([&](auto p) {
-      vst1_s8(y + p * q_stride, outputs[pair + p](sum[p][0], sum[p][1], sum[p][2], sum[p][3]));
+      Unrolled<kVectors / 2>([&](auto i) {
+        const int32x4_t *eight = sum[p] + 4 * i;
+        vst1_s8(y + p * q_stride + 8 * i, outputs[pair + p](eight[0], eight[1], eight[2], eight[3]));
+      });
     });
   }
 }
@@ -122,7 +127,7 @@ struct Engine {
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     Output outputs[kPairs];
     for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count>(pass, outputs, pair); });
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair); });
     CopyOutputs(pass);
   }
 };

@@ -26,9 +26,6 @@ ACORN_INLINE void Unrolled(const F &f) {
   }
 }
 
-/// GCC moves no instruction across it: were all loads of a loop's body first, there would be more operands than registers.
-ACORN_INLINE void Fence() { __asm__ volatile("" : :); }
-
 /// Not inlined: where several of them share one function, GCC runs out of registers for their loops (3 % more instructions).
 #define ACORN_LOOPS __attribute__((noinline))
 
