@@ -35,9 +35,40 @@ ACORN_LOOPS void ScorePairs(const Pass &pass, size_t pair) {
   }
 }
 
+/// The outputs of a pair from sums of the bytes of E times value + 128. The offset adds 128 * den to 256 * high + low: sums start
+/// at what takes it off again, so that `high` is that of the values themselves but for less than 2^24, and fits 32 bits with sign.
+struct Output {
+  Output() = default;
+  Output(const Normaliser &normaliser, int32_t zero_point)
+      : high(vdupq_n_u32(0 - static_cast<uint32_t>((normaliser.den + 1) / 2))),
+        low(vdupq_n_u32(128 * static_cast<uint32_t>(normaliser.den % 2))),
+        high_factor(vdupq_n_s32(128 * static_cast<int32_t>(normaliser.multiplier))),  // below 2^31
+        low_factor(vdupq_n_u32(static_cast<uint32_t>(normaliser.multiplier))),
+        finish(normaliser, zero_point) {}
+
+  /// (256 * high + low) * multiplier, below 2^63.
+  ACORN_INLINE int64x2_t LowHalf(uint32x4_t h, uint32x4_t l) const {
+    const int64x2_t product = vqdmull_s32(vget_low_s32(vreinterpretq_s32_u32(h)), vget_low_s32(high_factor));
+    return vreinterpretq_s64_u64(vmlal_u32(vreinterpretq_u64_s64(product), vget_low_u32(l), vget_low_u32(low_factor)));
+  }
+  ACORN_INLINE int64x2_t HighHalf(uint32x4_t h, uint32x4_t l) const {
+    const int64x2_t product = vqdmull_high_s32(vreinterpretq_s32_u32(h), high_factor);
+    return vreinterpretq_s64_u64(vmlal_high_u32(vreinterpretq_u64_s64(product), l, low_factor));
+  }
+
+  ACORN_INLINE int8x8_t operator()(uint32x4_t high0, uint32x4_t high1, uint32x4_t low0, uint32x4_t low1) const {
+    return finish(LowHalf(high0, low0), HighHalf(high0, low0), LowHalf(high1, low1), HighHalf(high1, low1));
+  }
+
+  uint32x4_t high, low;  // what sums start from
+  int32x4_t high_factor;
+  uint32x4_t low_factor;
+  Finish finish;
+};
+
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
 template <int kPairCount, int kVectors>
-ACORN_LOOPS void ValuePairs(const Pass &pass, const OffsetOutput *outputs, size_t pair) {
+ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
   const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
@@ -86,8 +117,8 @@ struct Engine {
   static void StoreExponentials(uint8_t *at, uint16x8_t e) { StoreByBytes(at, e); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
-    OffsetOutput outputs[kPairs];
-    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = OffsetOutput(normalisers[pair], pass.args.zero_point);
+    Output outputs[kPairs];
+    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair); });
     CopyOutputs(pass);
   }

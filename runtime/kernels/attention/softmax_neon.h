@@ -26,6 +26,9 @@ ACORN_INLINE void Unrolled(const F &f) {
   }
 }
 
+/// GCC moves no instruction across it: were all loads of a loop's body first, there would be more operands than registers.
+ACORN_INLINE void Fence() { __asm__ volatile("" : :); }
+
 /// Not inlined: where several of them share one function, GCC runs out of registers for their loops (3 % more instructions).
 #define ACORN_LOOPS __attribute__((noinline))
 
@@ -159,37 +162,6 @@ inline void CopyOutputs(const Pass &pass) {
     __builtin_memcpy(pass.y[pair], pass.q + pair * pass.q_stride, pass.args.head_dim);
   }
 }
-
-/// The outputs of a pair from sums of the bytes of E times value + 128. The offset adds 128 * den to 256 * high + low: sums start
-/// at what takes it off again, so that `high` is that of the values themselves but for less than 2^24, and fits 32 bits with sign.
-struct OffsetOutput {
-  OffsetOutput() = default;
-  OffsetOutput(const Normaliser &normaliser, int32_t zero_point)
-      : high(vdupq_n_u32(0 - static_cast<uint32_t>((normaliser.den + 1) / 2))),
-        low(vdupq_n_u32(128 * static_cast<uint32_t>(normaliser.den % 2))),
-        high_factor(vdupq_n_s32(128 * static_cast<int32_t>(normaliser.multiplier))),  // below 2^31
-        low_factor(vdupq_n_u32(static_cast<uint32_t>(normaliser.multiplier))),
-        finish(normaliser, zero_point) {}
-
-  /// (256 * high + low) * multiplier, below 2^63.
-  ACORN_INLINE int64x2_t LowHalf(uint32x4_t h, uint32x4_t l) const {
-    const int64x2_t product = vqdmull_s32(vget_low_s32(vreinterpretq_s32_u32(h)), vget_low_s32(high_factor));
-    return vreinterpretq_s64_u64(vmlal_u32(vreinterpretq_u64_s64(product), vget_low_u32(l), vget_low_u32(low_factor)));
-  }
-  ACORN_INLINE int64x2_t HighHalf(uint32x4_t h, uint32x4_t l) const {
-    const int64x2_t product = vqdmull_high_s32(vreinterpretq_s32_u32(h), high_factor);
-    return vreinterpretq_s64_u64(vmlal_high_u32(vreinterpretq_u64_s64(product), l, low_factor));
-  }
-
-  ACORN_INLINE int8x8_t operator()(uint32x4_t high0, uint32x4_t high1, uint32x4_t low0, uint32x4_t low1) const {
-    return finish(LowHalf(high0, low0), HighHalf(high0, low0), LowHalf(high1, low1), HighHalf(high1, low1));
-  }
-
-  uint32x4_t high, low;  // what sums start from
-  int32x4_t high_factor;
-  uint32x4_t low_factor;
-  Finish finish;
-};
 
 }  // namespace
 }  // namespace acorn::attention
