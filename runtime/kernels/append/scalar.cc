@@ -5,7 +5,12 @@
 namespace acorn::append {
 namespace {
 
-constexpr uint32_t kOffset = 0x80808080;  // 128 for each of four keys; adding 128 to a byte flips its top bit
+/// Four keys, of which the first `bytes` are there, with the cache's offset: adding 128 to a byte flips its top bit.
+uint32_t WithOffset(const int8_t *k, size_t bytes) {
+  uint32_t quad = 0;
+  __builtin_memcpy(&quad, k, bytes);
+  return quad ^ 0x80808080;
+}
 
 int8_t *ValueOut(const Args &args, size_t row, size_t head) {
   return args.v_cache + head * kv_cache::HeadBytes(args.capacity, args.head_dim) +
@@ -15,16 +20,20 @@ int8_t *ValueOut(const Args &args, size_t row, size_t head) {
 }  // namespace
 
 void AppendKeys(const Args &args) {
+  constexpr size_t kQuadStride = 4 * kv_cache::kTileRows;  // four keys lie side by side
   const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim);
   for (size_t row = 0; row < args.m; ++row) {
     for (size_t head = 0; head < args.kv_heads; ++head) {
       const int8_t *k = args.k + row * args.k_stride + head * args.head_dim;
+      const int8_t *const end = k + args.head_dim / 4 * 4;
       uint8_t *out = args.k_cache + head * head_bytes + kv_cache::KeyOffset(args.first_row + row, 0, args.head_dim);
-      for (size_t d = 0; d < args.head_dim; d += 4) {  // four keys lie side by side
-        uint32_t quad = 0;
-        __builtin_memcpy(&quad, k + d, args.head_dim - d < 4 ? 2 : 4);  // head_dim is even
-        quad ^= kOffset;
-        __builtin_memcpy(out + d * kv_cache::kTileRows, &quad, 4);
+      for (; k < end; k += 4, out += kQuadStride) {
+        const uint32_t quad = WithOffset(k, 4);
+        __builtin_memcpy(out, &quad, 4);
+      }
+      if (args.head_dim % 4 != 0) {  // head_dim is even
+        const uint32_t quad = WithOffset(k, 2);
+        __builtin_memcpy(out, &quad, 4);
       }
     }
   }

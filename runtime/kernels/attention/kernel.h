@@ -65,8 +65,9 @@ uint32_t Exp2(uint64_t t);
 
 /// The formula's last line for one (row, head): the division is done once.
 struct Normaliser {
-  int64_t multiplier;  // below 2^25
+  int64_t multiplier;  // below 2^24
   int32_t shift;       // in [1, 62]
+  uint64_t den;        // for sums of values that have an offset
 };
 Normaliser Normalise(uint64_t den, int32_t out_multiplier, int32_t out_shift);
 

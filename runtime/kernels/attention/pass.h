@@ -64,7 +64,7 @@ void RunPasses(const Args &args) {
       const size_t pair = pass.pairs;
       int8_t *q = pass.q + pair * pass.q_stride;
       __builtin_memcpy(q, args.q + row * args.q_stride + head * args.head_dim, args.head_dim);
-      __builtin_memset(q + args.head_dim, 0, pass.q_stride - args.head_dim);
+      if (args.head_dim < pass.q_stride) __builtin_memset(q + args.head_dim, 0, pass.q_stride - args.head_dim);
       pass.head[pair] = head;
       pass.keys[pair] = args.first_position + row + 1;
       pass.y[pair] = args.y + row * args.y_stride + head * args.head_dim;

@@ -1,0 +1,139 @@
+// E of half a tile: 8 high bytes, then 8 low bytes. Products of 2x8 and 8x2 bytes, one operand without sign: keys with their
+// offset by the queries of two pairs (a couple), the high and the low bytes of E by values.
+#include "kernels/attention/softmax_neon.h"
+
+namespace acorn::attention {
+namespace {
+
+inline uint8x16_t ZipLow(uint8x16_t a, uint8x16_t b) {
+  return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+inline uint8x16_t ZipHigh(uint8x16_t a, uint8x16_t b) {
+  return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+
+/// Interleaves the queries of each couple: of sixteen dimensions, the first eight of both go to the first pair's place. The
+/// partner of an odd last pair is one that is never asked for: its place holds anything.
+void CoupleQueries(const Pass &pass) {
+  for (size_t pair = 0; pair < pass.pairs; pair += 2) {
+    int8_t *first = pass.q + pair * pass.q_stride, *second = first + pass.q_stride;
+    for (size_t d = 0; d < pass.args.head_dim; d += 16) {
+      const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(first + d)), b = vreinterpretq_s64_s8(vld1q_s8(second + d));
+      vst1q_s8(first + d, vreinterpretq_s8_s64(vzip1q_s64(a, b)));
+      vst1q_s8(second + d, vreinterpretq_s8_s64(vzip2q_s64(a, b)));
+    }
+  }
+}
+
+/// Scores of kCouples couples from `pair` on.
+template <int kCouples>
+ACORN_LOOPS void ScoreCouples(const Pass &pass, size_t pair) {
+  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
+  const size_t halves = Halves(pass);
+  const int8_t *queries = pass.q + pair * q_stride;
+  uint8_t *out = pass.scores + pair * score_stride;
+  for (size_t half = 0; half < halves; ++half, out += kHalfScores) {
+    const uint8_t *k = pass.args.k + half / 2 * pass.tile_bytes + half % 2 * 32;
+    const int8_t *query = queries;
+    int32x4_t sum[kCouples][4];  // of two keys: key 0 pair 0, key 0 pair 1, key 1 pair 0, key 1 pair 1
+    Unrolled<kCouples>([&](auto c) { Unrolled<4>([&](auto i) { sum[c][i] = vdupq_n_s32(0); }); });
+    for (size_t d = 0; d < head_dim; d += 16, query += 16) {
+      Unrolled<2>([&](auto eight) {
+        const uint8x16_t low0 = vld1q_u8(k), low1 = vld1q_u8(k + 16);  // four keys, four dimensions
+        const uint8x16_t high0 = vld1q_u8(k + 4 * kTileRows), high1 = vld1q_u8(k + 4 * kTileRows + 16);
+        const uint8x16_t key[4] = {ZipLow(low0, high0), ZipHigh(low0, high0), ZipLow(low1, high1), ZipHigh(low1, high1)};
+        Unrolled<kCouples>([&](auto c) {
+          const int8x16_t q = vld1q_s8(query + (2 * c + eight) * q_stride);
+          Unrolled<4>([&](auto i) { sum[c][i] = vusmmlaq_s32(sum[c][i], key[i], q); });
+        });
+        k += 8 * kTileRows;
+      });
+    }
+    Unrolled<kCouples>([&](auto c) {
+      uint8_t *to = out + 2 * c * score_stride;
+      vst1q_u8(to, vreinterpretq_u8_s32(vuzp1q_s32(sum[c][0], sum[c][1])));
+      vst1q_u8(to + 16, vreinterpretq_u8_s32(vuzp1q_s32(sum[c][2], sum[c][3])));
+      vst1q_u8(to + score_stride, vreinterpretq_u8_s32(vuzp2q_s32(sum[c][0], sum[c][1])));
+      vst1q_u8(to + score_stride + 16, vreinterpretq_u8_s32(vuzp2q_s32(sum[c][2], sum[c][3])));
+    });
+  }
+}
+
+/// The outputs of a pair from sums of the bytes of E times values: high, high, low, low.
+struct Output {
+  Output() = default;
+  Output(const Normaliser &normaliser, int32_t zero_point)
+      : high_factor(vdup_n_s32(128 * static_cast<int32_t>(normaliser.multiplier))),  // below 2^31
+        low_factor(vdupq_n_s32(static_cast<int32_t>(normaliser.multiplier))),
+        finish(normaliser, zero_point) {}
+
+  /// (256 * high + low) * multiplier, below 2^63.
+  ACORN_INLINE int64x2_t Product(int32x4_t sum) const {
+    return vmlal_high_s32(vqdmull_s32(vget_low_s32(sum), high_factor), sum, low_factor);
+  }
+
+  ACORN_INLINE int8x8_t operator()(int32x4_t sum0, int32x4_t sum1, int32x4_t sum2, int32x4_t sum3) const {
+    return finish(Product(sum0), Product(sum1), Product(sum2), Product(sum3));
+  }
+
+  int32x2_t high_factor;
+  int32x4_t low_factor;
+  Finish finish;
+};
+
+/// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
+template <int kPairCount, int kVectors>
+ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
+  const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t halves = Halves(pass);
+  const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
+  for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
+    const uint8_t *e = pass.scores + pair * score_stride;
+    const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + 4 * d);
+    int32x4_t sum[kPairCount][2 * kVectors];  // of two values: high, high, low, low
+    Unrolled<kPairCount>([&](auto p) { Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
+    for (size_t half = 0; half < halves; ++half, e += kHalfScores, v += 2 * row_bytes) {
+      int8x16_t value[2 * kVectors];  // eight keys, two values
+      Unrolled<kVectors>([&](auto i) {
+        const uint8x16_t first = vld1q_u8(v + 16 * i), second = vld1q_u8(v + row_bytes + 16 * i);  // four keys, four values
+        value[2 * i] = vreinterpretq_s8_u8(ZipLow(first, second));
+        value[2 * i + 1] = vreinterpretq_s8_u8(ZipHigh(first, second));
+      });
+      Unrolled<kPairCount>([&](auto p) {
+        const uint8x16_t bytes = vld1q_u8(e + p * score_stride);
+        Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vusmmlaq_s32(sum[p][i], bytes, value[i]); });
+      });
+    }
+    int8_t *y = pass.q + pair * q_stride + d;
+    Unrolled<kPairCount>([&](auto p) {
+      Unrolled<kVectors / 2>([&](auto i) {
+        const int32x4_t *eight = sum[p] + 4 * i;
+        vst1_s8(y + p * q_stride + 8 * i, outputs[pair + p](eight[0], eight[1], eight[2], eight[3]));
+      });
+    });
+  }
+}
+
+struct Engine {
+  static void Scores(const Pass &pass) {
+    CoupleQueries(pass);
+    InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<couples>(pass, 2 * couple); });
+  }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
+
+  static void StoreExponentials(uint8_t *at, uint16x8_t e) { StoreByBytes(at, e); }
+
+  static void Values(const Pass &pass, const Normaliser *normalisers) {
+    Output outputs[kPairs];
+    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair); });
+    CopyOutputs(pass);
+  }
+};
+
+}  // namespace
+
+void RunI8mm(const Args &args) { RunPasses<Engine>(args); }
+
+}  // namespace acorn::attention

@@ -1,0 +1,145 @@
+// E of four keys: 16-bit values in the place of their scores. Keys lose their offset of 128, so that two products with a query fit 16 bits; values gain
+// one, so that their products with E have no sign.
+#include "kernels/attention/softmax_neon.h"
+
+namespace acorn::attention {
+namespace {
+
+/// A vector loaded as one: GCC would load each lane on its own, then make another vector of it.
+ACORN_INLINE int32x2_t Whole(int32x2_t lanes) {
+  __asm__("" : "+w"(lanes));
+  return lanes;
+}
+
+/// Scores of kPairCount pairs from `pair` on, half a tile at a time.
+template <int kPairCount>
+ACORN_LOOPS void ScorePairs(const Pass &pass, size_t pair) {
+  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
+  const size_t halves = Halves(pass);
+  const int8_t *queries = pass.q + pair * q_stride;
+  uint8_t *out = pass.scores + pair * score_stride;
+  for (size_t half = 0; half < halves; ++half, out += kHalfScores) {
+    const uint8_t *k = pass.args.k + half / 2 * pass.tile_bytes + half % 2 * 32;
+    const int8_t *query = queries;
+    int32x4_t sum[kPairCount][4];  // of two keys: two partial sums each
+    Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
+    for (size_t d = 0; d < head_dim; d += 8, query += 8, k += 8 * kTileRows) {
+      int8x16_t first[2], second[2];  // four keys, four dimensions; the next four dimensions
+      Unrolled<2>([&](auto i) {
+        first[i] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(k + 16 * i), vdupq_n_u8(0x80)));
+        second[i] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(k + 4 * kTileRows + 16 * i), vdupq_n_u8(0x80)));
+      });
+      int32x2_t quads[kPairCount];
+      Unrolled<kPairCount>([&](auto p) { quads[p] = Whole(vreinterpret_s32_s8(vld1_s8(query + p * q_stride))); });
+      Unrolled<kPairCount>([&](auto p) {
+        const int8x16_t q0 = vreinterpretq_s8_s32(vdupq_lane_s32(quads[p], 0));
+        const int8x16_t q1 = vreinterpretq_s8_s32(vdupq_lane_s32(quads[p], 1));
+        Unrolled<2>([&](auto i) {
+          const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(first[i]), vget_low_s8(q0)), vget_low_s8(second[i]), vget_low_s8(q1));
+          const int16x8_t high = vmlal_high_s8(vmull_high_s8(first[i], q0), second[i], q1);
+          sum[p][2 * i] = vpadalq_s16(sum[p][2 * i], low);
+          sum[p][2 * i + 1] = vpadalq_s16(sum[p][2 * i + 1], high);
+        });
+        Fence();
+      });
+    }
+    Unrolled<kPairCount>([&](auto p) {
+      vst1q_u8(out + p * score_stride, vreinterpretq_u8_s32(vpaddq_s32(sum[p][0], sum[p][1])));
+      vst1q_u8(out + p * score_stride + 16, vreinterpretq_u8_s32(vpaddq_s32(sum[p][2], sum[p][3])));
+    });
+  }
+}
+
+/// The outputs of a pair from products of its multiplier and sums of E times value + 128. The offset has added 128 * den to the
+/// sum of all. Products wrap, the result does not.
+struct Output {
+  Output() = default;
+  Output(const Normaliser &normaliser, int32_t zero_point)
+      : offset(vdupq_n_u64(0 - 128 * normaliser.den * static_cast<uint64_t>(normaliser.multiplier))),
+        factor(vdupq_n_u32(static_cast<uint32_t>(normaliser.multiplier))),
+        finish(normaliser, zero_point) {}
+
+  uint64x2_t offset;  // what products start from
+  uint32x4_t factor;
+  Finish finish;
+};
+
+constexpr size_t kBlockQuads = 64;  // 256 times 65535 * 255 fits 32 bits without sign
+
+/// Sums of E times V for kPairCount pairs, sixteen values of a head at a time, and their normalised output.
+template <int kPairCount>
+ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
+  const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t quads = 2 * Halves(pass);
+  const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
+  for (size_t d = 0; d < head_dim; d += 16) {
+    const uint8_t *e = pass.scores + pair * score_stride;
+    const int8_t *v = pass.args.v + 4 * d;
+    uint64x2_t product[kPairCount][8];
+    for (int p = 0; p < kPairCount; ++p) {
+      for (int i = 0; i < 8; ++i) product[p][i] = outputs[pair + p].offset;
+    }
+    for (size_t quad = 0; quad < quads;) {
+      const size_t end = quad + kBlockQuads < quads ? quad + kBlockQuads : quads;
+      uint32x4_t sum[kPairCount][4];
+      Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_u32(0); }); });
+      for (; quad < end; ++quad, e += 16, v += row_bytes) {
+        uint16x4_t weight[kPairCount];
+        Unrolled<kPairCount>([&](auto p) { weight[p] = vreinterpret_u16_u8(vld1_u8(e + p * score_stride)); });
+        const int8x16x4_t rows = vld4q_s8(v);
+        Unrolled<4>([&](auto row) {
+          const int8x16_t offset = vdupq_n_s8(-128);
+          const uint16x8_t value0 = vreinterpretq_u16_s16(vsubl_s8(vget_low_s8(rows.val[row]), vget_low_s8(offset)));
+          const uint16x8_t value1 = vreinterpretq_u16_s16(vsubl_high_s8(rows.val[row], offset));
+          Unrolled<kPairCount>([&](auto p) {
+            sum[p][0] = vmlal_lane_u16(sum[p][0], vget_low_u16(value0), weight[p], row);
+            sum[p][1] = vmlal_high_lane_u16(sum[p][1], value0, weight[p], row);
+            sum[p][2] = vmlal_lane_u16(sum[p][2], vget_low_u16(value1), weight[p], row);
+            sum[p][3] = vmlal_high_lane_u16(sum[p][3], value1, weight[p], row);
+          });
+        });
+      }
+      Unrolled<kPairCount>([&](auto p) {
+        const uint32x4_t factor = outputs[pair + p].factor;
+        Unrolled<4>([&](auto i) {
+          product[p][2 * i] = vmlal_u32(product[p][2 * i], vget_low_u32(sum[p][i]), vget_low_u32(factor));
+          product[p][2 * i + 1] = vmlal_high_u32(product[p][2 * i + 1], sum[p][i], factor);
+        });
+      });
+    }
+    int8_t *y = pass.q + pair * q_stride + d;
+    for (int p = 0; p < kPairCount; ++p, y += q_stride) {
+      int64x2_t signed_product[8];
+      for (int i = 0; i < 8; ++i) signed_product[i] = vreinterpretq_s64_u64(product[p][i]);
+      const Finish &finish = outputs[pair + p].finish;
+      vst1_s8(y, finish(signed_product[0], signed_product[1], signed_product[2], signed_product[3]));
+      vst1_s8(y + 8, finish(signed_product[4], signed_product[5], signed_product[6], signed_product[7]));
+    }
+  }
+}
+
+struct Engine {
+  static void Scores(const Pass &pass) {
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<count>(pass, pair); });
+  }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
+
+  static void StoreExponentials(uint8_t *at, uint16x8_t e) {
+    vst1_u8(at, vreinterpret_u8_u16(vget_low_u16(e)));
+    vst1_u8(at + 16, vreinterpret_u8_u16(vget_high_u16(e)));
+  }
+
+  static void Values(const Pass &pass, const Normaliser *normalisers) {
+    Output outputs[kPairs];
+    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count>(pass, outputs, pair); });
+    CopyOutputs(pass);
+  }
+};
+
+}  // namespace
+
+void RunNeon(const Args &args) { RunPasses<Engine>(args); }
+
+}  // namespace acorn::attention

@@ -1,0 +1,131 @@
+// E of half a tile: 8 high bytes, then 8 low bytes. Dot products take operands of one signedness: keys lose their offset of 128,
+// values gain one.
+#include "kernels/attention/softmax_neon.h"
+
+namespace acorn::attention {
+namespace {
+
+/// Scores of kPairCount pairs from `pair` on, 4 * kVectors keys at a time: a tile or half of one.
+template <int kPairCount, int kVectors>
+ACORN_LOOPS void ScorePairs(const Pass &pass, size_t pair) {
+  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
+  const size_t keys = 8 * Halves(pass);
+  const int8_t *queries = pass.q + pair * q_stride;
+  uint8_t *out = pass.scores + pair * score_stride;
+  for (size_t key = 0; key < keys; key += 4 * kVectors, out += 16 * kVectors) {
+    const uint8_t *k = pass.args.k + key / kTileRows * pass.tile_bytes + key % kTileRows * 4;
+    const int8_t *query = queries;
+    int32x4_t sum[kPairCount][kVectors];
+    Unrolled<kPairCount>([&](auto p) { Unrolled<kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
+    for (size_t d = 0; d < head_dim; d += 16, query += 16) {
+      int8x16_t q[kPairCount];
+      Unrolled<kPairCount>([&](auto p) { q[p] = vld1q_s8(query + p * q_stride); });
+      Unrolled<4>([&](auto quad) {
+        Unrolled<kVectors>([&](auto i) {
+          const uint8x16_t with_offset = vld1q_u8(k + 16 * i);
+          const int8x16_t four_keys = vreinterpretq_s8_u8(veorq_u8(with_offset, vdupq_n_u8(0x80)));
+          Unrolled<kPairCount>([&](auto p) { sum[p][i] = vdotq_laneq_s32(sum[p][i], four_keys, q[p], quad); });
+        });
+        k += 4 * kTileRows;
+      });
+    }
+    Unrolled<kPairCount>([&](auto p) {
+      Unrolled<kVectors>([&](auto i) { vst1q_u8(out + p * score_stride + 16 * i, vreinterpretq_u8_s32(sum[p][i])); });
+    });
+  }
+}
+
+/// The outputs of a pair from sums of the bytes of E times value + 128. The offset adds 128 * den to 256 * high + low: sums start
+/// at what takes it off again, so that `high` is that of the values themselves but for less than 2^24, and fits 32 bits with sign.
+struct Output {
+  Output() = default;
+  Output(const Normaliser &normaliser, int32_t zero_point)
+      : high(vdupq_n_u32(0 - static_cast<uint32_t>((normaliser.den + 1) / 2))),
+        low(vdupq_n_u32(128 * static_cast<uint32_t>(normaliser.den % 2))),
+        high_factor(vdupq_n_s32(128 * static_cast<int32_t>(normaliser.multiplier))),  // below 2^31
+        low_factor(vdupq_n_u32(static_cast<uint32_t>(normaliser.multiplier))),
+        finish(normaliser, zero_point) {}
+
+  /// (256 * high + low) * multiplier, below 2^63.
+  ACORN_INLINE int64x2_t LowHalf(uint32x4_t h, uint32x4_t l) const {
+    const int64x2_t product = vqdmull_s32(vget_low_s32(vreinterpretq_s32_u32(h)), vget_low_s32(high_factor));
+    return vreinterpretq_s64_u64(vmlal_u32(vreinterpretq_u64_s64(product), vget_low_u32(l), vget_low_u32(low_factor)));
+  }
+  ACORN_INLINE int64x2_t HighHalf(uint32x4_t h, uint32x4_t l) const {
+    const int64x2_t product = vqdmull_high_s32(vreinterpretq_s32_u32(h), high_factor);
+    return vreinterpretq_s64_u64(vmlal_high_u32(vreinterpretq_u64_s64(product), l, low_factor));
+  }
+
+  ACORN_INLINE int8x8_t operator()(uint32x4_t high0, uint32x4_t high1, uint32x4_t low0, uint32x4_t low1) const {
+    return finish(LowHalf(high0, low0), HighHalf(high0, low0), LowHalf(high1, low1), HighHalf(high1, low1));
+  }
+
+  uint32x4_t high, low;  // what sums start from
+  int32x4_t high_factor;
+  uint32x4_t low_factor;
+  Finish finish;
+};
+
+/// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
+template <int kPairCount, int kVectors>
+ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
+  const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t halves = Halves(pass);
+  const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
+  for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
+    const uint8_t *e = pass.scores + pair * score_stride;
+    const int8_t *v = pass.args.v + 4 * d;
+    uint32x4_t high[kPairCount][kVectors], low[kPairCount][kVectors];  // at most 65536 * 255 * 255, and what they start from
+    Unrolled<kPairCount>([&](auto p) {
+      Unrolled<kVectors>([&](auto i) {
+        high[p][i] = outputs[pair + p].high;
+        low[p][i] = outputs[pair + p].low;
+      });
+    });
+    for (size_t half = 0; half < halves; ++half, e += kHalfScores) {
+      uint8x16_t bytes[kPairCount];
+      Unrolled<kPairCount>([&](auto p) { bytes[p] = vld1q_u8(e + p * score_stride); });
+      Unrolled<2>([&](auto quad) {
+        Unrolled<kVectors>([&](auto i) {
+          const uint8x16_t value = veorq_u8(vreinterpretq_u8_s8(vld1q_s8(v + 16 * i)), vdupq_n_u8(0x80));
+          Unrolled<kPairCount>([&](auto p) {
+            high[p][i] = vdotq_laneq_u32(high[p][i], value, bytes[p], quad);
+            low[p][i] = vdotq_laneq_u32(low[p][i], value, bytes[p], quad + 2);
+          });
+        });
+        v += row_bytes;
+      });
+    }
+    int8_t *y = pass.q + pair * q_stride + d;
+    Unrolled<kPairCount>([&](auto p) {
+      Unrolled<kVectors / 2>([&](auto i) {
+        const int8x8_t out = outputs[pair + p](high[p][2 * i], high[p][2 * i + 1], low[p][2 * i], low[p][2 * i + 1]);
+        vst1_s8(y + p * q_stride + 8 * i, out);
+      });
+    });
+  }
+}
+
+struct Engine {
+  static void Scores(const Pass &pass) {
+    if (pass.pairs == kPairs) return ScorePairs<kPairs, 2>(pass, 0);  // for four vectors there are not enough registers
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<count, 4>(pass, pair); });
+  }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
+
+  static void StoreExponentials(uint8_t *at, uint16x8_t e) { StoreByBytes(at, e); }
+
+  static void Values(const Pass &pass, const Normaliser *normalisers) {
+    Output outputs[kPairs];
+    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair); });
+    CopyOutputs(pass);
+  }
+};
+
+}  // namespace
+
+void RunNeonDot(const Args &args) { RunPasses<Engine>(args); }
+
+}  // namespace acorn::attention

@@ -1,0 +1,167 @@
+// What the Arm variants of attention share beside pass.h: scores to E, and 64-bit products to outputs. In an anonymous namespace,
+// like pass.h. Lane numbers of instructions are template parameters, so that unoptimised builds compile too.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels/attention/pass.h"
+
+namespace acorn::attention {
+namespace {
+
+#define ACORN_INLINE __attribute__((always_inline)) inline
+
+/// A number that is part of its type.
+template <int n>
+struct Constant {
+  constexpr operator int() const { return n; }
+};
+
+/// f(0), ... f(n - 1), unrolled in time: GCC keeps an array in memory if one loop over it is unrolled late.
+template <int n, typename F>
+ACORN_INLINE void Unrolled(const F &f) {
+  if constexpr (n > 0) {
+    Unrolled<n - 1>(f);
+    f(Constant<n - 1>());
+  }
+}
+
+/// GCC moves no instruction across it: were all loads of a loop's body first, there would be more operands than registers.
+ACORN_INLINE void Fence() { __asm__ volatile("" : :); }
+
+/// Not inlined: where several of them share one function, GCC runs out of registers for their loops (3 % more instructions).
+#define ACORN_LOOPS __attribute__((noinline))
+
+/// Calls block(Constant<n>, pair) for blocks of n pairs: fours, and one of what is left.
+template <typename Block>
+inline void InBlocksOfPairs(size_t pairs, const Block &block) {
+  size_t pair = 0;
+  for (; pair + 4 <= pairs; pair += 4) block(Constant<4>(), pair);
+  switch (pairs - pair) {
+    case 3:
+      return block(Constant<3>(), pair);
+    case 2:
+      return block(Constant<2>(), pair);
+    case 1:
+      return block(Constant<1>(), pair);
+    default:
+      return;
+  }
+}
+
+/// What turns scores into E. The 64-bit product is never formed: half of it is dropped in the multiplication (2^-31, rounded
+/// down), which leaves the rounding of the rest as it was if the rest is shifted by one bit or more. To that end short shifts are
+/// lengthened: first by multiplying the multiplier, then the difference. One that saturates belongs to E = 0.
+struct Exponential {
+  Exponential(int32_t multiplier, int32_t shift, int32_t max) : maximum(vdupq_n_s32(max)) {
+    const int missing = shift < 32 ? 32 - shift : 0;
+    const int spare = multiplier == 0 ? missing : __builtin_clz(static_cast<uint32_t>(multiplier)) - 1;
+    const int more = spare < missing ? spare : missing;
+    factor = vdupq_n_s32(multiplier << more);
+    left = vdupq_n_s32(missing - more);
+    right = vdupq_n_s32(31 - shift - missing);
+  }
+
+  /// t of four keys, below 2^30; anything for keys that the pair does not see.
+  uint32x4_t Octaves(int32x4_t score) const {
+    const int32x4_t difference = vqshlq_s32(vsubq_s32(maximum, score), left);
+    return vrshlq_u32(vreinterpretq_u32_s32(vqdmulhq_s32(difference, factor)), right);
+  }
+
+  /// E of eight keys.
+  uint16x8_t operator()(int32x4_t score0, int32x4_t score1) const {
+    const uint32x4_t t0 = Octaves(score0), t1 = Octaves(score1);
+    const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(t0), vreinterpretq_u16_u32(t1));
+    // (f * c) >> 15 as the high half of the doubled 16-bit product. 45332 does not fit it: f * 2^15 is split off.
+    const int16x8_t f = vreinterpretq_s16_u16(vandq_u16(low, vdupq_n_u16(0x7fff)));
+    int16x8_t p = vqdmulhq_s16(f, vdupq_n_s16(2598));
+    p = vqdmulhq_s16(f, vsubq_s16(vdupq_n_s16(15162), p));
+    p = vqdmulhq_s16(f, vsubq_s16(vdupq_n_s16(45332 - 32768), p));
+    p = vmvnq_s16(vaddq_s16(p, f));  // 65535 - it
+    // rs(p, i); from i = 17 on the result is 0. The shift reads its count, a signed one, from the low byte.
+    const uint16x8_t i = vminq_u16(vshrn_high_n_u32(vshrn_n_u32(t0, 15), t1, 15), vdupq_n_u16(31));
+    return vrshlq_u16(vreinterpretq_u16_s16(p), vnegq_s16(vreinterpretq_s16_u16(i)));
+  }
+
+  int32x4_t maximum, factor, left, right;
+};
+
+constexpr size_t kHalfScores = kTileScores / 2;
+
+/// Half tiles, of eight keys, that the last pair of a pass sees.
+inline size_t Halves(const Pass &pass) { return (pass.keys[pass.pairs - 1] + 7) / 8; }
+
+inline int32x4_t ScoresAt(const uint8_t *scores, int quad) { return vreinterpretq_s32_u8(vld1q_u8(scores + 16 * quad)); }
+
+inline int32_t Largest(const uint8_t *scores, size_t keys) {
+  int32x4_t max = vdupq_n_s32(INT32_MIN);
+  for (; keys >= kTileRows; keys -= kTileRows, scores += kTileScores) {
+    const int32x4_t max0 = vmaxq_s32(ScoresAt(scores, 0), ScoresAt(scores, 1));
+    const int32x4_t max1 = vmaxq_s32(ScoresAt(scores, 2), ScoresAt(scores, 3));
+    max = vmaxq_s32(max, vmaxq_s32(max0, max1));
+  }
+  const int32x4_t lanes = {0, 1, 2, 3};
+  for (auto left = static_cast<int32_t>(keys); left > 0; left -= 4, scores += 16) {
+    max = vmaxq_s32(max, vbslq_s32(vcltq_s32(lanes, vdupq_n_s32(left)), ScoresAt(scores, 0), max));
+  }
+  return vmaxvq_s32(max);
+}
+
+/// E of half a tile as high bytes of eight, then low bytes of eight.
+inline void StoreByBytes(uint8_t *at, uint16x8_t e) {
+  const uint8x16_t high_then_low = {1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14};
+  vst1q_u8(at, vqtbl1q_u8(vreinterpretq_u8_u16(e), high_then_low));
+}
+
+/// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
+/// of its scores, in the first 16 bytes, as the variant likes them: Engine::StoreExponentials(at, e).
+template <typename Engine>
+ACORN_LOOPS uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+  uint8_t *at = pass.scores + pair * pass.score_stride;
+  const size_t keys = pass.keys[pair], head = pass.head[pair];
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, Largest(at, keys));
+  uint32x4_t sum = vdupq_n_u32(0);  // a lane holds at most 16384 values of 65535
+  size_t first = 0;
+  for (; first + kTileRows <= keys; first += kTileRows, at += kTileScores) {
+    const uint16x8_t e0 = exponential(ScoresAt(at, 0), ScoresAt(at, 1)), e1 = exponential(ScoresAt(at, 2), ScoresAt(at, 3));
+    sum = vpadalq_u16(vpadalq_u16(sum, e0), e1);
+    Engine::StoreExponentials(at, e0);
+    Engine::StoreExponentials(at + kHalfScores, e1);
+  }
+  const uint16x8_t lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  for (const size_t end = 8 * Halves(pass); first < end; first += 8, at += kHalfScores) {
+    const auto seen = static_cast<uint16_t>(first < keys ? keys - first : 0);
+    const uint16x8_t e = exponential(ScoresAt(at, 0), ScoresAt(at, 1));
+    const uint16x8_t e_seen = vandq_u16(e, vcltq_u16(lanes, vdupq_n_u16(seen)));
+    sum = vpadalq_u16(sum, e_seen);
+    Engine::StoreExponentials(at, e_seen);
+  }
+  return vaddlvq_u32(sum);
+}
+
+/// The last steps of eight outputs, from 64-bit products of which nothing is known.
+struct Finish {
+  Finish() = default;
+  Finish(const Normaliser &normaliser, int32_t zero)
+      : shift(vdupq_n_s64(-normaliser.shift)), zero_point(vdupq_n_s16(static_cast<int16_t>(zero))) {}
+
+  ACORN_INLINE int8x8_t operator()(int64x2_t p0, int64x2_t p1, int64x2_t p2, int64x2_t p3) const {
+    const int32x4_t low = vqmovn_high_s64(vqmovn_s64(vrshlq_s64(p0, shift)), vrshlq_s64(p1, shift));
+    const int32x4_t high = vqmovn_high_s64(vqmovn_s64(vrshlq_s64(p2, shift)), vrshlq_s64(p3, shift));
+    const int16x8_t words = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(low), high), zero_point);
+    return vmax_s8(vqmovn_s16(words), vdup_n_s8(-127));
+  }
+
+  int64x2_t shift;
+  int16x8_t zero_point;
+};
+
+/// Outputs take the place of a pair's queries, where there is room for whole vectors; here they go where they belong.
+inline void CopyOutputs(const Pass &pass) {
+  for (size_t pair = 0; pair < pass.pairs; ++pair) {
+    __builtin_memcpy(pass.y[pair], pass.q + pair * pass.q_stride, pass.args.head_dim);
+  }
+}
+
+}  // namespace
+}  // namespace acorn::attention
