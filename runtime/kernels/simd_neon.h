@@ -21,9 +21,10 @@ struct S32x16 {
   int32x4_t v[4];
 };
 
-/// body(first, count) for blocks of sixteen of `n` values: count is the constant 16 but in the last one. A body is inlined into
-/// both calls, so that its loads and stores of whole blocks need no branch.
-#define ACORN_BLOCK_BODY __attribute__((always_inline))
+/// body(first, count) for blocks of sixteen of `n` values: count is the constant 16 but in the last one. Bodies are marked
+/// ACORN_INLINE_BODY, so that in the first of the two calls loads and stores need no branch, and take what they use by value:
+/// for all the compiler knows, a store to y could change what a reference leads to.
+#define ACORN_INLINE_BODY __attribute__((always_inline))
 template <typename Body>
 inline void ForBlocks(size_t n, const Body &body) {
   size_t i = 0;
@@ -61,10 +62,8 @@ inline S32x16 MultiplyAdd(S32x16 sum, S16x16 a, S16x16 b) {
   return {{vmlal_s16(sum.v[0], vget_low_s16(a.v[0]), vget_low_s16(b.v[0])), vmlal_high_s16(sum.v[1], a.v[0], b.v[0]),
            vmlal_s16(sum.v[2], vget_low_s16(a.v[1]), vget_low_s16(b.v[1])), vmlal_high_s16(sum.v[3], a.v[1], b.v[1])}};
 }
-/// a * 2^16
-inline S32x16 ShiftToHigh(S16x16 a) {
-  return {{vshll_n_s16(vget_low_s16(a.v[0]), 16), vshll_high_n_s16(a.v[0], 16), vshll_n_s16(vget_low_s16(a.v[1]), 16),
-           vshll_high_n_s16(a.v[1], 16)}};
+inline S32x16 Widen(S16x16 a) {
+  return {{vmovl_s16(vget_low_s16(a.v[0])), vmovl_high_s16(a.v[0]), vmovl_s16(vget_low_s16(a.v[1])), vmovl_high_s16(a.v[1])}};
 }
 
 /// Saturated to 16 bits.
@@ -76,7 +75,7 @@ inline S16x16 Narrow(S32x16 a) {
 ///
 /// From kLeastShift on the product is cut to its bits from 31 up, which one instruction does, and the rest of the shift rounds:
 ///   floor((p + 2^(shift-1)) / 2^shift) = floor((floor(p / 2^31) + 2^(shift-32)) / 2^(shift-31))
-/// since 2^(shift-1) is a multiple of 2^31 and floors nest. Shifts above 62 are allowed and give the formula's value.
+/// since 2^(shift-1) is a multiple of 2^31 and floors nest.
 struct HighScale {
   static constexpr int kLeastShift = 32;
   explicit HighScale(int shift) : right(vdupq_n_s32(31 - shift)) {}

@@ -45,8 +45,7 @@ struct TwoRow {
   const int32_t *acc, *acc_low;
 };
 
-// A block of columns at a time, so that bias and multipliers stay in registers over all rows. Everything that the loops use is a
-// local variable: for all the compiler knows, a store to y could change args.
+// A block of columns at a time, so that bias and multipliers stay in registers over all rows.
 template <typename Output, typename Input>
 void Run(const Args &args) {
   const Input input(args);
@@ -54,7 +53,7 @@ void Run(const Args &args) {
   const int32_t *bias_row = args.bias, *multiplier_row = args.multiplier;
   auto *y_row = static_cast<typename Output::Type *>(args.y);
   const int32_t zero_point = args.zero_point;
-  ForBlocks(args.n, [=](size_t n, size_t count) ACORN_BLOCK_BODY {
+  ForBlocks(args.n, [=](size_t n, size_t count) ACORN_INLINE_BODY {
     const S32x16 bias = bias_row == nullptr ? S32x16{} : Load(bias_row + n, count);
     const S32x16 multiplier = Load(multiplier_row + n, count);
     auto *y = y_row + n;
