@@ -171,11 +171,27 @@ size_t SamplerWorkBytes(const SamplerParams &params, uint32_t vocab_size) {
 
 int32_t ArgMax(Span<const int32_t> logits) {
   ACORN_DCHECK(!logits.empty());
+  // Blocks of a constant size become vector instructions on every machine; the id is looked for in the best block alone.
+  constexpr size_t kBlock = 64;
   int32_t largest = logits[0];
-  for (const int32_t logit : logits) largest = logit > largest ? logit : largest;
-  size_t i = 0;
-  while (logits[i] != largest) ++i;
-  return static_cast<int32_t>(i);
+  size_t best = 0, i = 0;
+  for (; logits.size() - i >= kBlock; i += kBlock) {
+    const int32_t *block = logits.data() + i;
+    int32_t most = block[0];
+    for (size_t j = 0; j < kBlock; ++j) most = block[j] > most ? block[j] : most;
+    if (most > largest) {
+      largest = most;
+      best = i;
+    }
+  }
+  for (; i < logits.size(); ++i) {
+    if (logits[i] > largest) {
+      largest = logits[i];
+      best = i;
+    }
+  }
+  while (logits[best] != largest) ++best;
+  return static_cast<int32_t>(best);
 }
 
 Status Sample(int32_t *token, Span<const int32_t> logits, Scale scale, Span<const int32_t> recent, const SamplerParams &params,

@@ -114,18 +114,20 @@ class Requantise : public testing::TestWithParam<Kernel> {
   void CheckAll() {
     for (const Rows rows : {Rows::kOne, Rows::kTwo}) {
       for (const int32_t shift : {1, 2, 15, 31, 32, 33, 40, 47, 61, 62}) {
-        for (const int32_t zero_point : {0, 5, -128, 32767, INT32_MAX, INT32_MIN}) {
+        for (const int32_t zero_point : {0, 5, -127, 127}) {
+          if (zero_point != 0 && sizeof(Output) != 1) continue;  // only s8 edges have one
           for (const int bits : {12, 24, 31}) {
             Check<Output>(GetParam(), {3, 37, shift, zero_point, rows, bits}, Guard::kEnd);
             if (HasFatalFailure()) return;
           }
         }
       }
+      const int32_t zero_point = sizeof(Output) == 1 ? 3 : 0;
       for (const size_t n : {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64}) {
         for (const size_t m : {1, 2, 5}) {
           for (const int32_t shift : {20, 44}) {
-            Check<Output>(GetParam(), {m, n, shift, 3, rows, 24}, Guard::kEnd);
-            Check<Output>(GetParam(), {m, n, shift, 3, rows, 24}, Guard::kBegin);
+            Check<Output>(GetParam(), {m, n, shift, zero_point, rows, 24}, Guard::kEnd);
+            Check<Output>(GetParam(), {m, n, shift, zero_point, rows, 24}, Guard::kBegin);
             if (HasFatalFailure()) return;
           }
         }

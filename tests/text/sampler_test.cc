@@ -199,6 +199,19 @@ TEST(Draws, FollowTheDistribution) {
   EXPECT_LT(chi_square, 31.3);
 }
 
+TEST(ArgMax, IsTheFirstOfTheLargest) {
+  std::mt19937 random(7);
+  for (const size_t size : {1, 2, 63, 64, 65, 127, 128, 129, 1000}) {
+    for (const int32_t values : {1, 2, 40, 1 << 30}) {
+      std::vector<int32_t> logits(size);
+      for (int32_t &logit : logits) logit = static_cast<int32_t>(random() % static_cast<uint32_t>(values)) - values / 2;
+      logits[random() % size] = INT32_MIN;
+      const auto first = std::max_element(logits.begin(), logits.end()) - logits.begin();
+      ASSERT_EQ(ArgMax(Span<const int32_t>(logits.data(), size)), first) << "size " << size << " values " << values;
+    }
+  }
+}
+
 TEST(Draws, TiesGoToTheLowerId) {
   const Sampler sampler({3, 9, 9, 9}, kOne);
   EXPECT_EQ(sampler.Draw({}, 0), 1);

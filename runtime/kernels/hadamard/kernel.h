@@ -25,7 +25,7 @@ struct Args {
   size_t block;  // a power of two in [1, kMaxBlock]
   int32_t multiplier;
   int32_t shift;       // in [1, 62]
-  int32_t zero_point;  // in [-127, 127]
+  int32_t zero_point;  // s8: in [-127, 127]; s15: 0
 };
 
 /// From this shift on a rounded value stays within 2^30: |h| <= 2^25 and |multiplier| <= 2^31.

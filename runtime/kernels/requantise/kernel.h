@@ -24,7 +24,7 @@ struct Args {
   const int32_t *bias;        // [n]; null: 0
   const int32_t *multiplier;  // [n]
   int32_t shift;              // in [1, 62]
-  int32_t zero_point;
+  int32_t zero_point;         // s8: in [-127, 127]; s16, s32: 0
 };
 
 using Function = void (*)(const Args &args);

@@ -25,7 +25,7 @@ struct Args {
   uint64_t eps_term;
   int32_t multiplier;  // in [2^30, 2^31)
   int32_t shift;       // in [2, 49]
-  int32_t zero_point;  // in [-127, 127]
+  int32_t zero_point;  // s8: in [-127, 127]; s16: 0
 };
 
 /// From this shift on a rounded value stays within 2^30: |x * gamma| <= 2^30 and R <= 2^30.

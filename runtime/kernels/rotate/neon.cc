@@ -1,0 +1,55 @@
+#include "kernels/rotate/kernel.h"
+#include "kernels/simd_neon.h"
+
+namespace acorn::rotate {
+namespace {
+
+// a * b - c * d
+S32x16 MultiplySubtract(S16x16 a, S16x16 b, S16x16 c, S16x16 d) {
+  S32x16 y = Multiply(a, b);
+  y.v[0] = vmlsl_s16(y.v[0], vget_low_s16(c.v[0]), vget_low_s16(d.v[0]));
+  y.v[1] = vmlsl_high_s16(y.v[1], c.v[0], d.v[0]);
+  y.v[2] = vmlsl_s16(y.v[2], vget_low_s16(c.v[1]), vget_low_s16(d.v[1]));
+  y.v[3] = vmlsl_high_s16(y.v[3], c.v[1], d.v[1]);
+  return y;
+}
+
+template <typename Scale>
+void Rows(const Args &args) {
+  const Scale scale(args.shift);
+  const size_t h = args.half, heads = args.heads, head_dim = args.head_dim;
+  const int32_t *multiplier = args.multiplier;
+  for (size_t row = 0; row < args.m; ++row) {
+    const int16_t *x_row = args.x + row * args.x_stride;
+    int8_t *y_row = args.y + row * args.y_stride;
+    const int16_t *cosine_row = args.cosine + row * h, *sine_row = args.sine + row * h;
+    ForBlocks(h, [=](size_t i, size_t count) ACORN_INLINE_BODY {
+      const S16x16 cosine = Load(cosine_row + i, count), sine = Load(sine_row + i, count);
+      const int16_t *x = x_row + i;
+      int8_t *y = y_row + i;
+      for (size_t head = 0; head < heads; ++head, x += head_dim, y += head_dim) {
+        const int32x4_t factor = vdupq_n_s32(multiplier[head]);
+        const S16x16 first = Load(x, count), second = Load(x + h, count);
+        const S32x16 low = MultiplySubtract(first, cosine, second, sine);
+        const S32x16 high = MultiplyAdd(Multiply(second, cosine), first, sine);
+        StoreS8::Store(y, count, Apply(scale, low, factor), 0);
+        StoreS8::Store(y + h, count, Apply(scale, high, factor), 0);
+      }
+    });
+    ForBlocks(head_dim - 2 * h, [=](size_t i, size_t count) ACORN_INLINE_BODY {
+      for (size_t head = 0; head < heads; ++head) {
+        const size_t at = head * head_dim + 2 * h + i;
+        const S16x16 one = {{vdupq_n_s16(1 << 14), vdupq_n_s16(1 << 14)}};
+        StoreS8::Store(y_row + at, count, Apply(scale, Multiply(Load(x_row + at, count), one), vdupq_n_s32(multiplier[head])), 0);
+      }
+    });
+  }
+}
+
+}  // namespace
+
+void RunNeon(const Args &args) {
+  args.shift >= HighScale::kLeastShift ? Rows<HighScale>(args) : Rows<WideScale>(args);
+}
+
+}  // namespace acorn::rotate
