@@ -1,0 +1,53 @@
+// What our Arm kernels on layout kX16C8 share: a register of 16 bytes is 2 channels x 8 k, a row of a tile 8 registers.
+// For the isa_*.h of Arm, each with a copy of its own (kernels/xnnpack/tiles.h).
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels/xnnpack/tile_major.h"
+
+namespace acorn {
+namespace {
+
+constexpr size_t kTileNr = XnnNr(Layout::kX16C8);
+constexpr size_t kTileRowBytes = kTileNr * kXnnKr;
+
+/// 8 registers, the row of a tile at `w`, which moves on.
+inline void LoadTileRow(int8x16_t (&row)[8], const uint8_t *&w) {
+  const int8x16x4_t low = vld1q_s8_x4(reinterpret_cast<const int8_t *>(w));
+  const int8x16x4_t high = vld1q_s8_x4(reinterpret_cast<const int8_t *>(w + 64));
+  w += kTileRowBytes;
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    row[i] = low.val[i];
+    row[4 + i] = high.val[i];
+  }
+}
+
+/// 16 times the weights in the low and in the high nibbles of `bytes`, which stand in two's complement.
+inline int8x16_t LowNibbles(int8x16_t bytes) { return vshlq_n_s8(bytes, 4); }
+inline int8x16_t HighNibbles(int8x16_t bytes) { return vandq_s8(bytes, vdupq_n_s8(-16)); }
+
+/// Sums of 16-fold weights (kW4) or of the weights themselves (kW8) become sums.
+template <WeightFormat kFormat>
+inline int32x4_t FinishSum(int32x4_t sum) {
+  return kFormat == WeightFormat::kW4 ? vshrq_n_s32(sum, 4) : sum;
+}
+
+/// Stores or adds the sums of 4 * kQuads channels, of which the first `columns` exist, to `to`.
+template <size_t kQuads>
+inline void SaveSums(int32_t *to, const int32x4_t (&sums)[kQuads], size_t columns, Store store) {
+  if (columns >= 4 * kQuads && store == Store::kSet) {
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kQuads; ++i) vst1q_s32(to + 4 * i, sums[i]);
+    return;
+  }
+  int32_t lanes[4 * kQuads];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kQuads; ++i) vst1q_s32(lanes + 4 * i, sums[i]);
+  const size_t count = columns < 4 * kQuads ? columns : 4 * kQuads;
+  for (size_t i = 0; i < count; ++i) to[i] = store == Store::kAdd ? to[i] + lanes[i] : lanes[i];
+}
+
+}  // namespace
+}  // namespace acorn
