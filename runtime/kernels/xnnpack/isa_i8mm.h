@@ -12,7 +12,7 @@ namespace {
 template <WeightFormat kWeights, bool kUnpacked>
 struct I8mmPairs {
   static constexpr WeightFormat kFormat = kWeights;
-  static constexpr size_t kRows = 8;
+  static constexpr size_t kRows = 6;
   static constexpr size_t kRowUnit = 2;
   static constexpr size_t kUnit = kXnnKr;
   static constexpr size_t kStep = kWeights == WeightFormat::kW4 ? 2 * kXnnKr : kXnnKr;
@@ -22,12 +22,15 @@ struct I8mmPairs {
 
   static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
     for (size_t k = 0; k < depth; k += 2 * kXnnKr, to += 2 * kTileRowBytes) {
-      int8x16_t row[8];
-      LoadTileRow(row, w);
-#pragma GCC unroll 8
-      for (size_t i = 0; i < 8; ++i) {
-        vst1q_s8(reinterpret_cast<int8_t *>(to + 16 * i), LowNibbles(row[i]));
-        vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 16 * i), HighNibbles(row[i]));
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        int8x16_t four[4];
+        Take(four, w);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) {
+          vst1q_s8(reinterpret_cast<int8_t *>(to + 64 * half + 16 * i), LowNibbles(four[i]));
+          vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 64 * half + 16 * i), HighNibbles(four[i]));
+        }
       }
     }
   }
@@ -36,40 +39,38 @@ struct I8mmPairs {
   template <size_t kP, size_t kV, size_t kFirst>
   static void Sum(const TileBlock &block, size_t rows) {
     int32x4_t sum[kP][kV];  // of row 0: channel 0, channel 1; of row 1: the same
-#pragma GCC unroll 4
+#pragma GCC unroll 3
     for (size_t p = 0; p < kP; ++p) {
 #pragma GCC unroll 8
       for (size_t i = 0; i < kV; ++i) sum[p][i] = vdupq_n_s32(0);
     }
-    const int8_t *w = reinterpret_cast<const int8_t *>(block.w) + 16 * kFirst;
-    const int8_t *x = reinterpret_cast<const int8_t *>(block.x);
-    const int8_t *const end = x + 2 * kP * block.depth;
+    const uint8_t *w = block.w + 16 * kFirst;
+    const uint8_t *x = block.x;
+    const uint8_t *const end = x + 2 * kP * block.depth;
     do {
       int8x16_t pairs[kParts][kP];
 #pragma GCC unroll 2
-      for (size_t part = 0; part < kParts; ++part) {
-#pragma GCC unroll 4
-        for (size_t p = 0; p < kP; ++p, x += 16) pairs[part][p] = vld1q_s8(x);
-      }
+      for (size_t part = 0; part < kParts; ++part) Take(pairs[part], x);
 #pragma GCC unroll 2
       for (size_t i = 0; i < kV; i += 4) {
-        const int8x16x4_t four = vld1q_s8_x4(w + 16 * i);
+        int8x16_t four[4];
+        Take(four, w);
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; ++j) {
-          const int8x16_t first = kParts == 2 ? LowNibbles(four.val[j]) : four.val[j];
-#pragma GCC unroll 4
+          const int8x16_t first = kParts == 2 ? LowNibbles(four[j]) : four[j];
+#pragma GCC unroll 3
           for (size_t p = 0; p < kP; ++p) sum[p][i + j] = vmmlaq_s32(sum[p][i + j], pairs[0][p], first);
           if (kParts == 2) {
-            const int8x16_t second = HighNibbles(four.val[j]);
-#pragma GCC unroll 4
+            const int8x16_t second = HighNibbles(four[j]);
+#pragma GCC unroll 3
             for (size_t p = 0; p < kP; ++p) sum[p][i + j] = vmmlaq_s32(sum[p][i + j], pairs[kParts - 1][p], second);
           }
         }
       }
-      w += kTileRowBytes;
+      w += kTileRowBytes - 16 * kV;
     } while (x != end);
     if (block.columns <= 2 * kFirst) return;
-#pragma GCC unroll 4
+#pragma GCC unroll 3
     for (size_t p = 0; p < kP; ++p) {
       int32x4_t even[kV / 2], odd[kV / 2];
 #pragma GCC unroll 4
@@ -87,9 +88,10 @@ struct I8mmPairs {
   static void Block(size_t rows, size_t, const TileBlock &block) {
     if (rows <= 2) return Sum<1, 8, 0>(block, rows);
     if (rows <= 4) return Sum<2, 8, 0>(block, rows);
-    if (rows <= 6) return Sum<3, 8, 0>(block, rows);
-    Sum<4, 4, 0>(block, rows);
-    Sum<4, 4, 4>(block, rows);
+    if (kParts == 1) return Sum<3, 8, 0>(block, rows);
+    // 24 sums leave no registers for the nibbles.
+    Sum<3, 4, 0>(block, rows);
+    Sum<3, 4, 4>(block, rows);
   }
 
  private:
@@ -101,7 +103,7 @@ struct I8mmKernel {
   using One = TileMajorDriver<NeonDotFew<kFormat>>;
   using Few = TileMajorDriver<I8mmPairs<kFormat, false>>;
   using Many = TileMajorDriver<I8mmPairs<kFormat, kFormat == WeightFormat::kW4>>;
-  static constexpr size_t kMany = 9;  // more than one block of rows
+  static constexpr size_t kMany = 7;  // more than one block of rows
 
   static size_t ScratchBytes(size_t m, size_t k) {
     return m == 1 ? One::ScratchBytes(m, k) : m < kMany ? Few::ScratchBytes(m, k) : Many::ScratchBytes(m, k);

@@ -25,12 +25,15 @@ struct NeonRows {
 
   static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
     for (size_t k = 0; k < depth; k += 2 * kXnnKr, to += 2 * kTileRowBytes) {
-      int8x16_t row[8];
-      LoadTileRow(row, w);
-#pragma GCC unroll 8
-      for (size_t i = 0; i < 8; ++i) {
-        vst1q_s8(reinterpret_cast<int8_t *>(to + 16 * i), Low(row[i]));
-        vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 16 * i), High(row[i]));
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        int8x16_t four[4];
+        Take(four, w);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) {
+          vst1q_s8(reinterpret_cast<int8_t *>(to + 64 * half + 16 * i), Low(four[i]));
+          vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 64 * half + 16 * i), High(four[i]));
+        }
       }
     }
   }
@@ -41,36 +44,22 @@ struct NeonRows {
   template <size_t kR, size_t kV>
   using Sums = int32x4_t[kR][kV][2];
 
-  template <size_t kV>
-  static void Load(int8x16_t (&row)[kV], const uint8_t *w) {
-#pragma GCC unroll 2
-    for (size_t i = 0; i < kV; i += 4) {
-      const int8x16x4_t four = vld1q_s8_x4(reinterpret_cast<const int8_t *>(w + 16 * i));
-#pragma GCC unroll 4
-      for (size_t j = 0; j < 4; ++j) row[i + j] = four.val[j];
-    }
+  /// The empty asm keeps GCC from loading each half of a register on its own, for each use.
+  static void LoadTwo(int8x16_t (&two)[2], const uint8_t *w) {
+    two[0] = vld1q_s8(reinterpret_cast<const int8_t *>(w));
+    two[1] = vld1q_s8(reinterpret_cast<const int8_t *>(w + 16));
+    __asm__("" : "+w"(two[0]), "+w"(two[1]));
   }
 
-  template <size_t kR>
-  static void LoadEights(int8x16_t (&eights)[kR], const uint8_t *x) {
-#pragma GCC unroll 2
-    for (size_t r = 0; r < kR; ++r) {
-      eights[r] = vreinterpretq_s8_u64(vld1q_dup_u64(reinterpret_cast<const uint64_t *>(x + r * kXnnKr)));
-    }
-  }
-
-  /// kW8: two rows of a tile, or the last one alone.
+  /// kW8: two registers of a row of a tile and, with kBoth, of the row after it.
   template <size_t kR, size_t kV, bool kBoth>
-  static void AddRows(Sums<kR, kV> &sum, const uint8_t *w, const uint8_t *x) {
-    int8x16_t x0[kR], x1[kR], w0[kV], w1[kV];
-    LoadEights(x0, x);
-    Load(w0, w);
-    if (kBoth) {
-      LoadEights(x1, x + kR * kXnnKr);
-      Load(w1, w + kTileRowBytes);
-    }
-#pragma GCC unroll 8
-    for (size_t i = 0; i < kV; ++i) {
+  static void AddBytes(Sums<kR, kV> &sum, size_t first, const uint8_t *w, const int8x16_t (&x0)[kR],
+                       const int8x16_t (&x1)[kR]) {
+    int8x16_t w0[2], w1[2];
+    LoadTwo(w0, w + 16 * first);
+    if (kBoth) LoadTwo(w1, w + kTileRowBytes + 16 * first);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
 #pragma GCC unroll 2
       for (size_t r = 0; r < kR; ++r) {
         int16x8_t low = vmull_s8(vget_low_s8(w0[i]), vget_low_s8(x0[r]));
@@ -79,31 +68,62 @@ struct NeonRows {
           low = vmlal_s8(low, vget_low_s8(w1[i]), vget_low_s8(x1[r]));
           high = vmlal_high_s8(high, w1[i], x1[r]);
         }
-        sum[r][i][0] = vpadalq_s16(sum[r][i][0], low);
-        sum[r][i][1] = vpadalq_s16(sum[r][i][1], high);
+        sum[r][first + i][0] = vpadalq_s16(sum[r][first + i][0], low);
+        sum[r][first + i][1] = vpadalq_s16(sum[r][first + i][1], high);
       }
     }
+  }
+
+  template <size_t kR>
+  static void TakeEights(int8x16_t (&eights)[kR], const uint8_t *&x) {
+#pragma GCC unroll 2
+    for (size_t r = 0; r < kR; ++r) eights[r] = TakeEightTwice(x);
+  }
+
+  template <size_t kR, size_t kV, bool kBoth>
+  static void AddRows(Sums<kR, kV> &sum, const uint8_t *w, const uint8_t *&x) {
+    int8x16_t x0[kR], x1[kR];
+    TakeEights(x0, x);
+    if (kBoth) TakeEights(x1, x);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kV; i += 2) AddBytes<kR, kV, kBoth>(sum, i, w, x0, x1);
   }
 
   template <size_t kR, size_t kV>
   static void SumBytes(Sums<kR, kV> &sum, const uint8_t *w, const uint8_t *x, size_t depth) {
-    size_t k = 0;
-    for (; k + 2 * kXnnKr <= depth; k += 2 * kXnnKr, w += 2 * kTileRowBytes, x += 2 * kR * kXnnKr) {
-      AddRows<kR, kV, true>(sum, w, x);
-    }
-    if (k != depth) AddRows<kR, kV, false>(sum, w, x);
+    for (size_t pairs = depth / (2 * kXnnKr); pairs != 0; --pairs, w += 2 * kTileRowBytes) AddRows<kR, kV, true>(sum, w, x);
+    if (depth % (2 * kXnnKr) != 0) AddRows<kR, kV, false>(sum, w, x);
   }
 
   template <size_t kR, size_t kV>
-  static void AddProducts(Parts<kR, kV> &part, const int8x16_t (&row)[kV], const int8x16_t (&x)[kR]) {
-#pragma GCC unroll 8
-    for (size_t i = 0; i < kV; ++i) {
+  static void AddProducts(Parts<kR, kV> &part, size_t first, const int8x16_t (&two)[2], const int8x16_t (&x)[kR]) {
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
 #pragma GCC unroll 2
       for (size_t r = 0; r < kR; ++r) {
-        part[r][i][0] = vmlal_s8(part[r][i][0], vget_low_s8(row[i]), vget_low_s8(x[r]));
-        part[r][i][1] = vmlal_high_s8(part[r][i][1], row[i], x[r]);
+        part[r][first + i][0] = vmlal_s8(part[r][first + i][0], vget_low_s8(two[i]), vget_low_s8(x[r]));
+        part[r][first + i][1] = vmlal_high_s8(part[r][first + i][1], two[i], x[r]);
       }
     }
+  }
+
+  /// kW4: 16 k of two registers.
+  template <size_t kR, size_t kV>
+  static void AddNibbles(Parts<kR, kV> &part, size_t first, const uint8_t *w, const int8x16_t (&x0)[kR],
+                         const int8x16_t (&x1)[kR]) {
+    int8x16_t low[2], high[2];
+    LoadTwo(low, w + 16 * first);
+    if (kUnpacked) {
+      LoadTwo(high, w + kTileRowBytes + 16 * first);
+    } else {
+#pragma GCC unroll 2
+      for (size_t i = 0; i < 2; ++i) {
+        high[i] = High(low[i]);
+        low[i] = Low(low[i]);
+      }
+    }
+    AddProducts<kR, kV>(part, first, low, x0);
+    AddProducts<kR, kV>(part, first, high, x1);
   }
 
   /// kW4: 256 k at a time, 32 products in a lane of 16 bits.
@@ -115,23 +135,12 @@ struct NeonRows {
       for (size_t i = 0; i < kR * kV * 2; ++i) part[i / (kV * 2)][i / 2 % kV][i % 2] = vdupq_n_s16(0);
       const uint8_t *const end = x + kR * (depth - begin < 256 ? depth - begin : 256);
       do {
-        int8x16_t low[kR], high[kR], row[kV], second[kV];
-        LoadEights(low, x);
-        LoadEights(high, x + kR * kXnnKr);
-        Load(row, w);
-        if (kUnpacked) {
-          Load(second, w + kTileRowBytes);
-        } else {
-#pragma GCC unroll 8
-          for (size_t i = 0; i < kV; ++i) {
-            second[i] = High(row[i]);
-            row[i] = Low(row[i]);
-          }
-        }
-        AddProducts(part, row, low);
-        AddProducts(part, second, high);
+        int8x16_t x0[kR], x1[kR];
+        TakeEights(x0, x);
+        TakeEights(x1, x);
+    #pragma GCC unroll 4
+        for (size_t i = 0; i < kV; i += 2) AddNibbles<kR, kV>(part, i, w, x0, x1);
         w += (kUnpacked ? 2 : 1) * kTileRowBytes;
-        x += 2 * kR * kXnnKr;
       } while (x != end);
 #pragma GCC unroll 16
       for (size_t i = 0; i < kR * kV * 2; ++i) {

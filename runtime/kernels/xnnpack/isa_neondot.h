@@ -9,9 +9,6 @@
 namespace acorn {
 namespace {
 
-/// The 8 values at `x`, twice.
-inline int8x16_t TwiceEight(const uint8_t *x) { return vreinterpretq_s8_u64(vld1q_dup_u64(reinterpret_cast<const uint64_t *>(x))); }
-
 template <WeightFormat kWeights>
 struct NeonDotFew {
   static constexpr WeightFormat kFormat = kWeights;
@@ -23,6 +20,24 @@ struct NeonDotFew {
   static constexpr bool kUnpacks = false;
 
   static size_t Tiles(size_t rows) { return rows == 1 ? 2 : 1; }
+
+  /// Four registers of a row of tile t, from register `first` on.
+  template <size_t kR, size_t kT>
+  static void AddHalf(int32x4_t (&sum)[kR][kT][8], size_t t, size_t first, const uint8_t *&w, const int8x16_t (&x)[kParts][kR]) {
+    int8x16_t four[4];
+    Take(four, w);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; ++i) {
+      const int8x16_t low = kParts == 2 ? LowNibbles(four[i]) : four[i];
+#pragma GCC unroll 3
+      for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], low, x[0][r]);
+      if (kParts == 2) {
+        const int8x16_t high = HighNibbles(four[i]);
+#pragma GCC unroll 3
+        for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], high, x[kParts - 1][r]);
+      }
+    }
+  }
 
   template <size_t kR, size_t kT>
   static void Sum(const TileBlock &block) {
@@ -44,23 +59,12 @@ struct NeonDotFew {
 #pragma GCC unroll 2
       for (size_t part = 0; part < kParts; ++part) {
 #pragma GCC unroll 3
-        for (size_t r = 0; r < kR; ++r, x += kXnnKr) eights[part][r] = TwiceEight(x);
+        for (size_t r = 0; r < kR; ++r) eights[part][r] = TakeEightTwice(x);
       }
 #pragma GCC unroll 2
       for (size_t t = 0; t < kT; ++t) {
-        int8x16_t row[8];
-        LoadTileRow(row, w[t]);
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; ++i) {
-          const int8x16_t first = kParts == 2 ? LowNibbles(row[i]) : row[i];
-#pragma GCC unroll 3
-          for (size_t r = 0; r < kR; ++r) sum[r][t][i] = vdotq_s32(sum[r][t][i], first, eights[0][r]);
-          if (kParts == 2) {
-            const int8x16_t second = HighNibbles(row[i]);
-#pragma GCC unroll 3
-            for (size_t r = 0; r < kR; ++r) sum[r][t][i] = vdotq_s32(sum[r][t][i], second, eights[kParts - 1][r]);
-          }
-        }
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half) AddHalf<kR, kT>(sum, t, 4 * half, w[t], eights);
       }
     } while (x != end);
 #pragma GCC unroll 3
@@ -93,11 +97,11 @@ struct NeonDotMany {
 
   static size_t Tiles(size_t) { return 1; }
 
-  /// 2 channels x 8 k, eight times, to two rows of 16 channels x 4 k at `to`.
-  static void StoreQuads(uint8_t *to, const int8x16_t (&row)[8]) {
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; ++i) {
-      const int32x4_t a = vreinterpretq_s32_s8(row[2 * i]), b = vreinterpretq_s32_s8(row[2 * i + 1]);
+  /// 2 channels x 8 k, four times, to half of two rows of 16 channels x 4 k at `to`.
+  static void StoreQuads(uint8_t *to, const int8x16_t (&half)[4]) {
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      const int32x4_t a = vreinterpretq_s32_s8(half[2 * i]), b = vreinterpretq_s32_s8(half[2 * i + 1]);
       vst1q_s32(reinterpret_cast<int32_t *>(to + 16 * i), vuzp1q_s32(a, b));
       vst1q_s32(reinterpret_cast<int32_t *>(to + 64 + 16 * i), vuzp2q_s32(a, b));
     }
@@ -106,18 +110,19 @@ struct NeonDotMany {
   /// To [depth / 4, 16 channels, 4 k], depth rounded up to 16 with zeros.
   static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
     for (size_t k = 0; k < depth; k += kParts * kXnnKr, to += kParts * kTileRowBytes) {
-      int8x16_t row[8];
-      LoadTileRow(row, w);
-      if (kParts == 1) {
-        StoreQuads(to, row);
-      } else {
-        int8x16_t part[8];
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; ++i) part[i] = LowNibbles(row[i]);
-        StoreQuads(to, part);
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; ++i) part[i] = HighNibbles(row[i]);
-        StoreQuads(to + kTileRowBytes, part);
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        int8x16_t low[4], high[4];
+        Take(low, w);
+        if (kParts == 2) {
+#pragma GCC unroll 4
+          for (size_t i = 0; i < 4; ++i) {
+            high[i] = HighNibbles(low[i]);
+            low[i] = LowNibbles(low[i]);
+          }
+          StoreQuads(to + kTileRowBytes + 32 * half, high);
+        }
+        StoreQuads(to + 32 * half, low);
       }
     }
     if (depth % kStep != 0) __builtin_memset(to, 0, kTileRowBytes);
@@ -131,13 +136,12 @@ struct NeonDotMany {
 #pragma GCC unroll 4
       for (size_t i = 0; i < 4; ++i) sum[r][i] = vdupq_n_s32(0);
     }
-    const int8_t *w = reinterpret_cast<const int8_t *>(block.w);
-    const int8_t *x = reinterpret_cast<const int8_t *>(block.x);
-    const int8_t *const end = x + kR * block.depth;
+    const uint8_t *w = block.w;
+    const uint8_t *x = block.x;
+    const uint8_t *const end = x + kR * block.depth;
     do {
       int8x16_t sixteens[kR];
-#pragma GCC unroll 4
-      for (size_t r = 0; r < kR; ++r, x += 16) sixteens[r] = vld1q_s8(x);
+      Take(sixteens, x);
       Quad<kR, 0>(sum, w, sixteens);
       Quad<kR, 1>(sum, w, sixteens);
       Quad<kR, 2>(sum, w, sixteens);
@@ -162,13 +166,13 @@ struct NeonDotMany {
   static constexpr size_t kParts = kWeights == WeightFormat::kW4 ? 2 : 1;
 
   template <size_t kR, int kLane>
-  static void Quad(int32x4_t (&sum)[kR][4], const int8_t *&w, const int8x16_t (&x)[kR]) {
-    const int8x16x4_t quads = vld1q_s8_x4(w);
-    w += 64;
+  static void Quad(int32x4_t (&sum)[kR][4], const uint8_t *&w, const int8x16_t (&x)[kR]) {
+    int8x16_t quads[4];
+    Take(quads, w);
 #pragma GCC unroll 4
     for (size_t r = 0; r < kR; ++r) {
 #pragma GCC unroll 4
-      for (size_t i = 0; i < 4; ++i) sum[r][i] = vdotq_laneq_s32(sum[r][i], quads.val[i], x[r], kLane);
+      for (size_t i = 0; i < 4; ++i) sum[r][i] = vdotq_laneq_s32(sum[r][i], quads[i], x[r], kLane);
     }
   }
 };

@@ -12,16 +12,38 @@ namespace {
 constexpr size_t kTileNr = XnnNr(Layout::kX16C8);
 constexpr size_t kTileRowBytes = kTileNr * kXnnKr;
 
-/// 8 registers, the row of a tile at `w`, which moves on.
-inline void LoadTileRow(int8x16_t (&row)[8], const uint8_t *&w) {
-  const int8x16x4_t low = vld1q_s8_x4(reinterpret_cast<const int8_t *>(w));
-  const int8x16x4_t high = vld1q_s8_x4(reinterpret_cast<const int8_t *>(w + 64));
-  w += kTileRowBytes;
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) {
-    row[i] = low.val[i];
-    row[4 + i] = high.val[i];
+/// Moves `p` on by the `bytes` of the load before it. The empty asm hides the sum from GCC, which else keeps the pointer of the
+/// loop's start and adds to it before each load that has no offset (ld1 of four registers, ld1r) where a post-index is free.
+inline void StepOver(const uint8_t *&p, size_t bytes) {
+  p += bytes;
+  __asm__("" : "+r"(p));
+}
+
+/// kCount registers at `from`, which moves on.
+template <size_t kCount>
+inline void Take(int8x16_t (&to)[kCount], const uint8_t *&from) {
+  const int8_t *const at = reinterpret_cast<const int8_t *>(from);
+  if constexpr (kCount == 1) {
+    to[0] = vld1q_s8(at);
+  } else if constexpr (kCount == 2) {
+    const int8x16x2_t loaded = vld1q_s8_x2(at);
+    for (size_t i = 0; i < kCount; ++i) to[i] = loaded.val[i];
+  } else if constexpr (kCount == 3) {
+    const int8x16x3_t loaded = vld1q_s8_x3(at);
+    for (size_t i = 0; i < kCount; ++i) to[i] = loaded.val[i];
+  } else {
+    static_assert(kCount == 4, "no load of so many registers");
+    const int8x16x4_t loaded = vld1q_s8_x4(at);
+    for (size_t i = 0; i < kCount; ++i) to[i] = loaded.val[i];
   }
+  StepOver(from, 16 * kCount);
+}
+
+/// The 8 values at `x`, twice; `x` moves on.
+inline int8x16_t TakeEightTwice(const uint8_t *&x) {
+  const int8x16_t eight = vreinterpretq_s8_u64(vld1q_dup_u64(reinterpret_cast<const uint64_t *>(x)));
+  StepOver(x, kXnnKr);
+  return eight;
 }
 
 /// 16 times the weights in the low and in the high nibbles of `bytes`, which stand in two's complement.
