@@ -16,7 +16,7 @@ constexpr size_t kTileRowBytes = kTileNr * kXnnKr;
 /// loop's start and adds to it before each load that has no offset (ld1 of four registers, ld1r) where a post-index is free.
 inline void StepOver(const uint8_t *&p, size_t bytes) {
   p += bytes;
-  __asm__("" : "+r"(p));
+  __asm__ volatile("" : "+r"(p));
 }
 
 /// kCount registers at `from`, which moves on.
@@ -56,19 +56,23 @@ inline int32x4_t FinishSum(int32x4_t sum) {
   return kFormat == WeightFormat::kW4 ? vshrq_n_s32(sum, 4) : sum;
 }
 
+/// The first `count` of `sums`, stored or added: the end of a matrix, and panels after the first.
+[[gnu::noinline]] void SaveSome(int32_t *to, const int32_t *sums, size_t count, Store store) {
+  for (size_t i = 0; i < count; ++i) to[i] = store == Store::kAdd ? to[i] + sums[i] : sums[i];
+}
+
 /// Stores or adds the sums of 4 * kQuads channels, of which the first `columns` exist, to `to`.
 template <size_t kQuads>
 inline void SaveSums(int32_t *to, const int32x4_t (&sums)[kQuads], size_t columns, Store store) {
   if (columns >= 4 * kQuads && store == Store::kSet) {
 #pragma GCC unroll 4
     for (size_t i = 0; i < kQuads; ++i) vst1q_s32(to + 4 * i, sums[i]);
-    return;
-  }
-  int32_t lanes[4 * kQuads];
+  } else {
+    int32_t lanes[4 * kQuads];
 #pragma GCC unroll 4
-  for (size_t i = 0; i < kQuads; ++i) vst1q_s32(lanes + 4 * i, sums[i]);
-  const size_t count = columns < 4 * kQuads ? columns : 4 * kQuads;
-  for (size_t i = 0; i < count; ++i) to[i] = store == Store::kAdd ? to[i] + lanes[i] : lanes[i];
+    for (size_t i = 0; i < kQuads; ++i) vst1q_s32(lanes + 4 * i, sums[i]);
+    SaveSome(to, lanes, columns < 4 * kQuads ? columns : 4 * kQuads, store);
+  }
 }
 
 }  // namespace
