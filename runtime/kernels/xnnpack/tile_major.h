@@ -59,7 +59,7 @@ class TileMajorDriver {
     TileBlock block;
     block.w_step = tile_bytes;
     block.x_stride = 0;
-    block.depth = RoundUp(XnnDepth(matrix.format, k), Form::kStep);
+    block.depth = RoundUp(XnnDepth(matrix.format, matrix.layout, k), Form::kStep);
     block.acc_step = kNr;
     block.acc_stride = args.acc_stride;
     block.columns = kNr;
@@ -80,7 +80,7 @@ class TileMajorDriver {
       if (left < kNr) block.columns = left;
       block.w = w;
       if constexpr (Form::kUnpacks) {
-        Form::Unpack(unpacked, w, XnnDepth(matrix.format, k));
+        Form::Unpack(unpacked, w, XnnDepth(matrix.format, matrix.layout, k));
         block.w = unpacked;
       }
       for (size_t row = 0; row < rows; row += share) {
