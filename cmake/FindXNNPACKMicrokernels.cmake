@@ -5,7 +5,7 @@
 #                     empty: what toolchains/setup.sh unpacked, then the system
 #   ACORN_HAVE_XNNPACK, and the target acorn_xnnpack, are the result
 set(ACORN_HAVE_XNNPACK OFF)
-set(ACORN_XNNPACK_SYMBOLS_x86_64
+set(ACORN_XNNPACK_SYMBOLS_amd64
   xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x16c8__avx512vnni_prfm
   xnn_qd8_f32_qc8w_gemm_minmax_ukernel_10x16c8__avx512vnni_prfm
   xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x8c8__avxvnni_prfm
@@ -19,8 +19,21 @@ set(ACORN_XNNPACK_SYMBOLS_x86_64
   xnn_qd8_f32_qc4w_gemm_minmax_ukernel_4x8c8__avx2_madd_prfm
   xnn_x8_lut_ukernel__avx512skx_vpshufb_u64
   xnn_x8_lut_ukernel__avx2_u128)
+set(ACORN_XNNPACK_SYMBOLS_arm64
+  xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x16c8__neoni8mm
+  xnn_qd8_f32_qc8w_gemm_minmax_ukernel_4x16c8__neoni8mm
+  xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x16c4__neondot
+  xnn_qd8_f32_qc8w_gemm_minmax_ukernel_4x16c4__asm_aarch64_neondot_ld128
+  xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16c8__neoni8mm
+  xnn_qd8_f32_qc4w_gemm_minmax_ukernel_4x16c8__neoni8mm
+  xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16c4__neondot
+  xnn_qd8_f32_qc4w_gemm_minmax_ukernel_4x16c4__neondot
+  xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16__neon_mlal_lane
+  xnn_qd8_f32_qc4w_gemm_minmax_ukernel_6x16__neon_mlal_lane
+  xnn_x8_lut_ukernel__aarch64_neon_tbx128x4_u64)
+set(symbols ${ACORN_XNNPACK_SYMBOLS_${ACORN_DEBIAN_ARCH}})
 
-if(ACORN_XNNPACK STREQUAL "OFF" OR NOT ACORN_DEBIAN_ARCH STREQUAL "amd64")
+if(ACORN_XNNPACK STREQUAL "OFF" OR NOT symbols)
   message(STATUS "XNNPACK's microkernels: not used")
   return()
 endif()
@@ -43,11 +56,11 @@ endif()
 
 # Another version may lack a kernel or have it under another name: better known now than at the first link.
 set(source "")
-foreach(symbol IN LISTS ACORN_XNNPACK_SYMBOLS_x86_64)
+foreach(symbol IN LISTS symbols)
   string(APPEND source "void ${symbol}(void);\n")
 endforeach()
 string(APPEND source "void (*const volatile kernels[])(void) = {\n")
-foreach(symbol IN LISTS ACORN_XNNPACK_SYMBOLS_x86_64)
+foreach(symbol IN LISTS symbols)
   string(APPEND source "  ${symbol},\n")
 endforeach()
 string(APPEND source "};\nint main(void) { return kernels[0] == 0; }\n")

@@ -37,6 +37,13 @@ target_compile_options(acorn_runtime_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions;-fno-rtti;-fno-threadsafe-statics>
   -fno-math-errno -fvisibility=hidden -ffunction-sections -fdata-sections
   $<$<NOT:$<BOOL:${ACORN_SANITIZE}>>:-Wframe-larger-than=16384>)
+# Arm's out-of-line atomics are libgcc's, which asks the C library for the CPU's features before main: not on every device. The
+# archive has one exchange a call.
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-mno-outline-atomics ACORN_HAVE_NO_OUTLINE_ATOMICS)
+if(ACORN_HAVE_NO_OUTLINE_ATOMICS)
+  target_compile_options(acorn_runtime_flags INTERFACE -mno-outline-atomics)
+endif()
 if(ACORN_STRIP_STRINGS)
   target_compile_definitions(acorn_runtime_flags INTERFACE ACORN_STRIP_STRINGS)
 endif()

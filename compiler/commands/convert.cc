@@ -52,6 +52,14 @@ WeightFormat BodyFormat(const Options &options) {
   return WeightFormat::kW4G32;
 }
 
+/// What a target's fastest kernels of XNNPACK read.
+Layout ChannelLayout(const std::string &target) {
+  if (target == "x86-256") return Layout::kX8C8;
+  if (target == "arm-dotprod") return Layout::kX16C4;
+  if (target == "arm-neon") return Layout::kX16C1;
+  return Layout::kX16C8;
+}
+
 RecipeOptions ToRecipe(const Options &options) {
   RecipeOptions recipe;
   if (options.recipe == "mobilequant") Refuse("--recipe mobilequant is not in this version");
@@ -59,7 +67,7 @@ RecipeOptions ToRecipe(const Options &options) {
   recipe.body_format = BodyFormat(options);
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;
   recipe.down_input = options.down_input == "s15" ? DownInput::kS15 : DownInput::kHadamard;
-  recipe.channel_layout = options.target == "x86-256" ? Layout::kX8C8 : Layout::kX16C8;
+  recipe.channel_layout = ChannelLayout(options.target);
   return recipe;
 }
 
@@ -170,7 +178,7 @@ void AddConvertCommand(CLI::App *app) {
       ->capture_default_str();
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
-      ->check(CLI::IsMember({"universal", "x86-256"}))
+      ->check(CLI::IsMember({"universal", "x86-256", "arm-dotprod", "arm-neon"}))
       ->capture_default_str();
   command->add_option("--down-input", o->down_input, "input of the down projection: 8 bits after a Hadamard transform, or 15")
       ->check(CLI::IsMember({"hadamard", "s15"}))

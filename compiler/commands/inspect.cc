@@ -63,6 +63,10 @@ const char *LayoutName(uint8_t layout) {
       return "x8c8";
     case Layout::kC4:
       return "c4";
+    case Layout::kX16C4:
+      return "x16c4";
+    case Layout::kX16C1:
+      return "x16c1";
   }
   return "?";
 }

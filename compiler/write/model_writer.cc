@@ -59,7 +59,8 @@ ModelWriter::ModelWriter(const ModelConfig &config, int64_t ffn, const WriterOpt
 }
 
 Layout ModelWriter::LayoutOf(WeightFormat format) const {
-  return GroupSize(format) != 0 ? Layout::kC4 : options_.channel_layout;
+  if (GroupSize(format) != 0) return Layout::kC4;
+  return LayoutHolds(options_.channel_layout, format) ? options_.channel_layout : Layout::kX16C8;
 }
 
 WeightInfo ModelWriter::AddWeight(const QuantizedMatrix &matrix, EdgeType input) {

@@ -44,7 +44,7 @@ struct QuantizedLayer {
 struct WriterOptions {
   uint32_t hadamard_block = 128;  // 1: plain requantisation to down_in_type
   EdgeType down_in_type = EdgeType::kS8;
-  Layout channel_layout = Layout::kX16C8;  // for formats without groups
+  Layout channel_layout = Layout::kX16C8;  // for formats without groups that it holds; kX16C8 for others
 };
 
 class ModelWriter {

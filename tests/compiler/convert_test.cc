@@ -104,9 +104,14 @@ TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {
 }
 
 TEST_F(Convert, TargetChoosesTheLayout) {
-  ASSERT_EQ(Run("--recipe rtn --weights w8 --target x86-256").exit_code, 0);
-  const nlohmann::json file = Inspect();
-  for (const auto &weight : file["weights"]) EXPECT_EQ(weight["layout"], "x8c8");
+  const std::pair<std::string, std::string> layouts[] = {{"x86-256", "x8c8"}, {"arm-dotprod", "x16c4"}, {"arm-neon", "x16c1"}};
+  for (const auto &[target, layout] : layouts) {
+    ASSERT_EQ(Run("--recipe rtn --weights w4 --group channel --target " + target).exit_code, 0);
+    const nlohmann::json file = Inspect();
+    for (const auto &weight : file["weights"]) {
+      EXPECT_EQ(weight["layout"], weight["format"] == "w8" && target == "arm-neon" ? "x16c8" : layout) << target;
+    }
+  }
 }
 
 TEST_F(Convert, InspectRefusesDamage) {

@@ -87,7 +87,12 @@ TEST_P(PackChannels, EveryElementSumAndPadding) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, PackChannels,
                          testing::Combine(testing::Values(WeightFormat::kW8, WeightFormat::kW4),
-                                          testing::Values(Layout::kX16C8, Layout::kX8C8), testing::Values(48, 100, 4096)));
+                                          testing::Values(Layout::kX16C8, Layout::kX8C8, Layout::kX16C4),
+                                          testing::Values(48, 100, 4096)));
+
+INSTANTIATE_TEST_SUITE_P(FourBitsAlone, PackChannels,
+                         testing::Combine(testing::Values(WeightFormat::kW4), testing::Values(Layout::kX16C1),
+                                          testing::Values(48, 99, 4096)));
 
 TEST(Pack, PanelsAppearWhereASumMayLeaveFloat) {
   QuantizedMatrix q = RandomMatrix(WeightFormat::kW8, 2, 4096, 3);
@@ -120,6 +125,7 @@ TEST(Pack, BoundIsThatOfTheLargestChannel) {
 TEST(Pack, RefusesWhatCannotBeHeld) {
   EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW8, 1, 32, 5), Layout::kC4), Error);
   EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW4G32, 1, 32, 5), Layout::kX16C8), Error);
+  EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW8, 1, 32, 5), Layout::kX16C1), Error);
   QuantizedMatrix q = RandomMatrix(WeightFormat::kW4G32, 1, 32 * 300, 6);
   std::fill(q.weights.begin(), q.weights.end(), int8_t{-8});
   std::fill(q.multipliers.begin(), q.multipliers.end(), uint8_t{255});

@@ -22,7 +22,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W4, testing::ValuesIn(gemm_s8_w4::Kernel
                          channel_gemm::TestName);
 
 TEST(GemmS8W4Select, FollowsFeaturesAndLayout) {
-  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8}) {
+  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8, Layout::kX16C4, Layout::kX16C1}) {
     EXPECT_EQ(gemm_s8_w4::Select(layout, 0)->needs, 0u);
     for (const GemmKernel &kernel : gemm_s8_w4::Kernels()) {
       const GemmKernel *selected = gemm_s8_w4::Select(layout, kernel.needs);

@@ -25,9 +25,10 @@ void GroupedRow(const Output &out, const Args &args, uint64_t n) {
 void ChannelRow(const Output &out, const Args &args, uint64_t n) {
   const XnnMatrix matrix = {args.format, args.layout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel};
   const uint32_t mask = args.format == WeightFormat::kW8 ? 255 : 15;
-  for (size_t i = 0; i < args.k; i += kXnnKr) {  // bytes of eight consecutive k lie side by side
+  const size_t kr = XnnKr(args.layout);
+  for (size_t i = 0; i < args.k; i += kr) {  // kr weights are neighbours
     const XnnWeightPlace place = XnnWeight(matrix, n, i);
-    const size_t count = args.k - i < kXnnKr ? args.k - i : kXnnKr;
+    const size_t count = args.k - i < kr ? args.k - i : kr;
     for (size_t j = 0; j < count; ++j) {
       out.Store(i + j, XnnDecode(args.format, args.layout, (args.w[place.offset + j] >> place.shift) & mask));
     }

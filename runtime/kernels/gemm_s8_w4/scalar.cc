@@ -5,15 +5,18 @@
 namespace acorn::gemm_s8_w4 {
 namespace {
 
+constexpr size_t kMostKr = 8;
+
 void Run(const GemmArgs &args, Layout layout) {
+  const size_t kr = XnnKr(layout);
   const uint64_t k_panel = args.k_panel == 0 ? args.k : args.k_panel;
   const XnnMatrix matrix = {WeightFormat::kW4, layout, args.n, args.k, k_panel};
   for (size_t n = args.n_begin; n < args.n_end; ++n) {
     for (size_t m = 0; m < args.m; ++m) args.acc[m * args.acc_stride + n - args.n_begin] = 0;
-    for (size_t begin = 0; begin < args.k; begin += kXnnKr) {
-      const size_t count = args.k - begin < kXnnKr ? args.k - begin : kXnnKr;
-      const XnnWeightPlace place = XnnWeight(matrix, n, begin);  // kXnnKr weights are neighbours
-      int32_t weights[kXnnKr] = {};
+    for (size_t begin = 0; begin < args.k; begin += kr) {
+      const size_t count = args.k - begin < kr ? args.k - begin : kr;
+      const XnnWeightPlace place = XnnWeight(matrix, n, begin);  // kr weights are neighbours
+      int32_t weights[kMostKr] = {};
       for (size_t i = 0; i < count; ++i) {
         const uint32_t bits = args.w[place.offset + i] >> place.shift;
         weights[i] = XnnDecode(matrix.format, layout, bits & 15);
@@ -33,5 +36,7 @@ void Run(const GemmArgs &args, Layout layout) {
 size_t ScratchBytesScalar(size_t, size_t) { return 0; }
 void RunX16C8Scalar(const GemmArgs &args) { Run(args, Layout::kX16C8); }
 void RunX8C8Scalar(const GemmArgs &args) { Run(args, Layout::kX8C8); }
+void RunX16C4Scalar(const GemmArgs &args) { Run(args, Layout::kX16C4); }
+void RunX16C1Scalar(const GemmArgs &args) { Run(args, Layout::kX16C1); }
 
 }  // namespace acorn::gemm_s8_w4

@@ -13,6 +13,9 @@ constexpr QuantizationParams kIdentity[kMaxRows] = {
     {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f},
 };
 
+// A microkernel reads a row of x up to the next multiple of this.
+constexpr size_t kReach = 8;
+
 // Channels that pass through the scratch at a time where panels are added up.
 constexpr size_t kSumChannels = 64;
 
@@ -76,11 +79,11 @@ class Product {
     }
   }
 
-  // A microkernel reads a row to the next multiple of kXnnKr: where that is past the row's end, it gets a copy.
+  // Where kReach is past a row's end, the microkernel gets a copy.
   Rows RowsOf(size_t m, size_t count) const {
     const int8_t *x = args_.x + m * args_.x_stride;
-    if (args_.k % kXnnKr == 0) return {x, args_.x_stride, count};
-    const size_t stride = AlignUp(args_.k, kXnnKr);
+    if (args_.k % kReach == 0) return {x, args_.x_stride, count};
+    const size_t stride = AlignUp(args_.k, kReach);
     for (size_t row = 0; row < count; ++row) {
       __builtin_memcpy(copies_ + row * stride, x + row * args_.x_stride, args_.k);
       __builtin_memset(copies_ + row * stride + args_.k, 0, stride - args_.k);
@@ -99,7 +102,7 @@ class Product {
   const Gemm &gemm_;
   XnnMatrix matrix_;
   float *sums_;      // [kMaxRows, kSumChannels]
-  int8_t *copies_;   // [mr, k rounded up to kXnnKr]
+  int8_t *copies_;   // [mr, k rounded up to kReach]
 };
 
 }  // namespace

@@ -19,6 +19,8 @@
 namespace acorn {
 namespace {
 
+constexpr size_t kXnnKr = 8;  // of kX16C8 and kX8C8, the layouts that our own kernels read
+
 /// Does a panel store its sums or add them to those in acc?
 enum class Store : uint8_t { kSet, kAdd };
 
@@ -68,7 +70,7 @@ class TileDriver {
     block.w = args.w + XnnTileOffset(matrix, args.n_begin, panel);
     block.x = args.scratch;
     block.x_stride = RowBytes(k);
-    block.depth = XnnDepth(matrix.format, k);
+    block.depth = XnnDepth(matrix.format, matrix.layout, k);
     block.acc = args.acc + m * args.acc_stride;
     block.acc_stride = args.acc_stride;
     block.columns = kNr;

@@ -22,6 +22,8 @@ enum class Layout : uint8_t {
   kX16C8 = 1,  // XNNPACK's, 16 channels x 8 k
   kX8C8 = 2,   // XNNPACK's, 8 channels x 8 k
   kC4 = 3,     // 16 channels x 4 k, group multipliers at the head of the tile
+  kX16C4 = 4,  // XNNPACK's, 16 channels x 4 k
+  kX16C1 = 5,  // XNNPACK's, 16 channels x 1 k
 };
 
 /// Elements along k that share one multiplier; 0: the format has no groups.
@@ -31,9 +33,17 @@ constexpr uint32_t GroupSize(WeightFormat format) {
 
 /// True if a matrix of this format may be stored in this layout.
 constexpr bool LayoutHolds(Layout layout, WeightFormat format) {
-  return layout == Layout::kC4 ? GroupSize(format) != 0
-                               : (layout == Layout::kX16C8 || layout == Layout::kX8C8) &&
-                                     (format == WeightFormat::kW8 || format == WeightFormat::kW4);
+  switch (layout) {
+    case Layout::kX16C8:
+    case Layout::kX8C8:
+    case Layout::kX16C4:
+      return format == WeightFormat::kW8 || format == WeightFormat::kW4;
+    case Layout::kX16C1:
+      return format == WeightFormat::kW4;
+    case Layout::kC4:
+      return GroupSize(format) != 0;
+  }
+  return false;
 }
 
 /// c4: a matrix [n, k] in tiles of 16 channels, in order of n. Channels beyond n are padding: nibbles 8 (weight 0), multipliers 0.

@@ -1,18 +1,18 @@
-// The two layouts that XNNPACK's per-channel microkernels read (Layout::kX16C8 and kX8C8), as offsets.
+// The layouts that XNNPACK's per-channel microkernels read, as offsets: kX<nr>C<kr> for nr channels x kr neighbours along k.
 // For the packer, the kernels and the tests; formats kW8 and kW4 only. Says where a value lies; packs nothing.
 //
 // A matrix [n, k] is one or more panels along k, one after the other, of `k_panel` values each (the last may be shorter).
-// A panel is a matrix of its own: a row of tiles of nr channels (16 or 8), n padded to whole tiles with zero weights. A tile:
+// A panel is a matrix of its own: a row of tiles of nr channels, n padded to whole tiles with zero weights. A tile:
 //
-//   int32   ksum[nr]         XnnKsum(sum of the panel's weights of channel c), little-endian
-//   uint8   rows[...][nr*8]  kW8: row j, byte c*8+i = w[c][8j+i], two's complement
-//                            kW4: row j, byte c*8+i = w[c][16j+i] in the low nibble, w[c][16j+8+i] in the high one
-//   float32 scale[nr]        kXnnScale
-//   float32 bias[nr]         kXnnBias
+//   int32   ksum[nr]          XnnKsum(sum of the panel's weights of channel c), little-endian
+//   uint8   rows[...][nr*kr]  kW8: row j, byte c*kr+i = w[c][kr*j+i], two's complement
+//                             kW4: row j, byte c*kr+i = w[c][2kr*j+i] in the low nibble, w[c][2kr*j+kr+i] in the high one
+//   float32 scale[nr]         kXnnScale
+//   float32 bias[nr]          kXnnBias
 //
-// Depth is padded to 8 (kW8) or 16 (kW4) with weight 0; what the kernels multiply it with then does not matter.
-// Nibbles are two's complement in kX16C8 (the VNNI and i8mm kernels shift them to the top of a byte) and w + 8 in kX8C8
-// (the AVX2 kernel subtracts 8). Panels exist because a microkernel hands its sum over as float32, exact below 2^24:
+// Depth is padded to kr (kW8) or 2 kr (kW4) with weight 0; what the kernels multiply it with then does not matter.
+// Nibbles are w + 8 in kX8C8 (the AVX2 kernel subtracts 8) and two's complement in the others (whose kernels shift them to the
+// top of a byte). Panels exist because a microkernel hands its sum over as float32, exact below 2^24:
 // within one panel 127 * sum |w| of a channel stays below kXnnSumLimit. k_panel is a multiple of 16, or k itself.
 // The matrix is aligned to 64 bytes.
 // The functions are static so that a file compiled for one instruction set keeps its copy to itself.
@@ -24,26 +24,31 @@
 
 namespace acorn {
 
-constexpr uint32_t kXnnKr = 8;
 constexpr int64_t kXnnSumLimit = int64_t{1} << 24;
 constexpr uint32_t kXnnScale = 0x3f800000u;  // bits of 1.0f
 constexpr uint32_t kXnnBias = 0;             // bits of 0.0f
 
 /// Channels in a tile.
-static constexpr uint32_t XnnNr(Layout layout) { return layout == Layout::kX16C8 ? 16 : 8; }
+static constexpr uint32_t XnnNr(Layout layout) { return layout == Layout::kX8C8 ? 8 : 16; }
+
+/// Neighbours along k that lie side by side.
+static constexpr uint32_t XnnKr(Layout layout) { return layout == Layout::kX16C4 ? 4 : layout == Layout::kX16C1 ? 1 : 8; }
+
+/// True if a nibble is w + 8, false if it is two's complement.
+static constexpr bool XnnBiasedNibbles(Layout layout) { return layout == Layout::kX8C8; }
 
 /// Depth of a panel of `k` values as stored.
-static constexpr uint64_t XnnDepth(WeightFormat format, uint64_t k) {
-  const uint64_t unit = format == WeightFormat::kW4 ? 2 * kXnnKr : kXnnKr;
+static constexpr uint64_t XnnDepth(WeightFormat format, Layout layout, uint64_t k) {
+  const uint64_t unit = uint64_t{XnnKr(layout)} * (format == WeightFormat::kW4 ? 2 : 1);
   return (k + unit - 1) / unit * unit;
 }
 
 /// Bytes of the weights of one tile of one panel of `k` values.
 static constexpr uint64_t XnnRowsBytes(WeightFormat format, Layout layout, uint64_t k) {
-  return XnnDepth(format, k) * XnnNr(layout) / (format == WeightFormat::kW4 ? 2 : 1);
+  return XnnDepth(format, layout, k) * XnnNr(layout) / (format == WeightFormat::kW4 ? 2 : 1);
 }
 
-/// Bytes of one tile of one panel of `k` values: a multiple of 64 for kX16C8, of 32 for kX8C8.
+/// Bytes of one tile of one panel of `k` values: a multiple of 64 for kX16C8 and kX16C4, of 32 for kX8C8, of 16 for kX16C1.
 static constexpr uint64_t XnnTileBytes(WeightFormat format, Layout layout, uint64_t k) {
   return XnnRowsBytes(format, layout, k) + uint64_t{12} * XnnNr(layout);
 }
@@ -109,39 +114,38 @@ struct XnnWeightPlace {
   uint32_t shift;
 };
 
-/// Place of w[n][k_index].  n < padded n, k_index < k.  To pack: fill the rows with XnnPadding, then place the weights.
+/// Place of w[n][k_index].  n < padded n, k_index < k.  The XnnKr(layout) weights from a multiple of it on are neighbours.
+/// To pack: fill the rows with XnnPadding, then place the weights.
 static constexpr XnnWeightPlace XnnWeight(const XnnMatrix &matrix, uint64_t n, uint64_t k_index) {
-  const uint64_t nr = XnnNr(matrix.layout);
+  const uint64_t nr = XnnNr(matrix.layout), kr = XnnKr(matrix.layout);
   const uint64_t inner = k_index % matrix.k_panel;
   const uint64_t rows = XnnTileOffset(matrix, n, k_index / matrix.k_panel) + 4 * nr;
-  const uint64_t lane = n % nr * kXnnKr + inner % kXnnKr;
-  if (matrix.format == WeightFormat::kW4) {
-    return {rows + inner / (2 * kXnnKr) * (nr * kXnnKr) + lane, inner / kXnnKr % 2 == 0 ? 0u : 4u};
-  }
-  return {rows + inner / kXnnKr * (nr * kXnnKr) + lane, 0};
+  const uint64_t lane = n % nr * kr + inner % kr;
+  if (matrix.format == WeightFormat::kW4) return {rows + inner / (2 * kr) * (nr * kr) + lane, inner / kr % 2 == 0 ? 0u : 4u};
+  return {rows + inner / kr * (nr * kr) + lane, 0};
 }
 
 /// The bits stored for weight `w`: a byte (kW8) or a nibble (kW4).
 static constexpr uint8_t XnnEncode(WeightFormat format, Layout layout, int32_t w) {
   if (format == WeightFormat::kW8) return static_cast<uint8_t>(w);
-  return static_cast<uint8_t>((layout == Layout::kX16C8 ? w : w + 8) & 15);
+  return static_cast<uint8_t>((XnnBiasedNibbles(layout) ? w + 8 : w) & 15);
 }
 
 /// What a byte of padding holds: weight 0, in both nibbles for kW4.
 static constexpr uint8_t XnnPadding(WeightFormat format, Layout layout) {
-  return format == WeightFormat::kW4 && layout == Layout::kX8C8 ? 0x88 : 0;
+  return format == WeightFormat::kW4 && XnnBiasedNibbles(layout) ? 0x88 : 0;
 }
 
 /// The weight behind the bits `bits` (a byte, or a nibble already shifted down and masked).
 static constexpr int32_t XnnDecode(WeightFormat format, Layout layout, uint32_t bits) {
   if (format == WeightFormat::kW8) return static_cast<int32_t>(bits ^ 128u) - 128;
-  return layout == Layout::kX16C8 ? static_cast<int32_t>(bits ^ 8u) - 8 : static_cast<int32_t>(bits) - 8;
+  return XnnBiasedNibbles(layout) ? static_cast<int32_t>(bits) - 8 : static_cast<int32_t>(bits ^ 8u) - 8;
 }
 
-/// What the ksum word holds: the kernels add 128 to x, and 128 * ksum takes that out again (16-fold where nibbles are
-/// shifted to the top of a byte).
+/// What the ksum word holds: the kernels of x86 add 128 to x, and 128 * ksum takes that out again (16-fold where nibbles are
+/// shifted to the top of a byte). Those of Arm multiply it by the zero point of x, which is 0.
 static constexpr int32_t XnnKsum(WeightFormat format, Layout layout, int32_t sum) {
-  return format == WeightFormat::kW4 && layout == Layout::kX16C8 ? -16 * sum : -sum;
+  return format == WeightFormat::kW4 && !XnnBiasedNibbles(layout) ? -16 * sum : -sum;
 }
 
 }  // namespace acorn

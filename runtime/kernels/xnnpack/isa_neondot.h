@@ -1,0 +1,192 @@
+// Our kernels for layout kX16C8 with dot products (sdot). Few rows use a register of the tile as it lies, against 8 values of x in
+// both halves: a channel's sum is two lanes, added at the end. For many rows a tile is unpacked once to 16 channels x 4 k, the
+// order in which sdot takes 4 values of x from a lane: a channel's sum is one lane, and a load of x serves four times as many.
+// For neondot.cc and i8mm.cc of gemm_s8_w8 and gemm_s8_w4, each with a copy of its own (kernels/xnnpack/tiles.h).
+#pragma once
+
+#include "kernels/xnnpack/neon_tile.h"
+
+namespace acorn {
+namespace {
+
+template <WeightFormat kWeights>
+struct NeonDotFew {
+  static constexpr WeightFormat kFormat = kWeights;
+  static constexpr size_t kRows = kWeights == WeightFormat::kW8 ? 3 : 2;  // 24 or 16 sums in 32 registers
+  static constexpr size_t kRowUnit = 1;
+  static constexpr size_t kUnit = kXnnKr;
+  static constexpr size_t kParts = kWeights == WeightFormat::kW4 ? 2 : 1;  // eights of k in a row of a tile
+  static constexpr size_t kStep = kParts * kXnnKr;
+  static constexpr bool kUnpacks = false;
+
+  static size_t Tiles(size_t rows) { return rows == 1 ? 2 : 1; }
+
+  /// Four registers of a row of tile t, from register `first` on.
+  template <size_t kR, size_t kT>
+  static void AddHalf(int32x4_t (&sum)[kR][kT][8], size_t t, size_t first, const uint8_t *&w, const int8x16_t (&x)[kParts][kR]) {
+    int8x16_t four[4];
+    Take(four, w);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; ++i) {
+      const int8x16_t low = kParts == 2 ? LowNibbles(four[i]) : four[i];
+#pragma GCC unroll 3
+      for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], low, x[0][r]);
+      if (kParts == 2) {
+        const int8x16_t high = HighNibbles(four[i]);
+#pragma GCC unroll 3
+        for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], high, x[kParts - 1][r]);
+      }
+    }
+  }
+
+  template <size_t kR, size_t kT>
+  static void Sum(const TileBlock &block) {
+    int32x4_t sum[kR][kT][8];
+    const uint8_t *w[kT];
+#pragma GCC unroll 2
+    for (size_t t = 0; t < kT; ++t) {
+      w[t] = block.w + t * block.w_step;
+#pragma GCC unroll 3
+      for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 8
+        for (size_t i = 0; i < 8; ++i) sum[r][t][i] = vdupq_n_s32(0);
+      }
+    }
+    const uint8_t *x = block.x;
+    const uint8_t *const end = x + kR * block.depth;
+    do {
+      int8x16_t eights[kParts][kR];
+#pragma GCC unroll 2
+      for (size_t part = 0; part < kParts; ++part) {
+#pragma GCC unroll 3
+        for (size_t r = 0; r < kR; ++r) eights[part][r] = TakeEightTwice(x);
+      }
+#pragma GCC unroll 2
+      for (size_t t = 0; t < kT; ++t) {
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half) AddHalf<kR, kT>(sum, t, 4 * half, w[t], eights);
+      }
+    } while (x != end);
+#pragma GCC unroll 3
+    for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 2
+      for (size_t t = 0; t < kT; ++t) {
+        int32x4_t sums[4];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) sums[i] = FinishSum<kFormat>(vpaddq_s32(sum[r][t][2 * i], sum[r][t][2 * i + 1]));
+        SaveSums(block.acc + r * block.acc_stride + t * block.acc_step, sums, block.columns, block.store);
+      }
+    }
+  }
+
+  static void Block(size_t rows, size_t tiles, const TileBlock &block) {
+    if (rows == 1) return tiles == 2 ? Sum<1, 2>(block) : Sum<1, 1>(block);
+    if (rows == 2) return Sum<2, 1>(block);
+    Sum<kRows, 1>(block);
+  }
+};
+
+template <WeightFormat kWeights>
+struct NeonDotMany {
+  static constexpr WeightFormat kFormat = kWeights;
+  static constexpr size_t kRows = 4;
+  static constexpr size_t kRowUnit = 1;
+  static constexpr size_t kUnit = 16;
+  static constexpr size_t kStep = 16;
+  static constexpr bool kUnpacks = true;
+
+  static size_t Tiles(size_t) { return 1; }
+
+  /// 2 channels x 8 k, four times, to half of two rows of 16 channels x 4 k at `to`.
+  static void StoreQuads(uint8_t *to, const int8x16_t (&half)[4]) {
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      const int32x4_t a = vreinterpretq_s32_s8(half[2 * i]), b = vreinterpretq_s32_s8(half[2 * i + 1]);
+      vst1q_s32(reinterpret_cast<int32_t *>(to + 16 * i), vuzp1q_s32(a, b));
+      vst1q_s32(reinterpret_cast<int32_t *>(to + 64 + 16 * i), vuzp2q_s32(a, b));
+    }
+  }
+
+  /// To [depth / 4, 16 channels, 4 k], depth rounded up to 16 with zeros.
+  static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
+    for (size_t k = 0; k < depth; k += kParts * kXnnKr, to += kParts * kTileRowBytes) {
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        int8x16_t low[4], high[4];
+        Take(low, w);
+        if (kParts == 2) {
+#pragma GCC unroll 4
+          for (size_t i = 0; i < 4; ++i) {
+            high[i] = HighNibbles(low[i]);
+            low[i] = LowNibbles(low[i]);
+          }
+          StoreQuads(to + kTileRowBytes + 32 * half, high);
+        }
+        StoreQuads(to + 32 * half, low);
+      }
+    }
+    if (depth % kStep != 0) __builtin_memset(to, 0, kTileRowBytes);
+  }
+
+  template <size_t kR>
+  static void Sum(const TileBlock &block) {
+    int32x4_t sum[kR][4];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) sum[r][i] = vdupq_n_s32(0);
+    }
+    const uint8_t *w = block.w;
+    const uint8_t *x = block.x;
+    const uint8_t *const end = x + kR * block.depth;
+    do {
+      int8x16_t sixteens[kR];
+      Take(sixteens, x);
+      Quad<kR, 0>(sum, w, sixteens);
+      Quad<kR, 1>(sum, w, sixteens);
+      Quad<kR, 2>(sum, w, sixteens);
+      Quad<kR, 3>(sum, w, sixteens);
+    } while (x != end);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) sum[r][i] = FinishSum<kFormat>(sum[r][i]);
+      SaveSums(block.acc + r * block.acc_stride, sum[r], block.columns, block.store);
+    }
+  }
+
+  static void Block(size_t rows, size_t, const TileBlock &block) {
+    if (rows == 4) return Sum<4>(block);
+    if (rows == 3) return Sum<3>(block);
+    if (rows == 2) return Sum<2>(block);
+    Sum<1>(block);
+  }
+
+ private:
+  static constexpr size_t kParts = kWeights == WeightFormat::kW4 ? 2 : 1;
+
+  template <size_t kR, int kLane>
+  static void Quad(int32x4_t (&sum)[kR][4], const uint8_t *&w, const int8x16_t (&x)[kR]) {
+    int8x16_t quads[4];
+    Take(quads, w);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) sum[r][i] = vdotq_laneq_s32(sum[r][i], quads[i], x[r], kLane);
+    }
+  }
+};
+
+template <WeightFormat kFormat>
+struct NeonDotKernel {
+  // Rows from which on unpacking takes fewer instructions: for two rows (kW4) or three of them the nibbles are unpacked each time.
+  static constexpr size_t kMany = kFormat == WeightFormat::kW8 ? 16 : 5;
+  using Few = TileMajorDriver<NeonDotFew<kFormat>>;
+  using Many = TileMajorDriver<NeonDotMany<kFormat>>;
+
+  static size_t ScratchBytes(size_t m, size_t k) { return m < kMany ? Few::ScratchBytes(m, k) : Many::ScratchBytes(m, k); }
+  static void Run(const GemmArgs &args) { args.m < kMany ? Few::Run(args) : Many::Run(args); }
+};
+
+}  // namespace
+}  // namespace acorn
