@@ -10,8 +10,11 @@
 
 set(ACORN_DEPS_DIR "${PROJECT_SOURCE_DIR}/build/deps" CACHE PATH "Where toolchains/setup.sh unpacked what the system does not have")
 
-# Debian's names of the target machine: amd64 and x86_64-linux-gnu.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+# Debian's names of the target machine: amd64 and x86_64-linux-gnu. Android has another C library, for which Debian has nothing.
+if(ANDROID)
+  set(ACORN_DEBIAN_ARCH android)
+  set(ACORN_DEBIAN_TRIPLET aarch64-linux-android)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(ACORN_DEBIAN_ARCH amd64)
   set(ACORN_DEBIAN_TRIPLET x86_64-linux-gnu)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
