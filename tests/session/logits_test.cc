@@ -19,13 +19,13 @@ std::vector<int32_t> SomeTokens(uint32_t vocab_size, size_t count) {
   return tokens;
 }
 
-struct Run {
+struct Running {
   uint32_t threads, chunk;
 };
 #if defined(ACORN_EMULATED)  // each run takes seconds there: one of each kind
-constexpr Run kRuns[] = {{1, 1}, {1, 64}, {2, 7}};
+constexpr Running kRuns[] = {{1, 1}, {1, 64}, {2, 7}};
 #else
-constexpr Run kRuns[] = {{1, 1}, {1, 7}, {1, 64}, {1, 512}, {2, 1}, {2, 7}, {2, 64}, {2, 512}, {3, 7}};
+constexpr Running kRuns[] = {{1, 1}, {1, 7}, {1, 64}, {1, 512}, {2, 1}, {2, 7}, {2, 64}, {2, 512}, {3, 7}};
 #endif
 
 class SessionLogits : public testing::TestWithParam<ModelSpec> {};
@@ -36,7 +36,7 @@ TEST_P(SessionLogits, EqualTheReference) {
   const std::vector<int32_t> expected =
       reference::ReferenceModel(std::vector<uint8_t>(file.data(), file.data() + file.size())).Logits(tokens);
   for (const uint32_t features : FeatureLevels()) {
-    for (const Run run : kRuns) {
+    for (const Running run : kRuns) {
       const ThreadPort port(features, run.threads);
       acorn_options options = {};
       options.chunk_tokens = run.chunk;
