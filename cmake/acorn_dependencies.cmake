@@ -2,16 +2,19 @@
 # downloaded here.
 #
 #   acorn_flatbuffers          headers of FlatBuffers (INTERFACE) and ACORN_FLATC, the schema compiler
-#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else the shared libraries;
-#                              ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
+#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port (cpuinfo on x86-64 alone): static where setup.sh built them, else
+#                              the shared libraries; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
 #   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
 #   GTest::gtest, benchmark::benchmark    for tests and benches; in a cross build GoogleTest is built from Debian's sources
 
 set(ACORN_DEPS_DIR "${PROJECT_SOURCE_DIR}/build/deps" CACHE PATH "Where toolchains/setup.sh unpacked what the system does not have")
 
-# Debian's names of the target machine: amd64 and x86_64-linux-gnu.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+# Debian's names of the target machine: amd64 and x86_64-linux-gnu. Android has another C library, for which Debian has nothing.
+if(ANDROID)
+  set(ACORN_DEBIAN_ARCH android)
+  set(ACORN_DEBIAN_TRIPLET aarch64-linux-android)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(ACORN_DEBIAN_ARCH amd64)
   set(ACORN_DEBIAN_TRIPLET x86_64-linux-gnu)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
@@ -61,7 +64,11 @@ function(acorn_find_small_library name header)
 endfunction()
 find_package(Threads REQUIRED)
 acorn_find_small_library(pthreadpool pthreadpool.h)
-acorn_find_small_library(cpuinfo cpuinfo.h)
+# On Arm cpuinfo adds dot products by the CPU's name where the kernel does not list them, reads /proc and /sys, and logs
+# errors on CPUs without SVE; the kernel's own HWCAP is authoritative there and needs no library (ports/posix/features_own.c).
+if(ACORN_DEBIAN_ARCH STREQUAL "amd64")
+  acorn_find_small_library(cpuinfo cpuinfo.h)
+endif()
 
 if(ACORN_BUILD_COMPILER)
   find_package(Eigen3 3.4 REQUIRED NO_MODULE)
@@ -77,7 +84,9 @@ if(ACORN_BUILD_TESTS AND CMAKE_CROSSCOMPILING)
   # Debian ships GoogleTest's sources beside its libraries, for cases like this.
   set(INSTALL_GTEST OFF)
   set(BUILD_GMOCK OFF)
+  set(CMAKE_WARN_DEPRECATED OFF)  # Debian 12's asks for an older CMake than this one likes
   add_subdirectory(/usr/src/googletest "${PROJECT_BINARY_DIR}/googletest" EXCLUDE_FROM_ALL SYSTEM)
+  unset(CMAKE_WARN_DEPRECATED)
 elseif(ACORN_BUILD_TESTS)
   find_package(GTest REQUIRED)
 endif()

@@ -5,6 +5,7 @@
 #   LIBS     acorn_<layer>, acorn_compiler, ...; nothing else is linked
 #   LABELS   of fast, kernel, golden, oom, evil, fuzz, slow; default fast
 #   TIMEOUT  seconds for one case; default 120
+# In a cross build the sources see the macro ACORN_EMULATED: a test may do less there.
 # A case runs in the build folder with ACORN_SOURCE_DIR (a macro and an environment variable) naming the repository.
 include(GoogleTest)
 function(acorn_add_test)
@@ -21,7 +22,8 @@ function(acorn_add_test)
   set(target acorn_test_${arg_NAME})
   add_executable(${target} ${arg_SOURCES})
   target_link_libraries(${target} PRIVATE ${arg_LIBS} acorn_runtime_includes acorn_common_flags GTest::gtest GTest::gtest_main)
-  target_compile_definitions(${target} PRIVATE ACORN_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_definitions(${target} PRIVATE ACORN_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+    $<$<BOOL:${CMAKE_CROSSCOMPILING}>:ACORN_EMULATED>)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
   gtest_discover_tests(${target}
     TEST_PREFIX "${arg_NAME}."

@@ -6,8 +6,9 @@ set(CMAKE_C_COMPILER ${ACORN_CROSS_TRIPLET}-gcc)
 set(CMAKE_CXX_COMPILER ${ACORN_CROSS_TRIPLET}-g++)
 set(CMAKE_EXE_LINKER_FLAGS_INIT -static)
 
-# Libraries and headers of the machine that builds are not for the device.
-set(CMAKE_FIND_ROOT_PATH /usr/${ACORN_CROSS_TRIPLET})
+# Libraries and headers of the machine that builds are not for the device. A project that uses libraries for the device names
+# their folder: -DCMAKE_FIND_ROOT_PATH=PREFIX.
+list(APPEND CMAKE_FIND_ROOT_PATH /usr/${ACORN_CROSS_TRIPLET})
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 

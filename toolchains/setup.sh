@@ -13,8 +13,8 @@
 #
 # Result under build/deps:
 #   xnnpack/<amd64|arm64>/usr/...        Debian's libxnnpack-dev, libpthreadpool, libcpuinfo, unpacked
-#   static/<amd64|arm64>/{lib,include}   pthreadpool and cpuinfo as static libraries, from their sources in Debian;
-#                                        optional: without them the programs use the shared libraries
+#   static/<amd64|arm64>/{lib,include}   pthreadpool and, for amd64, cpuinfo as static libraries, from their sources in
+#                                        Debian; optional: without them the programs use the shared libraries
 set -euo pipefail
 
 readonly donor=trixie           # the release that the microkernels are taken from
@@ -55,6 +55,7 @@ missing_packages() {
   has_cmake || echo cmake
   has_program ninja || echo ninja-build
   has_program xz || echo xz-utils
+  has_program pkg-config || echo pkgconf
   has_program flatc || echo flatbuffers-compiler
   has_header flatbuffers/flatbuffers.h || echo libflatbuffers-dev
   has_header eigen3/Eigen/Core || echo libeigen3-dev
@@ -277,6 +278,7 @@ build_static_cpuinfo() {  # arch
 for arch in $archs; do unpack_microkernels "$arch"; done
 for arch in $(wanted_archs); do
   for library in pthreadpool cpuinfo; do
+    if [ "$library" = cpuinfo ] && [ "$arch" = arm64 ]; then continue; fi  # the kernel's HWCAP serves there
     stamp="$deps/static/$arch/$library.unavailable"  # asked once; remove the file to ask again
     if [ -e "$deps/static/$arch/lib/lib$library.a" ] || [ -e "$stamp" ]; then continue; fi
     prepare_donor

@@ -9,11 +9,12 @@
 
 #include "base/checked.h"
 #include "base/span.h"
+#include "tests/support/wide.h"
 
 namespace acorn {
 namespace {
 
-using Wide = __int128;
+using test::Wide;
 
 /// floor((2 * value + 2^shift) / 2^(shift + 1)): half up, without a shift of a negative number.
 int64_t RoundByDivision(Wide value, int shift) {

@@ -53,7 +53,8 @@ bool IsCompilerRuntime(const std::string &name) {
       "_GLOBAL_OFFSET_TABLE_", "__divti3",    "__modti3",    "__udivti3",   "__umodti3",  "__multi3",
       "__ashlti3",             "__ashrti3",   "__lshrti3",   "__divdi3",    "__moddi3",   "__udivdi3",
       "__umoddi3",             "__udivmoddi4", "__popcountdi2", "__clzdi2", "__ctzdi2",   "__clzsi2",
-      "__aeabi_ldivmod",       "__aeabi_uldivmod", "__aeabi_lmul", "__aeabi_llsl", "__aeabi_llsr", "__aeabi_lasr"};
+      "__aeabi_ldivmod",       "__aeabi_uldivmod", "__aeabi_lmul", "__aeabi_llsl", "__aeabi_llsr", "__aeabi_lasr",
+      "__aeabi_idiv", "__aeabi_idivmod", "__aeabi_uidiv", "__aeabi_uidivmod"};
   return names.count(name) != 0;
 }
 

@@ -2,6 +2,7 @@
 // is true on one machine only.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <regex>
 #include <string>
 #include <vector>
@@ -61,6 +62,32 @@ TEST(Text, NothingThatIsTrueOnOneMachineOnly) {
       EXPECT_FALSE(std::regex_search(file.lines[i], path)) << where;
       for (const std::string &host : hosts) EXPECT_EQ(file.lines[i].find(host), std::string::npos) << where;
     }
+  }
+}
+
+const File *FileNamed(const std::string &path) {
+  for (const File &file : RepositoryFiles()) {
+    if (file.path == path) return &file;
+  }
+  return nullptr;
+}
+
+/// What a reader copies out of the README is what the tests build and run.
+TEST(Text, TheProgramInTheReadmeIsTheExample) {
+  const File *readme = FileNamed("README.md"), *example = FileNamed("examples/ask.c");
+  ASSERT_NE(readme, nullptr);
+  ASSERT_NE(example, nullptr);
+  const auto begin = std::find(readme->lines.begin(), readme->lines.end(), "```c");
+  const auto end = std::find(begin, readme->lines.end(), "```");
+  ASSERT_NE(end, readme->lines.end());
+  EXPECT_EQ(std::vector<std::string>(begin + 1, end), example->lines);
+}
+
+/// An example is to be read at one sitting.
+TEST(Text, ExamplesAreShort) {
+  for (const File &file : RepositoryFiles()) {
+    if (!StartsWith(file.path, "examples/") || !IsCode(file.path)) continue;
+    EXPECT_LT(file.lines.size(), 100u) << file.path;
   }
 }
 

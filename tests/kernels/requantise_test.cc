@@ -9,6 +9,7 @@
 #include "kernels/requantise/kernel.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/host_features.h"
+#include "tests/support/wide.h"
 
 namespace acorn {
 namespace {
@@ -60,14 +61,14 @@ constexpr int64_t kLimit = sizeof(Output) == 1   ? 127
 template <typename Output>
 Output Formula(const Problem &p, const Data &data, const int32_t *bias, size_t m, size_t n) {
   const size_t at = m * data.stride + n;
-  __int128 sum = data.acc[at];
+  test::Wide sum = data.acc[at];
   if (p.rows == Rows::kTwo) sum = sum * 128 + data.low[at];
   if (bias != nullptr) sum += bias[n];
-  __int128 product = sum * data.multiplier[n] + (__int128{1} << (p.shift - 1));
-  const __int128 unit = __int128{1} << p.shift;
-  __int128 quotient = product / unit;  // toward zero: make it the floor
+  test::Wide product = sum * data.multiplier[n] + (test::Wide{1} << (p.shift - 1));
+  const test::Wide unit = test::Wide{1} << p.shift;
+  test::Wide quotient = product / unit;  // toward zero: make it the floor
   if (product % unit < 0) --quotient;
-  const __int128 y = quotient + p.zero_point;
+  const test::Wide y = quotient + p.zero_point;
   return static_cast<Output>(y < -kLimit<Output> ? -kLimit<Output> : y > kLimit<Output> ? kLimit<Output> : y);
 }
 

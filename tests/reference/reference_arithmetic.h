@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "tests/support/wide.h"
+
 namespace acorn::reference {
 
-using Wide = __int128;
+using test::Wide;
 
 /// Ends the process with a message unless `holds`.
 void Require(bool holds, const char *what);

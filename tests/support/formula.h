@@ -5,9 +5,9 @@
 #include <random>
 #include <type_traits>
 
-namespace acorn::test {
+#include "tests/support/wide.h"
 
-using Wide = __int128;
+namespace acorn::test {
 
 /// rs(v, S): floor((v + 2^(S-1)) / 2^S), by division.
 inline Wide Rs(Wide v, int s) {

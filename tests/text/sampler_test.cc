@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "tests/support/wide.h"
+
 namespace acorn::test {
 namespace {
 
@@ -124,7 +126,7 @@ int32_t DrawPlainly(const std::vector<int32_t> &values, const SamplerParams &par
   const auto value = [&](int32_t id) { return int64_t{values[static_cast<size_t>(id)]}; };
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
   if (params.temperature_q16 == 0) return order[0];
-  const auto weight = [&](int32_t id) -> unsigned __int128 {
+  const auto weight = [&](int32_t id) -> test::Wide {
     return SampleWeightQ31(static_cast<uint64_t>(value(order[0]) - value(id)), params.temperature_q16);
   };
   std::vector<int32_t> kept;
@@ -132,14 +134,14 @@ int32_t DrawPlainly(const std::vector<int32_t> &values, const SamplerParams &par
     if (weight(id) != 0) kept.push_back(id);
   }
   const auto total = [&] {
-    unsigned __int128 sum = 0;
+    test::Wide sum = 0;
     for (const int32_t id : kept) sum += weight(id);
     return sum;
   };
   if (params.top_k != 0 && kept.size() > params.top_k) kept.resize(params.top_k);
   if (params.top_p_q16 < 65536) {
-    const unsigned __int128 need = total() * params.top_p_q16 / 65536;
-    unsigned __int128 sum = 0;
+    const test::Wide need = total() * params.top_p_q16 / 65536;
+    test::Wide sum = 0;
     size_t count = 0;
     while (sum < need) sum += weight(kept[count++]);
     kept.resize(count);
@@ -148,8 +150,8 @@ int32_t DrawPlainly(const std::vector<int32_t> &values, const SamplerParams &par
   const PhiloxBlock block = Philox4x32({{static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0}},
                                        static_cast<uint32_t>(params.seed), static_cast<uint32_t>(params.seed >> 32));
   const uint64_t random = uint64_t{block.word[1]} << 32 | block.word[0];
-  const unsigned __int128 target = (random * total()) >> 64;
-  unsigned __int128 sum = 0;
+  const test::Wide target = (test::Wide{random} * total()) >> 64;
+  test::Wide sum = 0;
   for (const int32_t id : kept) {
     sum += weight(id);
     if (target < sum) return id;

@@ -1,0 +1,16 @@
+# One run of a program and what it must say: see acorn_add_run_test.
+cmake_policy(VERSION 3.25)
+list(JOIN INPUT "\n" text)
+file(WRITE "${INPUT_FILE}" "${text}\n")
+execute_process(COMMAND ${EMULATOR} "${PROGRAM}" ${ARGUMENTS} INPUT_FILE "${INPUT_FILE}"
+  OUTPUT_VARIABLE out ERROR_VARIABLE err RESULT_VARIABLE code)
+message("${out}${err}")
+if(NOT code STREQUAL CODE)
+  message(FATAL_ERROR "exit code ${code}, not ${CODE}")
+endif()
+if(NOT out MATCHES "${OUT}")
+  message(FATAL_ERROR "the standard output does not match ${OUT}")
+endif()
+if(NOT err MATCHES "${ERR}")
+  message(FATAL_ERROR "the standard error does not match ${ERR}")
+endif()
