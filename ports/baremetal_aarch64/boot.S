@@ -111,6 +111,9 @@ first_core:
 
 /* There is firmware to be written before EL3 may be left; the serial line works at any level. */
 at_el3:
+  mrs x0, mpidr_el1
+  tst x0, #0xff
+  b.ne wait_for_ever /* QEMU starts all cores here: one of them speaks */
   adrp x0, acorn_stacks + ACORN_STACK_BYTES
   add x0, x0, #:lo12:(acorn_stacks + ACORN_STACK_BYTES)
   mov sp, x0
@@ -176,17 +179,17 @@ stop:
 
 stop_again:
   cmp x4, #1
-  b.ne 2f
+  b.ne wait_for_ever
   adr x0, last_word
   ldr x1, =ACORN_BAREMETAL_UART
 1:
   ldrb w2, [x0], #1
-  cbz w2, 2f
+  cbz w2, wait_for_ever
   str w2, [x1]
   b 1b
-2:
+wait_for_ever:
   wfi
-  b 2b
+  b wait_for_ever
 last_word:
   .asciz "error: fault\r\n" /* fits the line's FIFO of 16 */
   .balign 4

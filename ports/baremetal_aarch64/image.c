@@ -1,7 +1,8 @@
 /* The program of the image: opens a model in the region, answers a question, tells a story, and reports in one line of JSON for
- * each what `acorn run --json` reports on a host: the digests must be equal. */
+ * each what `acorn run --json` reports on a host: the digests must be equal. Then the port's conformance. */
 #include "acorn.h"
 #include "acorn_baremetal.h"
+#include "tests/ports/conformance.h"
 
 #define STATUS_FAILED 1u
 #define STATUS_MODEL 3u  /* as the exit codes of the program acorn */
@@ -180,5 +181,11 @@ uint32_t acorn_baremetal_main(void) {
   run.vocab_size = info.vocab_size;
   status = answer(&run, "turn on the lamp in the kitchen", ACORN_TEXT_CHAT);
   if (status == ACORN_OK) status = answer(&run, "Once upon a time", ACORN_TEXT_BOS);
-  return status == ACORN_OK ? 0 : fail(STATUS_FAILED, "answering", status);
+  if (status != ACORN_OK) return fail(STATUS_FAILED, "answering", status);
+
+  acorn_baremetal_text("\n");
+  const uint32_t failures = acorn_port_conformance(&port, &image, region, region_bytes);
+  number("acorn: conformance: failures ", failures);
+  acorn_baremetal_text("\n");
+  return failures == 0 ? 0 : STATUS_FAILED;
 }
