@@ -74,7 +74,7 @@ static const char *check_log(const acorn_port *port) {
   for (size_t i = 0; i < sizeof text; ++i) text[i] = '#';
   for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; ++i) {
     for (size_t j = 0; j < lengths[i]; ++j) text[1 + j] = (char)('a' + j % 26);
-    port->log(port->ctx, (uint32_t)i % 3, text + 1, lengths[i]);
+    port->log(port->ctx, 2, text + 1, lengths[i]);
     for (size_t j = 0; j < lengths[i]; ++j) text[1 + j] = '#';
   }
   return NULL;
@@ -151,7 +151,7 @@ static const char *check_loops(const struct run *run) {
   const acorn_port *port = run->port;
   const uint32_t threads = port->threads == 0 ? 1 : port->threads;
   const uint32_t counts[] = {0, 1, 2, threads - 1, threads, threads + 1, 3 * threads, 97, LOOP_TASKS_MAX};
-  for (uint32_t repeat = 0; repeat < 20; ++repeat) {
+  for (uint32_t repeat = 0; repeat < 5; ++repeat) {
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; ++i) {
       const char *problem = run_loop(port, (struct loop *)(void *)run->block, counts[i], repeat * 1000 + (uint32_t)i);
       if (problem != NULL) return problem;
@@ -269,8 +269,12 @@ uint32_t acorn_port_conformance(const acorn_port *port, const acorn_image *image
   }
   if (port->log != NULL) tell(&run, "log", "", check_log(port));
   if (port->ticks != NULL) tell(&run, "ticks", "", check_clock(port));
-  if (port->parallel_for != NULL) tell(&run, "parallel_for", "", check_loops(&run));
   if (port->read != NULL) tell(&run, "read", "", check_read(&run));
-  check_features(&run);
+  if (port->parallel_for != NULL) {
+    problem = check_loops(&run);
+    tell(&run, "parallel_for", "", problem);
+  }
+  /* A loop that breaks its word could make the library write anywhere. */
+  if (problem == NULL) check_features(&run);
   return run.failures;
 }
