@@ -2,7 +2,7 @@
 # downloaded here.
 #
 #   acorn_flatbuffers          headers of FlatBuffers (INTERFACE) and ACORN_FLATC, the schema compiler
-#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port (cpuinfo on x86-64 alone): static where setup.sh built them, else
+#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port static where setup.sh built them, else
 #                              the shared libraries; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
 #   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
@@ -62,11 +62,9 @@ function(acorn_find_small_library name header)
   endif()
   target_link_libraries(acorn_${name} INTERFACE Threads::Threads)
 endfunction()
-find_package(Threads REQUIRED)
-acorn_find_small_library(pthreadpool pthreadpool.h)
-# On Arm cpuinfo adds dot products by the CPU's name where the kernel does not list them, reads /proc and /sys, and logs
-# errors on CPUs without SVE; the kernel's own HWCAP is authoritative there and needs no library (ports/posix/features_own.c).
-if(ACORN_DEBIAN_ARCH STREQUAL "amd64")
+if(ACORN_HOSTED)
+  find_package(Threads REQUIRED)
+  acorn_find_small_library(pthreadpool pthreadpool.h)
   acorn_find_small_library(cpuinfo cpuinfo.h)
 endif()
 
@@ -80,7 +78,9 @@ if(ACORN_BUILD_COMPILER)
   set_target_properties(acorn_utf8proc PROPERTIES IMPORTED_LOCATION "${ACORN_UTF8PROC_LIBRARY}"
     INTERFACE_COMPILE_DEFINITIONS UTF8PROC_STATIC)
 endif()
-if(ACORN_BUILD_TESTS AND CMAKE_CROSSCOMPILING)
+if(NOT ACORN_HOSTED)
+  # GoogleTest needs an operating system; what is tested without one says so over its serial line.
+elseif(ACORN_BUILD_TESTS AND CMAKE_CROSSCOMPILING)
   # Debian ships GoogleTest's sources beside its libraries, for cases like this.
   set(INSTALL_GTEST OFF)
   set(BUILD_GMOCK OFF)

@@ -1,4 +1,3 @@
-/* CPU features of x86-64 as cpuinfo finds them: it knows which wide registers the operating system saves. */
 #include <cpuinfo.h>
 
 #include "acorn_posix.h"
@@ -6,6 +5,7 @@
 uint32_t acorn_posix_cpu_features(void) {
   uint32_t features = 0;
   if (!cpuinfo_initialize()) return 0;
+#if CPUINFO_ARCH_X86_64
   if (cpuinfo_has_x86_avx2() && cpuinfo_has_x86_fma3() && cpuinfo_has_x86_f16c() && cpuinfo_has_x86_bmi()) {
     features |= ACORN_CPU_AVX2;
     if (cpuinfo_has_x86_avxvnni()) features |= ACORN_CPU_AVXVNNI;
@@ -15,6 +15,11 @@ uint32_t acorn_posix_cpu_features(void) {
       if (cpuinfo_has_x86_gfni()) features |= ACORN_CPU_GFNI;
     }
   }
+#elif CPUINFO_ARCH_ARM64
+  features |= ACORN_CPU_NEON;
+  if (cpuinfo_has_arm_neon_dot()) features |= ACORN_CPU_NEONDOT;
+  if (cpuinfo_has_arm_neon_dot() && cpuinfo_has_arm_i8mm()) features |= ACORN_CPU_I8MM;
+#endif
   cpuinfo_deinitialize();
   return features;
 }

@@ -1,6 +1,5 @@
 /* CPU features without a library: the compiler's own detection on x86-64 (it asks the operating system about the wide
- * registers too); on AArch64 the kernel's word and no other: what HWCAP lacks may not be used, whatever the CPU's name is,
- * and what it has holds for every core that this process may be moved to. */
+ * registers too), the kernel's word on AArch64, which holds for every core that this process may be moved to. */
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif

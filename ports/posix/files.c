@@ -5,6 +5,41 @@
 #include <unistd.h>
 
 #include "acorn_posix.h"
+#include "files.h"
+
+int acorn_read_at(int fd, void *to, uint64_t offset, size_t bytes) {
+  for (size_t done = 0; done < bytes;) {
+    const uint64_t at = offset + done;
+    if (at > INT64_MAX || (uint64_t)(off_t)at != at) return EINVAL;
+    const ssize_t count = pread(fd, (char *)to + done, bytes - done, (off_t)at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno;
+    if (count == 0) return EIO; /* the file ends before */
+    done += (size_t)count;
+  }
+  return 0;
+}
+
+int acorn_open_file(int *fd, uint64_t *bytes, const char *path) {
+  const int opened = open(path, O_RDONLY | O_CLOEXEC);
+  if (opened < 0) return errno;
+  struct stat status;
+  int error = 0;
+  if (fstat(opened, &status) != 0) {
+    error = errno;
+  } else if (S_ISDIR(status.st_mode)) {
+    error = EISDIR;
+  } else if (!S_ISREG(status.st_mode)) {
+    error = EINVAL;
+  }
+  if (error != 0) {
+    close(opened);
+    return error;
+  }
+  *fd = opened;
+  *bytes = (uint64_t)status.st_size;
+  return 0;
+}
 
 static void *map_anonymous(size_t bytes) {
   void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -18,15 +53,10 @@ static int read_file(acorn_posix_file *file, int fd, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   (void)madvise(memory, bytes, MADV_HUGEPAGE); /* only speed depends on it */
 #endif
-  for (size_t done = 0; done < bytes;) {
-    const ssize_t count = read(fd, memory + done, bytes - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      const int error = count < 0 ? errno : EIO; /* shorter than fstat said */
-      munmap(memory, bytes);
-      return error;
-    }
-    done += (size_t)count;
+  const int error = acorn_read_at(fd, memory, 0, bytes);
+  if (error != 0) {
+    munmap(memory, bytes);
+    return error;
   }
   (void)mprotect(memory, bytes, PROT_READ);
   file->data = memory;
@@ -44,20 +74,15 @@ static int map_file(acorn_posix_file *file, int fd, size_t bytes) {
 int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency) {
   file->data = NULL;
   file->bytes = 0;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return errno;
-  struct stat status;
-  int error = 0;
-  if (fstat(fd, &status) != 0) {
-    error = errno;
-  } else if (S_ISDIR(status.st_mode)) {
-    error = EISDIR;
-  } else if (!S_ISREG(status.st_mode)) {
-    error = EINVAL;
-  } else if (status.st_size > 0) {
-    const size_t bytes = (size_t)status.st_size;
-    error = residency == ACORN_POSIX_COPY ? read_file(file, fd, bytes) : map_file(file, fd, bytes);
-    if (error == 0) file->bytes = bytes;
+  int fd;
+  uint64_t bytes;
+  int error = acorn_open_file(&fd, &bytes, path);
+  if (error != 0) return error;
+  if (bytes > SIZE_MAX) {
+    error = EFBIG;
+  } else if (bytes > 0) {
+    error = residency == ACORN_POSIX_COPY ? read_file(file, fd, (size_t)bytes) : map_file(file, fd, (size_t)bytes);
+    if (error == 0) file->bytes = (size_t)bytes;
   }
   close(fd);
   return error;

@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include "acorn_posix.h"
+#include "files.h"
 #include "threads.h"
 
 #define DEFAULT_THREADS_LIMIT 16u /* small models gain nothing from more: loops of a decode step take microseconds */
 
 struct acorn_posix {
   acorn_pool *pool; /* NULL: one thread */
+  int fd;           /* what the port's read reads; -1: none */
   uint32_t threads;
   uint32_t max_log_level;
 };
@@ -59,6 +61,7 @@ acorn_posix *acorn_posix_create(uint32_t threads) {
   acorn_posix *posix = calloc(1, sizeof *posix);
   if (posix == NULL) return NULL;
   posix->threads = threads;
+  posix->fd = -1;
   if (threads > 1) {
     posix->pool = acorn_pool_create(threads);
     if (posix->pool == NULL) {
@@ -72,7 +75,18 @@ acorn_posix *acorn_posix_create(uint32_t threads) {
 void acorn_posix_destroy(acorn_posix *posix) {
   if (posix == NULL) return;
   if (posix->pool != NULL) acorn_pool_destroy(posix->pool);
+  if (posix->fd >= 0) close(posix->fd);
   free(posix);
+}
+
+int acorn_posix_set_file(acorn_posix *posix, const char *path) {
+  int fd;
+  uint64_t bytes;
+  const int error = acorn_open_file(&fd, &bytes, path);
+  if (error != 0) return error;
+  if (posix->fd >= 0) close(posix->fd);
+  posix->fd = fd;
+  return 0;
 }
 
 static void log_message(void *ctx, uint32_t level, const char *message, size_t bytes) {
@@ -91,6 +105,11 @@ static void parallel_for(void *ctx, acorn_task task, void *arg, uint32_t count) 
   acorn_pool_run(posix->pool, task, arg, count);
 }
 
+static int read_file(void *ctx, void *to, uint64_t offset, size_t bytes) {
+  const acorn_posix *posix = ctx;
+  return acorn_read_at(posix->fd, to, offset, bytes);
+}
+
 void acorn_posix_port(acorn_posix *posix, acorn_port *port, uint32_t max_log_level) {
   posix->max_log_level = max_log_level;
   memset(port, 0, sizeof *port);
@@ -102,4 +121,5 @@ void acorn_posix_port(acorn_posix *posix, acorn_port *port, uint32_t max_log_lev
   port->ticks = ticks;
   port->ticks_per_second = 1000000000u;
   port->parallel_for = posix->pool != NULL ? parallel_for : NULL;
+  port->read = posix->fd >= 0 ? read_file : NULL;
 }

@@ -1,6 +1,7 @@
 // The wall: acorn.h over session/. Every call checks its arguments here; inside, nothing is checked twice.
 #include "acorn.h"
 
+#include "acorn_schema/file.h"
 #include "api/message.h"
 #include "platform/features.h"
 #include "session/session.h"
@@ -106,6 +107,19 @@ void LogOpen(const acorn_port *port, const Model &model) {
   Log(port, 2, message);
 }
 
+void LogShortMemory(const acorn_port *port, uint64_t need, uint64_t have) {
+  acorn::Message message;
+  message.Text("the model file has ").Number(need).Text(" bytes, the memory for it ").Number(have);
+  Log(port, 0, message);
+}
+
+// The first out.size() bytes of the model file.
+Status ReadFile(const acorn_port &port, Span<uint8_t> out, Fault *fault) {
+  if (port.read != nullptr && port.read(port.ctx, out.data(), 0, out.size()) == 0) return Status::kOk;
+  *fault = {Status::kPort, "", 0, 0};
+  return Status::kPort;
+}
+
 // Sampler parameters of the C struct, where zero means off.
 Status MakeSampling(const acorn_sampling &in, acorn::SamplerParams *out) {
   if (in.struct_size != sizeof(acorn_sampling)) return Status::kArgument;
@@ -167,6 +181,37 @@ const char *acorn_status_text(acorn_status status) {
   }
   return "unknown status";
 #endif
+}
+
+acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_port *port, void *memory, size_t memory_bytes) {
+  if (need != nullptr) *need = 0;
+  if (image == nullptr || port == nullptr || port->struct_size != sizeof(acorn_port) || !Aligned(memory) ||
+      (memory == nullptr && memory_bytes != 0)) {
+    return ACORN_ERR_ARGUMENT;
+  }
+  uint8_t start[acorn::kHeaderBytes];
+  Fault where;
+  acorn::Header header;
+  Status status = ReadFile(*port, {start, sizeof start}, &where);
+  if (status == Status::kOk) status = acorn::ReadHeader({start, sizeof start}, &header, &where);
+  if (status != Status::kOk) {
+    LogFault(port, where);
+    return Out(status);
+  }
+  if (need != nullptr) *need = header.file_bytes;
+  if (header.file_bytes > memory_bytes) {
+    // Without memory it was only a question.
+    if (memory != nullptr) LogShortMemory(port, header.file_bytes, memory_bytes);
+    return ACORN_ERR_MEMORY;
+  }
+  const size_t bytes = static_cast<size_t>(header.file_bytes);
+  status = ReadFile(*port, {static_cast<uint8_t *>(memory), bytes}, &where);
+  if (status != Status::kOk) {
+    LogFault(port, where);
+    return Out(status);
+  }
+  *image = {memory, bytes};
+  return ACORN_OK;
 }
 
 acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image, const acorn_options *options,

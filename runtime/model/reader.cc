@@ -32,27 +32,39 @@ bool PackedBytes(const Weight &weight, uint64_t *bytes) {
 
 }  // namespace
 
+Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault) {
+  const uint8_t *p = start.data();
+  const auto fail = [fault](Status status, uint64_t offset) {
+    *fault = {status, "header", 0, offset};
+    return status;
+  };
+  if (start.size() < 8 || __builtin_memcmp(p, kFileMagic, 8) != 0) return fail(Status::kForeign, kHeaderMagic);
+  if (start.size() < kHeaderBytes) return fail(Status::kTruncated, start.size());
+  if (LoadLittle32(p + kHeaderVersion) != kFileVersion) return fail(Status::kVersion, kHeaderVersion);
+  if (LoadLittle64(p + kHeaderChecksum) != Checksum(p, kHeaderChecksum)) return fail(Status::kDamaged, kHeaderChecksum);
+  if (LoadLittle32(p + kHeaderSize) != kHeaderBytes) return fail(Status::kInvalid, kHeaderSize);
+  if (LoadLittle64(p + kHeaderReserved) != 0) return fail(Status::kInvalid, kHeaderReserved);
+  header->file_bytes = LoadLittle64(p + kHeaderFileBytes);
+  header->graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
+  if (LoadLittle64(p + kHeaderGraphOffset) != kHeaderBytes || header->file_bytes < kHeaderBytes ||
+      header->graph_bytes > header->file_bytes - kHeaderBytes || header->graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) {
+    return fail(Status::kInvalid, kHeaderGraphBytes);
+  }
+  return Status::kOk;
+}
+
 Status ModelReader::Fail(Status status, const char *section, uint64_t index, uint64_t offset) {
   fault_ = {status, section, index, offset};
   return status;
 }
 
 Status ModelReader::CheckHeader(uint64_t *graph_bytes) {
+  Header header;
+  ACORN_TRY(ReadHeader(image_, &header, &fault_));
+  if (header.file_bytes > image_.size()) return Fail(Status::kTruncated, "header", 0, image_.size());
+  if (header.file_bytes < image_.size()) return Fail(Status::kInvalid, "header", 0, kHeaderFileBytes);
+  *graph_bytes = header.graph_bytes;
   const uint8_t *p = image_.data();
-  if (image_.size() < 8 || __builtin_memcmp(p, kFileMagic, 8) != 0) return Fail(Status::kForeign, "header", 0, kHeaderMagic);
-  if (image_.size() < kHeaderBytes) return Fail(Status::kTruncated, "header", 0, image_.size());
-  if (LoadLittle32(p + kHeaderVersion) != kFileVersion) return Fail(Status::kVersion, "header", 0, kHeaderVersion);
-  if (LoadLittle64(p + kHeaderChecksum) != Checksum(p, kHeaderChecksum)) return Fail(Status::kDamaged, "header", 0, kHeaderChecksum);
-  if (LoadLittle32(p + kHeaderSize) != kHeaderBytes) return Fail(Status::kInvalid, "header", 0, kHeaderSize);
-  if (LoadLittle64(p + kHeaderReserved) != 0) return Fail(Status::kInvalid, "header", 0, kHeaderReserved);
-  const uint64_t file_bytes = LoadLittle64(p + kHeaderFileBytes);
-  if (file_bytes > image_.size()) return Fail(Status::kTruncated, "header", 0, image_.size());
-  if (file_bytes < image_.size()) return Fail(Status::kInvalid, "header", 0, kHeaderFileBytes);
-  *graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
-  if (LoadLittle64(p + kHeaderGraphOffset) != kHeaderBytes || *graph_bytes > image_.size() - kHeaderBytes ||
-      *graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) {
-    return Fail(Status::kInvalid, "header", 0, kHeaderGraphBytes);
-  }
   if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, *graph_bytes)) {
     return Fail(Status::kDamaged, "graph", 0, kHeaderBytes);
   }

@@ -25,6 +25,15 @@ struct Fault {
   uint64_t offset = 0;
 };
 
+/// What the fixed beginning of a file says of the rest.
+struct Header {
+  uint64_t file_bytes, graph_bytes;
+};
+
+/// Checks the header alone, of which `start` holds kHeaderBytes or what there is: every rule but the checksum of the graph and
+/// that the file is as long as it says. Fills in *fault where it fails.
+Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault);
+
 struct GraphCounts {
   uint32_t values, weights, ropes, caches, body, head;
 };

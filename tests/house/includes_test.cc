@@ -22,6 +22,7 @@ std::string PartOf(const std::string &path) {
     const size_t begin = std::string("runtime/").size();
     return path.substr(begin, path.find('/', begin) - begin);
   }
+  if (path == "tests/ports/conformance.h") return "conformance";
   for (const char *part : {"ports", "programs", "examples", "compiler"}) {
     if (StartsWith(path, std::string(part) + "/")) return part;
   }
@@ -44,7 +45,8 @@ const std::map<std::string, Set> &AllowedParts() {
       {"session", {"schema", "base", "platform", "kernels", "ops", "model", "text", "plan", "experts", "public"}},
       {"api",
        {"schema", "base", "platform", "kernels", "ops", "model", "text", "plan", "experts", "session", "public"}},
-      {"ports", {"public"}},
+      {"conformance", {"public"}},
+      {"ports", {"public", "conformance"}},  // the port of a board links the conformance program into its image
       {"programs", {"public", "ports"}},
       {"examples", {"public", "ports"}},
       // acornc packs with the kernels' layouts, computes with their scalar references, and checks what it wrote with the
@@ -82,6 +84,7 @@ std::string Resolve(const std::string &from, const std::string &include) {
   const std::string folder = fs::path(from).parent_path().generic_string() + "/";
   for (const std::string &base : {folder, std::string("runtime/"), std::string("schema/include/"),
                                   std::string("runtime/api/include/"), std::string("ports/posix/include/"),
+                                  std::string("ports/baremetal_aarch64/include/"),
                                   std::string("compiler/"), std::string("")}) {
     if (fs::exists(root / (base + include))) return fs::path(base + include).lexically_normal().generic_string();
   }
@@ -95,7 +98,7 @@ bool IsGenerated(const std::string &include) {
 bool IsRuntimeLayer(const std::string &part) {
   return part == "schema" || part == "public" ||
          (AllowedParts().count(part) != 0 && part != "ports" && part != "programs" && part != "examples" &&
-          part != "compiler");
+          part != "compiler" && part != "conformance");
 }
 
 TEST(Includes, EveryFolderOfTheRuntimeIsAKnownLayer) {

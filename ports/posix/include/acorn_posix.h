@@ -19,6 +19,10 @@ typedef struct acorn_posix acorn_posix;
 acorn_posix *acorn_posix_create(uint32_t threads);
 void acorn_posix_destroy(acorn_posix *posix);
 
+/* The file that port.read of ports filled in from now on reads, for acorn_image_read; without it they have no read.
+ * Returns: 0, or an errno value and the file of before. */
+int acorn_posix_set_file(acorn_posix *posix, const char *path);
+
 /* Fills in the port; valid as long as `posix`. Messages of levels above max_log_level are dropped. */
 void acorn_posix_port(acorn_posix *posix, acorn_port *port, uint32_t max_log_level);
 

@@ -1,5 +1,6 @@
 // Acorn: language models on small devices, with integers only, in memory that is known before the model is opened. C99.
 //
+//   acorn_image_read the model file through the port, where it is not in memory already
 //   acorn_plan       how many bytes, by class, before anything is opened
 //   acorn_model_open the image (mapped file, flash, memory) and one block of the caller's
 //   acorn_session_*  a conversation: prefill, decode, sample, text in and out
@@ -66,6 +67,14 @@ typedef struct acorn_fault {
   uint64_t index;  /* of the segment, step, value … inside the section */
   uint64_t offset; /* bytes from the start of the file, or inside the section where that is all there is */
 } acorn_fault;
+
+/// Brings the model file that port.read reads into memory of the caller's, where it has no other way there (flash that is not
+/// in the address space, a card). Reads the header and checks it, then the whole file; what it holds is checked by acorn_plan.
+/// Out: *image the file in `memory`;  *need its bytes as soon as its header has been read, may be NULL
+/// In:  memory 64-byte aligned; NULL with memory_bytes 0 asks for the need
+/// Returns: ACORN_OK | ACORN_ERR_MEMORY (memory untouched) | ACORN_ERR_PORT (no read, or it failed) | 0x2_ | 0x1_
+ACORN_NODISCARD ACORN_API acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_port *port, void *memory,
+                                                        size_t memory_bytes);
 
 /// Zero in any field means its default.
 typedef struct acorn_options {

@@ -1,6 +1,6 @@
 // acorn_port: what the library asks of the machine it runs on. A port fills in one struct; it touches nothing else.
 // C99. Every callback takes ctx first; each may be NULL and then: log is silent, ticks count nothing, parallel_for runs on the
-// caller's thread, cpu_features 0 means portable scalar kernels.
+// caller's thread, cpu_features 0 means portable scalar kernels, and without read the caller brings the model file to memory.
 #ifndef ACORN_PORT_H_
 #define ACORN_PORT_H_
 
@@ -36,6 +36,9 @@ typedef struct acorn_port {
   uint64_t ticks_per_second;
   /// Runs task(arg, i, thread) for i in [0, count), returns when all are done. Called by one thread at a time for a model.
   void (*parallel_for)(void *ctx, acorn_task task, void *arg, uint32_t count);
+  /// Reads `bytes` bytes of the model file from `offset` on to `to`, which may have any alignment, and returns when they are there.
+  /// Returns 0; anything else if not all of them could be had, as past the end. For acorn_image_read.
+  int (*read)(void *ctx, void *to, uint64_t offset, size_t bytes);
 } acorn_port;
 
 #ifdef __cplusplus

@@ -1,0 +1,103 @@
+/* The other cores: switched on through PSCI, then waiting for loops. A core joins a loop if it comes while the loop is open; the
+ * caller works too, closes the loop when no task is left and waits only for those that joined, so that a core which wakes
+ * slowly (or, under an emulator, has no turn) holds nobody up. */
+#include "acorn_port.h"
+#include "machine.h"
+
+#define PSCI_OK 0
+#define START_SECONDS 2
+
+#define JOINED_BITS 8 /* state: generation, odd while a loop is open, then how many cores have joined it */
+#define JOINED_MASK 0xffu
+
+static struct loop {
+  acorn_task task;
+  void *arg;
+  uint32_t count;
+  uint32_t next;    /* atomic: the next task to take */
+  uint32_t state;   /* atomic; opening it releases everything above */
+  uint32_t left;    /* atomic: cores that joined the present loop and have left it */
+  uint32_t started; /* atomic: cores that have come up, the first not among them */
+} loop;
+static uint32_t others; /* cores that were switched on, the first not among them */
+
+/* Whoever started the image at EL2 answers from above it; at EL1 the hypervisor does. */
+int64_t acorn_psci(uint64_t function, uint64_t a, uint64_t b, uint64_t c) {
+  return acorn_entry_level == 2 ? acorn_psci_smc(function, a, b, c) : acorn_psci_hvc(function, a, b, c);
+}
+
+/* An event sent between the look and the wait is kept, so none is missed. */
+static void wait_for_event(void) { __asm__ volatile("wfe" ::: "memory"); }
+static void send_event(void) { __asm__ volatile("dsb ish\n\tsev" ::: "memory"); }
+
+static void take_tasks(uint32_t thread) {
+  for (;;) {
+    const uint32_t index = __atomic_fetch_add(&loop.next, 1, __ATOMIC_RELAXED);
+    if (index >= loop.count) return;
+    loop.task(loop.arg, index, thread);
+  }
+}
+
+static int is_new(uint32_t state, uint32_t seen) { return (state >> JOINED_BITS) % 2 == 1 && state >> JOINED_BITS != seen; }
+
+/* Waits for an open loop other than `seen` and joins it. Returns its generation. */
+static uint32_t join_loop(uint32_t seen) {
+  for (;;) {
+    uint32_t state = __atomic_load_n(&loop.state, __ATOMIC_ACQUIRE);
+    if (!is_new(state, seen)) {
+      wait_for_event();
+    } else if (__atomic_compare_exchange_n(&loop.state, &state, state + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+      return state >> JOINED_BITS;
+    }
+  }
+}
+
+/* From the start-up code, on a core that acorn_start_cores switched on. */
+void acorn_core_main(uint64_t core) __attribute__((noreturn));
+void acorn_core_main(uint64_t core) {
+  __atomic_fetch_add(&loop.started, 1, __ATOMIC_RELEASE);
+  for (uint32_t seen = 0;;) {
+    seen = join_loop(seen);
+    take_tasks((uint32_t)core);
+    __atomic_fetch_add(&loop.left, 1, __ATOMIC_RELEASE);
+    send_event();
+  }
+}
+
+static int wait_for_core(uint32_t number) {
+  const uint64_t begin = acorn_ticks(0), limit = START_SECONDS * acorn_ticks_per_second();
+  while (__atomic_load_n(&loop.started, __ATOMIC_ACQUIRE) != number) {
+    if (acorn_ticks(0) - begin > limit) return 0;
+  }
+  return 1;
+}
+
+/* The affinities of a cluster in turn: those that no core has are refused, as is the core that asks. A core that says yes and
+ * does not come in time may still come, under its number: none is asked after it, and that number counts as taken. */
+uint32_t acorn_start_cores(void) {
+  static uint32_t asked;
+  if (asked) return others + 1;
+  asked = 1;
+  for (uint64_t affinity = 0; affinity < ACORN_MAX_CORES && others + 1 < ACORN_MAX_CORES; ++affinity) {
+    if (acorn_psci(ACORN_PSCI_CPU_ON, affinity, (uintptr_t)acorn_core_entry, others + 1) != PSCI_OK) continue;
+    ++others;
+    if (!wait_for_core(others)) break;
+  }
+  return others + 1;
+}
+
+void acorn_run_tasks(void *ctx, acorn_task task, void *arg, uint32_t count) {
+  (void)ctx;
+  loop.task = task;
+  loop.arg = arg;
+  loop.count = count;
+  __atomic_store_n(&loop.next, 0, __ATOMIC_RELAXED);
+  __atomic_store_n(&loop.left, 0, __ATOMIC_RELAXED);
+  /* Closed until here: nobody else writes the state. */
+  const uint32_t generation = (__atomic_load_n(&loop.state, __ATOMIC_RELAXED) >> JOINED_BITS) + 1;
+  __atomic_store_n(&loop.state, generation << JOINED_BITS, __ATOMIC_RELEASE);
+  send_event();
+  take_tasks(0);
+  const uint32_t joined = __atomic_exchange_n(&loop.state, (generation + 1) << JOINED_BITS, __ATOMIC_ACQ_REL) & JOINED_MASK;
+  while (__atomic_load_n(&loop.left, __ATOMIC_ACQUIRE) != joined) wait_for_event();
+}

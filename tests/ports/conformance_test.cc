@@ -1,0 +1,147 @@
+// The conformance program against ports that break one promise each: every breach must be found, under its name.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "tests/ports/conformance_block.h"
+#include "tests/support/host_features.h"
+
+namespace acorn::test {
+namespace {
+
+struct Board {
+  std::string log;
+  const AlignedBytes *file = nullptr;
+  uint64_t now = 0;
+};
+
+void Log(void *ctx, uint32_t, const char *message, size_t bytes) {
+  static_cast<Board *>(ctx)->log.append(message, bytes).append("\n");
+}
+
+uint64_t Ticks(void *ctx) { return static_cast<Board *>(ctx)->now++ / 4; }
+uint64_t StandingTicks(void *) { return 5; }
+uint64_t FallingTicks(void *ctx) { return 1000000 - static_cast<Board *>(ctx)->now++; }
+
+void Loop(void *, acorn_task task, void *arg, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) task(arg, i, i % 3);
+}
+void LoopWithoutTheLast(void *, acorn_task task, void *arg, uint32_t count) {
+  for (uint32_t i = 0; i + 1 < count; ++i) task(arg, i, 0);
+}
+void LoopTwice(void *ctx, acorn_task task, void *arg, uint32_t count) {
+  Loop(ctx, task, arg, count);
+  if (count > 90) task(arg, 90, 0);
+}
+void LoopWithAThreadTooMany(void *, acorn_task task, void *arg, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) task(arg, i, i % 4);
+}
+void LoopBeyondTheCount(void *ctx, acorn_task task, void *arg, uint32_t count) {
+  Loop(ctx, task, arg, count);
+  task(arg, count, 0);
+}
+
+int Read(void *ctx, void *to, uint64_t offset, size_t bytes) {
+  const AlignedBytes &file = *static_cast<Board *>(ctx)->file;
+  if (offset > file.size() || bytes > file.size() - offset) return 1;
+  std::memcpy(to, file.data() + offset, bytes);
+  return 0;
+}
+int ReadOfBlocks(void *ctx, void *to, uint64_t offset, size_t bytes) { return Read(ctx, to, offset / 512 * 512, bytes); }
+int ReadPastTheEnd(void *ctx, void *to, uint64_t offset, size_t bytes) {
+  (void)Read(ctx, to, offset, bytes);
+  return 0;
+}
+int ReadTooMuch(void *ctx, void *to, uint64_t offset, size_t bytes) {
+  const int failed = Read(ctx, to, offset, bytes);
+  if (failed == 0) static_cast<char *>(to)[bytes] = 0;
+  return failed;
+}
+
+class Conformance : public testing::Test {
+ protected:
+  Conformance() {
+    board_.file = &block_.file();
+    port_.struct_size = sizeof port_;
+    port_.cpu_features = HostFeatures();
+    port_.threads = 3;
+    port_.ctx = &board_;
+    port_.log = Log;
+    port_.ticks = Ticks;
+    port_.ticks_per_second = 1000000;
+    port_.parallel_for = Loop;
+    port_.read = Read;
+  }
+  // Expects one failed check, whose line has `words`.
+  void ExpectFailure(const char *words) {
+    board_.log.clear();
+    EXPECT_EQ(block_.Run(port_), 1u) << board_.log;
+    const size_t at = board_.log.find("FAILED");
+    ASSERT_NE(at, std::string::npos) << board_.log;
+    const size_t begin = board_.log.rfind('\n', at) + 1;
+    EXPECT_NE(board_.log.substr(begin, board_.log.find('\n', at) - begin).find(words), std::string::npos) << board_.log;
+  }
+
+  ConformanceBlock block_;
+  Board board_;
+  acorn_port port_ = {};
+};
+
+TEST_F(Conformance, AGoodPortPasses) {
+  EXPECT_EQ(block_.Run(port_), 0u) << board_.log;
+  for (const char *check : {"fields: ok", "log: ok", "ticks: ok", "parallel_for: ok", "read: ok", "model, portable kernels: ok"}) {
+    EXPECT_NE(board_.log.find(check), std::string::npos) << check;
+  }
+}
+
+TEST_F(Conformance, Fields) {
+  port_.cpu_features |= 1u << 31;
+  ExpectFailure("unknown CPU feature");
+  port_.cpu_features = ACORN_CPU_I8MM;
+  ExpectFailure("implies");
+  port_.cpu_features = 0;
+  port_.reserved = 1;
+  ExpectFailure("reserved");
+  port_.reserved = 0;
+  port_.ticks_per_second = 0;
+  ExpectFailure("ticks");
+  port_.ticks_per_second = 1000;
+  port_.parallel_for = nullptr;
+  ExpectFailure("parallel_for");
+  port_.struct_size = 8;
+  EXPECT_EQ(block_.Run(port_), 1u);
+}
+
+TEST_F(Conformance, Clock) {
+  port_.ticks_per_second = 1;
+  ExpectFailure("plausible");
+  port_.ticks_per_second = 1000000;
+  port_.ticks = FallingTicks;
+  ExpectFailure("went back");
+  port_.ticks = StandingTicks;
+  ExpectFailure("stands still");
+}
+
+TEST_F(Conformance, Loops) {
+  port_.parallel_for = LoopTwice;
+  ExpectFailure("exactly once");
+  port_.parallel_for = LoopWithoutTheLast;
+  ExpectFailure("exactly once");
+  port_.parallel_for = LoopWithAThreadTooMany;
+  ExpectFailure("out of range");
+  port_.parallel_for = LoopBeyondTheCount;
+  ExpectFailure("out of range");
+}
+
+TEST_F(Conformance, Read) {
+  port_.read = ReadOfBlocks;
+  ExpectFailure("other bytes");
+  port_.read = ReadPastTheEnd;
+  ExpectFailure("past the end");
+  port_.read = ReadTooMuch;
+  ExpectFailure("beyond its bytes");
+}
+
+}  // namespace
+}  // namespace acorn::test
