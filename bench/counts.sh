@@ -2,17 +2,18 @@
 # Instructions per token on 64-bit Arm, by kernel and operator, counted under QEMU's user-mode emulation, beside llama.cpp's
 # build for the same processor. Counts, not time: an emulator knows nothing of caches, ports and latencies.
 #
-#   bash bench/counts.sh FILE.acorn [FILE.gguf]      without a GGUF: Acorn alone
+#   bash bench/counts.sh FILE.acorn [FILE.gguf]      without a GGUF: Acorn alone, beside what OUT.csv holds of llama.cpp
 #
 #   CORES="dotprod i8mm"      which of: neon dotprod i8mm (below)
-#   PHASES="decode prefill"   which of: decode (32 tokens from the empty context on), decode256 (8 tokens from 264 on), prefill (of 128)
+#   PHASES="decode prefill"   which of: decode (32 tokens from the empty context on), decode256 (8 from 264 on), prefill (of 128)
 #   OUT=build/counts/NAME     OUT.csv gets a row for each symbol, OUT.md the tables; NAME is FILE's
 #   ACORN, ACORNC             build/aarch64/bin/acorn (static), build/release/bin/acornc (reads what FILE holds)
+#   QEMU=qemu-aarch64         one with plugins: Debian 12's has them, Debian 13's static build has not
 #
 # Every number is a difference of two runs of one program, so that loading, repacking and warming up cancel out: llama-bench
-# with two repetitions less one (-r), acorn bench likewise; from 264 tokens on, 16 generated tokens less 8. Both run one thread, on
-# random tokens. What acorn bench itself does (its digest of the logits) is left out. llama.cpp is measured with flash attention
-# on and off. Needs bash bench/peers/llama_cpp_arm64.sh setup.
+# with two repetitions less one (-r), acorn bench likewise; from 264 tokens on, 16 generated tokens less 8. Both run one thread,
+# on random tokens. What acorn bench itself does (its digest of the logits) is left out. llama.cpp is measured with flash
+# attention on and off. Needs bash bench/peers/llama_cpp_arm64.sh setup.
 set -euo pipefail
 invoked_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -38,20 +39,30 @@ core_of() {
   esac
 }
 
+qemu=${QEMU:-qemu-aarch64}
+"$qemu" -h | grep -- -plugin >/dev/null || {
+  echo "counts: $qemu has no plugins; name another in QEMU" >&2
+  exit 1
+}
 # QEMU 9 dropped version 1 of the plugin interface.
-version=$(qemu-aarch64 --version | sed -n '1s/.* version \([0-9]*\).*/\1/p')
+version=$("$qemu" --version | sed -n '1s/.* version \([0-9]*\).*/\1/p')
 cc -std=c11 -O2 -Wall -Wextra -fvisibility=hidden -shared -fPIC -DBLOCKS_PLUGIN_VERSION=$((version >= 9 ? 2 : 1)) \
   bench/counts/blocks.c -o "$work/blocks.so"
 
 emulate() {  # list of blocks, QEMU's core, its options, program and arguments
   local list=$1 core=$2
   shift 2
-  qemu-aarch64 -cpu "$core" -plugin "$work/blocks.so,out=$list" "$@" >"$work/log" 2>&1 || {
+  "$qemu" -cpu "$core" -plugin "$work/blocks.so,out=$list" "$@" >"$work/log" 2>&1 || {
     tail -n 5 "$work/log" >&2
     return 1
   }
 }
-difference() { python3 bench/counts/counts.py difference "$work/more" "$work/less" "$@" >>"$out.csv"; }
+# The rows of one measurement take the place of earlier ones of the same, so a program can be measured again beside the others.
+difference() {  # tokens, program, core, phase
+  awk -v key="$2,$3,$4," 'index($0, key) != 1' "$out.csv" >"$work/rows"
+  python3 bench/counts/counts.py difference "$work/more" "$work/less" "$@" >>"$work/rows"
+  cp "$work/rows" "$out.csv"
+}
 
 measure_acorn() {  # core, phase
   local core
@@ -81,7 +92,7 @@ measure_peer() {  # core, phase, flash attention
   local core root program
   core=$(core_of "$1")
   root=$(bash bench/peers/llama_cpp_arm64.sh root)
-  program="llama.cpp, flash attention $3"
+  program="llama.cpp fa $3"
   peer() { emulate "$1" "$core" -L "$root" "$root/usr/bin/llama-bench" -m "$gguf" -t 1 --no-warmup -fa "$flash" "${@:2}"; }
   local flash=$3
   case $2 in
@@ -105,7 +116,7 @@ measure_peer() {  # core, phase, flash attention
 }
 
 "$acornc" inspect "$file" --json >"$work/inspect.json"
-: >"$out.csv"
+[ -e "$out.csv" ] || : >"$out.csv"
 for core in ${CORES:-dotprod i8mm}; do
   for phase in ${PHASES:-decode prefill}; do
     measure_acorn "$core" "$phase"

@@ -31,7 +31,8 @@ struct qemu_plugin_insn;
 enum { kPluginNoRegisters = 0 };  // QEMU_PLUGIN_CB_NO_REGS
 
 void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id, void (*callback)(plugin_id, struct qemu_plugin_tb *));
-void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *block, void (*callback)(unsigned, void *), int flags, void *data);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *block, void (*callback)(unsigned, void *), int flags,
+                                          void *data);
 void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id id, void (*callback)(plugin_id, unsigned, int64_t, int64_t));
 void qemu_plugin_register_atexit_cb(plugin_id id, void (*callback)(plugin_id, void *), void *data);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *block);
@@ -78,8 +79,9 @@ static void ReadMappings(void) {
   while (fgets(line, sizeof line, file) != NULL) {
     struct Mapping mapping;
     int path_at = 0;
-    if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64 " %*s %*s %n", &mapping.begin, &mapping.end, &mapping.offset, &path_at) < 3) continue;
-    if (path_at == 0 || line[path_at] != '/') continue;
+    const int fields = sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64 " %*s %*s %n", &mapping.begin, &mapping.end,
+                              &mapping.offset, &path_at);
+    if (fields < 3 || path_at == 0 || line[path_at] != '/') continue;
     line[strcspn(line, "\n")] = 0;
     mapping.path = Checked(strdup(line + path_at));
     mappings = Checked(realloc(mappings, (mapping_count + 1) * sizeof *mappings));
@@ -127,7 +129,8 @@ static void OnExit(plugin_id id, void *data) {
   }
   for (const struct Block *block = blocks; block != NULL; block = block->next) {
     if (block->executions == 0) continue;
-    fprintf(file, "%" PRIu64 " %" PRIu64 " %" PRIx64 " %s\n", block->executions, block->insns, block->offset, block->path != NULL ? block->path : "-");
+    fprintf(file, "%" PRIu64 " %" PRIu64 " %" PRIx64 " %s\n", block->executions, block->insns, block->offset,
+            block->path != NULL ? block->path : "-");
   }
   fclose(file);
 }

@@ -59,6 +59,10 @@ OPERATORS = {
 MATRIX = {"acorn": r"^gemm", "llama.cpp": r"^matrix"}
 
 
+def output_of(command):
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
 class Elf:
     """The parts of a 64-bit little-endian ELF file that are needed: file offset to address, address to symbol, words."""
 
@@ -77,14 +81,14 @@ class Elf:
 
     @staticmethod
     def read_symbols(path, options):
-        text = subprocess.run(["nm", "-C", "-S", "--defined-only", *options, path], capture_output=True, text=True, check=False).stdout
+        text = output_of(["nm", "-C", "-S", "--defined-only", *options, path])
         matches = re.findall(r"^([0-9a-f]{16}) ([0-9a-f]{16}) [tTwWiIuV] (.*)$", text, re.M)
         return [(int(address, 16), int(size, 16), name) for address, size, name in matches]
 
     @staticmethod
     def read_functions(path):
         """Begin and end of every function that can be unwound: names the static functions of stripped libraries by address."""
-        text = subprocess.run(["readelf", "--debug-dump=frames", path], capture_output=True, text=True, check=False).stdout
+        text = output_of(["readelf", "--debug-dump=frames", path])
         return sorted((int(begin, 16), int(end, 16)) for begin, end in re.findall(r" pc=([0-9a-f]+)\.\.([0-9a-f]+)", text))
 
     def symbol(self, offset):
@@ -122,7 +126,7 @@ def executions(path):
 
 def operator_of(program, symbol):
     """None: not the engine's work."""
-    for pattern, name in OPERATORS[program.split(",")[0]]:
+    for pattern, name in OPERATORS[program.split(" ")[0]]:
         match = re.search(pattern, symbol)
         if match:
             return name and match.expand(name)
@@ -144,10 +148,16 @@ def difference(more, less, tokens, program, cpu, phase):
         for i, value in enumerate((insns, dots, matmuls)):
             rows[symbol][i] += times * value
     out = csv.writer(sys.stdout, lineterminator="\n")
+    total = sum(values[0] for values in rows.values())
+    rest = collections.defaultdict(lambda: [0, 0, 0])
     for symbol, values in sorted(rows.items(), key=lambda row: -row[1][0]):
         operator = operator_of(program, symbol)
-        if operator:
+        if operator and values[0] * 5000 >= total:
             out.writerow([program, cpu, phase, operator, symbol] + [round(value / int(tokens), 1) for value in values])
+        elif operator:
+            rest[operator] = [a + b for a, b in zip(rest[operator], values)]
+    for operator, values in rest.items():
+        out.writerow([program, cpu, phase, operator, "(rest)"] + [round(value / int(tokens), 1) for value in values])
 
 
 class Weights:
@@ -168,52 +178,59 @@ class Weights:
         return total
 
 
-def by_operator(rows):
-    """{operator: [insns, dot, matmul]}, largest first."""
-    sums = collections.defaultdict(lambda: [0.0, 0.0, 0.0])
-    for row in rows:
-        for i in range(3):
-            sums[row["operator"]][i] += float(row[("insns", "dot", "matmul")[i]])
-    return dict(sorted(sums.items(), key=lambda item: -item[1][0]))
+class Run:
+    """What one program ran in one phase on one core: [insns, dot, matmul] for each operator, and in all."""
+
+    def __init__(self):
+        self.operators = collections.defaultdict(lambda: [0.0, 0.0, 0.0])
+
+    def add(self, row):
+        sums = self.operators[row["operator"]]
+        for i, column in enumerate(("insns", "dot", "matmul")):
+            sums[i] += float(row[column])
+
+    def total(self, column=0, pattern=""):
+        return sum(values[column] for operator, values in self.operators.items() if re.search(pattern, operator))
 
 
 def table(rows_path, inspect_path):
     weights = Weights(inspect_path)
+    runs = collections.defaultdict(Run)
     with open(rows_path, encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, ["program", "cpu", "phase", "operator", "symbol", "insns", "dot", "matmul"]))
-    runs = collections.defaultdict(list)  # (phase, cpu) -> programs, in the order measured
-    for row in rows:
-        if row["program"] not in runs[row["phase"], row["cpu"]]:
-            runs[row["phase"], row["cpu"]].append(row["program"])
-
-    def select(phase, cpu, program):
-        return by_operator(r for r in rows if (r["phase"], r["cpu"], r["program"]) == (phase, cpu, program))
-
-    def total(operators, pattern=""):
-        return sum(values[0] for name, values in operators.items() if re.search(pattern, name))
+        for row in csv.DictReader(file, ["program", "cpu", "phase", "operator", "symbol", "insns", "dot", "matmul"]):
+            runs[row["phase"], row["program"], row["cpu"]].add(row)
+    cores = [core for core in ("neon", "dotprod", "i8mm") if any(key[2] == core for key in runs)]
+    groups = sorted({key[:2] for key in runs})
 
     print(f"### {weights.name}\n")
-    print("| phase | core | program | instructions a token | matrix products, a weight | Acorn ÷ this |")
+    print("| phase | core | program | M instructions a token | matrix products, a weight | Acorn ÷ this |")
     print("|---|---|---|---|---|---|")
-    for (phase, cpu), programs in sorted(runs.items()):
-        ours = total(select(phase, cpu, "acorn"))
-        for program in programs:
-            operators = select(phase, cpu, program)
-            each = total(operators, MATRIX[program.split(",")[0]]) / weights.each_token(phase)
-            ratio = f"{ours / total(operators):.2f}" if program != "acorn" and ours else ""
-            print(f"| {phase} | {cpu} | {program} | {total(operators) / 1e6:,.2f} M | {each:.3f} | {ratio} |")
-    for (phase, cpu), programs in sorted(runs.items()):
-        for program in programs:
-            operators = select(phase, cpu, program)
-            print(f"\n{program}, {phase}, {cpu}:\n")
-            print("| operator | instructions a token | share | a weight | dot products | matrix instructions |")
-            print("|---|---|---|---|---|---|")
-            for name, (insns, dot, matmul) in operators.items():
-                if insns < total(operators) / 1000:
-                    continue
-                family = weights.each_token(phase, name) if program == "acorn" and name.startswith("gemm_") else 0
-                each = f"{insns / family:.3f}" if family else ""
-                print(f"| {name} | {insns:,.0f} | {insns / total(operators):.1%} | {each} | {dot:,.0f} | {matmul:,.0f} |")
+    for core in cores:
+        for phase, program in groups:
+            if (phase, program, core) not in runs:
+                continue
+            run, ours = runs[phase, program, core], runs.get((phase, "acorn", core))
+            each = run.total(0, MATRIX[program.split(" ")[0]]) / weights.each_token(phase)
+            ratio = f"{ours.total() / run.total():.2f}" if ours and program != "acorn" else ""
+            print(f"| {phase} | {core} | {program} | {run.total() / 1e6:.2f} | {each:.3f} | {ratio} |")
+
+    for phase, program in groups:
+        there = [core for core in cores if (phase, program, core) in runs]
+        each = ", instructions a weight" if program == "acorn" else ""
+        print(f"\n{program}, {phase}: M instructions a token, share{each}\n")
+        print("| operator | " + " | ".join(there) + " |\n|---|" + "---|" * len(there))
+        size = {operator: values[0] for core in there for operator, values in runs[phase, program, core].operators.items()}
+        for operator in sorted(size, key=lambda name: -size[name]):
+            cells = []
+            for core in there:
+                run = runs[phase, program, core]
+                insns = run.operators[operator][0] if operator in run.operators else 0
+                cells.append(f"{insns / 1e6:.3f}, {insns / run.total():.1%}")
+                if program == "acorn" and operator.startswith("gemm_"):
+                    cells[-1] += f", {insns / weights.each_token(phase, operator):.3f}"
+            print(f"| {operator} | " + " | ".join(cells) + " |")
+        for column, name in ((1, "of these: dot products"), (2, "of these: matrix instructions")):
+            print(f"| {name} | " + " | ".join(f"{runs[phase, program, core].total(column) / 1e6:.3f}" for core in there) + " |")
 
 
 if __name__ == "__main__":
