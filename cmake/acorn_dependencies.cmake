@@ -2,7 +2,7 @@
 # downloaded here.
 #
 #   acorn_flatbuffers          headers of FlatBuffers (INTERFACE) and ACORN_FLATC, the schema compiler
-#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port static where setup.sh built them, else
+#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else
 #                              the shared libraries; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
 #   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
