@@ -8,6 +8,7 @@ namespace acorn::compiler {
 void AddConvertCommand(CLI::App *app);
 void AddInspectCommand(CLI::App *app);
 void AddPerplexityCommand(CLI::App *app);
+void AddRecordCommand(CLI::App *app);
 /// Names that are kept for later versions: known, and refused with a message.
 void AddReservedCommands(CLI::App *app);
 

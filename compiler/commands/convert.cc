@@ -14,6 +14,7 @@
 #include "quantize/recipe.h"
 #include "quantize/report.h"
 #include "text/source_tokenizer.h"
+#include "write/reference_run.h"
 
 namespace acorn::compiler {
 namespace {
@@ -137,16 +138,31 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   return facts;
 }
 
+/// The model file before its reference run is in it, beside the output; gone afterwards in any case.
+class BareFile {
+ public:
+  explicit BareFile(const std::string &output) : path_(output + ".bare") {}
+  ~BareFile() { std::remove(path_.c_str()); }
+  BareFile(const BareFile &) = delete;
+  BareFile &operator=(const BareFile &) = delete;
+  const std::string &path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 void Run(const Options &options) {
   const RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
-  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), options.output);
+  const BareFile bare(options.output);
+  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), bare.path());
+  RecordReferenceRun(bare.path(), options.output);
   if (!options.report.empty()) WriteReport(options.report, result.report);
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
-              options.output.c_str(), static_cast<double>(result.file_bytes) / 1e6, options.recipe.c_str(),
+              options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6, options.recipe.c_str(),
               FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
               result.simulated_perplexity);
 }

@@ -1,4 +1,5 @@
 // acornc inspect: what a model file holds.
+#include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -80,6 +81,32 @@ Json Steps(const flatbuffers::Vector<flatbuffers::Offset<schema::Step>> &steps) 
   return counts;
 }
 
+std::string Hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016" PRIx64, value);
+  return text;
+}
+
+/// null without a run. The digests are those of the logits: of the steps that write them, the last ones of the head.
+Json DescribeRun(const schema::ReferenceRun *run) {
+  if (run == nullptr || run->prompt() == nullptr || run->generated() == nullptr || run->prefill() == nullptr ||
+      run->decode() == nullptr || run->prefill()->size() == 0 || run->decode()->size() == 0) {
+    return nullptr;
+  }
+  Json out;
+  out["prompt"] = Json::array();
+  for (const int32_t id : *run->prompt()) out["prompt"].push_back(id);
+  out["generated"] = Json::array();
+  for (const int32_t id : *run->generated()) out["generated"].push_back(id);
+  out["sampled"] = run->sampled();
+  out["temperature"] = run->temperature_q16() / 65536.0;
+  out["seed"] = run->seed();
+  out["steps"] = run->prefill()->size();
+  out["prefill_digest"] = Hex(run->prefill()->Get(run->prefill()->size() - 1));
+  out["decode_digest"] = Hex(run->decode()->Get(run->decode()->size() - 1));
+  return out;
+}
+
 Json Describe(const MappedFile &file, const schema::Model &model) {
   Json out;
   out["name"] = Text(model.name());
@@ -115,6 +142,7 @@ Json Describe(const MappedFile &file, const schema::Model &model) {
                               {"segment", weight->data() == nullptr ? 0 : weight->data()->segment()},
                               {"acc_bound", weight->acc_bound()}});
   }
+  out["reference_run"] = DescribeRun(model.reference_run());
   out["provenance"] = Json::object();
   if (model.provenance() != nullptr) {
     for (const schema::Provenance *entry : *model.provenance()) out["provenance"][Text(entry->key())] = Text(entry->value());
@@ -136,6 +164,14 @@ void Print(const Json &d) {
   std::printf("%-12s %s\n", "prefix", d["prefix_tokens"].dump().c_str());
   PrintSteps("body", d["body"]);
   PrintSteps("head", d["head"]);
+  const Json &run = d["reference_run"];
+  if (run.is_null()) {
+    std::printf("%-12s none (acornc record adds one)\n", "selftest");
+  } else {
+    std::printf("%-12s prompt of %zu tokens, digest %s; %zu generated, %u of them drawn, digest %s\n", "selftest", run["prompt"].size(),
+                run["prefill_digest"].get<std::string>().c_str(), run["generated"].size(), run["sampled"].get<unsigned>(),
+                run["decode_digest"].get<std::string>().c_str());
+  }
   for (const auto &[key, value] : d["provenance"].items())
     std::printf("%-12s %s\n", key.c_str(), value.get<std::string>().c_str());
   std::printf("\nsegment kind            offset        bytes checksum\n");

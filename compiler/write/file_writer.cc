@@ -61,7 +61,23 @@ class TemporaryFile {
   bool committed_ = false;
 };
 
+void WriteHeaderAndGraph(TemporaryFile *file, const std::vector<uint8_t> &graph, uint64_t file_bytes) {
+  uint8_t header[kHeaderBytes] = {};
+  std::memcpy(header + kHeaderMagic, kFileMagic, 8);
+  StoreLittle(header + kHeaderVersion, kFileVersion, 4);
+  StoreLittle(header + kHeaderSize, kHeaderBytes, 4);
+  StoreLittle(header + kHeaderFileBytes, file_bytes, 8);
+  StoreLittle(header + kHeaderGraphOffset, kHeaderBytes, 8);
+  StoreLittle(header + kHeaderGraphBytes, graph.size(), 8);
+  StoreLittle(header + kHeaderGraphChecksum, Checksum(graph.data(), graph.size()), 8);
+  StoreLittle(header + kHeaderChecksum, Checksum(header, kHeaderChecksum), 8);
+  file->Write(header, sizeof header);
+  file->Write(graph.data(), graph.size());
+}
+
 }  // namespace
+
+uint64_t SegmentsBegin(uint64_t graph_bytes) { return AlignUp(kHeaderBytes + graph_bytes, kSegmentAlignment); }
 
 std::vector<SegmentPlace> PlaceSegments(const std::vector<SegmentBytes> &segments, uint64_t graph_bytes) {
   std::vector<SegmentPlace> places;
@@ -77,25 +93,24 @@ std::vector<SegmentPlace> PlaceSegments(const std::vector<SegmentBytes> &segment
 uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments) {
   const std::vector<SegmentPlace> places = PlaceSegments(segments, graph.size());
   const uint64_t file_bytes = places.empty() ? kHeaderBytes + graph.size() : places.back().offset + places.back().bytes;
-  uint8_t header[kHeaderBytes] = {};
-  std::memcpy(header + kHeaderMagic, kFileMagic, 8);
-  StoreLittle(header + kHeaderVersion, kFileVersion, 4);
-  StoreLittle(header + kHeaderSize, kHeaderBytes, 4);
-  StoreLittle(header + kHeaderFileBytes, file_bytes, 8);
-  StoreLittle(header + kHeaderGraphOffset, kHeaderBytes, 8);
-  StoreLittle(header + kHeaderGraphBytes, graph.size(), 8);
-  StoreLittle(header + kHeaderGraphChecksum, Checksum(graph.data(), graph.size()), 8);
-  StoreLittle(header + kHeaderChecksum, Checksum(header, kHeaderChecksum), 8);
-
   TemporaryFile file(path);
-  file.Write(header, sizeof header);
-  file.Write(graph.data(), graph.size());
+  WriteHeaderAndGraph(&file, graph, file_bytes);
   for (size_t i = 0; i < segments.size(); ++i) {
     file.PadTo(places[i].offset);
     file.Write(segments[i].bytes.data(), segments[i].bytes.size());
   }
   file.Commit();
   return file_bytes;
+}
+
+uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const uint8_t *segments, uint64_t bytes) {
+  const uint64_t begin = SegmentsBegin(graph.size());
+  TemporaryFile file(path);
+  WriteHeaderAndGraph(&file, graph, begin + bytes);
+  file.PadTo(begin);
+  file.Write(segments, bytes);
+  file.Commit();
+  return begin + bytes;
 }
 
 }  // namespace acorn::compiler

@@ -24,8 +24,13 @@ struct SegmentPlace {
 /// Places of the segments behind a graph of `graph_bytes` bytes.
 std::vector<SegmentPlace> PlaceSegments(const std::vector<SegmentBytes> &segments, uint64_t graph_bytes);
 
+/// Offset of the first segment behind a graph of `graph_bytes` bytes.
+uint64_t SegmentsBegin(uint64_t graph_bytes);
+
 /// Writes header, graph and segments to `path` through a temporary file beside it and a rename. Throws Error(kIo), and
 /// leaves nothing behind. Returns the size of the file.
 uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments);
+/// The same with segments that lie as they are to lie in the file, from the first one's beginning to the last one's end.
+uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const uint8_t *segments, uint64_t bytes);
 
 }  // namespace acorn::compiler

@@ -10,5 +10,6 @@ void Bench(int argc, char **argv);
 void Perplexity(int argc, char **argv);
 void Tokenize(int argc, char **argv);
 void Eval(int argc, char **argv);
+void SelfTest(int argc, char **argv);
 
 }  // namespace acorn::program

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <memory>
 
 #include "error.h"
@@ -118,6 +119,14 @@ const char *Device::isa() const {
     if (isa.needs != 0 && (isa.needs & ~features_) == 0) name = isa.name;
   }
   return name;
+}
+
+std::vector<const char *> Device::LowerIsas() const {
+  std::vector<const char *> names;
+  for (size_t i = std::size(kIsas); i-- > 0;) {
+    if ((kIsas[i].needs & ~features_) == 0 && std::strcmp(kIsas[i].name, isa()) != 0) names.push_back(kIsas[i].name);
+  }
+  return names;
 }
 
 void Device::Open() {

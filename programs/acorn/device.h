@@ -50,6 +50,8 @@ class Device {
   const std::string &path() const { return options_.file; }
   /// Name of the highest instruction set in use, as --isa takes it.
   const char *isa() const;
+  /// Names of the instruction sets below that one that this machine has too, best first, scalar last.
+  std::vector<const char *> LowerIsas() const;
   /// From the start of the constructor to the end of Open, in milliseconds.
   double open_ms() const { return open_ms_; }
 

@@ -7,7 +7,7 @@
 
 namespace acorn::program {
 
-enum class ExitCode : int { kDone = 0, kUsage = 2, kModel = 3, kMemory = 4, kIo = 5 };
+enum class ExitCode : int { kDone = 0, kDifferent = 1, kUsage = 2, kModel = 3, kMemory = 4, kIo = 5 };
 
 struct Failure {
   ExitCode code;

@@ -26,7 +26,7 @@ constexpr Command kCommands[] = {
     {"perplexity", acorn::program::Perplexity, "how well a text is predicted"},
     {"tokenize", acorn::program::Tokenize, "token ids of the standard input"},
     {"eval", acorn::program::Eval, "right answers out of a file of questions"},
-    {"selftest", nullptr, ""},
+    {"selftest", acorn::program::SelfTest, "proves that this machine computes what the file says"},
     {"verify", nullptr, ""},
     {"trace", nullptr, ""},
     {"replay", nullptr, ""},
@@ -37,6 +37,7 @@ void PrintHelp(std::FILE *to) {
   for (const Command &command : kCommands) {
     if (command.run != nullptr) std::fprintf(to, "  %-11s %s\n", command.name, command.summary);
   }
+  std::fprintf(to, "exit codes: 0 done, 1 the self-test failed, 2 bad usage, 3 bad model file, 4 too little memory, 5 I/O\n");
 }
 
 int Dispatch(int argc, char **argv) {

@@ -5,6 +5,7 @@
 #include "api/message.h"
 #include "platform/features.h"
 #include "session/session.h"
+#include "session/trace.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -40,6 +41,9 @@ static_assert(ACORN_CPU_AVX2 == acorn::kFeatureAvx2 && ACORN_CPU_AVXVNNI == acor
               ACORN_CPU_AVX512VNNI == acorn::kFeatureAvx512Vnni && ACORN_CPU_GFNI == acorn::kFeatureGfni &&
               ACORN_CPU_NEON == acorn::kFeatureNeon && ACORN_CPU_NEONDOT == acorn::kFeatureNeonDot &&
               ACORN_CPU_I8MM == acorn::kFeatureI8mm);
+static_assert(ACORN_PHASE_PREFILL == static_cast<int>(acorn::RunPhase::kPrefill) &&
+              ACORN_PHASE_DECODE == static_cast<int>(acorn::RunPhase::kDecode) &&
+              ACORN_PHASE_SAMPLE == static_cast<int>(acorn::RunPhase::kSample));
 static_assert(ACORN_STOP_LENGTH == static_cast<int>(acorn::StopReason::kLength) &&
               ACORN_STOP_CALLER == static_cast<int>(acorn::StopReason::kCaller));
 
@@ -62,7 +66,7 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
   }
   if (options != nullptr) {
     if (options->struct_size != sizeof(acorn_options)) return Status::kArgument;
-    if (options->flags & ~(ACORN_OPEN_CHECK_WEIGHTS | ACORN_OPEN_PROFILE | ACORN_OPEN_SCALAR)) return Status::kArgument;
+    if (options->flags & ~(ACORN_OPEN_CHECK_WEIGHTS | ACORN_OPEN_PROFILE | ACORN_OPEN_SCALAR | ACORN_OPEN_TRACE)) return Status::kArgument;
     request->context = options->context_tokens;
     request->chunk = options->chunk_tokens;
     request->logit_rows = options->logit_rows;
@@ -71,6 +75,7 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     if (options->flags & ACORN_OPEN_SCALAR) features = 0;
     request->check_weights = (options->flags & ACORN_OPEN_CHECK_WEIGHTS) != 0;
     request->profile = (options->flags & ACORN_OPEN_PROFILE) != 0;
+    request->trace = (options->flags & ACORN_OPEN_TRACE) != 0;
   }
   request->features = features;
   return Status::kOk;
@@ -242,6 +247,7 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   plan->session_bytes = memory.session_bytes;
   plan->scratch_bytes = memory.scratch_bytes;
   plan->block_bytes = memory.block_bytes;
+  plan->reference_tokens = memory.reference_tokens;
   return ACORN_OK;
 }
 
@@ -438,6 +444,70 @@ acorn_status acorn_model_profile(const acorn_model *model, acorn_profile_row *ro
   row->ticks = source.ticks;
   row->calls = source.calls;
   return ACORN_OK;
+}
+
+acorn_status acorn_model_trace(const acorn_model *model, acorn_trace_row *row, size_t index) {
+  if (model == nullptr || row == nullptr) return ACORN_ERR_ARGUMENT;
+  if (model->trace.empty()) return ACORN_ERR_STATE;
+  if (index >= model->trace.size()) return ACORN_ERR_ARGUMENT;
+  *row = {};
+  row->struct_size = sizeof(acorn_trace_row);
+  row->layer = acorn::LayerOf(model->graph, index);
+  row->op = acorn::OpName(acorn::StepOf(model->graph, index).kind);
+  row->kernel = model->profile_rows[model->profile_of_step[index]].name;
+  row->digest = model->trace[index];
+  return ACORN_OK;
+}
+
+void acorn_model_trace_reset(acorn_model *model) {
+  if (model != nullptr) acorn::ResetTrace(model);
+}
+
+acorn_status acorn_session_selftest(acorn_session *session, acorn_selftest_report *report) {
+  if (session == nullptr || report == nullptr) return ACORN_ERR_ARGUMENT;
+  acorn::RunReport found;
+  const Status status = acorn::CheckRun(session, &found);
+  if (status != Status::kOk) return Out(status);
+  const Model &model = *session->model;
+  *report = {};
+  report->struct_size = sizeof(acorn_selftest_report);
+  report->passed = found.phase == acorn::RunPhase::kNone;
+  report->phase = static_cast<uint32_t>(found.phase);
+  report->step = static_cast<uint32_t>(found.index);
+  report->layer = -1;
+  report->tokens = model.memory.reference_tokens;
+  report->expected = found.expected;
+  report->actual = found.actual;
+  report->digest = found.digests.logits;
+  report->ids_digest = found.digests.ids;
+  if (found.phase == acorn::RunPhase::kSample) {
+    report->op = "Sampler";
+    report->kernel = "sampler/scalar";
+  } else if (found.phase != acorn::RunPhase::kNone) {
+    report->layer = acorn::LayerOf(model.graph, found.index);
+    report->op = acorn::OpName(acorn::StepOf(model.graph, found.index).kind);
+    report->kernel = model.profile_rows[model.profile_of_step[found.index]].name;
+  }
+  return ACORN_OK;
+}
+
+acorn_status acorn_session_record(acorn_session *session, acorn_reference_run *run) {
+  if (session == nullptr || run == nullptr || run->struct_size != sizeof(acorn_reference_run) || run->prompt == nullptr ||
+      run->generated == nullptr || run->prefill_digests == nullptr || run->decode_digests == nullptr || run->prompt_count == 0 ||
+      run->generated_count == 0 || run->prompt_count > acorn::kMaxReferenceTokens ||
+      run->generated_count > acorn::kMaxReferenceTokens - run->prompt_count || run->sampled_count > run->generated_count ||
+      run->temperature_q16 == 0) {
+    return ACORN_ERR_ARGUMENT;
+  }
+  if (run->steps < session->model->trace.size()) return ACORN_ERR_BUFFER;
+  acorn::ReferenceRun inner = {};
+  inner.prompt = {run->prompt, run->prompt_count};
+  inner.generated = {run->generated, run->generated_count};
+  inner.sampled = run->sampled_count;
+  inner.temperature_q16 = run->temperature_q16;
+  inner.seed = run->seed;
+  return Out(acorn::RecordRun(session, inner, {run->generated, run->generated_count}, {run->prefill_digests, run->steps},
+                              {run->decode_digests, run->steps}));
 }
 
 }  // extern "C"

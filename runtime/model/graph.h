@@ -17,6 +17,7 @@ constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: doc
 constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
 constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
+constexpr uint32_t kMaxReferenceTokens = 1024;  // of a reference run: a device is to prove itself in seconds
 
 enum class DType : uint8_t { kS8 = 1, kS15 = 2, kS16 = 3, kS32 = 4 };
 
@@ -153,6 +154,19 @@ struct StepEdges {
 };
 StepEdges EdgesOf(const Step &step);
 
+/// What a step writes; of no width: Append, which writes rows of a cache.
+Slice OutputOf(const Step &step);
+
+/// What acorn selftest repeats: docs/ARITHMETIC.md §13. The spans lie in the image.
+struct ReferenceRun {
+  Span<const int32_t> prompt;     // empty: the file has no reference run
+  Span<const int32_t> generated;  // at least one; the last `sampled` are drawn, those before are the likeliest
+  uint32_t sampled;
+  uint32_t temperature_q16;
+  uint64_t seed;
+  Span<const uint64_t> prefill, decode;  // [body + head], digests
+};
+
 /// A whole model. The spans lie in the model's part of the caller's block.
 struct Graph {
   Span<const char> name, family;
@@ -166,6 +180,12 @@ struct Graph {
   uint32_t body_out, logits;
   Scale logit_factor;
   Span<const uint8_t> tokenizer;  // empty: none
+  ReferenceRun reference;
 };
+
+/// Step `index` of body and head together.
+inline const Step &StepOf(const Graph &graph, size_t index) {
+  return index < graph.body.size() ? graph.body[index] : graph.head[index - graph.body.size()];
+}
 
 }  // namespace acorn

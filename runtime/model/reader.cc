@@ -30,6 +30,11 @@ bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   return true;
 }
 
+template <typename T>
+Span<const T> SpanOf(const flatbuffers::Vector<T> *vector) {
+  return vector == nullptr ? Span<const T>() : Span<const T>(vector->data(), vector->size());
+}
+
 }  // namespace
 
 Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault) {
@@ -95,10 +100,11 @@ Status ModelReader::CheckSegments(bool check_weights) {
 }
 
 Status ModelReader::Open(Span<const uint8_t> image, bool check_weights) {
+  // Everything in a file is read in place, as little-endian integers: nothing is worth looking at elsewhere.
+  if (!kLittleEndian) return Fail(Status::kUnsupported, "byte order", 0, 0);
   image_ = image;
   uint64_t graph_bytes = 0;
   ACORN_TRY(CheckHeader(&graph_bytes));
-  if (!kLittleEndian) return Fail(Status::kUnsupported, "header", 0, 0);
   flatbuffers::Verifier verifier(image.data() + kHeaderBytes, graph_bytes, kMaxDepth, kMaxTables);
   // The identifier is compared here since FlatBuffers' own check needs a C library.
   if (graph_bytes < 16 || __builtin_memcmp(image.data() + kHeaderBytes + 4, schema::ModelIdentifier(), 4) != 0 ||
@@ -123,8 +129,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   graph->family = text(model_->family());
   graph->vocab_size = model_->vocab_size();
   graph->max_context = model_->max_context();
-  const auto *prefix = model_->prefix_tokens();
-  graph->prefix_tokens = prefix == nullptr ? Span<const int32_t>() : Span<const int32_t>(prefix->data(), prefix->size());
+  graph->prefix_tokens = SpanOf(model_->prefix_tokens());
   if (graph->prefix_tokens.size() > kMaxPrefixRows || graph->max_context == 0 ||
       uint64_t{graph->max_context} + graph->prefix_tokens.size() > kMaxRows) {
     return Invalid();
@@ -147,6 +152,34 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
     if (segment->kind() != schema::SegmentKind::Tokenizer) return Invalid();
     graph->tokenizer = image_.subspan(segment->offset(), segment->bytes());
   }
+  return ReadReference(*counts, graph);
+}
+
+Status ModelReader::ReadReference(const GraphCounts &counts, Graph *graph) {
+  section_ = "reference";
+  index_ = 0;
+  graph->reference = {};
+  const schema::ReferenceRun *run = model_->reference_run();
+  if (run == nullptr) return Status::kOk;
+  const ReferenceRun out = {SpanOf(run->prompt()), SpanOf(run->generated()), run->sampled(),      run->temperature_q16(),
+                            run->seed(),           SpanOf(run->prefill()),   SpanOf(run->decode())};
+  const uint64_t tokens = uint64_t{out.prompt.size()} + out.generated.size();
+  if (out.prompt.empty() || out.generated.empty() || tokens > kMaxReferenceTokens || tokens > graph->max_context ||
+      out.sampled > out.generated.size() || out.temperature_q16 == 0 || out.temperature_q16 > 100u << 16) {
+    return Invalid();
+  }
+  for (const Span<const int32_t> ids : {out.prompt, out.generated}) {
+    for (const int32_t id : ids) {
+      if (id < 0 || static_cast<uint32_t>(id) >= graph->vocab_size) return Invalid();
+      ++index_;
+    }
+  }
+  const uint64_t steps = uint64_t{counts.body} + counts.head;
+  for (const Span<const uint64_t> digests : {out.prefill, out.decode}) {
+    index_ = digests.size();
+    if (digests.size() != steps) return Invalid();
+  }
+  graph->reference = out;
   return Status::kOk;
 }
 
@@ -468,6 +501,21 @@ StepEdges EdgesOf(const Step &step) {
     case OpKind::kAdd: return {bit(step.add.a) | bit(step.add.b), bit(step.add.out)};
   }
   return {0, 0};
+}
+
+Slice OutputOf(const Step &step) {
+  switch (step.kind) {
+    case OpKind::kEmbedding: return step.embedding.out;
+    case OpKind::kRmsNorm: return step.rms_norm.out;
+    case OpKind::kLinear: return step.linear.out;
+    case OpKind::kRotate: return step.rotate.out;
+    case OpKind::kAttention: return step.attention.out;
+    case OpKind::kGlu: return step.glu.out;
+    case OpKind::kHadamard: return step.hadamard.out;
+    case OpKind::kAdd: return step.add.out;
+    case OpKind::kAppend: break;
+  }
+  return {0, 0, 0};
 }
 
 }  // namespace acorn

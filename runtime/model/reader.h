@@ -62,6 +62,7 @@ class ModelReader {
  private:
   Status CheckHeader(uint64_t *graph_bytes);
   Status CheckSegments(bool check_weights);
+  Status ReadReference(const GraphCounts &counts, Graph *graph);
   Status Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes, const uint8_t **out);
   template <typename T>
   Status ResolveArray(const schema::Ref *ref, uint64_t count, const T **out);

@@ -17,21 +17,6 @@ struct Walk {
   OpNeeds needs;
 };
 
-Slice OutputOf(const Step &step) {
-  switch (step.kind) {
-    case OpKind::kEmbedding: return step.embedding.out;
-    case OpKind::kRmsNorm: return step.rms_norm.out;
-    case OpKind::kLinear: return step.linear.out;
-    case OpKind::kRotate: return step.rotate.out;
-    case OpKind::kAttention: return step.attention.out;
-    case OpKind::kGlu: return step.glu.out;
-    case OpKind::kHadamard: return step.hadamard.out;
-    case OpKind::kAdd: return step.add.out;
-    case OpKind::kAppend: break;
-  }
-  return {0, 0, 0};
-}
-
 template <typename Body>
 void ForBits(uint64_t bits, const Body &body) {
   for (; bits != 0; bits &= bits - 1) body(static_cast<uint32_t>(__builtin_ctzll(bits)));

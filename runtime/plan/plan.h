@@ -19,6 +19,7 @@ struct Dims {
   uint32_t sessions;
   uint32_t threads;
   uint32_t features;
+  uint32_t trace_steps;  // steps whose digests are kept: all or none
 };
 
 /// Offsets from the start of the scratch.

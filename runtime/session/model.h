@@ -31,6 +31,7 @@ constexpr uint32_t kMaxProfileRows = 32;
 /// Exact bytes by class.
 struct MemoryPlan {
   uint64_t image_bytes, model_bytes, session_bytes, scratch_bytes, block_bytes;
+  uint32_t reference_tokens;  // of the file's reference run; 0: it has none
 };
 
 /// What the caller hands over to open a model.
@@ -40,6 +41,7 @@ struct OpenRequest {
   uint32_t features;
   bool check_weights;
   bool profile;
+  bool trace;
   Parallel parallel;
   Clock clock;
 };
@@ -62,6 +64,7 @@ struct Model {
   Span<uint8_t> profile_of_step;  // [body + head], index of its row
   ProfileRow profile_rows[kMaxProfileRows];
   uint32_t profile_count;
+  Span<uint64_t> trace;  // [body + head], digests of what each step wrote since ResetTrace; empty: nobody asked
   Span<Session *> sessions;
   // Views of the scratch for calls that run no step: text in, sampling.
   Span<uint8_t> text_work;

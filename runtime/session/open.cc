@@ -1,4 +1,5 @@
 #include "session/session.h"
+#include "session/trace.h"
 
 namespace acorn {
 namespace {
@@ -37,6 +38,7 @@ void LayOutModel(const GraphCounts &counts, const Dims &dims, Arena *arena, Mode
   const Span<Step> head = arena->Take<Step>(counts.head);
   const Span<RopePlace> rope_places = arena->Take<RopePlace>(counts.ropes);
   const Span<uint8_t> profile_of_step = arena->Take<uint8_t>(uint64_t{counts.body} + counts.head);
+  const Span<uint64_t> trace = arena->Take<uint64_t>(dims.trace_steps);
   const Span<Session *> sessions = arena->Take<Session *>(dims.sessions);
   if (self.empty()) return;
   *model = self.data();
@@ -49,6 +51,7 @@ void LayOutModel(const GraphCounts &counts, const Dims &dims, Arena *arena, Mode
   (*model)->graph.head = head;
   (*model)->ropes = rope_places;
   (*model)->profile_of_step = profile_of_step;
+  (*model)->trace = trace;
   (*model)->sessions = sessions;
 }
 
@@ -76,6 +79,7 @@ Status ResolveDims(const OpenRequest &request, Opening *opening) {
   dims.sessions = request.sessions == 0 ? 1 : request.sessions;
   dims.threads = request.parallel.threads == 0 || request.parallel.parallel_for == nullptr ? 1 : request.parallel.threads;
   dims.features = request.features;
+  dims.trace_steps = request.trace ? opening->counts.body + opening->counts.head : 0;
   if (dims.context > opening->summary.max_context || dims.chunk > kMaxChunk || dims.logit_rows > kMaxLogitRows ||
       dims.sessions > kMaxSessions || dims.threads > kMaxThreads) {
     return Status::kArgument;
@@ -124,7 +128,9 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   if (model.overflow() || session.overflow() || scratch.overflow() || block.overflow()) {
     return opening->reader.Fail(Status::kInvalid, "caches", 0, 0);
   }
-  opening->memory = {request.image.size(), model.used(), session.used(), scratch.used(), block.used()};
+  const ReferenceRun &reference = opening->summary.reference;
+  opening->memory = {request.image.size(), model.used(),  session.used(),
+                     scratch.used(),       block.used(), static_cast<uint32_t>(reference.prompt.size() + reference.generated.size())};
   return Status::kOk;
 }
 
@@ -237,8 +243,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->scratch_plan = opening.scratch;
   model->cache_rows = opening.dims.context + model->graph.prefix_tokens.size();
   for (size_t i = 0; i < model->profile_of_step.size(); ++i) {
-    const size_t body = model->graph.body.size();
-    model->profile_of_step[i] = ProfileRowOf(model, i < body ? model->graph.body[i] : model->graph.head[i - body]);
+    model->profile_of_step[i] = ProfileRowOf(model, StepOf(model->graph, i));
   }
   for (Session *&session : model->sessions) {
     LayOutSession(model->graph, opening.counts, model->dims, TextBytes(model->tokenizer), &arena, &session);
@@ -250,6 +255,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
       session->caches[i].v = arena.Take<int8_t>(bytes).data();
     }
   }
+  ResetTrace(model);
   model->scratch = block.data() + arena.used();
   Arena scratch;
   LayOutScratch(opening, &scratch, model);

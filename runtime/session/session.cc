@@ -1,5 +1,7 @@
 #include "session/session.h"
 
+#include "session/trace.h"
+
 namespace acorn {
 namespace {
 
@@ -20,19 +22,19 @@ RunContext MakeContext(Session *session, Place *values) {
   return context;
 }
 
-void RunSteps(Model *model, Span<Step> steps, size_t first_profile_row, const RunContext &context) {
-  if (!model->profile) {
+// first: index of the first of `steps` in the body and head together
+void RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &context) {
+  if (!model->profile && model->trace.empty()) {
     for (const Step &step : steps) RunStep(step, context);
     return;
   }
-  uint64_t before = model->clock.Now();
   for (size_t i = 0; i < steps.size(); ++i) {
+    const uint64_t before = model->clock.Now();
     RunStep(steps[i], context);
-    const uint64_t after = model->clock.Now();
-    ProfileRow &row = model->profile_rows[model->profile_of_step[first_profile_row + i]];
-    row.ticks += after - before;
+    ProfileRow &row = model->profile_rows[model->profile_of_step[first + i]];
+    row.ticks += model->clock.Now() - before;
     ++row.calls;
-    before = after;
+    if (!model->trace.empty()) model->trace[first + i] = DigestOutput(model->trace[first + i], steps[i], context);
   }
 }
 

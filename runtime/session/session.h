@@ -83,6 +83,31 @@ struct Generation {
 /// Returns: kOk | kState (no logits) | kArgument | kCancelled
 Status Generate(Session *session, const Generation &generation, StopReason *reason, size_t *count);
 
+/// Parts of a reference run, in order; kNone: no part differs.
+enum class RunPhase : uint32_t { kNone = 0, kPrefill = 1, kDecode = 2, kSample = 3 };
+
+/// Over the logits of the last prompt token and of every generated one; over the generated ids.
+struct RunDigests {
+  uint64_t logits, ids;
+};
+
+/// Where a reference run first differs from the file.
+struct RunReport {
+  RunPhase phase;
+  size_t index;               // of the step in body and head together; kSample: of the generated token
+  uint64_t expected, actual;  // digests; kSample: ids
+  RunDigests digests;         // of what ran, whole where `phase` is kNone or kSample
+};
+
+/// Computes the ids and digests of a run whose other members are set, in a session that is empty before and after.
+/// generated: [run.generated.size()], whose contents are not read;  prefill, decode: [body + head]
+/// Returns: kOk | kState (no trace) | as Feed and Sample
+Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill, Span<uint64_t> decode);
+
+/// Repeats the file's reference run in a session that is empty before and after.
+/// Returns: kOk (whether it differs or not) | kState (no trace, no run in the file) | as Feed and Sample
+Status CheckRun(Session *session, RunReport *report);
+
 /// True once for each request to stop.
 bool TakeCancel(Session *session);
 

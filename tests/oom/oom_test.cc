@@ -9,7 +9,7 @@
 
 #include "acorn.h"
 #include "tests/support/guarded_buffer.h"
-#include "tests/support/model_builder.h"
+#include "tests/support/recorded_model.h"
 #include "tests/support/thread_port.h"
 
 namespace {
@@ -75,7 +75,7 @@ acorn_status Open(const AlignedBytes &file, const acorn_options &options, const 
 class Memory : public testing::TestWithParam<ModelSpec> {};
 
 TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
-  const AlignedBytes file = BuildModel(GetParam());
+  const AlignedBytes file = Recorded(BuildModel(GetParam()));
   for (const uint32_t features : FeatureLevels()) {
     for (const uint32_t chunk : {1u, 5u, 64u}) {
       // Unreadable pages touch the block's end, or its beginning.
@@ -85,6 +85,7 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
       options.struct_size = sizeof options;
       options.chunk_tokens = chunk;
       options.logit_rows = 2;
+      options.flags = chunk == 5 ? ACORN_OPEN_TRACE : 0;
       Opened opened;
       ASSERT_EQ(Plan(file, options, port.get(), &opened), ACORN_OK);
       EXPECT_EQ(opened.plan.block_bytes,
@@ -112,7 +113,10 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
       const auto ignore = [](void *, size_t, const int32_t *, size_t) { return 0; };
       if (status == ACORN_OK) status = acorn_session_rewind(opened.session, 3);
       if (status == ACORN_OK) status = acorn_session_score(opened.session, tokens.data(), tokens.size() / 2, ignore, nullptr);
+      acorn_selftest_report report = {};
+      if (status == ACORN_OK && chunk == 5) status = acorn_session_selftest(opened.session, &report);
       g_counting = false;
+      EXPECT_EQ(report.passed, chunk == 5 ? 1u : 0u);
       EXPECT_EQ(status, ACORN_OK) << acorn_status_text(status);
       EXPECT_EQ(g_allocations.load(), 0u);
     }
@@ -138,6 +142,21 @@ TEST(MemoryBlock, EverySmallerBlockIsRefusedUntouched) {
   EXPECT_EQ(Open(file, options, nullptr, block.data(), need - 1, &opened), ACORN_ERR_MEMORY);
   for (size_t i = 0; i < need; ++i) ASSERT_EQ(block[i], 0x5a) << i;
   EXPECT_EQ(Open(file, options, nullptr, block.data(), need, &opened), ACORN_OK);
+}
+
+TEST(MemoryBlock, ATraceIsInThePlan) {
+  const AlignedBytes file = BuildModel(VariedSpecs().front());
+  acorn_options options = {};
+  options.struct_size = sizeof options;
+  Opened base, traced;
+  ASSERT_EQ(Plan(file, options, nullptr, &base), ACORN_OK);
+  options.flags = ACORN_OPEN_TRACE;
+  ASSERT_EQ(Plan(file, options, nullptr, &traced), ACORN_OK);
+  const auto model = GraphOf(file);
+  const uint64_t digests = (model->body.size() + model->head.size()) * sizeof(uint64_t);
+  EXPECT_EQ(traced.plan.model_bytes - base.plan.model_bytes, (digests + 63) / 64 * 64);
+  EXPECT_EQ(traced.plan.session_bytes, base.plan.session_bytes);
+  EXPECT_EQ(traced.plan.scratch_bytes, base.plan.scratch_bytes);
 }
 
 TEST(MemoryBlock, PlanGrowsWithWhatIsAsked) {

@@ -36,7 +36,7 @@ TEST_F(CommandLine, HelpAndVersion) {
   EXPECT_EQ(Acorn({"--version"}).code, 0);
   const Outcome help = Acorn({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char *name : {"run", "chat", "plan", "bench", "perplexity", "tokenize", "eval"}) {
+  for (const char *name : {"run", "chat", "plan", "bench", "perplexity", "tokenize", "eval", "selftest"}) {
     EXPECT_NE(help.out.find(name), std::string::npos) << name;
     const Outcome own = Acorn({name, "--help"});
     EXPECT_EQ(own.code, 0) << name;
@@ -74,7 +74,7 @@ TEST_F(CommandLine, BadUsageIsTwo) {
 }
 
 TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
-  for (const char *command : {"selftest", "verify", "trace", "replay"}) {
+  for (const char *command : {"verify", "trace", "replay"}) {
     ExpectFailure({command, "MODEL"}, 2, {std::string(command) + " is not in this version"});
   }
   for (const char *option : {"--rate", "--expert-cache", "--prefetch", "--drop-experts", "--cache-aware-routing", "--trust"}) {

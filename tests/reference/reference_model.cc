@@ -309,9 +309,13 @@ std::vector<int32_t> ReferenceModel::Logits(const std::vector<int32_t> &tokens, 
       } else {
         const schema::Append &append = *step.op_as_Append();
         const size_t skip = run.first_position * append.k()->width();
-        entry.width = append.k()->width();
-        for (const auto *rows : {&run.k[append.cache()], &run.v[append.cache()]}) {
-          entry.data.insert(entry.data.end(), rows->begin() + static_cast<int64_t>(skip), rows->end());
+        const uint32_t width = append.k()->width();
+        entry.width = 2 * width;
+        for (uint32_t row = 0; row < run.rows; ++row) {
+          for (const auto *rows : {&run.k[append.cache()], &run.v[append.cache()]}) {
+            const auto begin = rows->begin() + static_cast<int64_t>(skip + size_t{row} * width);
+            entry.data.insert(entry.data.end(), begin, begin + width);
+          }
         }
       }
       trace(entry);

@@ -18,7 +18,7 @@ struct StepTrace {
   uint32_t index;    // of the step in its list
   const char *op;
   uint32_t value, offset, width, rows;
-  std::vector<int32_t> data;  // [rows, width]; for Append K, then V, each [rows, kv_heads * head_dim]
+  std::vector<int32_t> data;  // [rows, width]; a row of Append is the keys, then the values, of all KV heads
 };
 using Trace = std::function<void(const StepTrace &)>;
 

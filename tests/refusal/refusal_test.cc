@@ -1,4 +1,4 @@
-// What a big-endian machine does with a good file: it reads the header, refuses, and touches nothing else.
+// What a big-endian machine does with a good file: it refuses and touches nothing.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -29,7 +29,7 @@ TEST_F(Refusal, PlanIsUnsupported) {
   plan.struct_size = sizeof plan;
   EXPECT_EQ(acorn_plan(&plan, &fault_, &image_, nullptr, nullptr), ACORN_ERR_UNSUPPORTED);
   EXPECT_EQ(fault_.status, ACORN_ERR_UNSUPPORTED);
-  EXPECT_STREQ(fault_.section, "header");
+  EXPECT_STREQ(fault_.section, "byte order");
   EXPECT_EQ(plan.block_bytes, 0u);
 }
 

@@ -89,6 +89,7 @@ typedef struct acorn_options {
 #define ACORN_OPEN_CHECK_WEIGHTS 1u /* also verify the checksums of the weights: reads the whole file */
 #define ACORN_OPEN_PROFILE 2u       /* count ticks for each kernel: acorn_model_profile */
 #define ACORN_OPEN_SCALAR 4u        /* portable kernels only, whatever the CPU has */
+#define ACORN_OPEN_TRACE 8u         /* keep a digest of what each step computes: acorn_model_trace, acorn_session_selftest */
 
 /// Exact bytes by class. block_bytes is what acorn_model_open needs: model + max_sessions · session + scratch.
 typedef struct acorn_memory_plan {
@@ -101,6 +102,8 @@ typedef struct acorn_memory_plan {
   uint64_t expert_slot_bytes;    /* 0 in this version */
   uint64_t io_bytes;             /* 0 in this version */
   uint64_t block_bytes;          /* total to hand over, of any address aligned to 64 */
+  uint32_t reference_tokens;     /* of the file's reference run: the context that acorn_session_selftest needs; 0: no run */
+  uint32_t reserved;
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
@@ -259,6 +262,59 @@ typedef struct acorn_profile_row {
 } acorn_profile_row;
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (index past the last row)
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_profile(const acorn_model *model, acorn_profile_row *row, size_t index);
+
+/// One step of the model and what it has computed since open or the last reset of the trace, by any session: a digest over
+/// every integer that it wrote (docs/ARITHMETIC.md, section 13). Equal on every machine for the same tokens.
+typedef struct acorn_trace_row {
+  uint32_t struct_size;
+  int32_t layer;      /* -1: before the first layer or after the last */
+  const char *op;     /* static, such as "Linear" */
+  const char *kernel; /* lives as long as the model; as in acorn_profile_row.name */
+  uint64_t digest;
+} acorn_trace_row;
+/// Rows in the order of the file: body, then head. Needs ACORN_OPEN_TRACE.
+/// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_ARGUMENT (index past the last row)
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_trace(const acorn_model *model, acorn_trace_row *row, size_t index);
+ACORN_API void acorn_model_trace_reset(acorn_model *model);
+
+/// Parts of a reference run: the prompt at once, the generated tokens one by one, the choice of each of them.
+enum { ACORN_PHASE_PREFILL = 1, ACORN_PHASE_DECODE = 2, ACORN_PHASE_SAMPLE = 3 };
+
+/// What acorn_session_selftest found.
+typedef struct acorn_selftest_report {
+  uint32_t struct_size;
+  uint32_t passed;             /* 1: every step and every choice is the file's */
+  uint32_t phase;              /* ACORN_PHASE_… of the first difference; 0: passed */
+  uint32_t step;               /* its row in acorn_model_trace; ACORN_PHASE_SAMPLE: which generated token */
+  int32_t layer;               /* as in acorn_trace_row; ACORN_PHASE_SAMPLE: -1 */
+  uint32_t tokens;             /* of the whole run, prompt and generated */
+  const char *op, *kernel;     /* of that step; NULL when passed */
+  uint64_t expected, actual;   /* its digests; ACORN_PHASE_SAMPLE: ids; 0 when passed */
+  uint64_t digest, ids_digest; /* of the logits of the last prompt token and each generated one, and of their ids, as far as it ran */
+} acorn_selftest_report;
+/// Repeats the reference run that the file carries and compares each step's digest with the file's. The first step that
+/// differs is the one that computes wrongly: steps after it in the same run only inherit its mistake. Needs ACORN_OPEN_TRACE and
+/// room for acorn_memory_plan.reference_tokens; resets the trace. The session is reset before and after; its hook is not called.
+/// Returns: ACORN_OK (the report says whether it passed) | ACORN_ERR_STATE (no trace, or the file has no reference run) |
+///          ACORN_ERR_CONTEXT_FULL | ACORN_ERR_CANCELLED
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_selftest(acorn_session *session, acorn_selftest_report *report);
+
+/// A reference run to be recorded, for who writes model files. The last sampled_count ids are drawn with temperature_q16 and
+/// seed, those before are the likeliest.
+typedef struct acorn_reference_run {
+  uint32_t struct_size;
+  uint32_t prompt_count, generated_count; /* 1 at least, together at most 1,024 */
+  uint32_t sampled_count, temperature_q16;
+  uint32_t steps; /* room in each of the two arrays of digests: as many as acorn_model_trace has rows, or more */
+  uint64_t seed;
+  const int32_t *prompt;                       /* [prompt_count] */
+  int32_t *generated;                          /* out: [generated_count] */
+  uint64_t *prefill_digests, *decode_digests;  /* out: [rows of acorn_model_trace] */
+} acorn_reference_run;
+/// Computes what acorn_session_selftest will compare. The session is reset before and after. Needs ACORN_OPEN_TRACE.
+/// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_BUFFER (steps) | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL |
+///          ACORN_ERR_CANCELLED | ACORN_ERR_ARGUMENT
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_record(acorn_session *session, acorn_reference_run *run);
 
 #ifdef __cplusplus
 }
