@@ -28,11 +28,11 @@ struct NeonDotFew {
     Take(four, w);
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; ++i) {
-      const int8x16_t low = kParts == 2 ? LowNibbles(four[i]) : four[i];
+      const int8x16_t low = kParts == 2 ? SixteenFold::Low(four[i]) : four[i];
 #pragma GCC unroll 3
       for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], low, x[0][r]);
       if (kParts == 2) {
-        const int8x16_t high = HighNibbles(four[i]);
+        const int8x16_t high = SixteenFold::High(four[i]);
 #pragma GCC unroll 3
         for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], high, x[kParts - 1][r]);
       }
@@ -117,8 +117,8 @@ struct NeonDotMany {
         if (kParts == 2) {
 #pragma GCC unroll 4
           for (size_t i = 0; i < 4; ++i) {
-            high[i] = HighNibbles(low[i]);
-            low[i] = LowNibbles(low[i]);
+            high[i] = SixteenFold::High(low[i]);
+            low[i] = SixteenFold::Low(low[i]);
           }
           StoreQuads(to + kTileRowBytes + 32 * half, high);
         }
@@ -179,7 +179,8 @@ struct NeonDotMany {
 
 template <WeightFormat kFormat>
 struct NeonDotKernel {
-  // Rows from which on unpacking takes fewer instructions: for two rows (kW4) or three of them the nibbles are unpacked each time.
+  // Rows from which on unpacking a tile costs fewer instructions than it saves (counted). Of kW4 even few rows gain by it: without,
+  // every block of two splits the nibbles anew.
   static constexpr size_t kMany = kFormat == WeightFormat::kW8 ? 16 : 5;
   using Few = TileMajorDriver<NeonDotFew<kFormat>>;
   using Many = TileMajorDriver<NeonDotMany<kFormat>>;
