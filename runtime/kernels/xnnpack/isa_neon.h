@@ -150,7 +150,8 @@ struct NeonRows {
       int32x4_t sums[kV / 2];
 #pragma GCC unroll 4
       for (size_t i = 0; i < kV / 2; ++i) {
-        sums[i] = vpaddq_s32(vpaddq_s32(sum[r][2 * i][0], sum[r][2 * i][1]), vpaddq_s32(sum[r][2 * i + 1][0], sum[r][2 * i + 1][1]));
+        const int32x4_t even = vpaddq_s32(sum[r][2 * i][0], sum[r][2 * i][1]);
+        sums[i] = vpaddq_s32(even, vpaddq_s32(sum[r][2 * i + 1][0], sum[r][2 * i + 1][1]));
       }
       SaveSums(block.acc + r * block.acc_stride + 2 * kFirst, sums, block.columns - 2 * kFirst, block.store);
     }
