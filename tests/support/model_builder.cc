@@ -399,6 +399,10 @@ std::vector<ModelSpec> VariedSpecs() {
     spec.hadamard_block = 1, spec.qk_norm = true, spec.layers = 3, spec.head_dim = 24, spec.rotary_dims = 24;
     spec.prefix_rows = 1;
   }
+  {
+    ModelSpec &spec = add("w4_arm_layouts", {WeightFormat::kW4, Layout::kX16C1}, {WeightFormat::kW8, Layout::kX16C4, 16});
+    spec.hidden = 61, spec.ffn = 96, spec.hadamard_block = 32;
+  }
   return specs;
 }
 

@@ -1,5 +1,5 @@
 // gemm_s8_w8: int8 activations times 8-bit weights, one scale a channel; w in [-127, 127].
-// Layouts kX16C8 and kX8C8 (acorn_schema/layout_xnnpack.h). The formula is that of kernels/gemm.h, in scalar.cc as a loop; all
+// Layouts kX16C8, kX8C8 and kX16C4 (acorn_schema/layout_xnnpack.h). The formula is that of kernels/gemm.h, in scalar.cc as a loop; all
 // variants are bit-equal and read exactly k bytes of a row of x. Depth comes in panels of k_panel, each panel's part of a sum
 // below 2^24 (XNNPACK's kernels hand it over as float32), the whole sum below 2^31.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace acorn::gemm_s8_w8 {
 
-/// The best variant for a layout and a set of Feature bits; never null for the two layouts.
+/// The best variant for a layout and a set of Feature bits; never null for a layout that holds the format.
 const GemmKernel *Select(Layout layout, uint32_t features);
 
 /// Every variant of this build, best first, scalar last.

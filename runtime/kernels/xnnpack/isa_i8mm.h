@@ -20,20 +20,7 @@ struct I8mmPairs {
 
   static size_t Tiles(size_t) { return 1; }
 
-  static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
-    for (size_t k = 0; k < depth; k += 2 * kXnnKr, to += 2 * kTileRowBytes) {
-#pragma GCC unroll 2
-      for (size_t half = 0; half < 2; ++half) {
-        int8x16_t four[4];
-        Take(four, w);
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; ++i) {
-          vst1q_s8(reinterpret_cast<int8_t *>(to + 64 * half + 16 * i), LowNibbles(four[i]));
-          vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 64 * half + 16 * i), HighNibbles(four[i]));
-        }
-      }
-    }
-  }
+  static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) { UnpackTile<SixteenFold>(to, w, depth); }
 
   /// Registers kFirst to kFirst + kV - 1 of a tile's rows, kV a multiple of 4, for kP pairs of rows.
   template <size_t kP, size_t kV, size_t kFirst>
@@ -57,11 +44,11 @@ struct I8mmPairs {
         Take(four, w);
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; ++j) {
-          const int8x16_t first = kParts == 2 ? LowNibbles(four[j]) : four[j];
+          const int8x16_t first = kParts == 2 ? SixteenFold::Low(four[j]) : four[j];
 #pragma GCC unroll 3
           for (size_t p = 0; p < kP; ++p) sum[p][i + j] = vmmlaq_s32(sum[p][i + j], pairs[0][p], first);
           if (kParts == 2) {
-            const int8x16_t second = HighNibbles(four[j]);
+            const int8x16_t second = SixteenFold::High(four[j]);
 #pragma GCC unroll 3
             for (size_t p = 0; p < kP; ++p) sum[p][i + j] = vmmlaq_s32(sum[p][i + j], pairs[kParts - 1][p], second);
           }

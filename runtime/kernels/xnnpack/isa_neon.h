@@ -20,23 +20,7 @@ struct NeonRows {
 
   static size_t Tiles(size_t) { return 1; }
 
-  static int8x16_t Low(int8x16_t bytes) { return vshrq_n_s8(vshlq_n_s8(bytes, 4), 4); }
-  static int8x16_t High(int8x16_t bytes) { return vshrq_n_s8(bytes, 4); }
-
-  static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
-    for (size_t k = 0; k < depth; k += 2 * kXnnKr, to += 2 * kTileRowBytes) {
-#pragma GCC unroll 2
-      for (size_t half = 0; half < 2; ++half) {
-        int8x16_t four[4];
-        Take(four, w);
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; ++i) {
-          vst1q_s8(reinterpret_cast<int8_t *>(to + 64 * half + 16 * i), Low(four[i]));
-          vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 64 * half + 16 * i), High(four[i]));
-        }
-      }
-    }
-  }
+  static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) { UnpackTile<Plain>(to, w, depth); }
 
   /// kR rows of x with registers kFirst to kFirst + kV - 1 of a tile's rows; 8 lanes of 16 bits for each channel.
   template <size_t kR, size_t kV>
@@ -118,8 +102,8 @@ struct NeonRows {
     } else {
 #pragma GCC unroll 2
       for (size_t i = 0; i < 2; ++i) {
-        high[i] = High(low[i]);
-        low[i] = Low(low[i]);
+        high[i] = Plain::High(low[i]);
+        low[i] = Plain::Low(low[i]);
       }
     }
     AddProducts<kR, kV>(part, first, low, x0);
@@ -166,7 +150,8 @@ struct NeonRows {
       int32x4_t sums[kV / 2];
 #pragma GCC unroll 4
       for (size_t i = 0; i < kV / 2; ++i) {
-        sums[i] = vpaddq_s32(vpaddq_s32(sum[r][2 * i][0], sum[r][2 * i][1]), vpaddq_s32(sum[r][2 * i + 1][0], sum[r][2 * i + 1][1]));
+        const int32x4_t even = vpaddq_s32(sum[r][2 * i][0], sum[r][2 * i][1]);
+        sums[i] = vpaddq_s32(even, vpaddq_s32(sum[r][2 * i + 1][0], sum[r][2 * i + 1][1]));
       }
       SaveSums(block.acc + r * block.acc_stride + 2 * kFirst, sums, block.columns - 2 * kFirst, block.store);
     }

@@ -23,16 +23,15 @@ struct NeonDotFew {
 
   /// Four registers of a row of tile t, from register `first` on.
   template <size_t kR, size_t kT>
-  static void AddHalf(int32x4_t (&sum)[kR][kT][8], size_t t, size_t first, const uint8_t *&w, const int8x16_t (&x)[kParts][kR]) {
-    int8x16_t four[4];
-    Take(four, w);
+  static void AddHalf(int32x4_t (&sum)[kR][kT][8], size_t t, size_t first, const int8x16_t (&four)[4],
+                      const int8x16_t (&x)[kParts][kR]) {
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; ++i) {
-      const int8x16_t low = kParts == 2 ? LowNibbles(four[i]) : four[i];
+      const int8x16_t low = kParts == 2 ? SixteenFold::Low(four[i]) : four[i];
 #pragma GCC unroll 3
       for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], low, x[0][r]);
       if (kParts == 2) {
-        const int8x16_t high = HighNibbles(four[i]);
+        const int8x16_t high = SixteenFold::High(four[i]);
 #pragma GCC unroll 3
         for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], high, x[kParts - 1][r]);
       }
@@ -61,10 +60,18 @@ struct NeonDotFew {
 #pragma GCC unroll 3
         for (size_t r = 0; r < kR; ++r) eights[part][r] = TakeEightTwice(x);
       }
-#pragma GCC unroll 2
-      for (size_t t = 0; t < kT; ++t) {
-#pragma GCC unroll 2
-        for (size_t half = 0; half < 2; ++half) AddHalf<kR, kT>(sum, t, 4 * half, w[t], eights);
+      // Each half of a row is loaded ahead of its use, for cores that work in order; three rows leave no registers for that.
+      int8x16_t even[4], odd[4];
+      Take(even, w[0]);
+      if constexpr (kR < 3) Take(odd, w[0]);
+      AddHalf<kR, kT>(sum, 0, 0, even, eights);
+      if constexpr (kR == 3) Take(odd, w[0]);
+      if constexpr (kT == 2) Take(even, w[1]);
+      AddHalf<kR, kT>(sum, 0, 4, odd, eights);
+      if constexpr (kT == 2) {
+        Take(odd, w[1]);
+        AddHalf<kR, kT>(sum, 1, 0, even, eights);
+        AddHalf<kR, kT>(sum, 1, 4, odd, eights);
       }
     } while (x != end);
 #pragma GCC unroll 3
@@ -117,8 +124,8 @@ struct NeonDotMany {
         if (kParts == 2) {
 #pragma GCC unroll 4
           for (size_t i = 0; i < 4; ++i) {
-            high[i] = HighNibbles(low[i]);
-            low[i] = LowNibbles(low[i]);
+            high[i] = SixteenFold::High(low[i]);
+            low[i] = SixteenFold::Low(low[i]);
           }
           StoreQuads(to + kTileRowBytes + 32 * half, high);
         }
@@ -140,12 +147,16 @@ struct NeonDotMany {
     const uint8_t *x = block.x;
     const uint8_t *const end = x + kR * block.depth;
     do {
-      int8x16_t sixteens[kR];
+      int8x16_t sixteens[kR], even[4], odd[4];  // four registers of weights ahead, as above
       Take(sixteens, x);
-      Quad<kR, 0>(sum, w, sixteens);
-      Quad<kR, 1>(sum, w, sixteens);
-      Quad<kR, 2>(sum, w, sixteens);
-      Quad<kR, 3>(sum, w, sixteens);
+      Take(even, w);
+      Take(odd, w);
+      AddQuad<kR, 0>(sum, even, sixteens);
+      Take(even, w);
+      AddQuad<kR, 1>(sum, odd, sixteens);
+      Take(odd, w);
+      AddQuad<kR, 2>(sum, even, sixteens);
+      AddQuad<kR, 3>(sum, odd, sixteens);
     } while (x != end);
 #pragma GCC unroll 4
     for (size_t r = 0; r < kR; ++r) {
@@ -166,9 +177,7 @@ struct NeonDotMany {
   static constexpr size_t kParts = kWeights == WeightFormat::kW4 ? 2 : 1;
 
   template <size_t kR, int kLane>
-  static void Quad(int32x4_t (&sum)[kR][4], const uint8_t *&w, const int8x16_t (&x)[kR]) {
-    int8x16_t quads[4];
-    Take(quads, w);
+  static void AddQuad(int32x4_t (&sum)[kR][4], const int8x16_t (&quads)[4], const int8x16_t (&x)[kR]) {
 #pragma GCC unroll 4
     for (size_t r = 0; r < kR; ++r) {
 #pragma GCC unroll 4
@@ -179,7 +188,8 @@ struct NeonDotMany {
 
 template <WeightFormat kFormat>
 struct NeonDotKernel {
-  // Rows from which on unpacking takes fewer instructions: for two rows (kW4) or three of them the nibbles are unpacked each time.
+  // Rows from which on unpacking a tile costs fewer instructions than it saves (counted). Of kW4 even few rows gain by it: without,
+  // every block of two splits the nibbles anew.
   static constexpr size_t kMany = kFormat == WeightFormat::kW8 ? 16 : 5;
   using Few = TileMajorDriver<NeonDotFew<kFormat>>;
   using Many = TileMajorDriver<NeonDotMany<kFormat>>;

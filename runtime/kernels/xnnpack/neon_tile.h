@@ -47,8 +47,33 @@ inline int8x16_t TakeEightTwice(const uint8_t *&x) {
 }
 
 /// 16 times the weights in the low and in the high nibbles of `bytes`, which stand in two's complement.
-inline int8x16_t LowNibbles(int8x16_t bytes) { return vshlq_n_s8(bytes, 4); }
-inline int8x16_t HighNibbles(int8x16_t bytes) { return vandq_s8(bytes, vdupq_n_s8(-16)); }
+struct SixteenFold {
+  static int8x16_t Low(int8x16_t bytes) { return vshlq_n_s8(bytes, 4); }
+  static int8x16_t High(int8x16_t bytes) { return vandq_s8(bytes, vdupq_n_s8(-16)); }
+};
+
+/// The weights themselves: an instruction more.
+struct Plain {
+  static int8x16_t Low(int8x16_t bytes) { return vshrq_n_s8(vshlq_n_s8(bytes, 4), 4); }
+  static int8x16_t High(int8x16_t bytes) { return vshrq_n_s8(bytes, 4); }
+};
+
+/// A tile of nibbles as a tile of bytes.
+template <typename Nibbles>
+inline void UnpackTile(uint8_t *to, const uint8_t *w, size_t depth) {
+  for (size_t k = 0; k < depth; k += 2 * kXnnKr, to += 2 * kTileRowBytes) {
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half) {
+      int8x16_t four[4];
+      Take(four, w);
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) {
+        vst1q_s8(reinterpret_cast<int8_t *>(to + 64 * half + 16 * i), Nibbles::Low(four[i]));
+        vst1q_s8(reinterpret_cast<int8_t *>(to + kTileRowBytes + 64 * half + 16 * i), Nibbles::High(four[i]));
+      }
+    }
+  }
+}
 
 /// Sums of 16-fold weights (kW4) or of the weights themselves (kW8) become sums.
 template <WeightFormat kFormat>
