@@ -3,17 +3,18 @@
 // tiles serve all rows of a panel of k before the next panel, so that prepared rows and tiles stay small whatever k is.
 // For the ISA files alone, like driver.h: each compiles its own copy, in its anonymous namespace, with its own flags.
 //
-// An Engine has
-//   kStreamBlockRows, kStreamRows  rows of its largest stream block, and up to how many rows streaming is cheaper than unpacking
-//   StreamBytes(k)                 of a prepared row
-//   PrepareStream(to, x, x_stride, rows, k)      prepares the rows of one block
-//   Stream(job, rows)              multiplies a packed tile with up to kStreamBlockRows prepared rows, whole depth
-//   kPanelBlockRows, kPanelUnit    rows of its largest panel block, and what the others are a multiple of, but for the last row
-//   PanelRowBytes(depth)           of a row prepared for a panel; 0: the panel block reads x as it is
-//   PreparePanel(to, x, x_stride, rows, depth)   prepares the rows of one block
-//   PanelBytes(depth)              of an unpacked panel of a tile
-//   Unpack(to, packed)             a tile's panel to scratch
-//   Panel(job, rows)               multiplies an unpacked panel with the rows of one block
+// An Engine has, for up to kStreamRows rows, where reading packed tiles costs less than unpacking them,
+//   kStreamBlockRows                          rows of its largest block
+//   StreamBytes(k)                            of a prepared row
+//   PrepareStream(to, x, x_stride, rows, k)   prepares the rows of a block
+//   Stream(job, rows)                         multiplies a block with packed tiles, whole depth
+// and for more
+//   kPanelBlockRows, kPanelUnit               rows of its largest block; blocks are multiples of the unit, but for the last row
+//   PanelRowBytes(depth)                      of a prepared row; 0: rows are not prepared
+//   PreparePanel(to, x, x_stride, rows, depth)
+//   PanelBytes(depth)                         of an unpacked panel
+//   Unpack(to, packed)                        unpacks a panel of a tile
+//   Panel(job, rows)                          multiplies a block with it
 #pragma once
 
 #include <arm_neon.h>
@@ -36,7 +37,7 @@ constexpr size_t kSubgroup = 32;  // depth of a dot that fits in 16 bits: 32 * 1
 // Depth of a panel: the unpacked tile (12 KiB and its multipliers) and the rows of a block (6 KiB) stay in an L1 cache of 32 KiB.
 constexpr size_t kPanelDepth = 768;
 constexpr size_t kRowChunk = 128;  // rows prepared at a time: bounds the scratch
-constexpr size_t kTileBytesOfRow = c4::kTileChannels * sizeof(int32_t);
+constexpr size_t kSumsBytes = c4::kTileChannels * sizeof(int32_t);  // of a row and a tile
 
 /// Does a panel start its sums or go on with those in acc?
 enum class Start : uint8_t { kZero, kAcc };
@@ -69,38 +70,61 @@ struct PanelJob {
 struct Packed {
   const uint8_t *weights;
   const uint8_t *multipliers;
-  uint32_t group_shift;
+  uint32_t group_shift;  // log2(group / 32)
   size_t subgroups;
+
+  uint8x16_t Multipliers(size_t subgroup) const {
+    return vld1q_u8(multipliers + (subgroup >> group_shift) * c4::kTileChannels);
+  }
 };
 
 /// Loads that advance a pointer. The barrier keeps the compiler from making an address for each load instead.
-#define ACORN_ADVANCE(pointer, bytes) \
-  pointer += (bytes);                 \
-  __asm__("" : "+r"(pointer))
+template <typename T>
+ACORN_INLINE void Advance(const T *&pointer, size_t count) {
+  pointer += count;
+  __asm__("" : "+r"(pointer));
+}
 ACORN_INLINE uint8x16x4_t Take64(const uint8_t *&from) {
   const uint8x16x4_t bytes = vld1q_u8_x4(from);
-  ACORN_ADVANCE(from, 64);
+  Advance(from, 64);
+  return bytes;
+}
+ACORN_INLINE uint8x16x3_t Take48(const uint8_t *&from) {
+  const uint8x16x3_t bytes = vld1q_u8_x3(from);
+  Advance(from, 48);
   return bytes;
 }
 ACORN_INLINE uint8x16x2_t Take32(const uint8_t *&from) {
   const uint8x16x2_t bytes = vld1q_u8_x2(from);
-  ACORN_ADVANCE(from, 32);
-  return bytes;
-}
-ACORN_INLINE int8x16x2_t Take32(const int8_t *&from) {
-  const int8x16x2_t bytes = vld1q_s8_x2(from);
-  ACORN_ADVANCE(from, 32);
+  Advance(from, 32);
   return bytes;
 }
 ACORN_INLINE int8x16_t Take16(const int8_t *&from) {
   const int8x16_t bytes = vld1q_s8(from);
-  ACORN_ADVANCE(from, 16);
+  Advance(from, 16);
   return bytes;
 }
 
-/// Signed weights out of nibbles w + 8.
-ACORN_INLINE uint8x16_t SignedLow(uint8x16_t packed) { return vsubq_u8(vandq_u8(packed, vdupq_n_u8(15)), vdupq_n_u8(8)); }
-ACORN_INLINE uint8x16_t SignedHigh(uint8x16_t packed) { return vsubq_u8(vshrq_n_u8(packed, 4), vdupq_n_u8(8)); }
+/// Signed weights, for panels: a nibble w + 8 with its upper bit turned over is w in two's complement.
+struct Signed {
+  explicit ACORN_INLINE Signed(uint8x16_t packed) : both(vreinterpretq_s8_u8(veorq_u8(packed, vdupq_n_u8(0x88)))) {}
+  ACORN_INLINE int8x16_t Low() const { return vshrq_n_s8(vshlq_n_s8(both, 4), 4); }
+  ACORN_INLINE int8x16_t High() const { return vshrq_n_s8(both, 4); }
+  int8x16_t both;
+};
+
+/// A row of a tile to 64 bytes of low and 64 of high nibbles.
+ACORN_INLINE void StoreSigned(uint8_t *to, uint8x16x4_t packed) {
+  int8x16x4_t low, high;
+  ACORN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const Signed weights(packed.val[i]);
+    low.val[i] = weights.Low();
+    high.val[i] = weights.High();
+  }
+  vst1q_s8_x4(reinterpret_cast<int8_t *>(to), low);
+  vst1q_s8_x4(reinterpret_cast<int8_t *>(to) + 64, high);
+}
 
 /// Sums of rows of 16 channels.
 template <int kR>
@@ -127,9 +151,9 @@ class DriverArm {
     const size_t rows = m < kRowChunk ? m : kRowChunk;
     const size_t stream_rows = m < Engine::kStreamRows ? m : Engine::kStreamRows;
     const size_t depth = k < kPanelDepth ? k : kPanelDepth;
-    const size_t panel = m <= Engine::kStreamRows ? 0 : Engine::PanelBytes(depth) + EvenUp(rows) * Engine::PanelRowBytes(depth);
     const size_t stream = stream_rows * Engine::StreamBytes(k);
-    return rows * kTileBytesOfRow + (stream > panel ? stream : panel);
+    const size_t panel = m <= Engine::kStreamRows ? 0 : EvenUp(rows) * Engine::PanelRowBytes(depth) + Engine::PanelBytes(depth);
+    return rows * kSumsBytes + (stream > panel ? stream : panel);
   }
 
   static void Run(const GemmArgs &args) {
@@ -150,7 +174,7 @@ class DriverArm {
         x_(args.x + first_row * args.x_stride),
         acc_(args.acc + first_row * args.acc_stride),
         rows_(rows),
-        prepared_(args.scratch + rows * kTileBytesOfRow) {}
+        prepared_(args.scratch + rows * kSumsBytes) {}
 
   static constexpr size_t EvenUp(size_t rows) { return (rows + 1) / 2 * 2; }
 
@@ -227,7 +251,7 @@ class DriverArm {
   void RunPanel(size_t first, size_t count) const {
     const size_t k = first * args_.group, depth = count * args_.group;
     const size_t row_bytes = Engine::PanelRowBytes(depth);
-    if (row_bytes != 0) {
+    if constexpr (Engine::PanelRowBytes(kPanelDepth) != 0) {
       ForRowBlocks(Engine::kPanelBlockRows, Engine::kPanelUnit, [&](size_t row, size_t rows) {
         Engine::PreparePanel(prepared_ + row * row_bytes, x_ + row * args_.x_stride + k, args_.x_stride, rows, depth);
       });
@@ -242,8 +266,9 @@ class DriverArm {
     const size_t k = first_group * args_.group, row_bytes = Engine::PanelRowBytes(subgroups * kSubgroup);
     uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
     const uint8_t *tile = FirstTile() + t * TileBytes();
+    const uint32_t group_shift = args_.group == 32 ? 0 : args_.group == 64 ? 1 : 2;
     Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::kRowDepth * c4::kRowBytes,
-                           tile + first_group * c4::kTileChannels, args_.group == 32 ? 0u : args_.group == 64 ? 1u : 2u, subgroups});
+                           tile + first_group * c4::kTileChannels, group_shift, subgroups});
     PanelJob job;
     job.x_stride = args_.x_stride;
     job.panel = panel;

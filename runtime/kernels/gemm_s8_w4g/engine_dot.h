@@ -1,9 +1,10 @@
-// What sdot and smmla share: streaming, and unpacking weights for sums whose dots are never set back.
+// What dot product and i8mm cores share: streaming, and the multipliers of panels.
 //
-// Streaming is done with sdot, one lane a channel (driver_arm.h): what dot product cores do in decode, and i8mm cores too, since smmla
-// needs two rows to be full.
+// Streaming is done with sdot, one lane a channel (driver_arm.h); on i8mm cores too, since smmla needs two rows to be full.
+// A nibble is w + 8: a subgroup's dots start from -8 * sum(x), prepared for each row as 16 equal lanes.
 //
-// A nibble is w + 8. Each subgroup's dots start from -8 * sum(x), prepared for each row as 16 equal lanes.
+// Dots of panels, whose weights are signed, start from 0 and are never set back: with D_g the sum of the dots of groups 0 to g of
+// a panel, the sum of m_g * dot_g is that of (m_g - m_{g+1}) * D_g. All of it is exact modulo 2^32, and the sum is below 2^31.
 #pragma once
 
 #include "kernels/gemm_s8_w4g/driver_arm.h"
@@ -11,23 +12,20 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-// Unpacked weights are signed, so dots of panels need no start; and they are never set back between groups: with D_g the sum of
-// the dots of groups 0 to g of a panel, the sum of m_g * dot_g is that of (m_g - m_{g+1}) * D_g. Both wrap alike on the way, and
-// the sum is exact at the end, being below 2^31.
-//
-/// m_g - m_{g+1} of 16 channels, between subgroups: 0 inside a group; m_g for the last of a panel.
-struct Multipliers {
+/// m_g - m_{g+1} of 16 channels, for a subgroup g: 0 inside a group, m_g at the end of a panel.
+struct MultiplierSteps {
+  ACORN_INLINE MultiplierSteps(const Packed &packed, size_t subgroup) {
+    const uint8x16_t here = packed.Multipliers(subgroup);
+    const uint8x16_t next = subgroup + 1 < packed.subgroups ? packed.Multipliers(subgroup + 1) : vdupq_n_u8(0);
+    const int16x8_t low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(here), vget_low_u8(next)));
+    const int16x8_t high = vreinterpretq_s16_u16(vsubl_high_u8(here, next));
+    channels[0] = vmovl_s16(vget_low_s16(low));
+    channels[1] = vmovl_high_s16(low);
+    channels[2] = vmovl_s16(vget_low_s16(high));
+    channels[3] = vmovl_high_s16(high);
+  }
   int32x4_t channels[4];
 };
-ACORN_INLINE Multipliers MultiplierSteps(const Packed &packed, size_t subgroup) {
-  const uint8x16_t *multipliers = reinterpret_cast<const uint8x16_t *>(packed.multipliers);
-  const uint8x16_t here = multipliers[subgroup >> packed.group_shift];
-  const uint8x16_t next =
-      subgroup + 1 < packed.subgroups ? multipliers[(subgroup + 1) >> packed.group_shift] : vdupq_n_u8(0);
-  const int16x8_t low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(here), vget_low_u8(next)));
-  const int16x8_t high = vreinterpretq_s16_u16(vsubl_high_u8(here, next));
-  return {{vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)}};
-}
 
 struct DotStream {
   static constexpr size_t kBlockRows = 3;
@@ -54,12 +52,20 @@ struct DotStream {
     }
   }
 
+  // Has all of them made before the first is used: a core that runs in order would wait for each.
+  template <int kV>
+  static ACORN_INLINE void Together(const int8x16_t (&w)[kV]) {
+    ACORN_UNROLL
+    for (int i = 0; i < kV; ++i) __asm__ volatile("" : : "w"(w[i]));
+  }
+
   // Eight elements of k: registers of a row of the tile, 4 channels each. kLane numbers the first four elements in the 16 of x.
   template <int kLane, int kR, int kV>
   static ACORN_INLINE void Row(int32x4_t (&dot)[kR][4], int first, const uint8x16_t (&packed)[kV], const int8x16_t (&x)[kR]) {
     int8x16_t w[kV];
     ACORN_UNROLL
     for (int i = 0; i < kV; ++i) w[i] = vreinterpretq_s8_u8(vandq_u8(packed[i], vdupq_n_u8(15)));
+    Together(w);
     ACORN_UNROLL
     for (int r = 0; r < kR; ++r) {
       ACORN_UNROLL
@@ -67,6 +73,7 @@ struct DotStream {
     }
     ACORN_UNROLL
     for (int i = 0; i < kV; ++i) w[i] = vreinterpretq_s8_u8(vshrq_n_u8(packed[i], 4));
+    Together(w);
     ACORN_UNROLL
     for (int r = 0; r < kR; ++r) {
       ACORN_UNROLL

@@ -3,12 +3,11 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-// Panels: 8 rows x 4 channels in blocks of 2 x 2, sums and dots in 16 registers. Rows are prepared in pairs, 8 elements of each:
-// what smmla takes. Signed weights and dots that are never set back as in neondot.cc.
+// Panels: 8 rows x 4 channels in squares of 2 x 2, which is what smmla adds to; sums and dots in 16 registers.
 struct EngineI8mm {
-  // Streamed with sdot: 4 rows cost what unpacking and smmla cost.
+  // Streamed with sdot: up to 3 rows cost less than unpacking and smmla.
   static constexpr size_t kStreamBlockRows = DotStream::kBlockRows;
-  static constexpr size_t kStreamRows = 4;
+  static constexpr size_t kStreamRows = DotStream::kBlockRows;
   static constexpr size_t StreamBytes(size_t k) { return DotStream::Bytes(k); }
   static void PrepareStream(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
     DotStream::Prepare(to, x, x_stride, rows, k);
@@ -18,7 +17,8 @@ struct EngineI8mm {
   static constexpr size_t kPanelBlockRows = 8, kPanelUnit = 2;
   static constexpr size_t PanelRowBytes(size_t depth) { return depth; }
 
-  // To [depth / 8, pairs, 2 rows, 8]. The last row of an odd number is its own partner.
+  // To [depth / 8, pairs, 2 rows, 8 elements]. The last row of an odd number is its own partner. Of 16 elements of k numbers 0-3
+  // and 8-11 come first, then 4-7 and 12-15: the low and the high nibbles of two rows of a tile, zipped before they are unpacked.
   static void PreparePanel(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t depth) {
     if (rows > 6) return PreparePairs<4>(to, x, x_stride, rows, depth);
     if (rows > 4) return PreparePairs<3>(to, x, x_stride, rows, depth);
@@ -30,20 +30,20 @@ struct EngineI8mm {
     const int8_t *row[2 * kP];
     ACORN_UNROLL
     for (int r = 0; r < 2 * kP; ++r) row[r] = x + (static_cast<size_t>(r) < rows ? static_cast<size_t>(r) : rows - 1) * x_stride;
-    int64_t *out = reinterpret_cast<int64_t *>(to);
-    for (size_t k = 0; k < depth; k += 16, out += 4 * kP) {
+    int32_t *out = reinterpret_cast<int32_t *>(to);
+    for (size_t k = 0; k < depth; k += 16, out += 8 * kP) {
       ACORN_UNROLL
       for (int p = 0; p < kP; ++p) {
-        const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(row[2 * p] + k));
-        const int64x2_t b = vreinterpretq_s64_s8(vld1q_s8(row[2 * p + 1] + k));
-        vst1q_s64(out + 2 * p, vzip1q_s64(a, b));
-        vst1q_s64(out + 2 * (kP + p), vzip2q_s64(a, b));
+        const int32x4_t a = vreinterpretq_s32_s8(vld1q_s8(row[2 * p] + k));
+        const int32x4_t b = vreinterpretq_s32_s8(vld1q_s8(row[2 * p + 1] + k));
+        vst1q_s32(out + 4 * p, vuzp1q_s32(a, b));
+        vst1q_s32(out + 4 * (kP + p), vuzp2q_s32(a, b));
       }
     }
   }
 
-  // A panel is four strips of 4 channels. A subgroup of a strip: 32 bytes for 8 elements of k, [channels, 8], then the steps of
-  // the multipliers as smmla leaves the dots: of channels 0 1 0 1 and 2 3 2 3.
+  // A panel is four strips of 4 channels. A subgroup of a strip: 32 bytes for 8 elements of k, [4 channels, 8 elements], then the
+  // steps of the multipliers as smmla leaves the dots: of channels 0 1 0 1 and 2 3 2 3.
   static constexpr size_t kStrips = 4;
   static constexpr size_t kStepBytes = 32;
   static constexpr size_t kSubgroupBytes = 5 * kStepBytes;
@@ -54,18 +54,17 @@ struct EngineI8mm {
     const size_t strip_bytes = packed.subgroups * kSubgroupBytes;
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += kStepBytes) {
-        const uint8x16x4_t bytes = Take64(weights);
+      for (int half = 0; half < 2; ++half, to += 2 * kStepBytes) {
+        const uint8x16x4_t even = Take64(weights), odd = Take64(weights);
         ACORN_UNROLL
         for (size_t i = 0; i < kStrips; ++i) {
-          const uint32x4_t low = vreinterpretq_u32_u8(SignedLow(bytes.val[i]));
-          const uint32x4_t high = vreinterpretq_u32_u8(SignedHigh(bytes.val[i]));
-          uint32_t *out = reinterpret_cast<uint32_t *>(to + i * strip_bytes);
-          vst1q_u32(out, vzip1q_u32(low, high));
-          vst1q_u32(out + 4, vzip2q_u32(low, high));
+          const uint32x4_t a = vreinterpretq_u32_u8(even.val[i]), b = vreinterpretq_u32_u8(odd.val[i]);
+          const Signed first(vreinterpretq_u8_u32(vzip1q_u32(a, b))), second(vreinterpretq_u8_u32(vzip2q_u32(a, b)));
+          vst1q_s8_x4(reinterpret_cast<int8_t *>(to + i * strip_bytes),
+                      {{first.Low(), second.Low(), first.High(), second.High()}});
         }
       }
-      const Multipliers multipliers = MultiplierSteps(packed, s);
+      const MultiplierSteps multipliers(packed, s);
       ACORN_UNROLL
       for (size_t i = 0; i < kStrips; ++i) {
         const int64x2_t pairs = vreinterpretq_s64_s32(multipliers.channels[i]);
@@ -90,33 +89,25 @@ struct EngineI8mm {
   }
 
   template <int kP>
-  struct Pairs {
-    explicit ACORN_INLINE Pairs(const uint8_t *&x) {
-      if constexpr (kP == 4) {
-        const uint8x16x4_t v = vld1q_u8_x4(x);
-        for (int p = 0; p < 4; ++p) bytes[p] = v.val[p];
-      } else if constexpr (kP == 3) {
-        const uint8x16x3_t v = vld1q_u8_x3(x);
-        for (int p = 0; p < 3; ++p) bytes[p] = v.val[p];
-      } else {
-        const uint8x16x2_t v = vld1q_u8_x2(x);
-        for (int p = 0; p < 2; ++p) bytes[p] = v.val[p];
-      }
-      x += 16 * kP;
-      __asm__("" : "+r"(x));
+  static ACORN_INLINE auto TakePairs(const uint8_t *&x) {
+    if constexpr (kP == 4) {
+      return Take64(x);
+    } else if constexpr (kP == 3) {
+      return Take48(x);
+    } else {
+      return Take32(x);
     }
-    ACORN_INLINE int8x16_t operator[](int p) const { return vreinterpretq_s8_u8(bytes[p]); }
-    uint8x16_t bytes[kP];
-  };
+  }
 
-  // Eight elements of k, of 4 pairs or fewer.
+  // Eight elements of k.
   template <int kP>
   static ACORN_INLINE void Step(int32x4_t (&dot)[kP][2], const uint8_t *&x, uint8x16_t w0, uint8x16_t w1) {
-    const Pairs<kP> pairs(x);
+    const auto pairs = TakePairs<kP>(x);
     ACORN_UNROLL
     for (int p = 0; p < kP; ++p) {
-      dot[p][0] = vmmlaq_s32(dot[p][0], pairs[p], vreinterpretq_s8_u8(w0));
-      dot[p][1] = vmmlaq_s32(dot[p][1], pairs[p], vreinterpretq_s8_u8(w1));
+      const int8x16_t pair = vreinterpretq_s8_u8(pairs.val[p]);
+      dot[p][0] = vmmlaq_s32(dot[p][0], pair, vreinterpretq_s8_u8(w0));
+      dot[p][1] = vmmlaq_s32(dot[p][1], pair, vreinterpretq_s8_u8(w1));
     }
   }
 
@@ -159,7 +150,7 @@ struct EngineI8mm {
     }
   }
 
-  // More rows than are streamed, in blocks as equal as can be, are 3 or 4 pairs a block.
+  // More rows than are streamed, in blocks as equal as can be, are 2 to 4 pairs a block.
   static void Panel(const PanelJob &job, size_t rows) {
     const size_t last_stride = rows % 2 == 0 ? job.acc_stride : 0;
     if (rows > 6) return Block<4>(job, last_stride);

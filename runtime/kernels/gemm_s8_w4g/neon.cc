@@ -3,12 +3,12 @@
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-// Without dot product instructions: 8 products of 2 channels x 4 elements of k go to 16-bit lanes, eight times a subgroup, then
+// Without dot product instructions 8 products of 2 channels x 4 elements of k go to 16-bit lanes, eight times a subgroup, then
 // pairs of lanes are added. Nibbles as they are (w + 8) give lanes up to 8 * 15 * 127 < 2^15; their sums may wrap until
 // -8 * sum(x) is added: a subgroup's dot fits in 16 bits.
 struct EngineNeon {
   static constexpr size_t kStreamBlockRows = 2;
-  static constexpr size_t kStreamRows = 4;
+  static constexpr size_t kStreamRows = 4;  // more prepared rows would crowd a small L1 cache: 7 KiB each at k = 1536
   // Of a row and a subgroup: each four elements four times over, then -8 * sum(x) in 8 lanes.
   static constexpr size_t kFourBytes = 16;
   static constexpr size_t kPreparedBytes = 8 * kFourBytes + 16;
@@ -32,6 +32,13 @@ struct EngineNeon {
     int32_t four;
     __builtin_memcpy(&four, x, 4);
     return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  }
+
+  // The same, advancing x by the load itself: GCC has no such form of it.
+  static ACORN_INLINE int8x16_t TakeFour(const int8_t *&x) {
+    int8x16_t four;
+    __asm__("ld1r {%0.4s}, [%1], #4" : "=w"(four), "+r"(x) : "m"(*reinterpret_cast<const int8_t(*)[4]>(x)));
+    return four;
   }
 
   // Four elements of k of 4 channels.
@@ -127,31 +134,21 @@ struct EngineNeon {
 
   static constexpr size_t kPanelBlockRows = 2, kPanelUnit = 1;
   static constexpr size_t PanelRowBytes(size_t) { return 0; }
-  static void PreparePanel(uint8_t *, const int8_t *, size_t, size_t, size_t) {}
 
   // A subgroup of a panel: 64 bytes for four elements of k, signed weights, then 16 multipliers of 16 bits.
   static constexpr size_t kStepBytes = 64;
   static constexpr size_t kMultiplierBytes = 32;
-  static constexpr size_t PanelBytes(size_t depth) {
-    return depth * c4::kTileChannels + depth / kSubgroup * kMultiplierBytes;
-  }
+  static constexpr size_t PanelBytes(size_t depth) { return depth * c4::kTileChannels + depth / kSubgroup * kMultiplierBytes; }
 
   static void Unpack(uint8_t *to, const Packed &packed) {
     const uint8_t *weights = packed.weights;
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) {
-        const uint8x16x4_t bytes = Take64(weights);
-        ACORN_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          vst1q_u8(to + 16 * i, SignedLow(bytes.val[i]));
-          vst1q_u8(to + kStepBytes + 16 * i, SignedHigh(bytes.val[i]));
-        }
-      }
-      const uint8x16_t bytes = reinterpret_cast<const uint8x16_t *>(packed.multipliers)[s >> packed.group_shift];
+      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) StoreSigned(to, Take64(weights));
+      const uint8x16_t multipliers = packed.Multipliers(s);
       uint16_t *out = reinterpret_cast<uint16_t *>(to);
-      vst1q_u16(out, vmovl_u8(vget_low_u8(bytes)));
-      vst1q_u16(out + 8, vmovl_high_u8(bytes));
+      vst1q_u16(out, vmovl_u8(vget_low_u8(multipliers)));
+      vst1q_u16(out + 8, vmovl_high_u8(multipliers));
       to += kMultiplierBytes;
     }
   }
@@ -172,8 +169,7 @@ struct EngineNeon {
         const uint8x16x4_t w = Take64(panel);
         ACORN_UNROLL
         for (int r = 0; r < kR; ++r) {
-          const int8x16_t x4 = FourOf(x[r]);
-          x[r] += 4;
+          const int8x16_t x4 = TakeFour(x[r]);
           ACORN_UNROLL
           for (int i = 0; i < 4; ++i) {
             if (step == 0) {

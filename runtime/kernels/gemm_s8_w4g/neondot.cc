@@ -15,7 +15,6 @@ struct EngineNeonDot {
 
   static constexpr size_t kPanelBlockRows = 3, kPanelUnit = 1;
   static constexpr size_t PanelRowBytes(size_t) { return 0; }
-  static void PreparePanel(uint8_t *, const int8_t *, size_t, size_t, size_t) {}
 
   // A subgroup of a panel: 64 bytes for four elements of k, then the steps of the multipliers.
   static constexpr size_t kStepBytes = 64;
@@ -25,15 +24,8 @@ struct EngineNeonDot {
     const uint8_t *weights = packed.weights;
     for (size_t s = 0; s < packed.subgroups; ++s) {
       ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) {
-        const uint8x16x4_t bytes = Take64(weights);
-        ACORN_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          vst1q_u8(to + 16 * i, SignedLow(bytes.val[i]));
-          vst1q_u8(to + kStepBytes + 16 * i, SignedHigh(bytes.val[i]));
-        }
-      }
-      const Multipliers multipliers = MultiplierSteps(packed, s);
+      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) StoreSigned(to, Take64(weights));
+      const MultiplierSteps multipliers(packed, s);
       ACORN_UNROLL
       for (int i = 0; i < 4; ++i) vst1q_s32(reinterpret_cast<int32_t *>(to) + 4 * i, multipliers.channels[i]);
       to += kStepBytes;
