@@ -3,8 +3,8 @@
 // Streaming is done with sdot, one lane a channel (driver_arm.h); on i8mm cores too, since smmla needs two rows to be full.
 // A nibble is w + 8: a subgroup's dots start from -8 * sum(x), prepared for each row as 16 equal lanes.
 //
-// Dots of panels, whose weights are signed, start from 0 and are never set back: with D_g the sum of the dots of groups 0 to g of a
-// panel, the sum of m_g * dot_g is that of (m_g - m_{g+1}) * D_g. All of it is exact modulo 2^32, and the sum is below 2^31.
+// Dots of panels, whose weights are signed, start from 0 and are never set back: with D_g the sum of the dots of groups 0 to g of
+// a panel, the sum of m_g * dot_g is that of (m_g - m_{g+1}) * D_g. All of it is exact modulo 2^32, and the sum is below 2^31.
 #pragma once
 
 #include "kernels/gemm_s8_w4g/driver_arm.h"

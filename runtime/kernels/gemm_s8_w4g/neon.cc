@@ -34,6 +34,13 @@ struct EngineNeon {
     return vreinterpretq_s8_s32(vdupq_n_s32(four));
   }
 
+  // The same, advancing x by the load itself: GCC has no such form of it.
+  static ACORN_INLINE int8x16_t TakeFour(const int8_t *&x) {
+    int8x16_t four;
+    __asm__("ld1r {%0.4s}, [%1], #4" : "=w"(four), "+r"(x) : "m"(*reinterpret_cast<const int8_t(*)[4]>(x)));
+    return four;
+  }
+
   // Four elements of k of 4 channels.
   static ACORN_INLINE void Add(int16x8_t (&lanes)[2], int8x16_t w, int8x16_t x) {
     lanes[0] = vmlal_s8(lanes[0], vget_low_s8(w), vget_low_s8(x));
@@ -162,8 +169,7 @@ struct EngineNeon {
         const uint8x16x4_t w = Take64(panel);
         ACORN_UNROLL
         for (int r = 0; r < kR; ++r) {
-          const int8x16_t x4 = FourOf(x[r]);
-          x[r] += 4;
+          const int8x16_t x4 = TakeFour(x[r]);
           ACORN_UNROLL
           for (int i = 0; i < 4; ++i) {
             if (step == 0) {
