@@ -29,7 +29,11 @@ constexpr Factors kFactors[] = {{1, 1, 1},
                                 {kMost, kMost, 1},
                                 {kMost, kMost, 15},
                                 {kMost, kMost, 16},
-                                {kMost, kMost, 17}};
+                                {kMost, kMost, 17},
+                                {1234567890, 987654321, 30},  // the rest: around a split into signed halves of 16 bits
+                                {kMost - 32768, kMost - 32768, 17},
+                                {kMost - 32767, kMost - 32768, 31},
+                                {-kMost + 32767, -kMost + 32768, 18}};
 
 void Check(const add::Kernel &kernel, size_t m, size_t n, const Factors &factors, Guard guard) {
   SCOPED_TRACE(testing::Message() << kernel.name << " m=" << m << " n=" << n << " shift=" << factors.shift);

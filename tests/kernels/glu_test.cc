@@ -32,7 +32,8 @@ struct Factors {
 };
 constexpr Factors kFactors[] = {{1, 1, 1},           {1 << 20, 20, 14},     {2147483647, 30, 16}, {1500000000, 33, 23},
                                 {2147483647, 46, 7}, {-1500000000, 31, 62}, {2147483647, 62, 12}, {2147483647, 1, 20},
-                                {-2147483647, 15, 9}};
+                                {-2147483647, 15, 9}, {1500000000, 30, 20},  {2147483647, 31, 31}, {-2147483647, 17, 17},
+                                {2147483647, 17, 31}, {1 << 30, 31, 17},     {2147483647, 16, 18}, {1500000000, 31, 32}};
 
 int64_t Formula(int16_t g, int16_t u, const Factors &factors, const GuardedBuffer<int16_t> &table) {
   const int64_t w = test::Sat(test::Rs(test::Wide{g} * factors.index_multiplier, factors.index_shift), -32768, 32767);

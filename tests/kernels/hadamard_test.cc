@@ -18,7 +18,8 @@ struct Factors {
   int32_t multiplier, shift, zero_point;
 };
 constexpr Factors kFactors[] = {{1, 1, 0},           {1 << 20, 26, -5},   {2147483647, 38, 127}, {1431655765, 41, -127},
-                                {2147483647, 62, 3}, {2147483647, 20, 0}, {2147483647, 25, 1},   {2147483647, 26, -1}};
+                                {2147483647, 62, 3}, {2147483647, 20, 0}, {2147483647, 25, 1},   {2147483647, 26, -1},
+                                {1500000000, 31, 2}, {1500000000, 32, -2}};
 
 template <typename Output>
 void Check(const hadamard::Kernel &kernel, size_t m, size_t n, size_t block, const Factors &factors, Guard guard) {

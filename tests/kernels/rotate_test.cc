@@ -113,6 +113,8 @@ TEST(Rotate, EveryVariantIsTheFormula) {
         Check(kernel, shape, 2147483647, 1, guard);
         Check(kernel, shape, 2147483647, 52, guard);
         Check(kernel, shape, 1 << 20, 40, guard);
+        Check(kernel, shape, 1 << 10, 31, guard);
+        Check(kernel, shape, 1 << 12, 32, guard);
         Check(kernel, shape, 2147483647, 62, guard);
       }
     }

@@ -24,7 +24,7 @@ struct AnyScale {
 };
 
 // Two neighbours of the table in one load.  offset_bytes: of the first one, from the middle
-int32_t Pair(const int16_t *middle, int32_t offset_bytes) {
+int32_t Pair(const int16_t *middle, int offset_bytes) {
   int32_t pair;
   __builtin_memcpy(&pair, reinterpret_cast<const uint8_t *>(middle) + offset_bytes, sizeof(pair));
   return pair;
@@ -32,13 +32,12 @@ int32_t Pair(const int16_t *middle, int32_t offset_bytes) {
 
 // t of eight table positions w in [-32768, 32767].  middle: the entry of w = 0
 __attribute__((always_inline)) inline int16x8_t Interpolate(const int16_t *middle, int16x8_t w) {
-  // There is no gather: eight scalar loads, whose offsets in bytes are twice w >> 7.
-  const int16x8_t entry = vshrq_n_s16(w, 7);
-  int32_t at[8];
-  vst1q_s32(at, vshll_n_s16(vget_low_s16(entry), 1));
-  vst1q_s32(at + 4, vshll_high_n_s16(entry, 1));
-  const int32x4_t low = {Pair(middle, at[0]), Pair(middle, at[1]), Pair(middle, at[2]), Pair(middle, at[3])};
-  const int32x4_t high = {Pair(middle, at[4]), Pair(middle, at[5]), Pair(middle, at[6]), Pair(middle, at[7])};
+  // There is no gather: eight scalar loads. The offset in bytes is twice w >> 7.
+  const int16x8_t at = vbicq_s16(vshrq_n_s16(w, 6), vdupq_n_s16(1));
+  const int32x4_t low = {Pair(middle, vgetq_lane_s16(at, 0)), Pair(middle, vgetq_lane_s16(at, 1)),
+                         Pair(middle, vgetq_lane_s16(at, 2)), Pair(middle, vgetq_lane_s16(at, 3))};
+  const int32x4_t high = {Pair(middle, vgetq_lane_s16(at, 4)), Pair(middle, vgetq_lane_s16(at, 5)),
+                          Pair(middle, vgetq_lane_s16(at, 6)), Pair(middle, vgetq_lane_s16(at, 7))};
   const int16x8_t here = vuzp1q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
   const int16x8_t next = vuzp2q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
   // here * (128 - f) + next * f is 128 t before rounding.
