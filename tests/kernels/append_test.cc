@@ -72,7 +72,7 @@ TEST(Append, EveryVariantIsTheFormula) {
   for (const append::Kernel &kernel : append::Kernels()) {
     if ((kernel.needs & ~features) != 0) continue;
     for (const Shape &shape : kShapes) {
-      for (int32_t shift : {1, 24, 38, 62}) Check<int16_t>(kernel, shape, shift);
+      for (int32_t shift : {1, 16, 17, 24, 38, 62}) Check<int16_t>(kernel, shape, shift);
       Check<int8_t>(kernel, shape, 1);
     }
   }

@@ -173,7 +173,7 @@ TEST(Attention, BlocksOfRows) {
 TEST(Attention, Scales) {
   for (Scores scores : {Scores::kAny, Scores::kAlike, Scores::kExtreme}) {
     for (int32_t multiplier : {0, 1, 3, 1 << 15, 1 << 30, 2147483647}) {
-      for (int32_t shift : {1, 10, 20, 31, 43, 44, 62}) CheckAll({70, 1, 3, 64, 6, scores, multiplier, shift, 24, 0});
+      for (int32_t shift : {1, 10, 20, 31, 32, 33, 43, 44, 62}) CheckAll({70, 1, 3, 64, 6, scores, multiplier, shift, 24, 0});
     }
     for (int32_t out_shift : {1, 20, 38}) CheckAll({40, 1, 2, 32, 3, scores, 1 << 20, 20, out_shift, -127});
   }

@@ -5,6 +5,9 @@
 namespace acorn::attention {
 namespace {
 
+/// GCC moves no instruction across it: were the products of all pairs under way at once, there would not be enough registers.
+ACORN_INLINE void Fence() { __asm__ volatile("" : :); }
+
 /// A vector loaded as one: GCC would load each lane on its own, then make another vector of it.
 ACORN_INLINE int32x2_t Whole(int32x2_t lanes) {
   __asm__("" : "+w"(lanes));
@@ -88,14 +91,15 @@ ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair
         Unrolled<kPairCount>([&](auto p) { weight[p] = vreinterpret_u16_u8(vld1_u8(e + p * score_stride)); });
         const int8x16x4_t rows = vld4q_s8(v);
         Unrolled<4>([&](auto row) {
+          constexpr int kLane = row;
           const int8x16_t offset = vdupq_n_s8(-128);
           const uint16x8_t value0 = vreinterpretq_u16_s16(vsubl_s8(vget_low_s8(rows.val[row]), vget_low_s8(offset)));
           const uint16x8_t value1 = vreinterpretq_u16_s16(vsubl_high_s8(rows.val[row], offset));
           Unrolled<kPairCount>([&](auto p) {
-            sum[p][0] = vmlal_lane_u16(sum[p][0], vget_low_u16(value0), weight[p], row);
-            sum[p][1] = vmlal_high_lane_u16(sum[p][1], value0, weight[p], row);
-            sum[p][2] = vmlal_lane_u16(sum[p][2], vget_low_u16(value1), weight[p], row);
-            sum[p][3] = vmlal_high_lane_u16(sum[p][3], value1, weight[p], row);
+            sum[p][0] = vmlal_lane_u16(sum[p][0], vget_low_u16(value0), weight[p], kLane);
+            sum[p][1] = vmlal_high_lane_u16(sum[p][1], value0, weight[p], kLane);
+            sum[p][2] = vmlal_lane_u16(sum[p][2], vget_low_u16(value1), weight[p], kLane);
+            sum[p][3] = vmlal_high_lane_u16(sum[p][3], value1, weight[p], kLane);
           });
         });
       }

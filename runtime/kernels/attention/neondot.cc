@@ -21,10 +21,11 @@ ACORN_LOOPS void ScorePairs(const Pass &pass, size_t pair) {
       int8x16_t q[kPairCount];
       Unrolled<kPairCount>([&](auto p) { q[p] = vld1q_s8(query + p * q_stride); });
       Unrolled<4>([&](auto quad) {
+        constexpr int kLane = quad;
         Unrolled<kVectors>([&](auto i) {
           const uint8x16_t with_offset = vld1q_u8(k + 16 * i);
           const int8x16_t four_keys = vreinterpretq_s8_u8(veorq_u8(with_offset, vdupq_n_u8(0x80)));
-          Unrolled<kPairCount>([&](auto p) { sum[p][i] = vdotq_laneq_s32(sum[p][i], four_keys, q[p], quad); });
+          Unrolled<kPairCount>([&](auto p) { sum[p][i] = vdotq_laneq_s32(sum[p][i], four_keys, q[p], kLane); });
         });
         k += 4 * kTileRows;
       });
@@ -86,11 +87,12 @@ ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair
       uint8x16_t bytes[kPairCount];
       Unrolled<kPairCount>([&](auto p) { bytes[p] = vld1q_u8(e + p * score_stride); });
       Unrolled<2>([&](auto quad) {
+        constexpr int kHighLane = quad, kLowLane = quad + 2;
         Unrolled<kVectors>([&](auto i) {
           const uint8x16_t value = veorq_u8(vreinterpretq_u8_s8(vld1q_s8(v + 16 * i)), vdupq_n_u8(0x80));
           Unrolled<kPairCount>([&](auto p) {
-            high[p][i] = vdotq_laneq_u32(high[p][i], value, bytes[p], quad);
-            low[p][i] = vdotq_laneq_u32(low[p][i], value, bytes[p], quad + 2);
+            high[p][i] = vdotq_laneq_u32(high[p][i], value, bytes[p], kHighLane);
+            low[p][i] = vdotq_laneq_u32(low[p][i], value, bytes[p], kLowLane);
           });
         });
         v += row_bytes;

@@ -1,5 +1,5 @@
 // What the Arm variants of attention share beside pass.h: scores to E, and 64-bit products to outputs. In an anonymous namespace,
-// like pass.h. Lane numbers of instructions are template parameters, so that unoptimised builds compile too.
+// like pass.h.
 #pragma once
 
 #include <arm_neon.h>
@@ -11,7 +11,7 @@ namespace {
 
 #define ACORN_INLINE __attribute__((always_inline)) inline
 
-/// A number that is part of its type.
+/// A number that is part of its type: instructions have lanes, which must be constants in unoptimised builds too.
 template <int n>
 struct Constant {
   constexpr operator int() const { return n; }
@@ -25,9 +25,6 @@ ACORN_INLINE void Unrolled(const F &f) {
     f(Constant<n - 1>());
   }
 }
-
-/// GCC moves no instruction across it: were all loads of a loop's body first, there would be more operands than registers.
-ACORN_INLINE void Fence() { __asm__ volatile("" : :); }
 
 /// Not inlined: where several of them share one function, GCC runs out of registers for their loops (3 % more instructions).
 #define ACORN_LOOPS __attribute__((noinline))
@@ -49,9 +46,9 @@ inline void InBlocksOfPairs(size_t pairs, const Block &block) {
   }
 }
 
-/// What turns scores into E. The 64-bit product is never formed: half of it is dropped in the multiplication (2^-31, rounded
-/// down), which leaves the rounding of the rest as it was if the rest is shifted by one bit or more. To that end short shifts are
-/// lengthened: first by multiplying the multiplier, then the difference. One that saturates belongs to E = 0.
+/// What turns scores into E. t needs no 64-bit lanes: sqdmulh is the product over 2^31, rounded down, and a rounding shift of that
+/// by one bit or more is the rounding shift of the product. A shift below 32 is lengthened to that end: the multiplier takes as
+/// many bits as it has room for, the difference the rest. A difference that saturates is far beyond the octaves where E is 0.
 struct Exponential {
   Exponential(int32_t multiplier, int32_t shift, int32_t max) : maximum(vdupq_n_s32(max)) {
     const int missing = shift < 32 ? 32 - shift : 0;
