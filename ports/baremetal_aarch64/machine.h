@@ -3,7 +3,7 @@
 #define ACORN_BAREMETAL_MACHINE_H_
 
 #define ACORN_MAX_CORES 8        /* of the first cluster: affinities 0 to 7 */
-#define ACORN_STACK_SHIFT 16     /* 64 KiB a core: a frame of the library is at most 16 KiB, all calls together below 32 */
+#define ACORN_STACK_SHIFT 16     /* 64 KiB a core: an answer takes 8 KiB (measured), one frame of the library 16 KiB at most */
 #define ACORN_STACK_BYTES (1 << ACORN_STACK_SHIFT)
 #define ACORN_EXCEPTION_STACK_BYTES 4096
 
