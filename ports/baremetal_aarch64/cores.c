@@ -18,6 +18,7 @@ static struct loop {
   uint32_t state;   /* atomic; opening it releases everything above */
   uint32_t left;    /* atomic: cores that joined the present loop and have left it */
   uint32_t started; /* atomic: cores that have come up, the first not among them */
+  uint32_t missing; /* atomic: CPU features that one of the cores lacks */
 } loop;
 static uint32_t others; /* cores that were switched on, the first not among them */
 
@@ -55,6 +56,7 @@ static uint32_t join_loop(uint32_t seen) {
 /* From the start-up code, on a core that acorn_start_cores switched on. */
 void acorn_core_main(uint64_t core) __attribute__((noreturn));
 void acorn_core_main(uint64_t core) {
+  __atomic_fetch_or(&loop.missing, ~acorn_core_features(), __ATOMIC_RELAXED);
   __atomic_fetch_add(&loop.started, 1, __ATOMIC_RELEASE);
   for (uint32_t seen = 0;;) {
     seen = join_loop(seen);
@@ -85,6 +87,8 @@ uint32_t acorn_start_cores(void) {
   }
   return others + 1;
 }
+
+uint32_t acorn_common_features(void) { return acorn_core_features() & ~__atomic_load_n(&loop.missing, __ATOMIC_RELAXED); }
 
 void acorn_run_tasks(void *ctx, acorn_task task, void *arg, uint32_t count) {
   (void)ctx;

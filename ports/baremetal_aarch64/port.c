@@ -5,7 +5,7 @@
 /* Of the linker script. */
 extern char acorn_region_begin[], acorn_region_end[];
 
-static uint32_t cpu_features(void) {
+uint32_t acorn_core_features(void) {
   uint64_t core, first, second;
   __asm__("mrs %0, id_aa64pfr0_el1" : "=r"(core));
   __asm__("mrs %0, id_aa64isar0_el1" : "=r"(first));
@@ -40,7 +40,8 @@ static void log_message(void *ctx, uint32_t level, const char *message, size_t b
 
 void acorn_baremetal_port(acorn_port *port) {
   const uint32_t cores = acorn_start_cores();
-  *port = (acorn_port){.struct_size = sizeof *port, .cpu_features = cpu_features(), .threads = cores, .log = log_message};
+  *port = (acorn_port){.struct_size = sizeof *port, .threads = cores, .log = log_message};
+  port->cpu_features = acorn_common_features();
   port->ticks_per_second = acorn_ticks_per_second();
   port->ticks = port->ticks_per_second != 0 ? acorn_ticks : NULL;
   port->parallel_for = cores > 1 ? acorn_run_tasks : NULL;

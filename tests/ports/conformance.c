@@ -6,8 +6,8 @@
 #define CLOCK_READS 10000000u   /* a clock that has not moved after so many reads stands still */
 #define TICKS_PER_SECOND_MIN 100u
 #define TICKS_PER_SECOND_MAX 100000000000u
-#define TOKENS 11u
-#define DECODED 3u
+#define TOKENS 6u
+#define DECODED 2u
 
 struct feature {
   uint32_t bit, implies;

@@ -6,4 +6,4 @@ set -euo pipefail
 qemu=$1 image=$2
 shift 2
 # The network card's firmware is a package of its own; nothing here wants a card.
-timeout 200 "$qemu" -M virt -nographic -nic none -kernel "$image" "$@" </dev/null | tr -d '\r'
+timeout 580 "$qemu" -M virt -nographic -nic none -kernel "$image" "$@" </dev/null | tr -d '\r'

@@ -18,7 +18,7 @@ value() { printf '%s\n' "$2" | sed -n "s/.*\"$1\": \"\{0,1\}\([^\",}]*\).*/\1/p"
 # compare NUMBER PROMPT OPTION: the image's answer of this number is the host's to the prompt.
 compare() {
   local number=$1 prompt=$2 option=$3 text json line key
-  text=$("$host" run "$model" -p "$prompt" -n 64 --json $option 2>"$report")
+  text=$("$host" run "$model" -p "$prompt" -n 64 --threads 1 --json $option 2>"$report")
   json=$(cat "$report")
   line=$(grep '^{"prompt_tokens"' <<<"$said" | sed -n "${number}p")
   for key in prompt_tokens tokens stop digest ids_digest; do
