@@ -46,21 +46,25 @@ execute_process(COMMAND ${compile} "-I${prefix}/include" "${package}/consumer/ma
   ${LINK_OPTIONS} -o "${WORK}/plain" COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${EMULATOR} "${WORK}/plain" COMMAND_ERROR_IS_FATAL ANY)
 
-# With pkg-config: the program of the README, and a question.
+# With pkg-config: the program of the README as the compiler links by itself, and static, with a question.
 find_program(pkg_config NAMES pkg-config pkgconf)
 if(NOT pkg_config)
   message(STATUS "no pkg-config: acorn.pc and acorn-posix.pc are not tried")
   return()
 endif()
 set(ENV{PKG_CONFIG_LIBDIR} "${prefix}/${LIBDIR}/pkgconfig")
-foreach(static IN ITEMS "" --static)
+foreach(link IN ITEMS "" -static)
+  set(static "")
+  if(link)
+    set(static --static)
+  endif()
   execute_process(COMMAND "${pkg_config}" ${static} --cflags --libs acorn-posix
     OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(flags UNIX_COMMAND "${flags}")
-  execute_process(COMMAND ${compile} "${SOURCE}/examples/ask.c" ${flags} ${LINK_OPTIONS} -o "${WORK}/ask${static}"
+  execute_process(COMMAND ${compile} "${SOURCE}/examples/ask.c" ${flags} ${LINK_OPTIONS} ${link} -o "${WORK}/ask${link}"
     COMMAND_ERROR_IS_FATAL ANY)
 endforeach()
-execute_process(COMMAND ${EMULATOR} "${WORK}/ask--static" "${MODEL}" "turn on the lamp in the kitchen"
+execute_process(COMMAND ${EMULATOR} "${WORK}/ask-static" "${MODEL}" "turn on the lamp in the kitchen"
   OUTPUT_VARIABLE answer)
 if(NOT answer MATCHES "${ANSWER}")
   message(FATAL_ERROR "the installed library answers: ${answer}")
