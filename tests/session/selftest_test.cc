@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -56,8 +58,8 @@ uint64_t DigestRows(const reference::StepTrace &step, size_t begin, size_t end) 
   return reference::Digest(step.data.data() + begin * step.width, (end - begin) * step.width);
 }
 
-TEST_P(SelfTests, AreTheReferences) {
-  const AlignedBytes file = Recorded(BuildModel(GetParam()));
+// The digests of a file's run, and of its self-test, by the independent reference.
+void ExpectTheReferences(const AlignedBytes &file) {
   const schema::ReferenceRunT run = *GraphOf(file)->reference_run;
   std::vector<int32_t> tokens = run.prompt;
   tokens.insert(tokens.end(), run.generated.begin(), run.generated.end());
@@ -82,8 +84,15 @@ TEST_P(SelfTests, AreTheReferences) {
   EXPECT_EQ(report.ids_digest, reference::Digest(run.generated.data(), run.generated.size()));
 }
 
+TEST_P(SelfTests, AreTheReferences) { ExpectTheReferences(Recorded(BuildModel(GetParam()))); }
+
 INSTANTIATE_TEST_SUITE_P(Specs, SelfTests, testing::ValuesIn(VariedSpecs()),
                          [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
+
+TEST(HomeModel, ItsReferenceRunIsTheReferences) {
+  std::ifstream in(ACORN_SOURCE_DIR "/examples/models/home.acorn", std::ios::binary);
+  ExpectTheReferences(AlignedBytes(std::vector<uint8_t>(std::istreambuf_iterator<char>(in), {})));
+}
 
 ModelSpec Spec() {
   ModelSpec spec;
