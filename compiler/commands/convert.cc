@@ -162,7 +162,8 @@ void Run(const Options &options) {
   RecordReferenceRun(bare.path(), options.output);
   if (!options.report.empty()) WriteReport(options.report, result.report);
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
-              options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6, options.recipe.c_str(),
+              options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
+              options.recipe.c_str(),
               FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
               result.simulated_perplexity);
 }

@@ -168,8 +168,8 @@ void Print(const Json &d) {
   if (run.is_null()) {
     std::printf("%-12s none (acornc record adds one)\n", "selftest");
   } else {
-    std::printf("%-12s prompt of %zu tokens, digest %s; %zu generated, %u of them drawn, digest %s\n", "selftest", run["prompt"].size(),
-                run["prefill_digest"].get<std::string>().c_str(), run["generated"].size(), run["sampled"].get<unsigned>(),
+    std::printf("%-12s prompt of %zu tokens, digest %s; %zu generated, %u of them drawn, digest %s\n", "selftest",
+                run["prompt"].size(), run["prefill_digest"].get<std::string>().c_str(), run["generated"].size(), run["sampled"].get<unsigned>(),
                 run["decode_digest"].get<std::string>().c_str());
   }
   for (const auto &[key, value] : d["provenance"].items())

@@ -66,7 +66,8 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
   }
   if (options != nullptr) {
     if (options->struct_size != sizeof(acorn_options)) return Status::kArgument;
-    if (options->flags & ~(ACORN_OPEN_CHECK_WEIGHTS | ACORN_OPEN_PROFILE | ACORN_OPEN_SCALAR | ACORN_OPEN_TRACE)) return Status::kArgument;
+    constexpr uint32_t known = ACORN_OPEN_CHECK_WEIGHTS | ACORN_OPEN_PROFILE | ACORN_OPEN_SCALAR | ACORN_OPEN_TRACE;
+    if (options->flags & ~known) return Status::kArgument;
     request->context = options->context_tokens;
     request->chunk = options->chunk_tokens;
     request->logit_rows = options->logit_rows;
@@ -496,7 +497,7 @@ acorn_status acorn_session_record(acorn_session *session, acorn_reference_run *r
       run->generated == nullptr || run->prefill_digests == nullptr || run->decode_digests == nullptr || run->prompt_count == 0 ||
       run->generated_count == 0 || run->prompt_count > acorn::kMaxReferenceTokens ||
       run->generated_count > acorn::kMaxReferenceTokens - run->prompt_count || run->sampled_count > run->generated_count ||
-      run->temperature_q16 == 0) {
+      run->temperature_q16 == 0 || run->temperature_q16 > acorn::kMaxReferenceTemperatureQ16) {
     return ACORN_ERR_ARGUMENT;
   }
   if (run->steps < session->model->trace.size()) return ACORN_ERR_BUFFER;

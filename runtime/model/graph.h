@@ -18,6 +18,7 @@ constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
 constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
 constexpr uint32_t kMaxReferenceTokens = 1024;  // of a reference run: a device is to prove itself in seconds
+constexpr uint32_t kMaxReferenceTemperatureQ16 = 100u << 16;  // what the sampler takes
 
 enum class DType : uint8_t { kS8 = 1, kS15 = 2, kS16 = 3, kS32 = 4 };
 

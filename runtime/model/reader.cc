@@ -165,7 +165,7 @@ Status ModelReader::ReadReference(const GraphCounts &counts, Graph *graph) {
                             run->seed(),           SpanOf(run->prefill()),   SpanOf(run->decode())};
   const uint64_t tokens = uint64_t{out.prompt.size()} + out.generated.size();
   if (out.prompt.empty() || out.generated.empty() || tokens > kMaxReferenceTokens || tokens > graph->max_context ||
-      out.sampled > out.generated.size() || out.temperature_q16 == 0 || out.temperature_q16 > 100u << 16) {
+      out.sampled > out.generated.size() || out.temperature_q16 == 0 || out.temperature_q16 > kMaxReferenceTemperatureQ16) {
     return Invalid();
   }
   for (const Span<const int32_t> ids : {out.prompt, out.generated}) {

@@ -128,9 +128,9 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   if (model.overflow() || session.overflow() || scratch.overflow() || block.overflow()) {
     return opening->reader.Fail(Status::kInvalid, "caches", 0, 0);
   }
-  const ReferenceRun &reference = opening->summary.reference;
-  opening->memory = {request.image.size(), model.used(),  session.used(),
-                     scratch.used(),       block.used(), static_cast<uint32_t>(reference.prompt.size() + reference.generated.size())};
+  const ReferenceRun &run = opening->summary.reference;
+  const auto run_tokens = static_cast<uint32_t>(run.prompt.size() + run.generated.size());
+  opening->memory = {request.image.size(), model.used(), session.used(), scratch.used(), block.used(), run_tokens};
   return Status::kOk;
 }
 

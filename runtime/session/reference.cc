@@ -41,7 +41,8 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
 
 }  // namespace
 
-Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill, Span<uint64_t> decode) {
+Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill,
+                 Span<uint64_t> decode) {
   const Span<uint64_t> trace = session->model->trace;
   if (trace.empty()) return Status::kState;
   RunDigests digests;

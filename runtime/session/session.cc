@@ -28,13 +28,17 @@ void RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &co
     for (const Step &step : steps) RunStep(step, context);
     return;
   }
+  uint64_t before = model->clock.Now();
   for (size_t i = 0; i < steps.size(); ++i) {
-    const uint64_t before = model->clock.Now();
     RunStep(steps[i], context);
+    const uint64_t after = model->clock.Now();
     ProfileRow &row = model->profile_rows[model->profile_of_step[first + i]];
-    row.ticks += model->clock.Now() - before;
+    row.ticks += after - before;
     ++row.calls;
-    if (!model->trace.empty()) model->trace[first + i] = DigestOutput(model->trace[first + i], steps[i], context);
+    before = after;
+    if (model->trace.empty()) continue;
+    model->trace[first + i] = DigestOutput(model->trace[first + i], steps[i], context);
+    before = model->clock.Now();
   }
 }
 

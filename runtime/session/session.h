@@ -102,7 +102,8 @@ struct RunReport {
 /// Computes the ids and digests of a run whose other members are set, in a session that is empty before and after.
 /// generated: [run.generated.size()], whose contents are not read;  prefill, decode: [body + head]
 /// Returns: kOk | kState (no trace) | as Feed and Sample
-Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill, Span<uint64_t> decode);
+Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill,
+                 Span<uint64_t> decode);
 
 /// Repeats the file's reference run in a session that is empty before and after.
 /// Returns: kOk (whether it differs or not) | kState (no trace, no run in the file) | as Feed and Sample

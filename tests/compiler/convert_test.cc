@@ -90,6 +90,9 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_EQ(file["weights"][1]["format"], "w4g64");
   EXPECT_EQ(file["weights"].back()["format"], "w4g32");
   EXPECT_EQ(file["file_bytes"], std::filesystem::file_size(folder_.File("m.acorn")));
+  EXPECT_EQ(file["reference_run"]["prompt"].size(), 32u);
+  EXPECT_EQ(file["reference_run"]["generated"].size(), 16u);
+  EXPECT_EQ(file["reference_run"]["steps"], 1 + 2 * 14 + 2);
   EXPECT_TRUE(test::PathExists(folder_.File("report/layers.csv")));
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -56,8 +58,8 @@ uint64_t DigestRows(const reference::StepTrace &step, size_t begin, size_t end) 
   return reference::Digest(step.data.data() + begin * step.width, (end - begin) * step.width);
 }
 
-TEST_P(SelfTests, AreTheReferences) {
-  const AlignedBytes file = Recorded(BuildModel(GetParam()));
+// The digests of a file's run, and of its self-test, by the independent reference.
+void ExpectTheReferences(const AlignedBytes &file) {
   const schema::ReferenceRunT run = *GraphOf(file)->reference_run;
   std::vector<int32_t> tokens = run.prompt;
   tokens.insert(tokens.end(), run.generated.begin(), run.generated.end());
@@ -66,8 +68,9 @@ TEST_P(SelfTests, AreTheReferences) {
   size_t step = 0;
   const std::vector<int32_t> logits = model.Logits(tokens, [&](const reference::StepTrace &trace) {
     const bool head = std::string(trace.list) == "head";  // runs for the rows whose logits are wanted
-    EXPECT_EQ(run.prefill[step], DigestRows(trace, head ? prompt - 1 : 0, prompt)) << trace.list << " " << trace.index << " " << trace.op;
-    EXPECT_EQ(run.decode[step], DigestRows(trace, prompt, all)) << trace.list << " " << trace.index << " " << trace.op;
+    const std::string name = std::string(trace.list) + " " + std::to_string(trace.index) + " " + trace.op;
+    EXPECT_EQ(run.prefill[step], DigestRows(trace, head ? prompt - 1 : 0, prompt)) << name;
+    EXPECT_EQ(run.decode[step], DigestRows(trace, prompt, all)) << name;
     ++step;
   });
   EXPECT_EQ(step, run.prefill.size());
@@ -82,8 +85,15 @@ TEST_P(SelfTests, AreTheReferences) {
   EXPECT_EQ(report.ids_digest, reference::Digest(run.generated.data(), run.generated.size()));
 }
 
+TEST_P(SelfTests, AreTheReferences) { ExpectTheReferences(Recorded(BuildModel(GetParam()))); }
+
 INSTANTIATE_TEST_SUITE_P(Specs, SelfTests, testing::ValuesIn(VariedSpecs()),
                          [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
+
+TEST(HomeModel, ItsReferenceRunIsTheReferences) {
+  std::ifstream in(ACORN_SOURCE_DIR "/examples/models/home.acorn", std::ios::binary);
+  ExpectTheReferences(AlignedBytes(std::vector<uint8_t>(std::istreambuf_iterator<char>(in), {})));
+}
 
 ModelSpec Spec() {
   ModelSpec spec;
@@ -118,8 +128,8 @@ TEST(SelfTest, AWrongMultiplierIsFoundWhereItIs) {
       // Channel 0, or all of them where one row may not meet it: an eighth less moves every sum that is not small.
       const size_t channels = step.op_type() == schema::Op::Embedding ? ref->bytes() / 4 : 1;
       for (size_t i = 0; i < channels; ++i) {
-        const uint32_t value = LoadLittle32(multiplier + 4 * i);
-        for (int byte = 0; byte < 4; ++byte) multiplier[4 * i + static_cast<size_t>(byte)] = static_cast<uint8_t>((value - value / 8) >> (8 * byte));
+        const uint32_t value = LoadLittle32(multiplier + 4 * i), less = value - value / 8;
+        for (size_t byte = 0; byte < 4; ++byte) multiplier[4 * i + byte] = static_cast<uint8_t>(less >> (8 * byte));
       }
       Reseal(&bad);
       const acorn_selftest_report report = SelfTest(bad);
@@ -265,6 +275,7 @@ TEST(Record, RefusesWhatIsNoRun) {
   EXPECT_EQ(record([](acorn_reference_run *run) { run->generated_count = UINT32_MAX; }), argument);
   EXPECT_EQ(record([](acorn_reference_run *run) { run->sampled_count = 5; }), argument);
   EXPECT_EQ(record([](acorn_reference_run *run) { run->temperature_q16 = 0; }), argument);
+  EXPECT_EQ(record([](acorn_reference_run *run) { run->temperature_q16 = (100u << 16) + 1; }), argument);
   EXPECT_EQ(record([](acorn_reference_run *run) { run->steps = 10; }), static_cast<acorn_status>(ACORN_ERR_BUFFER));
   prompt[1] = -1;
   EXPECT_EQ(record([](acorn_reference_run *) {}), static_cast<acorn_status>(ACORN_ERR_TOKEN));

@@ -290,7 +290,7 @@ typedef struct acorn_selftest_report {
   uint32_t tokens;             /* of the whole run, prompt and generated */
   const char *op, *kernel;     /* of that step; NULL when passed */
   uint64_t expected, actual;   /* its digests; ACORN_PHASE_SAMPLE: ids; 0 when passed */
-  uint64_t digest, ids_digest; /* of the logits of the last prompt token and each generated one, and of their ids, as far as it ran */
+  uint64_t digest, ids_digest; /* as far as it ran: of the logits of the last prompt token and each generated one; of their ids */
 } acorn_selftest_report;
 /// Repeats the reference run that the file carries and compares each step's digest with the file's. The first step that
 /// differs is the one that computes wrongly: steps after it in the same run only inherit its mistake. Needs ACORN_OPEN_TRACE and

@@ -47,7 +47,7 @@ inline uint64_t Checksum(const uint8_t *data, uint64_t bytes) {
   return (hash ^ bytes) * kFnvPrime;
 }
 
-/// FNV-1a-64 continued over one integer as four little-endian bytes: the digests of docs/ARITHMETIC.md §13. Starts from kFnvBasis.
+/// FNV-1a-64 continued over one integer as four little-endian bytes, from kFnvBasis on: the digests of docs/ARITHMETIC.md §13.
 inline uint64_t Digest(uint64_t hash, int32_t value) {
   for (int shift = 0; shift < 32; shift += 8) hash = (hash ^ ((static_cast<uint32_t>(value) >> shift) & 255)) * kFnvPrime;
   return hash;
