@@ -44,12 +44,12 @@ void Check(const hadamard::Kernel &kernel, size_t m, size_t n, size_t block, con
       continue;
     }
     const size_t begin = column / block * block;
-    test::Wide h = 0;
+    int64_t h = 0;  // at most block · 2^15
     for (size_t j = 0; j < block; ++j) {
-      const test::Wide value = x[row * x_stride + begin + j];
+      const int64_t value = x[row * x_stride + begin + j];
       h += __builtin_popcountll((column - begin) & j) % 2 == 0 ? value : -value;
     }
-    const test::Wide scaled = test::Rs(h * factors.multiplier, factors.shift) + factors.zero_point;
+    const test::Wide scaled = test::Rs(test::Wide{h} * factors.multiplier, factors.shift) + factors.zero_point;
     ASSERT_EQ(y[i], sizeof(Output) == 1 ? test::Sat8(scaled) : test::Sat15(scaled)) << "row " << row << " column " << column;
   }
 }
