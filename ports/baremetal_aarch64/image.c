@@ -1,5 +1,5 @@
 /* The program of the image: opens a model in the region, answers a question, tells a story, and reports in one line of JSON for
- * each what `acorn run --json` reports on a host: the digests must be equal. Then the port's conformance. */
+ * each what `acorn run --json` reports on a host: the digests must be equal. Then the model's self-test and the port's conformance. */
 #include "acorn.h"
 #include "acorn_baremetal.h"
 #include "tests/ports/conformance.h"
@@ -154,6 +154,35 @@ static uint32_t find_model(acorn_image *image, acorn_port *port, char **region, 
 }
 #endif
 
+/* Repeats the reference run that the model carries. Returns an exit status. */
+static uint32_t self_test(const acorn_port *port, const acorn_image *image, void *region, size_t region_bytes) {
+  const acorn_options options = {.struct_size = sizeof options, .flags = ACORN_OPEN_TRACE};
+  acorn_selftest_report result = {.struct_size = sizeof result};
+  acorn_model *model;
+  acorn_session *session;
+  acorn_status status = acorn_model_open(&model, NULL, image, &options, port, region, region_bytes);
+  if (status == ACORN_OK) status = acorn_session_open(&session, model);
+  if (status == ACORN_OK) status = acorn_session_selftest(session, &result);
+  if (status == ACORN_ERR_STATE) {
+    acorn_baremetal_text("acorn: self-test: the model carries no reference run\n");
+    return 0;
+  }
+  if (status != ACORN_OK) return fail(STATUS_FAILED, "self-test", status);
+  acorn_baremetal_text(result.passed ? "acorn: self-test: passed" : "acorn: self-test: differs");
+  if (!result.passed) {
+    number(", phase ", result.phase);
+    number(", step ", result.step);
+    if (result.kernel != NULL) {
+      acorn_baremetal_text(", kernel ");
+      acorn_baremetal_text(result.kernel);
+    }
+  }
+  number(", tokens ", result.tokens);
+  hex(", \"digest\": \"", result.digest);
+  acorn_baremetal_text("\n");
+  return result.passed ? 0 : STATUS_FAILED;
+}
+
 uint32_t acorn_baremetal_main(void) {
   acorn_port port;
   acorn_baremetal_port(&port);
@@ -184,8 +213,9 @@ uint32_t acorn_baremetal_main(void) {
   if (status != ACORN_OK) return fail(STATUS_FAILED, "answering", status);
 
   acorn_baremetal_text("\n");
+  const uint32_t different = self_test(&port, &image, region, region_bytes);
   const uint32_t failures = acorn_port_conformance(&port, &image, region, region_bytes);
   number("acorn: conformance: failures ", failures);
   acorn_baremetal_text("\n");
-  return failures == 0 ? 0 : STATUS_FAILED;
+  return failures == 0 ? different : STATUS_FAILED;
 }

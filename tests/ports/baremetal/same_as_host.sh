@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Boots an image under QEMU and compares its two answers with those of the host's acorn: text, token counts and digests.
+# Boots an image under QEMU and compares its two answers with those of the host's acorn: text, token counts and digests; then
+# its self-test and the port's conformance.
 #
 #   same_as_host.sh HOST_ACORN MODEL CORES QEMU IMAGE [QEMU options]
 set -euo pipefail
@@ -33,5 +34,6 @@ trap 'rm -f "$report"' EXIT
 compare 1 "turn on the lamp in the kitchen" --chat
 compare 2 "Once upon a time" ""
 grep -q "cores $cores," <<<"$said" || die "not on $cores cores"
+grep -q "^acorn: self-test: passed" <<<"$said" || die "the self-test did not pass"
 grep -qx "acorn: conformance: failures 0" <<<"$said" || die "the port does not conform"
 grep -qx "acorn: exit status 0" <<<"$said" || die "the image did not end well"
