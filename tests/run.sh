@@ -51,8 +51,11 @@ suite() {  # NAME COMMAND...: runs it and adds up "F tests failed out of N" or "
 
 for preset in "${presets[@]}"; do
   begin=$SECONDS
-  cmake --preset "$preset" </dev/null
-  cmake --build --preset "$preset" -j "$jobs" </dev/null
+  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs"; } </dev/null; then
+    failed=$((failed + 1))
+    summary+="$preset: did not build"$'\n'
+    continue
+  fi
   echo "tests: built $preset in $((SECONDS - begin)) s" >&2
   suite "$preset" ctest --preset "$preset" -j 2 --output-on-failure "${options[@]}"
 done
