@@ -1,4 +1,6 @@
 // acornc convert: a source model becomes a model file.
+#include <unistd.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -138,18 +140,8 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   return facts;
 }
 
-/// The model file before its reference run is in it, beside the output; gone afterwards in any case.
-class BareFile {
- public:
-  explicit BareFile(const std::string &output) : path_(output + ".bare") {}
-  ~BareFile() { std::remove(path_.c_str()); }
-  BareFile(const BareFile &) = delete;
-  BareFile &operator=(const BareFile &) = delete;
-  const std::string &path() const { return path_; }
-
- private:
-  std::string path_;
-};
+/// Name of the model file before its reference run is in it, beside the output. Nobody else's: it holds the process's number.
+std::string BarePath(const std::string &output) { return output + ".bare-" + std::to_string(getpid()); }
 
 void Run(const Options &options) {
   const RecipeOptions recipe = ToRecipe(options);
@@ -157,9 +149,15 @@ void Run(const Options &options) {
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
-  const BareFile bare(options.output);
-  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), bare.path());
-  RecordReferenceRun(bare.path(), options.output);
+  const std::string bare = BarePath(options.output);
+  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), bare);
+  try {
+    RecordReferenceRun(bare, options.output);
+  } catch (...) {
+    std::fprintf(stderr, "acornc: the model without its reference run is in %s\n", bare.c_str());
+    throw;
+  }
+  std::remove(bare.c_str());
   if (!options.report.empty()) WriteReport(options.report, result.report);
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,

@@ -21,6 +21,7 @@ constexpr uint32_t kPromptTokens = 32;
 constexpr uint32_t kGeneratedTokens = 16;
 constexpr uint64_t kSeed = 1;
 constexpr uint32_t kTemperature = 65536;  // 1 in Q16
+constexpr size_t kMostThreads = 16;       // a decode step has loops of microseconds; the library takes at most 256
 
 // SplitMix64.
 uint64_t NextRandom(uint64_t *state) {
@@ -34,7 +35,8 @@ uint64_t NextRandom(uint64_t *state) {
 class Opened {
  public:
   explicit Opened(const MappedFile &file)
-      : path_(file.path()), posix_(acorn_posix_create(static_cast<uint32_t>(ThreadCount())), acorn_posix_destroy) {
+      : path_(file.path()),
+        posix_(acorn_posix_create(static_cast<uint32_t>(std::min<size_t>(ThreadCount(), kMostThreads))), acorn_posix_destroy) {
     if (posix_ == nullptr) throw Error(ExitCode::kMemory, "no threads to be had");
     acorn_port port;
     acorn_posix_port(posix_.get(), &port, 0);

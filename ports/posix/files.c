@@ -21,7 +21,7 @@ int acorn_read_at(int fd, void *to, uint64_t offset, size_t bytes) {
 }
 
 int acorn_open_file(int *fd, uint64_t *bytes, const char *path) {
-  const int opened = open(path, O_RDONLY | O_CLOEXEC);
+  const int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
   if (opened < 0) return errno;
   struct stat status;
   int error = 0;

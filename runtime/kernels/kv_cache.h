@@ -23,11 +23,12 @@ constexpr size_t kMaxRows = 65536;  // beyond it the sums of attention would not
 static constexpr size_t PaddedRows(size_t rows) { return AlignUp(rows, kTileRows); }
 static constexpr size_t PaddedDim(size_t head_dim) { return AlignUp(head_dim, 16); }
 
-/// Bytes of one KV head's keys, and as many for its values, in a cache of `rows` rows; a multiple of kAlignment.
-static constexpr size_t HeadBytes(size_t rows, size_t head_dim) { return PaddedRows(rows) * PaddedDim(head_dim); }
+/// Bytes of one KV head's keys, and as many for its values, in a cache of `rows` rows; a multiple of kAlignment. In 64 bits on
+/// every machine: a file may ask for more than 32 hold, which the plan must see.
+static constexpr uint64_t HeadBytes(size_t rows, size_t head_dim) { return uint64_t{PaddedRows(rows)} * PaddedDim(head_dim); }
 
 /// Bytes of all keys of a layer, and as many for all values: KV head h starts at h * HeadBytes.
-static constexpr size_t CacheBytes(size_t rows, size_t kv_heads, size_t head_dim) {
+static constexpr uint64_t CacheBytes(size_t rows, size_t kv_heads, size_t head_dim) {
   return kv_heads * HeadBytes(rows, head_dim);
 }
 

@@ -30,9 +30,16 @@ bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   return true;
 }
 
+// FlatBuffers' verifier looks at the alignment of a vector's length alone, which is 4: a vector of wider elements may lie askew.
+template <typename T>
+bool IsAligned(const void *elements) {
+  return reinterpret_cast<uintptr_t>(elements) % alignof(T) == 0;
+}
+
+// Nothing for a vector that is not there or lies askew.
 template <typename T>
 Span<const T> SpanOf(const flatbuffers::Vector<T> *vector) {
-  return vector == nullptr ? Span<const T>() : Span<const T>(vector->data(), vector->size());
+  return vector == nullptr || !IsAligned<T>(vector->Data()) ? Span<const T>() : Span<const T>(vector->data(), vector->size());
 }
 
 }  // namespace
@@ -78,7 +85,10 @@ Status ModelReader::CheckHeader(uint64_t *graph_bytes) {
 
 Status ModelReader::CheckSegments(bool check_weights) {
   const auto *segments = model_->segments();
-  if (segments == nullptr || segments->size() == 0 || segments->size() >= 65535) return Fail(Status::kInvalid, "segment", 0, 0);
+  if (segments == nullptr || segments->size() == 0 || segments->size() >= 65535 ||
+      !IsAligned<schema::Segment>(segments->Data())) {
+    return Fail(Status::kInvalid, "segment", 0, 0);
+  }
   uint64_t end = kHeaderBytes + LoadLittle64(image_.data() + kHeaderGraphBytes);
   for (uint32_t i = 0; i < segments->size(); ++i) {
     const schema::Segment *segment = segments->Get(i);

@@ -16,6 +16,7 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
     for (uint32_t i = 0; i < model->graph.vocab_size; ++i) digests->logits = Digest(digests->logits, session->logits[i]);
   };
   *digests = {kFnvBasis, kFnvBasis};
+  if (TakeCancel(session)) return Status::kCancelled;  // resetting forgets it
   ResetSession(session);
   ResetTrace(model);
   ACORN_TRY(Feed(session, run.prompt, nullptr, nullptr));
@@ -36,7 +37,7 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
     add_logits();
   }
   end(RunPhase::kDecode);
-  return Status::kOk;
+  return TakeCancel(session) ? Status::kCancelled : Status::kOk;
 }
 
 }  // namespace

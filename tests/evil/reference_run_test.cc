@@ -1,6 +1,7 @@
 // Reference runs that break a rule of FORMAT.md: refused when the file is opened, so that a self-test has nothing to fear.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -48,6 +49,33 @@ TEST(EvilReferenceRun, EveryRuleIsChecked) {
     EXPECT_EQ(session.fault().index, harm.index) << harm.name;
   }
   EXPECT_EQ(ModelSession(WithGraph(file, healthy)).status(), static_cast<acorn_status>(ACORN_OK));
+}
+
+// The digests of a phase may lie anywhere in the graph; at an address that is no multiple of 8 they are refused.
+TEST(EvilReferenceRun, DigestsLieStraight) {
+  const AlignedBytes file = Recorded(BuildModel(ModelSpec()));
+  const uint64_t begin = GraphOf(file)->segments.front().offset();
+  for (const size_t askew : {0, 4}) {
+    std::vector<uint8_t> bytes(file.data(), file.data() + file.size());
+    const schema::ReferenceRun *run = schema::GetModel(bytes.data() + kHeaderBytes)->reference_run();
+    const auto *table = reinterpret_cast<const flatbuffers::Table *>(run);
+    uint8_t *field = const_cast<uint8_t *>(reinterpret_cast<const uint8_t *>(table)) +
+                     table->GetOptionalFieldOffset(schema::ReferenceRun::VT_PREFILL);
+    // A copy behind the graph: the length, then the digests at 0 or 4 modulo 8.
+    const size_t graph_end = kHeaderBytes + LoadLittle64(bytes.data() + kHeaderGraphBytes);
+    const size_t copy = (graph_end + 7) / 8 * 8 + 4 + askew;
+    const size_t copy_bytes = 4 + 8 * run->prefill()->size();
+    ASSERT_LE(copy + copy_bytes, begin);
+    std::memcpy(bytes.data() + copy, reinterpret_cast<const uint8_t *>(run->prefill()), copy_bytes);
+    const auto distance = static_cast<uint32_t>(bytes.data() + copy - field);
+    std::memcpy(field, &distance, sizeof distance);
+    WriteHeader(bytes.data(), bytes.size(), copy + copy_bytes - kHeaderBytes);
+    ModelSession session{AlignedBytes(bytes)};
+    EXPECT_EQ(session.status(), static_cast<acorn_status>(askew == 0 ? ACORN_OK : ACORN_ERR_INVALID)) << askew;
+    if (askew != 0) {
+      EXPECT_STREQ(session.fault().section, "reference");
+    }
+  }
 }
 
 // A run that fills the context to its last token is legal.

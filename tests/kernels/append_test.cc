@@ -15,6 +15,9 @@ namespace {
 
 using test::GuardedBuffer;
 
+// On a machine of 32 bits too: a cache that does not fit its addresses must not count as a small one.
+static_assert(kv_cache::CacheBytes(kv_cache::kMaxRows, 2048, 18) == uint64_t{1} << 32);
+
 struct Shape {
   size_t capacity, first_row, m, kv_heads, head_dim;
 };

@@ -1,5 +1,6 @@
 // What acorn_port promises, kept by the POSIX port: threads, clock, CPU features, files; and a model on it.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
@@ -148,6 +149,14 @@ TEST(PosixFiles, FaultsAreErrnoValues) {
   EXPECT_EQ(acorn_posix_open_file(&file, folder.Write("empty", "").c_str(), ACORN_POSIX_MAP), 0);
   EXPECT_EQ(file.bytes, 0u);
   acorn_posix_close_file(&file);
+}
+
+TEST(PosixFiles, AFifoIsRefusedAndNotWaitedFor) {
+  const test::TempFolder folder;
+  const std::string path = folder.File("fifo");
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  acorn_posix_file file;
+  EXPECT_EQ(acorn_posix_open_file(&file, path.c_str(), ACORN_POSIX_MAP), EINVAL);
 }
 
 TEST(PosixMemory, PeakIsKnown) {

@@ -29,6 +29,18 @@ acorn_selftest_report SelfTest(const AlignedBytes &file, acorn_options options =
   return report;
 }
 
+TEST(SelfTest, ACancelBeforeItEndsIt) {
+  acorn_options options = {};
+  options.flags = ACORN_OPEN_TRACE;
+  ModelSession session(Recorded(BuildModel(ModelSpec())), options);
+  ASSERT_EQ(session.status(), kOk);
+  acorn_selftest_report report = {};
+  acorn_session_cancel(session.session());
+  EXPECT_EQ(acorn_session_selftest(session.session(), &report), static_cast<acorn_status>(ACORN_ERR_CANCELLED));
+  EXPECT_EQ(acorn_session_selftest(session.session(), &report), kOk);
+  EXPECT_EQ(report.passed, 1u);
+}
+
 class SelfTests : public testing::TestWithParam<ModelSpec> {};
 
 TEST_P(SelfTests, PassEverywhere) {
