@@ -32,6 +32,11 @@ TEST(GemmS8W4Select, FollowsFeaturesAndLayout) {
     }
   }
   EXPECT_EQ(gemm_s8_w4::Select(Layout::kC4, ~0u), nullptr);
+#if defined(__aarch64__)
+  const uint32_t i8mm = kFeatureNeon | kFeatureI8mm;
+  EXPECT_STRNE(gemm_s8_w4::Select(Layout::kX16C8, i8mm)->name, "6x16c8__i8mm");  // it takes one row with sdot
+  EXPECT_STREQ(gemm_s8_w4::Select(Layout::kX16C8, i8mm | kFeatureNeonDot)->name, "6x16c8__i8mm");
+#endif
 }
 
 }  // namespace
