@@ -22,7 +22,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W8, testing::ValuesIn(gemm_s8_w8::Kernel
                          channel_gemm::TestName);
 
 TEST(GemmS8W8Select, FollowsFeaturesAndLayout) {
-  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8, Layout::kX16C4}) {
+  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8, Layout::kX16C4, Layout::kX8C2S4}) {
     EXPECT_EQ(gemm_s8_w8::Select(layout, 0)->needs, 0u);
     for (const GemmKernel &kernel : gemm_s8_w8::Kernels()) {
       const GemmKernel *selected = gemm_s8_w8::Select(layout, kernel.needs);
