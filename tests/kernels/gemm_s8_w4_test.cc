@@ -17,6 +17,7 @@ TEST_P(GemmS8W4, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat
 TEST_P(GemmS8W4, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW4, GetParam()); }
+TEST_P(GemmS8W4, ScratchGrows) { channel_gemm::CheckScratch(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W4, testing::ValuesIn(gemm_s8_w4::Kernels().begin(), gemm_s8_w4::Kernels().end()),
                          channel_gemm::TestName);

@@ -17,6 +17,7 @@ TEST_P(GemmS8W8, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat
 TEST_P(GemmS8W8, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW8, GetParam()); }
+TEST_P(GemmS8W8, ScratchGrows) { channel_gemm::CheckScratch(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W8, testing::ValuesIn(gemm_s8_w8::Kernels().begin(), gemm_s8_w8::Kernels().end()),
                          channel_gemm::TestName);
