@@ -1,5 +1,5 @@
-// E of four keys: 16-bit values in the place of their scores. Keys lose their offset of 128, so that two products with a query fit
-// 16 bits; values gain one, so that their products with E have no sign.
+// E of four keys: 16-bit values in the place of their scores. Keys lose their offset of 128, so that two products with a query
+// fit 16 bits; values gain one, so that their products with E have no sign.
 #include "kernels/attention/softmax_neon.h"
 
 namespace acorn::attention {

@@ -1,7 +1,7 @@
-// Our kernels for layout kX16C8 with dot products (sdot). Few rows use a register of the tile as it lies, against 8 values of x in
-// both halves, which are laid out so once for all tiles: a channel's sum is two lanes, added at the end. For many rows a tile is
-// unpacked once to 16 channels x 4 k, the order in which sdot takes 4 values of x from a lane: a channel's sum is one lane, and a
-// load of x serves four times as many.
+// Our kernels for layout kX16C8 with dot products (sdot). Few rows use a register of the tile as it lies, against 8 values of x
+// in both halves, which are laid out so once for all tiles: a channel's sum is two lanes, added at the end. For many rows a tile
+// is unpacked once to 16 channels x 4 k, the order in which sdot takes 4 values of x from a lane: a channel's sum is one lane,
+// and a load of x serves four times as many.
 // For neondot.cc and i8mm.cc of gemm_s8_w8 and gemm_s8_w4, each with a copy of its own (kernels/xnnpack/tiles.h).
 #pragma once
 
@@ -227,8 +227,8 @@ struct NeonDotMany {
 
 template <WeightFormat kFormat>
 struct NeonDotKernel {
-  // Rows from which on a tile is unpacked. Counted, 9 is where it begins to pay for kW4 and 26 for kW8; but from 16 on it costs 5 %
-  // at most, and leaves more of a small cache to others than rows that lie twice.
+  // Rows from which on a tile is unpacked. Counted, 9 is where it begins to pay for kW4 and 26 for kW8; but from 16 on it costs
+  // 5 % at most, and leaves more of a small cache to others than rows that lie twice.
   static constexpr size_t kMany = kFormat == WeightFormat::kW8 ? 16 : 9;
   using Few = TileMajorDriver<NeonDotFew<kFormat>>;
   using Many = TileMajorDriver<NeonDotMany<kFormat>>;

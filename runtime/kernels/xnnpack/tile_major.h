@@ -6,12 +6,14 @@
 // A kernel chooses by the number of rows among forms. A Form has
 //   kFormat                the packed weights
 //   kRows, kRowUnit        rows of its largest block; blocks are multiples of kRowUnit, the last one filled up with rows of 0
-//   kUnit, kCopies         neighbours along k that stay together where the rows of a block are interleaved: 8 or 16; so many times
+//   kUnit, kCopies         neighbours along k that stay together where the rows of a block are interleaved, 8 or 16, and how often
+//                          they stand there
 //   kStep                  depth is padded with 0 to a multiple of it
 //   kUnpacks               it reads what Unpack(to, rows of a tile, depth) made of a tile, kNr bytes for each k
 //   Tiles(rows)            1, or 2: tiles that a block reads side by side when it is the only one
 //   Block(rows, tiles, block)    whole tiles or, where tiles is 1, the first block.columns channels of one.
-//                          block.w: past ksum;  block.x: [depth / kUnit, rows filled up, kCopies, kUnit];  block.x_stride: unused
+//                          block.w: past ksum;  block.x: [depth / kUnit, rows filled up, kCopies, kUnit]
+//                          block.x_stride: unused
 #pragma once
 
 #include "kernels/xnnpack/tiles.h"
@@ -67,11 +69,11 @@ class TileMajorDriver {
     block.columns = kNr;
     block.store = panel == 0 ? Store::kSet : Store::kAdd;
     for (size_t row = 0; row < rows; row += share) {
-      const size_t count = rows - row < share ? rows - row : share;
+      const size_t count = rows - row < share ? rows - row : share, filled = RoundUp(count, Form::kRowUnit);
       const int8_t *from = args.x + (m + row) * args.x_stride + panel * matrix.k_panel;
-      for (size_t i = 0; i < RoundUp(count, Form::kRowUnit); ++i) {
-        LoadRow(x + row * RowBytes(block.depth) + i * RowBytes(Form::kUnit),
-                RoundUp(count, Form::kRowUnit) * RowBytes(Form::kUnit), i < count ? from + i * args.x_stride : from, i < count ? k : 0, block.depth);
+      uint8_t *to = x + row * RowBytes(block.depth);
+      for (size_t i = 0; i < filled; ++i, to += RowBytes(Form::kUnit)) {
+        LoadRow(to, filled * RowBytes(Form::kUnit), i < count ? from + i * args.x_stride : from, i < count ? k : 0, block.depth);
       }
     }
 
