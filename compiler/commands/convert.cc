@@ -56,11 +56,11 @@ WeightFormat BodyFormat(const Options &options) {
 }
 
 /// What a target's fastest kernels of XNNPACK read.
-Layout ChannelLayout(const std::string &target) {
-  if (target == "x86-256") return Layout::kX8C8;
-  if (target == "arm-dotprod") return Layout::kX16C4;
-  if (target == "arm-neon") return Layout::kX16C1;
-  return Layout::kX16C8;
+ChannelLayouts LayoutsOf(const std::string &target) {
+  if (target == "x86-256") return {Layout::kX8C8, Layout::kX8C8};
+  if (target == "arm-dotprod") return {Layout::kX16C4, Layout::kX16C4};
+  if (target == "arm-neon") return {Layout::kX8C2S4, Layout::kX16C1};
+  return {};
 }
 
 RecipeOptions ToRecipe(const Options &options) {
@@ -70,7 +70,7 @@ RecipeOptions ToRecipe(const Options &options) {
   recipe.body_format = BodyFormat(options);
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;
   recipe.down_input = options.down_input == "s15" ? DownInput::kS15 : DownInput::kHadamard;
-  recipe.channel_layout = ChannelLayout(options.target);
+  recipe.channel_layouts = LayoutsOf(options.target);
   return recipe;
 }
 

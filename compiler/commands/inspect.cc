@@ -68,6 +68,8 @@ const char *LayoutName(uint8_t layout) {
       return "x16c4";
     case Layout::kX16C1:
       return "x16c1";
+    case Layout::kX8C2S4:
+      return "x8c2s4";
   }
   return "?";
 }
@@ -169,8 +171,8 @@ void Print(const Json &d) {
     std::printf("%-12s none (acornc record adds one)\n", "selftest");
   } else {
     std::printf("%-12s prompt of %zu tokens, digest %s; %zu generated, %u of them drawn, digest %s\n", "selftest",
-                run["prompt"].size(), run["prefill_digest"].get<std::string>().c_str(), run["generated"].size(), run["sampled"].get<unsigned>(),
-                run["decode_digest"].get<std::string>().c_str());
+                run["prompt"].size(), run["prefill_digest"].get<std::string>().c_str(), run["generated"].size(),
+                run["sampled"].get<unsigned>(), run["decode_digest"].get<std::string>().c_str());
   }
   for (const auto &[key, value] : d["provenance"].items())
     std::printf("%-12s %s\n", key.c_str(), value.get<std::string>().c_str());

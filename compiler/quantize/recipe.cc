@@ -112,7 +112,7 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   WriterOptions writer_options;
   writer_options.hadamard_block = static_cast<uint32_t>(ffn.block);
   writer_options.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
-  writer_options.channel_layout = options.channel_layout;
+  writer_options.channel_layouts = options.channel_layouts;
   ModelWriter writer(config, ffn.padded, writer_options);
 
   // The stream's first scale covers every row of the table, rounding included.

@@ -20,7 +20,7 @@ struct RecipeOptions {
   WeightFormat body_format = WeightFormat::kW4G32;
   WeightFormat head_format = WeightFormat::kW8;
   DownInput down_input = DownInput::kHadamard;
-  Layout channel_layout = Layout::kX16C8;
+  ChannelLayouts channel_layouts;
 };
 
 /// Calibration tokens: windows of equal length, one after the other.

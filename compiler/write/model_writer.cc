@@ -60,7 +60,7 @@ ModelWriter::ModelWriter(const ModelConfig &config, int64_t ffn, const WriterOpt
 
 Layout ModelWriter::LayoutOf(WeightFormat format) const {
   if (GroupSize(format) != 0) return Layout::kC4;
-  return LayoutHolds(options_.channel_layout, format) ? options_.channel_layout : Layout::kX16C8;
+  return format == WeightFormat::kW8 ? options_.channel_layouts.w8 : options_.channel_layouts.w4;
 }
 
 WeightInfo ModelWriter::AddWeight(const QuantizedMatrix &matrix, EdgeType input) {

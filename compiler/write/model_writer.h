@@ -41,10 +41,16 @@ struct QuantizedLayer {
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
 };
 
+/// Where weights with one scale a channel lie.
+struct ChannelLayouts {
+  Layout w8 = Layout::kX16C8;
+  Layout w4 = Layout::kX16C8;
+};
+
 struct WriterOptions {
   uint32_t hadamard_block = 128;  // 1: plain requantisation to down_in_type
   EdgeType down_in_type = EdgeType::kS8;
-  Layout channel_layout = Layout::kX16C8;  // for formats without groups that it holds; kX16C8 for others
+  ChannelLayouts channel_layouts;
 };
 
 class ModelWriter {

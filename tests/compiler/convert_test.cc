@@ -107,12 +107,15 @@ TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {
 }
 
 TEST_F(Convert, TargetChoosesTheLayout) {
-  const std::pair<std::string, std::string> layouts[] = {{"x86-256", "x8c8"}, {"arm-dotprod", "x16c4"}, {"arm-neon", "x16c1"}};
-  for (const auto &[target, layout] : layouts) {
-    ASSERT_EQ(Run("--recipe rtn --weights w4 --group channel --target " + target).exit_code, 0);
+  struct Target {
+    std::string name, w8, w4;
+  };
+  for (const Target &target : {Target{"universal", "x16c8", "x16c8"}, Target{"x86-256", "x8c8", "x8c8"},
+                               Target{"arm-dotprod", "x16c4", "x16c4"}, Target{"arm-neon", "x8c2s4", "x16c1"}}) {
+    ASSERT_EQ(Run("--recipe rtn --weights w4 --group channel --target " + target.name).exit_code, 0);
     const nlohmann::json file = Inspect();
     for (const auto &weight : file["weights"]) {
-      EXPECT_EQ(weight["layout"], weight["format"] == "w8" && target == "arm-neon" ? "x16c8" : layout) << target;
+      EXPECT_EQ(weight["layout"], weight["format"] == "w8" ? target.w8 : target.w4) << target.name;
     }
   }
 }

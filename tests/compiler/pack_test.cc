@@ -90,6 +90,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PackChannels,
                                           testing::Values(Layout::kX16C8, Layout::kX8C8, Layout::kX16C4),
                                           testing::Values(48, 100, 4096)));
 
+INSTANTIATE_TEST_SUITE_P(EightBitsAlone, PackChannels,
+                         testing::Combine(testing::Values(WeightFormat::kW8), testing::Values(Layout::kX8C2S4),
+                                          testing::Values(48, 99, 4096)));
+
 INSTANTIATE_TEST_SUITE_P(FourBitsAlone, PackChannels,
                          testing::Combine(testing::Values(WeightFormat::kW4), testing::Values(Layout::kX16C1),
                                           testing::Values(48, 99, 4096)));
@@ -126,6 +130,7 @@ TEST(Pack, RefusesWhatCannotBeHeld) {
   EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW8, 1, 32, 5), Layout::kC4), Error);
   EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW4G32, 1, 32, 5), Layout::kX16C8), Error);
   EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW8, 1, 32, 5), Layout::kX16C1), Error);
+  EXPECT_THROW(Pack(RandomMatrix(WeightFormat::kW4, 1, 32, 5), Layout::kX8C2S4), Error);
   QuantizedMatrix q = RandomMatrix(WeightFormat::kW4G32, 1, 32 * 300, 6);
   std::fill(q.weights.begin(), q.weights.end(), int8_t{-8});
   std::fill(q.multipliers.begin(), q.multipliers.end(), uint8_t{255});

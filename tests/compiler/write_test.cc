@@ -124,7 +124,7 @@ ConvertResult Convert(const SourceModel &source, const Case &c, const std::strin
   options.body_format = c.body;
   options.head_format = c.head;
   options.down_input = c.down;
-  options.channel_layout = c.layout;
+  options.channel_layouts = {c.layout, c.layout};
   ModelFacts facts;
   facts.name = "test";
   facts.family = source.config().family;

@@ -186,5 +186,15 @@ TEST(Attention, LongContexts) {
   CheckAll({kv_cache::kMaxRows, 1, 1, 4, 1, Scores::kExtreme, 1 << 16, 62, 30, 0});
 }
 
+#if defined(__aarch64__)
+TEST(AttentionSelect, FollowsFeatures) {
+  EXPECT_STREQ(attention::Select(0)->name, "scalar");
+  EXPECT_STREQ(attention::Select(kFeatureNeon)->name, "neon");
+  EXPECT_STREQ(attention::Select(kFeatureNeon | kFeatureI8mm)->name, "neon");  // i8mm is compiled with sdot
+  EXPECT_STREQ(attention::Select(kFeatureNeon | kFeatureNeonDot)->name, "neondot");
+  EXPECT_STREQ(attention::Select(kFeatureNeon | kFeatureNeonDot | kFeatureI8mm)->name, "i8mm");
+}
+#endif
+
 }  // namespace
 }  // namespace acorn

@@ -210,6 +210,16 @@ inline void CheckBeginnings(WeightFormat format, const GemmKernel &kernel) {
   }
 }
 
+/// A plan asks for the largest m and k that can come; any smaller ones must do with that.
+inline void CheckScratch(const GemmKernel &kernel) {
+  for (size_t k : {1, 16, 17, 64, 576, 577}) {
+    for (size_t m = 1; m <= 300; ++m) {
+      ASSERT_GE(kernel.scratch_bytes(m + 1, k), kernel.scratch_bytes(m, k)) << "m " << m << " k " << k;
+      ASSERT_GE(kernel.scratch_bytes(m, k + 1), kernel.scratch_bytes(m, k)) << "m " << m << " k " << k;
+    }
+  }
+}
+
 inline std::string TestName(const testing::TestParamInfo<GemmKernel> &info) {
   std::string name = info.param.name;
   for (char &c : name) {

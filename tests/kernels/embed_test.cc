@@ -23,7 +23,8 @@ constexpr Shape kShapes[] = {{WeightFormat::kW4G32, Layout::kC4, 17, 96, 0},   {
                              {WeightFormat::kW8, Layout::kX16C8, 16, 100, 48}, {WeightFormat::kW8, Layout::kX8C8, 9, 64, 16},
                              {WeightFormat::kW4, Layout::kX16C8, 31, 90, 32},  {WeightFormat::kW4, Layout::kX8C8, 11, 57, 57},
                              {WeightFormat::kW4, Layout::kX16C8, 5, 48, 0},   {WeightFormat::kW8, Layout::kX16C4, 18, 70, 32},
-                             {WeightFormat::kW4, Layout::kX16C4, 20, 45, 0},  {WeightFormat::kW4, Layout::kX16C1, 19, 33, 16}};
+                             {WeightFormat::kW4, Layout::kX16C4, 20, 45, 0},  {WeightFormat::kW4, Layout::kX16C1, 19, 33, 16},
+                             {WeightFormat::kW8, Layout::kX8C2S4, 13, 75, 32}, {WeightFormat::kW8, Layout::kX8C2S4, 8, 40, 0}};
 
 /// A packed matrix and its integers: multiplier times weight.
 struct Matrix {

@@ -17,6 +17,7 @@ TEST_P(GemmS8W4, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat
 TEST_P(GemmS8W4, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW4, GetParam()); }
+TEST_P(GemmS8W4, ScratchGrows) { channel_gemm::CheckScratch(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W4, testing::ValuesIn(gemm_s8_w4::Kernels().begin(), gemm_s8_w4::Kernels().end()),
                          channel_gemm::TestName);
@@ -32,6 +33,11 @@ TEST(GemmS8W4Select, FollowsFeaturesAndLayout) {
     }
   }
   EXPECT_EQ(gemm_s8_w4::Select(Layout::kC4, ~0u), nullptr);
+#if defined(__aarch64__)
+  const uint32_t i8mm = kFeatureNeon | kFeatureI8mm;
+  EXPECT_STRNE(gemm_s8_w4::Select(Layout::kX16C8, i8mm)->name, "6x16c8__i8mm");  // it takes one row with sdot
+  EXPECT_STREQ(gemm_s8_w4::Select(Layout::kX16C8, i8mm | kFeatureNeonDot)->name, "6x16c8__i8mm");
+#endif
 }
 
 }  // namespace

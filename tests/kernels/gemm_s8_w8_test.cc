@@ -17,12 +17,13 @@ TEST_P(GemmS8W8, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat
 TEST_P(GemmS8W8, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW8, GetParam()); }
+TEST_P(GemmS8W8, ScratchGrows) { channel_gemm::CheckScratch(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W8, testing::ValuesIn(gemm_s8_w8::Kernels().begin(), gemm_s8_w8::Kernels().end()),
                          channel_gemm::TestName);
 
 TEST(GemmS8W8Select, FollowsFeaturesAndLayout) {
-  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8, Layout::kX16C4}) {
+  for (const Layout layout : {Layout::kX16C8, Layout::kX8C8, Layout::kX16C4, Layout::kX8C2S4}) {
     EXPECT_EQ(gemm_s8_w8::Select(layout, 0)->needs, 0u);
     for (const GemmKernel &kernel : gemm_s8_w8::Kernels()) {
       const GemmKernel *selected = gemm_s8_w8::Select(layout, kernel.needs);
@@ -32,6 +33,11 @@ TEST(GemmS8W8Select, FollowsFeaturesAndLayout) {
     }
   }
   EXPECT_EQ(gemm_s8_w8::Select(Layout::kC4, ~0u), nullptr);
+#if defined(__aarch64__)
+  const uint32_t i8mm = kFeatureNeon | kFeatureI8mm;
+  EXPECT_STRNE(gemm_s8_w8::Select(Layout::kX16C8, i8mm)->name, "6x16c8__i8mm");  // it takes one row with sdot
+  EXPECT_STREQ(gemm_s8_w8::Select(Layout::kX16C8, i8mm | kFeatureNeonDot)->name, "6x16c8__i8mm");
+#endif
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace {
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kW4G32, WeightFormat::kW4G64,
                                      WeightFormat::kW4G128};
-constexpr Layout kLayouts[] = {Layout::kX16C8, Layout::kX8C8, Layout::kC4, Layout::kX16C4, Layout::kX16C1};
+constexpr Layout kLayouts[] = {Layout::kX16C8, Layout::kX8C8,  Layout::kC4,
+                               Layout::kX16C4, Layout::kX16C1, Layout::kX8C2S4};
 
 TEST(SelectGemm, NullExactlyWhereTheLayoutCannotHoldTheFormat) {
   for (const uint32_t features : {uint32_t{0}, uint32_t{kFeatureAvx2}, test::HostFeatures(), ~uint32_t{0}}) {

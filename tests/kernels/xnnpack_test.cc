@@ -97,14 +97,12 @@ TEST(Xnnpack, PanelsGoBeyondTheLimit) {
   }
 }
 
-// Advanced SIMD alone has no microkernel for 8 bits that fits a layout: docs/ARITHMETIC.md, section 3.
 TEST(Xnnpack, EveryInstructionSetOfThisMachineIsServed) {
   const std::vector<Bound> bound = BoundKernels();
   if (bound.empty()) GTEST_SKIP() << "no microkernel of XNNPACK in this build, or none that this machine runs";
   for (const uint32_t feature : {kFeatureAvx2, kFeatureAvx512Vnni, kFeatureNeon, kFeatureNeonDot, kFeatureI8mm}) {
     if ((feature & test::HostFeatures()) == 0) continue;
     for (const WeightFormat format : {WeightFormat::kW8, WeightFormat::kW4}) {
-      if (feature == kFeatureNeon && format == WeightFormat::kW8) continue;
       EXPECT_TRUE(std::any_of(bound.begin(), bound.end(), [&](const Bound &b) { return b.format == format && b.kernel.needs == feature; }))
           << "feature " << feature << " format " << static_cast<int>(format);
     }

@@ -367,7 +367,7 @@ std::vector<ModelSpec> VariedSpecs() {
     spec.ffn = 71, spec.hadamard_block = 1, spec.bias = true, spec.vocab_size = 41;
   }
   {
-    ModelSpec &spec = add("w8_panels_own_head", {WeightFormat::kW8, Layout::kX16C8, 32}, w8_narrow);
+    ModelSpec &spec = add("w8_panels_own_head", {WeightFormat::kW8, Layout::kX16C8, 32}, {WeightFormat::kW8, Layout::kX8C2S4});
     spec.hidden = 83, spec.head_dim = 12, spec.rotary_dims = 12, spec.ffn = 160, spec.prefix_rows = 1;
     spec.head_weights = HeadWeights::kOwn;
   }

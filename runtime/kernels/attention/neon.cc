@@ -1,5 +1,5 @@
-// E of four keys: 16-bit values in the place of their scores. Keys lose their offset of 128, so that two products with a query fit 16 bits; values gain
-// one, so that their products with E have no sign.
+// E of four keys: 16-bit values in the place of their scores. Keys lose their offset of 128, so that two products with a query
+// fit 16 bits; values gain one, so that their products with E have no sign.
 #include "kernels/attention/softmax_neon.h"
 
 namespace acorn::attention {
@@ -12,6 +12,12 @@ ACORN_INLINE void Fence() { __asm__ volatile("" : :); }
 ACORN_INLINE int32x2_t Whole(int32x2_t lanes) {
   __asm__("" : "+w"(lanes));
   return lanes;
+}
+
+/// E of half a tile as values of four keys, each in the place of the keys' scores.
+inline void StoreByQuads(uint8_t *at, uint16x8_t e) {
+  vst1_u8(at, vreinterpret_u8_u16(vget_low_u16(e)));
+  vst1_u8(at + 16, vreinterpret_u8_u16(vget_high_u16(e)));
 }
 
 /// Scores of kPairCount pairs from `pair` on, half a tile at a time.
@@ -127,18 +133,12 @@ struct Engine {
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<count>(pass, pair); });
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
-
-  static void StoreExponentials(uint8_t *at, uint16x8_t e) {
-    vst1_u8(at, vreinterpret_u8_u16(vget_low_u16(e)));
-    vst1_u8(at + 16, vreinterpret_u8_u16(vget_high_u16(e)));
-  }
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByQuads>(pass, pair); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
-    Output outputs[kPairs];
-    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count>(pass, outputs, pair); });
-    CopyOutputs(pass);
+    ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
+      ValuePairs<count>(pass, outputs, pair);
+    });
   }
 };
 

@@ -114,15 +114,12 @@ struct Engine {
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<count, 4>(pass, pair); });
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
-
-  static void StoreExponentials(uint8_t *at, uint16x8_t e) { StoreByBytes(at, e); }
+  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
-    Output outputs[kPairs];
-    for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair); });
-    CopyOutputs(pass);
+    ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
+      ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair);
+    });
   }
 };
 

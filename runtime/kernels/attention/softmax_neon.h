@@ -111,8 +111,8 @@ inline void StoreByBytes(uint8_t *at, uint16x8_t e) {
 }
 
 /// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
-/// of its scores, in the first 16 bytes, as the variant likes them: Engine::StoreExponentials(at, e).
-template <typename Engine>
+/// of its scores, as the variant likes them.
+template <void (*kStoreHalf)(uint8_t *at, uint16x8_t e)>
 ACORN_LOOPS uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *at = pass.scores + pair * pass.score_stride;
   const size_t keys = pass.keys[pair], head = pass.head[pair];
@@ -122,8 +122,8 @@ ACORN_LOOPS uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   for (; first + kTileRows <= keys; first += kTileRows, at += kTileScores) {
     const uint16x8_t e0 = exponential(ScoresAt(at, 0), ScoresAt(at, 1)), e1 = exponential(ScoresAt(at, 2), ScoresAt(at, 3));
     sum = vpadalq_u16(vpadalq_u16(sum, e0), e1);
-    Engine::StoreExponentials(at, e0);
-    Engine::StoreExponentials(at + kHalfScores, e1);
+    kStoreHalf(at, e0);
+    kStoreHalf(at + kHalfScores, e1);
   }
   const uint16x8_t lanes = {0, 1, 2, 3, 4, 5, 6, 7};
   for (const size_t end = 8 * Halves(pass); first < end; first += 8, at += kHalfScores) {
@@ -131,7 +131,7 @@ ACORN_LOOPS uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
     const uint16x8_t e = exponential(ScoresAt(at, 0), ScoresAt(at, 1));
     const uint16x8_t e_seen = vandq_u16(e, vcltq_u16(lanes, vdupq_n_u16(seen)));
     sum = vpadalq_u16(sum, e_seen);
-    Engine::StoreExponentials(at, e_seen);
+    kStoreHalf(at, e_seen);
   }
   return vaddlvq_u32(sum);
 }
@@ -153,8 +153,13 @@ struct Finish {
   int16x8_t zero_point;
 };
 
-/// Outputs take the place of a pair's queries, where there is room for whole vectors; here they go where they belong.
-inline void CopyOutputs(const Pass &pass) {
+/// Calls values(Constant<n>, outputs, pair) for blocks of n pairs, with an Output(normaliser, zero point) for each pair. What it
+/// stores takes the place of a pair's queries, where there is room for whole vectors; then it goes where it belongs.
+template <typename Output, typename Values>
+inline void ValuesOfPairs(const Pass &pass, const Normaliser *normalisers, const Values &values) {
+  Output outputs[kPairs];
+  for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
+  InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { values(count, outputs, pair); });
   for (size_t pair = 0; pair < pass.pairs; ++pair) {
     __builtin_memcpy(pass.y[pair], pass.q + pair * pass.q_stride, pass.args.head_dim);
   }

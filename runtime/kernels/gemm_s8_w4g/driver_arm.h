@@ -144,6 +144,40 @@ ACORN_INLINE void StoreTile(int32_t *to, size_t stride, const int32x4_t (&acc)[k
   }
 }
 
+/// A block of kR rows times packed tiles, whole depth: Tiles::Tile(acc, job, tile) adds up each.
+template <typename Tiles, int kR>
+ACORN_NOINLINE void StreamBlock(const StreamJob &job) {
+  const uint8_t *tile = job.weights;
+  int32_t *out = job.acc;
+  for (size_t t = job.tiles; t != 0; --t, tile += job.tile_bytes, out += c4::kTileChannels) {
+    int32x4_t acc[kR][4] = {};
+    Tiles::Tile(acc, job, tile);
+    StoreTile(out, job.acc_stride, acc);
+  }
+}
+
+/// A block of kR rows times the unpacked panel of a tile: subgroup(acc, x, panel) multiplies one, and moves x and panel on.
+template <int kR, typename Subgroup>
+ACORN_INLINE void PanelSubgroups(const PanelJob &job, const Subgroup &subgroup) {
+  int32x4_t acc[kR][4] = {};
+  if (job.start == Start::kAcc) LoadTile(acc, job.acc, job.acc_stride);
+  const int8_t *x[kR];
+  ACORN_UNROLL
+  for (int r = 0; r < kR; ++r) x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
+  const uint8_t *panel = job.panel;
+  size_t s = job.subgroups;
+  do {
+    subgroup(acc, x, panel);
+  } while (--s != 0);
+  StoreTile(job.acc, job.acc_stride, acc);
+}
+
+/// A subgroup of a tile: its four rows to 64 bytes for each four elements of k.
+ACORN_INLINE void UnpackSubgroup(uint8_t *&to, const uint8_t *&weights) {
+  ACORN_UNROLL
+  for (int row = 0; row < 4; ++row, to += 2 * c4::kRowBytes) StoreSigned(to, Take64(weights));
+}
+
 template <typename Engine>
 class DriverArm {
  public:

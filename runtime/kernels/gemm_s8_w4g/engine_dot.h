@@ -27,15 +27,16 @@ struct MultiplierSteps {
   int32x4_t channels[4];
 };
 
+/// The half of an engine that streams.
 struct DotStream {
-  static constexpr size_t kBlockRows = 3;
+  static constexpr size_t kStreamBlockRows = 3;
   // Of a row and a subgroup: what four registers of dots start from, then x.
   static constexpr size_t kStartBytes = 64;
   static constexpr size_t kPreparedBytes = kStartBytes + kSubgroup;
 
-  static constexpr size_t Bytes(size_t k) { return k / kSubgroup * kPreparedBytes; }
+  static constexpr size_t StreamBytes(size_t k) { return k / kSubgroup * kPreparedBytes; }
 
-  static void Prepare(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
+  static void PrepareStream(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
     int8_t *out = reinterpret_cast<int8_t *>(to);
     const int8x16_t minus8 = vdupq_n_s8(-8);
     for (size_t r = 0; r < rows; ++r) {
@@ -142,25 +143,14 @@ struct DotStream {
     } while (at != multipliers_end);
   }
 
-  template <int kR>
-  static ACORN_NOINLINE void Block(const StreamJob &job) {
-    const uint8_t *tile = job.weights;
-    int32_t *out = job.acc;
-    for (size_t t = job.tiles; t != 0; --t, tile += job.tile_bytes, out += c4::kTileChannels) {
-      int32x4_t acc[kR][4] = {};
-      Tile(acc, job, tile);
-      StoreTile(out, job.acc_stride, acc);
-    }
-  }
-
-  static void Run(const StreamJob &job, size_t rows) {
+  static void Stream(const StreamJob &job, size_t rows) {
     switch (rows) {
       case 1:
-        return Block<1>(job);
+        return StreamBlock<DotStream, 1>(job);
       case 2:
-        return Block<2>(job);
+        return StreamBlock<DotStream, 2>(job);
       default:
-        return Block<3>(job);
+        return StreamBlock<DotStream, 3>(job);
     }
   }
 };

@@ -4,15 +4,9 @@ namespace acorn::gemm_s8_w4g {
 namespace {
 
 // Panels: 8 rows x 4 channels in squares of 2 x 2, which is what smmla adds to; sums and dots in 16 registers.
-struct EngineI8mm {
+struct EngineI8mm : DotStream {
   // Streamed with sdot: up to 3 rows cost less than unpacking and smmla.
-  static constexpr size_t kStreamBlockRows = DotStream::kBlockRows;
-  static constexpr size_t kStreamRows = DotStream::kBlockRows;
-  static constexpr size_t StreamBytes(size_t k) { return DotStream::Bytes(k); }
-  static void PrepareStream(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
-    DotStream::Prepare(to, x, x_stride, rows, k);
-  }
-  static void Stream(const StreamJob &job, size_t rows) { DotStream::Run(job, rows); }
+  static constexpr size_t kStreamRows = kStreamBlockRows;
 
   static constexpr size_t kPanelBlockRows = 8, kPanelUnit = 2;
   static constexpr size_t PanelRowBytes(size_t depth) { return depth; }

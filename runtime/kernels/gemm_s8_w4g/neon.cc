@@ -101,7 +101,7 @@ struct EngineNeon {
   }
 
   template <int kR>
-  static ACORN_INLINE void StreamTile(int32x4_t (&acc)[kR][4], const StreamJob &job, const uint8_t *tile) {
+  static ACORN_INLINE void Tile(int32x4_t (&acc)[kR][4], const StreamJob &job, const uint8_t *tile) {
     const uint8_t *weights = tile + job.header_bytes;
     const int8_t *x = reinterpret_cast<const int8_t *>(job.prepared);
     const size_t multipliers_end = job.subgroups * job.multiplier_step;
@@ -116,35 +116,22 @@ struct EngineNeon {
     } while (at != multipliers_end);
   }
 
-  template <int kR>
-  static ACORN_NOINLINE void StreamBlock(const StreamJob &job) {
-    const uint8_t *tile = job.weights;
-    int32_t *out = job.acc;
-    for (size_t t = job.tiles; t != 0; --t, tile += job.tile_bytes, out += c4::kTileChannels) {
-      int32x4_t acc[kR][4] = {};
-      StreamTile(acc, job, tile);
-      StoreTile(out, job.acc_stride, acc);
-    }
-  }
-
   static void Stream(const StreamJob &job, size_t rows) {
-    if (rows == 1) return StreamBlock<1>(job);
-    StreamBlock<2>(job);
+    if (rows == 1) return StreamBlock<EngineNeon, 1>(job);
+    StreamBlock<EngineNeon, 2>(job);
   }
 
   static constexpr size_t kPanelBlockRows = 2, kPanelUnit = 1;
   static constexpr size_t PanelRowBytes(size_t) { return 0; }
 
   // A subgroup of a panel: 64 bytes for four elements of k, signed weights, then 16 multipliers of 16 bits.
-  static constexpr size_t kStepBytes = 64;
   static constexpr size_t kMultiplierBytes = 32;
   static constexpr size_t PanelBytes(size_t depth) { return depth * c4::kTileChannels + depth / kSubgroup * kMultiplierBytes; }
 
   static void Unpack(uint8_t *to, const Packed &packed) {
     const uint8_t *weights = packed.weights;
     for (size_t s = 0; s < packed.subgroups; ++s) {
-      ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) StoreSigned(to, Take64(weights));
+      UnpackSubgroup(to, weights);
       const uint8x16_t multipliers = packed.Multipliers(s);
       uint16_t *out = reinterpret_cast<uint16_t *>(to);
       vst1q_u16(out, vmovl_u8(vget_low_u8(multipliers)));
@@ -155,14 +142,7 @@ struct EngineNeon {
 
   template <int kR>
   static ACORN_NOINLINE void PanelBlock(const PanelJob &job) {
-    int32x4_t acc[kR][4] = {};
-    if (job.start == Start::kAcc) LoadTile(acc, job.acc, job.acc_stride);
-    const int8_t *x[kR];
-    ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
-    const uint8_t *panel = job.panel;
-    size_t s = job.subgroups;
-    do {
+    PanelSubgroups<kR>(job, [](int32x4_t (&acc)[kR][4], const int8_t *(&x)[kR], const uint8_t *&panel) {
       int16x8_t lanes[kR][4][2];
       ACORN_UNROLL
       for (int step = 0; step < 8; ++step) {
@@ -188,8 +168,7 @@ struct EngineNeon {
         Scale(acc[r][0], acc[r][1], Dot8(lanes[r][0], lanes[r][1]), first);
         Scale(acc[r][2], acc[r][3], Dot8(lanes[r][2], lanes[r][3]), second);
       }
-    } while (--s != 0);
-    StoreTile(job.acc, job.acc_stride, acc);
+    });
   }
 
   static void Panel(const PanelJob &job, size_t rows) {

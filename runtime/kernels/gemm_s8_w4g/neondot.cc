@@ -4,14 +4,8 @@ namespace acorn::gemm_s8_w4g {
 namespace {
 
 // Panels: 3 rows x 16 channels, sums and dots in 24 registers.
-struct EngineNeonDot {
-  static constexpr size_t kStreamBlockRows = DotStream::kBlockRows;
-  static constexpr size_t kStreamRows = 2 * DotStream::kBlockRows;
-  static constexpr size_t StreamBytes(size_t k) { return DotStream::Bytes(k); }
-  static void PrepareStream(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
-    DotStream::Prepare(to, x, x_stride, rows, k);
-  }
-  static void Stream(const StreamJob &job, size_t rows) { DotStream::Run(job, rows); }
+struct EngineNeonDot : DotStream {
+  static constexpr size_t kStreamRows = 2 * kStreamBlockRows;
 
   static constexpr size_t kPanelBlockRows = 3, kPanelUnit = 1;
   static constexpr size_t PanelRowBytes(size_t) { return 0; }
@@ -23,8 +17,7 @@ struct EngineNeonDot {
   static void Unpack(uint8_t *to, const Packed &packed) {
     const uint8_t *weights = packed.weights;
     for (size_t s = 0; s < packed.subgroups; ++s) {
-      ACORN_UNROLL
-      for (int row = 0; row < 4; ++row, to += 2 * kStepBytes) StoreSigned(to, Take64(weights));
+      UnpackSubgroup(to, weights);
       const MultiplierSteps multipliers(packed, s);
       ACORN_UNROLL
       for (int i = 0; i < 4; ++i) vst1q_s32(reinterpret_cast<int32_t *>(to) + 4 * i, multipliers.channels[i]);
@@ -44,14 +37,8 @@ struct EngineNeonDot {
 
   template <int kR>
   static ACORN_NOINLINE void Block(const PanelJob &job) {
-    int32x4_t acc[kR][4] = {}, dot[kR][4] = {};
-    if (job.start == Start::kAcc) LoadTile(acc, job.acc, job.acc_stride);
-    const int8_t *x[kR];
-    ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) x[r] = job.x + static_cast<size_t>(r) * job.x_stride;
-    const uint8_t *panel = job.panel;
-    size_t s = job.subgroups;
-    do {
+    int32x4_t dot[kR][4] = {};
+    PanelSubgroups<kR>(job, [&dot](int32x4_t (&acc)[kR][4], const int8_t *(&x)[kR], const uint8_t *&panel) {
       ACORN_UNROLL
       for (int half = 0; half < 2; ++half) {
         int8x16_t x16[kR];
@@ -68,8 +55,7 @@ struct EngineNeonDot {
         ACORN_UNROLL
         for (int i = 0; i < 4; ++i) acc[r][i] = vmlaq_s32(acc[r][i], dot[r][i], vreinterpretq_s32_u8(multipliers.val[i]));
       }
-    } while (--s != 0);
-    StoreTile(job.acc, job.acc_stride, acc);
+    });
   }
 
   // More rows than are streamed, in blocks as equal as can be, are 2 or 3 a block.

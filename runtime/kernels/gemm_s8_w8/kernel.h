@@ -1,7 +1,7 @@
 // gemm_s8_w8: int8 activations times 8-bit weights, one scale a channel; w in [-127, 127].
-// Layouts kX16C8, kX8C8 and kX16C4 (acorn_schema/layout_xnnpack.h). The formula is that of kernels/gemm.h, in scalar.cc as a loop; all
-// variants are bit-equal and read exactly k bytes of a row of x. Depth comes in panels of k_panel, each panel's part of a sum
-// below 2^24 (XNNPACK's kernels hand it over as float32), the whole sum below 2^31.
+// Layouts kX16C8, kX8C8, kX16C4 and kX8C2S4 (acorn_schema/layout_xnnpack.h). The formula is that of kernels/gemm.h, in
+// scalar.cc as a loop; all variants are bit-equal and read exactly k bytes of a row of x. Depth comes in panels of k_panel, each
+// panel's part of a sum below 2^24 (XNNPACK's kernels hand it over as float32), the whole sum below 2^31.
 #pragma once
 
 #include "base/span.h"

@@ -37,5 +37,6 @@ size_t ScratchBytesScalar(size_t, size_t) { return 0; }
 void RunX16C8Scalar(const GemmArgs &args) { Run(args, Layout::kX16C8); }
 void RunX8C8Scalar(const GemmArgs &args) { Run(args, Layout::kX8C8); }
 void RunX16C4Scalar(const GemmArgs &args) { Run(args, Layout::kX16C4); }
+void RunX8C2S4Scalar(const GemmArgs &args) { Run(args, Layout::kX8C2S4); }
 
 }  // namespace acorn::gemm_s8_w8

@@ -42,6 +42,11 @@ void RunX16C4XnnpackNeonDot(const GemmArgs &args) {
                               xnn_qd8_f32_qc8w_gemm_minmax_ukernel_4x16c4__asm_aarch64_neondot_ld128, 4));
 }
 
+void RunX8C2S4XnnpackNeon(const GemmArgs &args) {
+  xnnpack::RunGemm(args, Bind(Layout::kX8C2S4, xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x8c2s4__neon_mlal,
+                              xnn_qd8_f32_qc8w_gemm_minmax_ukernel_2x8c2s4__neon_mlal, 2));
+}
+
 #endif
 
 }  // namespace acorn::gemm_s8_w8

@@ -15,6 +15,7 @@ struct I8mmPairs {
   static constexpr size_t kRows = 6;
   static constexpr size_t kRowUnit = 2;
   static constexpr size_t kUnit = kXnnKr;
+  static constexpr size_t kCopies = 1;
   static constexpr size_t kStep = kWeights == WeightFormat::kW4 ? 2 * kXnnKr : kXnnKr;
   static constexpr bool kUnpacks = kUnpacked;
 

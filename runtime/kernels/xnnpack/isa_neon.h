@@ -15,6 +15,7 @@ struct NeonRows {
   static constexpr size_t kRows = 2;
   static constexpr size_t kRowUnit = 1;
   static constexpr size_t kUnit = kXnnKr;
+  static constexpr size_t kCopies = 1;
   static constexpr size_t kStep = kWeights == WeightFormat::kW4 ? 2 * kXnnKr : kXnnKr;
   static constexpr bool kUnpacks = kUnpacked;
 

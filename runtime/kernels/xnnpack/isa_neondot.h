@@ -1,6 +1,7 @@
-// Our kernels for layout kX16C8 with dot products (sdot). Few rows use a register of the tile as it lies, against 8 values of x in
-// both halves: a channel's sum is two lanes, added at the end. For many rows a tile is unpacked once to 16 channels x 4 k, the
-// order in which sdot takes 4 values of x from a lane: a channel's sum is one lane, and a load of x serves four times as many.
+// Our kernels for layout kX16C8 with dot products (sdot). Few rows use a register of the tile as it lies, against 8 values of x
+// in both halves, which are laid out so once for all tiles: a channel's sum is two lanes, added at the end. For many rows a tile
+// is unpacked once to 16 channels x 4 k, the order in which sdot takes 4 values of x from a lane: a channel's sum is one lane,
+// and a load of x serves four times as many.
 // For neondot.cc and i8mm.cc of gemm_s8_w8 and gemm_s8_w4, each with a copy of its own (kernels/xnnpack/tiles.h).
 #pragma once
 
@@ -12,56 +13,109 @@ namespace {
 template <WeightFormat kWeights>
 struct NeonDotFew {
   static constexpr WeightFormat kFormat = kWeights;
-  static constexpr size_t kRows = kWeights == WeightFormat::kW8 ? 3 : 2;  // 24 or 16 sums in 32 registers
+  static constexpr size_t kRows = kWeights == WeightFormat::kW8 ? 3 : 4;
   static constexpr size_t kRowUnit = 1;
   static constexpr size_t kUnit = kXnnKr;
-  static constexpr size_t kParts = kWeights == WeightFormat::kW4 ? 2 : 1;  // eights of k in a row of a tile
-  static constexpr size_t kStep = kParts * kXnnKr;
+  static constexpr size_t kCopies = 2;
+  static constexpr size_t kStep = 2 * kXnnKr;  // of kW8 two rows of a tile: behind the last one its scales and biases, times 0
   static constexpr bool kUnpacks = false;
 
   static size_t Tiles(size_t rows) { return rows == 1 ? 2 : 1; }
 
-  /// Four registers of a row of tile t, from register `first` on.
-  template <size_t kR, size_t kT>
-  static void AddHalf(int32x4_t (&sum)[kR][kT][8], size_t t, size_t first, const int8x16_t (&four)[4],
-                      const int8x16_t (&x)[kParts][kR]) {
+  /// Registers kFirst to kFirst + kV - 1 of a tile's rows, 4 or all 8, for kR rows and kT tiles.
+  template <size_t kR, size_t kT, size_t kV, size_t kFirst>
+  static void Sum(const TileBlock &block) {
+    if (block.columns <= 2 * kFirst) return;
+    Sums<kR, kT, kV> sum;
+    const uint8_t *w[kT];
+#pragma GCC unroll 2
+    for (size_t t = 0; t < kT; ++t) {
+      w[t] = block.w + t * block.w_step + 16 * kFirst;
 #pragma GCC unroll 4
-    for (size_t i = 0; i < 4; ++i) {
-      const int8x16_t low = kParts == 2 ? SixteenFold::Low(four[i]) : four[i];
-#pragma GCC unroll 3
-      for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], low, x[0][r]);
-      if (kParts == 2) {
-        const int8x16_t high = SixteenFold::High(four[i]);
-#pragma GCC unroll 3
-        for (size_t r = 0; r < kR; ++r) sum[r][t][first + i] = vdotq_s32(sum[r][t][first + i], high, x[kParts - 1][r]);
+      for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 8
+        for (size_t i = 0; i < kV; ++i) sum[r][t][i] = vdupq_n_s32(0);
+      }
+    }
+    const uint8_t *x = block.x;
+    const uint8_t *const end = x + kCopies * kR * block.depth;
+    do {
+#pragma GCC unroll 2
+      for (size_t row = 0; row < 2 / kParts; ++row) AddRow<kR, kT, kV>(sum, w, x);
+    } while (x != end);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kR; ++r) {
+#pragma GCC unroll 2
+      for (size_t t = 0; t < kT; ++t) {
+        int32x4_t sums[kV / 2];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < kV / 2; ++i) sums[i] = FinishSum<kFormat>(vpaddq_s32(sum[r][t][2 * i], sum[r][t][2 * i + 1]));
+        SaveSums(block.acc + r * block.acc_stride + t * block.acc_step + 2 * kFirst, sums, block.columns - 2 * kFirst,
+                 block.store);
       }
     }
   }
 
-  template <size_t kR, size_t kT>
-  static void Sum(const TileBlock &block) {
-    int32x4_t sum[kR][kT][8];
-    const uint8_t *w[kT];
-#pragma GCC unroll 2
-    for (size_t t = 0; t < kT; ++t) {
-      w[t] = block.w + t * block.w_step;
-#pragma GCC unroll 3
-      for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; ++i) sum[r][t][i] = vdupq_n_s32(0);
-      }
+  static void Block(size_t rows, size_t tiles, const TileBlock &block) {
+    if (rows == 1) return tiles == 2 ? Sum<1, 2, 8, 0>(block) : Sum<1, 1, 8, 0>(block);
+    if (rows == 2) return Sum<2, 1, 8, 0>(block);
+    if constexpr (kWeights == WeightFormat::kW8) {
+      Sum<3, 1, 8, 0>(block);
+    } else {
+      // 24 sums leave no registers for the nibbles.
+      rows == 3 ? SumHalves<3>(block) : SumHalves<4>(block);
     }
-    const uint8_t *x = block.x;
-    const uint8_t *const end = x + kR * block.depth;
-    do {
-      int8x16_t eights[kParts][kR];
-#pragma GCC unroll 2
-      for (size_t part = 0; part < kParts; ++part) {
-#pragma GCC unroll 3
-        for (size_t r = 0; r < kR; ++r) eights[part][r] = TakeEightTwice(x);
-      }
+  }
+
+ private:
+  static constexpr size_t kParts = kWeights == WeightFormat::kW4 ? 2 : 1;  // eights of k in a row of a tile
+
+  template <size_t kR, size_t kT, size_t kV>
+  using Sums = int32x4_t[kR][kT][kV];
+
+  template <size_t kR>
+  static void SumHalves(const TileBlock &block) {
+    Sum<kR, 1, 4, 0>(block);
+    Sum<kR, 1, 4, 4>(block);
+  }
+
+  /// Part kPart of a register of tile t, to sum `i`.  x: [kR]
+  template <size_t kPart, size_t kR, size_t kT, size_t kV>
+  static void Add(Sums<kR, kT, kV> &sum, size_t t, size_t i, int8x16_t bytes, const int8x16_t *x) {
+    const int8x16_t w = kParts == 1 ? bytes : kPart == 0 ? SixteenFold::Low(bytes) : SixteenFold::High(bytes);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kR; ++r) sum[r][t][i] = vdotq_s32(sum[r][t][i], w, x[r]);
+  }
+
+  /// Four registers of a row of tile t, to the sums from `first` on.
+  template <size_t kR, size_t kT>
+  static void AddHalf(Sums<kR, kT, 8> &sum, size_t t, size_t first, const int8x16_t (&four)[4],
+                      const int8x16_t (&x)[kParts * kR]) {
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; ++i) {
+      Add<0, kR, kT, 8>(sum, t, first + i, four[i], x);
+      if constexpr (kParts == 2) Add<1, kR, kT, 8>(sum, t, first + i, four[i], x + kR);
+    }
+  }
+
+  /// A row of each tile.
+  template <size_t kR, size_t kT, size_t kV>
+  static void AddRow(Sums<kR, kT, kV> &sum, const uint8_t *(&w)[kT], const uint8_t *&x) {
+    if constexpr (kV == 4) {
+      int8x16_t four[4];
+      Take(four, w[0]);
+      StepOver(w[0], kTileRowBytes / 2);
+      int8x16_t eights[kR];  // one part after the other: were both there, GCC would copy the first out of the second's way
+      Take(eights, x);
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) Add<0, kR, kT, kV>(sum, 0, i, four[i], eights);
+      Take(eights, x);
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) Add<1, kR, kT, kV>(sum, 0, i, four[i], eights);
+    } else {
+      int8x16_t eights[kParts * kR], even[4], odd[4];
+      Take(eights, x);
       // Each half of a row is loaded ahead of its use, for cores that work in order; three rows leave no registers for that.
-      int8x16_t even[4], odd[4];
       Take(even, w[0]);
       if constexpr (kR < 3) Take(odd, w[0]);
       AddHalf<kR, kT>(sum, 0, 0, even, eights);
@@ -73,23 +127,7 @@ struct NeonDotFew {
         AddHalf<kR, kT>(sum, 1, 0, even, eights);
         AddHalf<kR, kT>(sum, 1, 4, odd, eights);
       }
-    } while (x != end);
-#pragma GCC unroll 3
-    for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 2
-      for (size_t t = 0; t < kT; ++t) {
-        int32x4_t sums[4];
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; ++i) sums[i] = FinishSum<kFormat>(vpaddq_s32(sum[r][t][2 * i], sum[r][t][2 * i + 1]));
-        SaveSums(block.acc + r * block.acc_stride + t * block.acc_step, sums, block.columns, block.store);
-      }
     }
-  }
-
-  static void Block(size_t rows, size_t tiles, const TileBlock &block) {
-    if (rows == 1) return tiles == 2 ? Sum<1, 2>(block) : Sum<1, 1>(block);
-    if (rows == 2) return Sum<2, 1>(block);
-    Sum<kRows, 1>(block);
   }
 };
 
@@ -99,6 +137,7 @@ struct NeonDotMany {
   static constexpr size_t kRows = 4;
   static constexpr size_t kRowUnit = 1;
   static constexpr size_t kUnit = 16;
+  static constexpr size_t kCopies = 1;
   static constexpr size_t kStep = 16;
   static constexpr bool kUnpacks = true;
 
@@ -188,9 +227,9 @@ struct NeonDotMany {
 
 template <WeightFormat kFormat>
 struct NeonDotKernel {
-  // Rows from which on unpacking a tile costs fewer instructions than it saves (counted). Of kW4 even few rows gain by it: without,
-  // every block of two splits the nibbles anew.
-  static constexpr size_t kMany = kFormat == WeightFormat::kW8 ? 16 : 5;
+  // Rows from which on a tile is unpacked. Counted, 9 is where it begins to pay for kW4 and 26 for kW8; but from 16 on it costs
+  // 5 % at most, and leaves more of a small cache to others than rows that lie twice.
+  static constexpr size_t kMany = kFormat == WeightFormat::kW8 ? 16 : 9;
   using Few = TileMajorDriver<NeonDotFew<kFormat>>;
   using Many = TileMajorDriver<NeonDotMany<kFormat>>;
 

@@ -23,7 +23,8 @@ struct QuantizationParams {
 /// c[row][n] = clamp((sum over k of (a[row][k] - zero_point) * w[n][k]) * inverse_scale * scale[n] + bias[n])
 ///   mr, nc, kc         rows (1 to the kernel's), channels, depth (bytes of a row of a; read up to the next multiple of 8)
 ///   a_stride, cm_stride, cn_stride    bytes between rows of a, rows of c, tiles of c
-///   w                  packed, acorn_schema/layout_xnnpack.h; aligned to 64 bytes for x16c8 and x16c4, 32 for x8c8, 16 for x16
+///   w                  packed, acorn_schema/layout_xnnpack.h; aligned to 64 bytes for x16c8 and x16c4, to 32 for x8c8 and
+///                      x8c2s4, to 16 for x16
 ///   quantization       one for each row that the kernel can take, not only for those given
 using GemmMicrokernel = void(size_t mr, size_t nc, size_t kc, const int8_t *a, size_t a_stride, const void *w, float *c,
                              size_t cm_stride, size_t cn_stride, const MinMaxParams *params,
@@ -54,6 +55,8 @@ acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x16c8__neo
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_4x16c8__neoni8mm;
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x16c4__neondot;
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_4x16c4__asm_aarch64_neondot_ld128;
+acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x8c2s4__neon_mlal;
+acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_2x8c2s4__neon_mlal;
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16c8__neoni8mm;
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc4w_gemm_minmax_ukernel_4x16c8__neoni8mm;
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc4w_gemm_minmax_ukernel_1x16c4__neondot;

@@ -6,12 +6,14 @@
 // A kernel chooses by the number of rows among forms. A Form has
 //   kFormat                the packed weights
 //   kRows, kRowUnit        rows of its largest block; blocks are multiples of kRowUnit, the last one filled up with rows of 0
-//   kUnit                  neighbours along k that stay together where the rows of a block are interleaved: 8 or 16
+//   kUnit, kCopies         neighbours along k that stay together where the rows of a block are interleaved, 8 or 16, and how often
+//                          they stand there
 //   kStep                  depth is padded with 0 to a multiple of it
 //   kUnpacks               it reads what Unpack(to, rows of a tile, depth) made of a tile, kNr bytes for each k
 //   Tiles(rows)            1, or 2: tiles that a block reads side by side when it is the only one
 //   Block(rows, tiles, block)    whole tiles or, where tiles is 1, the first block.columns channels of one.
-//                          block.w: past ksum;  block.x: [depth / kUnit, rows filled up, kUnit];  block.x_stride: unused
+//                          block.w: past ksum;  block.x: [depth / kUnit, rows filled up, kCopies, kUnit]
+//                          block.x_stride: unused
 #pragma once
 
 #include "kernels/xnnpack/tiles.h"
@@ -24,7 +26,7 @@ class TileMajorDriver {
  public:
   /// Grows with m and k.
   static size_t ScratchBytes(size_t m, size_t k) {
-    return TileScratch(k) + RoundUp(m < kChunk ? m : kChunk, Form::kRowUnit) * RoundUp(k, 16);
+    return TileScratch(k) + RoundUp(m < kChunk ? m : kChunk, Form::kRowUnit) * RowBytes(RoundUp(k, 16));
   }
 
   static void Run(const GemmArgs &args) {
@@ -41,6 +43,8 @@ class TileMajorDriver {
   static constexpr size_t kChunk = 64;  // rows: 64 x 576 bytes stay in the second level of a Cortex-A55
 
   static constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
+
+  static constexpr size_t RowBytes(size_t depth) { return depth * Form::kCopies; }
 
   static size_t TileScratch(size_t k) { return Form::kUnpacks ? RoundUp(k, 16) * kNr : 0; }
 
@@ -65,11 +69,11 @@ class TileMajorDriver {
     block.columns = kNr;
     block.store = panel == 0 ? Store::kSet : Store::kAdd;
     for (size_t row = 0; row < rows; row += share) {
-      const size_t count = rows - row < share ? rows - row : share;
+      const size_t count = rows - row < share ? rows - row : share, filled = RoundUp(count, Form::kRowUnit);
       const int8_t *from = args.x + (m + row) * args.x_stride + panel * matrix.k_panel;
-      for (size_t i = 0; i < RoundUp(count, Form::kRowUnit); ++i) {
-        LoadRow(x + row * block.depth + i * Form::kUnit, RoundUp(count, Form::kRowUnit) * Form::kUnit,
-                i < count ? from + i * args.x_stride : from, i < count ? k : 0, block.depth);
+      uint8_t *to = x + row * RowBytes(block.depth);
+      for (size_t i = 0; i < filled; ++i, to += RowBytes(Form::kUnit)) {
+        LoadRow(to, filled * RowBytes(Form::kUnit), i < count ? from + i * args.x_stride : from, i < count ? k : 0, block.depth);
       }
     }
 
@@ -84,7 +88,7 @@ class TileMajorDriver {
         block.w = unpacked;
       }
       for (size_t row = 0; row < rows; row += share) {
-        block.x = x + row * block.depth;
+        block.x = x + row * RowBytes(block.depth);
         block.acc = args.acc + (m + row) * args.acc_stride + (n - args.n_begin);
         Form::Block(rows - row < share ? rows - row : share, tiles, block);
       }
@@ -97,10 +101,15 @@ class TileMajorDriver {
   static void LoadRow(uint8_t *to, size_t stride, const int8_t *from, size_t k, size_t depth) {
     constexpr size_t kUnit = Form::kUnit;
     size_t i = 0;
-    for (; i + kUnit <= k; i += kUnit, to += stride) __builtin_memcpy(to, from + i, kUnit);
+    for (; i + kUnit <= k; i += kUnit, to += stride) {
+#pragma GCC unroll 2
+      for (size_t copy = 0; copy < Form::kCopies; ++copy) __builtin_memcpy(to + copy * kUnit, from + i, kUnit);
+    }
     for (; i < depth; i += kUnit, to += stride) {
-      __builtin_memset(to, 0, kUnit);
-      for (size_t j = i; j < k; ++j) to[j - i] = static_cast<uint8_t>(from[j]);
+      __builtin_memset(to, 0, RowBytes(kUnit));
+      for (size_t copy = 0; copy < Form::kCopies; ++copy) {
+        for (size_t j = i; j < k; ++j) to[copy * kUnit + j - i] = static_cast<uint8_t>(from[j]);
+      }
     }
   }
 };

@@ -19,11 +19,12 @@ enum class WeightFormat : uint8_t {
 
 /// Where a stored weight is. Values are frozen in the model file.
 enum class Layout : uint8_t {
-  kX16C8 = 1,  // XNNPACK's, 16 channels x 8 k
-  kX8C8 = 2,   // XNNPACK's, 8 channels x 8 k
-  kC4 = 3,     // 16 channels x 4 k, group multipliers at the head of the tile
-  kX16C4 = 4,  // XNNPACK's, 16 channels x 4 k
-  kX16C1 = 5,  // XNNPACK's, 16 channels x 1 k
+  kX16C8 = 1,   // XNNPACK's, 16 channels x 8 k
+  kX8C8 = 2,    // XNNPACK's, 8 channels x 8 k
+  kC4 = 3,      // 16 channels x 4 k, group multipliers at the head of the tile
+  kX16C4 = 4,   // XNNPACK's, 16 channels x 4 k
+  kX16C1 = 5,   // XNNPACK's, 16 channels x 1 k
+  kX8C2S4 = 6,  // XNNPACK's, 8 channels x 2 k, four pairs of k shuffled
 };
 
 /// Elements along k that share one multiplier; 0: the format has no groups.
@@ -40,6 +41,8 @@ constexpr bool LayoutHolds(Layout layout, WeightFormat format) {
       return format == WeightFormat::kW8 || format == WeightFormat::kW4;
     case Layout::kX16C1:
       return format == WeightFormat::kW4;
+    case Layout::kX8C2S4:
+      return format == WeightFormat::kW8;
     case Layout::kC4:
       return GroupSize(format) != 0;
   }

@@ -1,16 +1,19 @@
-// The layouts that XNNPACK's per-channel microkernels read, as offsets: kX<nr>C<kr> for nr channels x kr neighbours along k.
+// The layouts that XNNPACK's per-channel microkernels read, as offsets: kX<nr>C<kr> for nr channels x kr neighbours along k,
+// kX<nr>C<kr>S<sr> where the neighbours of sr rows are shuffled across channels.
 // For the packer, the kernels and the tests; formats kW8 and kW4 only. Says where a value lies; packs nothing.
 //
 // A matrix [n, k] is one or more panels along k, one after the other, of `k_panel` values each (the last may be shorter).
 // A panel is a matrix of its own: a row of tiles of nr channels, n padded to whole tiles with zero weights. A tile:
 //
 //   int32   ksum[nr]          XnnKsum(sum of the panel's weights of channel c), little-endian
-//   uint8   rows[...][nr*kr]  kW8: row j, byte c*kr+i = w[c][kr*j+i], two's complement
+//   uint8   rows[...][nr*kr]  kW8: row j, byte c*kr+i = w[c][kr*XnnNeighbours(j, c)+i], two's complement
 //                             kW4: row j, byte c*kr+i = w[c][2kr*j+i] in the low nibble, w[c][2kr*j+kr+i] in the high one
 //   float32 scale[nr]         kXnnScale
 //   float32 bias[nr]          kXnnBias
 //
-// Depth is padded to kr (kW8) or 2 kr (kW4) with weight 0; what the kernels multiply it with then does not matter.
+// A kernel of shuffled rows rotates sr*kr values of x by kr from row to row, where others broadcast kr of them:
+// XnnNeighbours(j, c) = j - j % sr + (j + c) % sr. Without a shuffle sr is 1 and that is j. Shuffled layouts hold kW8 alone.
+// Depth is padded to kr*sr (kW8) or 2 kr (kW4) with weight 0; what the kernels multiply it with then does not matter.
 // Nibbles are w + 8 in kX8C8 (the AVX2 kernel subtracts 8) and two's complement in the others (whose kernels shift them to the
 // top of a byte). Panels exist because a microkernel hands its sum over as float32, exact below 2^24:
 // within one panel 127 * sum |w| of a channel stays below kXnnSumLimit. k_panel is a multiple of 16, or k itself.
@@ -29,17 +32,31 @@ constexpr uint32_t kXnnScale = 0x3f800000u;  // bits of 1.0f
 constexpr uint32_t kXnnBias = 0;             // bits of 0.0f
 
 /// Channels in a tile.
-static constexpr uint32_t XnnNr(Layout layout) { return layout == Layout::kX8C8 ? 8 : 16; }
+static constexpr uint32_t XnnNr(Layout layout) { return layout == Layout::kX8C8 || layout == Layout::kX8C2S4 ? 8 : 16; }
 
 /// Neighbours along k that lie side by side.
-static constexpr uint32_t XnnKr(Layout layout) { return layout == Layout::kX16C4 ? 4 : layout == Layout::kX16C1 ? 1 : 8; }
+static constexpr uint32_t XnnKr(Layout layout) {
+  switch (layout) {
+    case Layout::kX16C4:
+      return 4;
+    case Layout::kX8C2S4:
+      return 2;
+    case Layout::kX16C1:
+      return 1;
+    default:
+      return 8;
+  }
+}
+
+/// Rows of a tile that are shuffled among each other, a divisor of XnnNr; 1: rows stand in order.
+static constexpr uint32_t XnnSr(Layout layout) { return layout == Layout::kX8C2S4 ? 4 : 1; }
 
 /// True if a nibble is w + 8, false if it is two's complement.
 static constexpr bool XnnBiasedNibbles(Layout layout) { return layout == Layout::kX8C8; }
 
 /// Depth of a panel of `k` values as stored.
 static constexpr uint64_t XnnDepth(WeightFormat format, Layout layout, uint64_t k) {
-  const uint64_t unit = uint64_t{XnnKr(layout)} * (format == WeightFormat::kW4 ? 2 : 1);
+  const uint64_t unit = uint64_t{XnnKr(layout)} * XnnSr(layout) * (format == WeightFormat::kW4 ? 2 : 1);
   return (k + unit - 1) / unit * unit;
 }
 
@@ -48,7 +65,8 @@ static constexpr uint64_t XnnRowsBytes(WeightFormat format, Layout layout, uint6
   return XnnDepth(format, layout, k) * XnnNr(layout) / (format == WeightFormat::kW4 ? 2 : 1);
 }
 
-/// Bytes of one tile of one panel of `k` values: a multiple of 64 for kX16C8 and kX16C4, of 32 for kX8C8, of 16 for kX16C1.
+/// Bytes of one tile of one panel of `k` values: a multiple of 64 for kX16C8 and kX16C4, of 32 for kX8C8 and kX8C2S4, of 16 for
+/// kX16C1.
 static constexpr uint64_t XnnTileBytes(WeightFormat format, Layout layout, uint64_t k) {
   return XnnRowsBytes(format, layout, k) + uint64_t{12} * XnnNr(layout);
 }
@@ -117,12 +135,14 @@ struct XnnWeightPlace {
 /// Place of w[n][k_index].  n < padded n, k_index < k.  The XnnKr(layout) weights from a multiple of it on are neighbours.
 /// To pack: fill the rows with XnnPadding, then place the weights.
 static constexpr XnnWeightPlace XnnWeight(const XnnMatrix &matrix, uint64_t n, uint64_t k_index) {
-  const uint64_t nr = XnnNr(matrix.layout), kr = XnnKr(matrix.layout);
+  const uint64_t nr = XnnNr(matrix.layout), kr = XnnKr(matrix.layout), sr = XnnSr(matrix.layout);
   const uint64_t inner = k_index % matrix.k_panel;
   const uint64_t rows = XnnTileOffset(matrix, n, k_index / matrix.k_panel) + 4 * nr;
   const uint64_t lane = n % nr * kr + inner % kr;
-  if (matrix.format == WeightFormat::kW4) return {rows + inner / (2 * kr) * (nr * kr) + lane, inner / kr % 2 == 0 ? 0u : 4u};
-  return {rows + inner / kr * (nr * kr) + lane, 0};
+  const uint64_t neighbours = inner / kr;
+  if (matrix.format == WeightFormat::kW4) return {rows + neighbours / 2 * (nr * kr) + lane, neighbours % 2 == 0 ? 0u : 4u};
+  const uint64_t row = neighbours - neighbours % sr + (neighbours + sr - n % sr) % sr;
+  return {rows + row * (nr * kr) + lane, 0};
 }
 
 /// The bits stored for weight `w`: a byte (kW8) or a nibble (kW4).
