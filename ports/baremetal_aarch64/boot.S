@@ -109,8 +109,12 @@ first_core:
   bl acorn_baremetal_main
   bl acorn_baremetal_exit /* does not return */
 
-/* There is firmware to be written before EL3 may be left; the serial line works at any level. */
+/* There is firmware to be written before EL3 may be left; the serial line works at any level, and semihosting where it is. */
 at_el3:
+  adrp x0, vectors_el3
+  add x0, x0, #:lo12:vectors_el3
+  msr vbar_el3, x0
+  isb
   mrs x0, mpidr_el1
   tst x0, #0xff
   b.ne wait_for_ever /* QEMU starts all cores here: one of them speaks */
@@ -160,6 +164,14 @@ acorn_entry_level:
 vectors:
   .irp kind, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
   vector \kind
+  .endr
+
+/* A semihosting call that nobody takes, after the last word has been said. */
+  .balign 2048
+vectors_el3:
+  .rept 16
+  .balign 128
+  b wait_for_ever
   .endr
 
 /* The stack may be what is broken, so there is another; should that not do either, a last word without memory.

@@ -92,10 +92,10 @@ void acorn_stop_on_exception(uint64_t kind, uint64_t syndrome, uint64_t at, uint
   acorn_baremetal_exit(1);
 }
 
-/* From the start-up code, with the MMU off. */
+/* From the start-up code, with the MMU off. Where nobody takes the exit status, the vectors of EL3 halt. */
 void acorn_refuse_el3(void) __attribute__((noreturn));
 void acorn_refuse_el3(void) {
   acorn_console_open();
   acorn_baremetal_text("acorn: error: entered at EL3; firmware with PSCI must start the image at EL2 or EL1\n");
-  halt();
+  acorn_baremetal_exit(1);
 }
