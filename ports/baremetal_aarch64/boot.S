@@ -2,16 +2,16 @@
  * vectors, PSCI calls, semihosting. No memory is written before the MMU is on, except the tables by acorn_map_memory. */
 #include "machine.h"
 
-#define SCTLR_EL1_RESERVED 0x30d00800 /* bits that are one where no extension gives them a meaning */
-#define SCTLR_EL1_MMU 0x1005          /* M: MMU, C: data cache, I: instruction cache */
-#define CPACR_EL1_FPEN (3 << 20)      /* vector registers are not trapped */
-#define HCR_EL2_RW (1 << 31)          /* EL1 is AArch64 */
-#define CPTR_EL2_RESERVED 0x33ff      /* the same at EL2: nothing is trapped */
-#define CNTHCTL_EL2_EL1 3             /* EL1 may read the counter */
-#define SPSR_EL1H 0x3c5               /* EL1 with its own stack pointer, every interrupt masked */
-#define MAIR_MEMORY_DEVICE 0x00ff     /* attribute 0: memory, write-back; attribute 1: device, nGnRnE */
+.equ SCTLR_EL1_RESERVED, 0x30d00800  /* bits that are one where no extension gives them a meaning */
+.equ SCTLR_EL1_MMU, 0x1005           /* M: MMU, C: data cache, I: instruction cache */
+.equ CPACR_EL1_FPEN, 3 << 20         /* vector registers are not trapped */
+.equ HCR_EL2_RW, 1 << 31             /* EL1 is AArch64 */
+.equ CPTR_EL2_RESERVED, 0x33ff       /* the same at EL2: nothing is trapped */
+.equ CNTHCTL_EL2_EL1, 3              /* EL1 may read the counter */
+.equ SPSR_EL1H, 0x3c5                /* EL1 with its own stack pointer, every interrupt masked */
+.equ MAIR_MEMORY_DEVICE, 0x00ff      /* attribute 0: memory, write-back; attribute 1: device, nGnRnE */
 /* 32 bits of virtual and physical address, pages of 4 KiB, walks are cached and inner shareable, no upper half. */
-#define TCR_EL1_VALUE (32 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23)
+.equ TCR_EL1_VALUE, 32 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23
 
   .section .text.start, "ax"
   .global acorn_start
