@@ -229,7 +229,8 @@ uint32_t acorn_baremetal_main(void) {
   if (status == ACORN_OK) status = acorn_session_open(&run.session, model);
   if (status != ACORN_OK) return fail(status_model, "opening", status);
   run.vocab_size = info.vocab_size;
-  status = answer(&run, "turn on the lamp in the kitchen", ACORN_TEXT_CHAT);
+  /* A model without a template goes on with the words. */
+  status = answer(&run, "turn on the lamp in the kitchen", info.has_chat_template ? ACORN_TEXT_CHAT : ACORN_TEXT_BOS);
   if (status == ACORN_OK) status = answer(&run, "Once upon a time", ACORN_TEXT_BOS);
   if (status != ACORN_OK) return fail(status_failed, "answering", status);
 
