@@ -2,16 +2,16 @@
  * vectors, PSCI calls, semihosting. No memory is written before the MMU is on, except the tables by acorn_map_memory. */
 #include "machine.h"
 
-#define SCTLR_EL1_RESERVED 0x30d00800 /* bits that are one where no extension gives them a meaning */
-#define SCTLR_EL1_MMU 0x1005          /* M: MMU, C: data cache, I: instruction cache */
-#define CPACR_EL1_FPEN (3 << 20)      /* vector registers are not trapped */
-#define HCR_EL2_RW (1 << 31)          /* EL1 is AArch64 */
-#define CPTR_EL2_RESERVED 0x33ff      /* the same at EL2: nothing is trapped */
-#define CNTHCTL_EL2_EL1 3             /* EL1 may read the counter */
-#define SPSR_EL1H 0x3c5               /* EL1 with its own stack pointer, every interrupt masked */
-#define MAIR_MEMORY_DEVICE 0x00ff     /* attribute 0: memory, write-back; attribute 1: device, nGnRnE */
+.equ SCTLR_EL1_RESERVED, 0x30d00800  /* bits that are one where no extension gives them a meaning */
+.equ SCTLR_EL1_MMU, 0x1005           /* M: MMU, C: data cache, I: instruction cache */
+.equ CPACR_EL1_FPEN, 3 << 20         /* vector registers are not trapped */
+.equ HCR_EL2_RW, 1 << 31             /* EL1 is AArch64 */
+.equ CPTR_EL2_RESERVED, 0x33ff       /* the same at EL2: nothing is trapped */
+.equ CNTHCTL_EL2_EL1, 3              /* EL1 may read the counter */
+.equ SPSR_EL1H, 0x3c5                /* EL1 with its own stack pointer, every interrupt masked */
+.equ MAIR_MEMORY_DEVICE, 0x00ff      /* attribute 0: memory, write-back; attribute 1: device, nGnRnE */
 /* 32 bits of virtual and physical address, pages of 4 KiB, walks are cached and inner shareable, no upper half. */
-#define TCR_EL1_VALUE (32 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23)
+.equ TCR_EL1_VALUE, 32 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23
 
   .section .text.start, "ax"
   .global acorn_start
@@ -109,8 +109,12 @@ first_core:
   bl acorn_baremetal_main
   bl acorn_baremetal_exit /* does not return */
 
-/* There is firmware to be written before EL3 may be left; the serial line works at any level. */
+/* There is firmware to be written before EL3 may be left; the serial line works at any level, and semihosting where it is. */
 at_el3:
+  adrp x0, vectors_el3
+  add x0, x0, #:lo12:vectors_el3
+  msr vbar_el3, x0
+  isb
   mrs x0, mpidr_el1
   tst x0, #0xff
   b.ne wait_for_ever /* QEMU starts all cores here: one of them speaks */
@@ -160,6 +164,14 @@ acorn_entry_level:
 vectors:
   .irp kind, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
   vector \kind
+  .endr
+
+/* A semihosting call that nobody takes, after the last word has been said. */
+  .balign 2048
+vectors_el3:
+  .rept 16
+  .balign 128
+  b wait_for_ever
   .endr
 
 /* The stack may be what is broken, so there is another; should that not do either, a last word without memory.

@@ -4,25 +4,22 @@
 
 /* Registers, as 32-bit words: Arm DDI 0183. */
 static volatile uint32_t *const uart = (volatile uint32_t *)ACORN_BAREMETAL_UART;
-#define UART_DATA 0
-#define UART_FLAGS (0x18 / 4)
-#define UART_LINE (0x2c / 4)
-#define UART_CONTROL (0x30 / 4)
-#define UART_FULL (1u << 5)
+enum { uart_data = 0, uart_flags = 0x18 / 4, uart_line = 0x2c / 4, uart_control = 0x30 / 4 };
+enum { uart_full = 1 << 5 }; /* of the flags */
 
-#define SYS_EXIT_EXTENDED 0x20
-#define ADP_STOPPED_APPLICATION_EXIT 0x20026
+/* Arm's semihosting: the call, and the reason that has an exit status. */
+enum { sys_exit_extended = 0x20, adp_stopped_application_exit = 0x20026 };
 
 /* The speed of the line is the firmware's to set. */
 void acorn_console_open(void) {
-  uart[UART_LINE] = 0x70;     /* 8 bits, FIFOs on */
-  uart[UART_CONTROL] = 0x301; /* on, both directions */
+  uart[uart_line] = 0x70;     /* 8 bits, FIFOs on */
+  uart[uart_control] = 0x301; /* on, both directions */
 }
 
 static void put(char byte) {
-  while ((uart[UART_FLAGS] & UART_FULL) != 0) {
+  while ((uart[uart_flags] & uart_full) != 0) {
   }
-  uart[UART_DATA] = (uint8_t)byte;
+  uart[uart_data] = (uint8_t)byte;
 }
 
 void acorn_baremetal_write(const char *text, size_t bytes) {
@@ -57,8 +54,8 @@ static void halt(void) {
 
 static void switch_off(uint32_t status) __attribute__((noreturn));
 static void switch_off(uint32_t status) {
-  uint64_t block[2] = {ADP_STOPPED_APPLICATION_EXIT, status};
-  (void)acorn_semihosting(SYS_EXIT_EXTENDED, block);
+  uint64_t block[2] = {adp_stopped_application_exit, status};
+  (void)acorn_semihosting(sys_exit_extended, block);
   (void)acorn_psci(ACORN_PSCI_SYSTEM_OFF, 0, 0, 0);
   halt();
 }
@@ -92,10 +89,10 @@ void acorn_stop_on_exception(uint64_t kind, uint64_t syndrome, uint64_t at, uint
   acorn_baremetal_exit(1);
 }
 
-/* From the start-up code, with the MMU off. */
+/* From the start-up code, with the MMU off. Where nobody takes the exit status, the vectors of EL3 halt. */
 void acorn_refuse_el3(void) __attribute__((noreturn));
 void acorn_refuse_el3(void) {
   acorn_console_open();
   acorn_baremetal_text("acorn: error: entered at EL3; firmware with PSCI must start the image at EL2 or EL1\n");
-  halt();
+  acorn_baremetal_exit(1);
 }

@@ -4,11 +4,11 @@
 #include "acorn_port.h"
 #include "machine.h"
 
-#define PSCI_OK 0
-#define START_SECONDS 2
+enum { psci_ok = 0, start_seconds = 2 };
 
-#define JOINED_BITS 8 /* state: generation, odd while a loop is open, then how many cores have joined it */
-#define JOINED_MASK 0xffu
+enum { joined_bits = 8, joined_mask = 0xff }; /* state: generation, odd while a loop is open, then how many cores have joined it */
+
+static const uint32_t no_more = UINT32_MAX;
 
 static struct loop {
   acorn_task task;
@@ -17,10 +17,10 @@ static struct loop {
   uint32_t next;    /* atomic: the next task to take */
   uint32_t state;   /* atomic; opening it releases everything above */
   uint32_t left;    /* atomic: cores that joined the present loop and have left it */
-  uint32_t started; /* atomic: cores that have come up, the first not among them */
+  uint32_t started; /* atomic: the number of the last core that came up in time; no_more: none may any longer */
   uint32_t missing; /* atomic: CPU features that one of the cores lacks */
 } loop;
-static uint32_t others; /* cores that were switched on, the first not among them */
+static uint32_t others; /* cores that came up in time, the first not among them */
 
 /* Whoever started the image at EL2 answers from above it; at EL1 the hypervisor does. */
 int64_t acorn_psci(uint64_t function, uint64_t a, uint64_t b, uint64_t c) {
@@ -39,7 +39,7 @@ static void take_tasks(uint32_t thread) {
   }
 }
 
-static int is_new(uint32_t state, uint32_t seen) { return (state >> JOINED_BITS) % 2 == 1 && state >> JOINED_BITS != seen; }
+static int is_new(uint32_t state, uint32_t seen) { return (state >> joined_bits) % 2 == 1 && state >> joined_bits != seen; }
 
 /* Waits for an open loop other than `seen` and joins it. Returns its generation. */
 static uint32_t join_loop(uint32_t seen) {
@@ -48,16 +48,23 @@ static uint32_t join_loop(uint32_t seen) {
     if (!is_new(state, seen)) {
       wait_for_event();
     } else if (__atomic_compare_exchange_n(&loop.state, &state, state + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-      return state >> JOINED_BITS;
+      return state >> joined_bits;
     }
   }
+}
+
+static void park(void) __attribute__((noreturn));
+static void park(void) {
+  for (;;) __asm__ volatile("wfi");
 }
 
 /* From the start-up code, on a core that acorn_start_cores switched on. */
 void acorn_core_main(uint64_t core) __attribute__((noreturn));
 void acorn_core_main(uint64_t core) {
+  uint32_t before = (uint32_t)core - 1;
   __atomic_fetch_or(&loop.missing, ~acorn_core_features(), __ATOMIC_RELAXED);
-  __atomic_fetch_add(&loop.started, 1, __ATOMIC_RELEASE);
+  /* Too late: the port has told the library its features and threads without this core. */
+  if (!__atomic_compare_exchange_n(&loop.started, &before, (uint32_t)core, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) park();
   for (uint32_t seen = 0;;) {
     seen = join_loop(seen);
     take_tasks((uint32_t)core);
@@ -66,24 +73,27 @@ void acorn_core_main(uint64_t core) {
   }
 }
 
+/* Returns whether the core came up in time; else none may come up any longer. */
 static int wait_for_core(uint32_t number) {
-  const uint64_t begin = acorn_ticks(0), limit = START_SECONDS * acorn_ticks_per_second();
+  const uint64_t begin = acorn_ticks(0), limit = start_seconds * acorn_ticks_per_second();
   while (__atomic_load_n(&loop.started, __ATOMIC_ACQUIRE) != number) {
-    if (acorn_ticks(0) - begin > limit) return 0;
+    uint32_t before = number - 1;
+    if (acorn_ticks(0) - begin > limit &&
+        __atomic_compare_exchange_n(&loop.started, &before, no_more, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return 0;
   }
   return 1;
 }
 
 /* The affinities of a cluster in turn: those that no core has are refused, as is the core that asks. A core that says yes and
- * does not come in time may still come, under its number: none is asked after it, and that number counts as taken. */
+ * does not come in time may still come, on the stack of its number: it parks there, and none is asked after it. */
 uint32_t acorn_start_cores(void) {
   static uint32_t asked;
   if (asked) return others + 1;
   asked = 1;
   for (uint64_t affinity = 0; affinity < ACORN_MAX_CORES && others + 1 < ACORN_MAX_CORES; ++affinity) {
-    if (acorn_psci(ACORN_PSCI_CPU_ON, affinity, (uintptr_t)acorn_core_entry, others + 1) != PSCI_OK) continue;
+    if (acorn_psci(ACORN_PSCI_CPU_ON, affinity, (uintptr_t)acorn_core_entry, others + 1) != psci_ok) continue;
+    if (!wait_for_core(others + 1)) break;
     ++others;
-    if (!wait_for_core(others)) break;
   }
   return others + 1;
 }
@@ -98,10 +108,10 @@ void acorn_run_tasks(void *ctx, acorn_task task, void *arg, uint32_t count) {
   __atomic_store_n(&loop.next, 0, __ATOMIC_RELAXED);
   __atomic_store_n(&loop.left, 0, __ATOMIC_RELAXED);
   /* Closed until here: nobody else writes the state. */
-  const uint32_t generation = (__atomic_load_n(&loop.state, __ATOMIC_RELAXED) >> JOINED_BITS) + 1;
-  __atomic_store_n(&loop.state, generation << JOINED_BITS, __ATOMIC_RELEASE);
+  const uint32_t generation = (__atomic_load_n(&loop.state, __ATOMIC_RELAXED) >> joined_bits) + 1;
+  __atomic_store_n(&loop.state, generation << joined_bits, __ATOMIC_RELEASE);
   send_event();
   take_tasks(0);
-  const uint32_t joined = __atomic_exchange_n(&loop.state, (generation + 1) << JOINED_BITS, __ATOMIC_ACQ_REL) & JOINED_MASK;
+  const uint32_t joined = __atomic_exchange_n(&loop.state, (generation + 1) << joined_bits, __ATOMIC_ACQ_REL) & joined_mask;
   while (__atomic_load_n(&loop.left, __ATOMIC_ACQUIRE) != joined) wait_for_event();
 }

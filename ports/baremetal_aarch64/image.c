@@ -1,20 +1,20 @@
 /* The program of the image: opens a model in the region, answers a question, tells a story, and reports in one line of JSON for
- * each what `acorn run --json` reports on a host: the digests must be equal. Then the model's self-test and the port's conformance. */
+ * each what `acorn run --json` reports on a host (the digests must be equal) and the ids. Then the model's self-test and the
+ * port's conformance. */
 #include "acorn.h"
 #include "acorn_baremetal.h"
 #include "tests/ports/conformance.h"
 
-#define STATUS_FAILED 1u
-#define STATUS_MODEL 3u  /* as the exit codes of the program acorn */
-#define STATUS_MEMORY 4u
-#define ANSWER_TOKENS 64u
+enum { status_failed = 1, status_model = 3, status_memory = 4 }; /* as the exit codes of the program acorn */
+enum { answer_tokens = 64 };                                     /* what an answer has at most */
 
-#define FNV_BASIS 0xcbf29ce484222325u
-#define FNV_PRIME 0x100000001b3u
+static const uint64_t fnv_basis = 0xcbf29ce484222325u, fnv_prime = 0x100000001b3u;
 
 struct run {
   acorn_session *session;
   uint32_t vocab_size;
+  uint32_t id_count;
+  int32_t ids[answer_tokens];
   uint64_t digest, ids_digest;
 };
 
@@ -30,7 +30,7 @@ static uint32_t fail(uint32_t status, const char *what, acorn_status why) {
 /* FNV-1a-64 over little-endian int32 values. */
 static uint64_t fnv(uint64_t hash, const int32_t *values, size_t count) {
   for (size_t i = 0; i < count; ++i) {
-    for (int shift = 0; shift < 32; shift += 8) hash = (hash ^ ((uint32_t)values[i] >> shift & 255)) * FNV_PRIME;
+    for (int shift = 0; shift < 32; shift += 8) hash = (hash ^ ((uint32_t)values[i] >> shift & 255)) * fnv_prime;
   }
   return hash;
 }
@@ -42,6 +42,7 @@ static void add_logits(struct run *run) {
 
 static int on_token(void *ctx, int32_t token, const char *text, size_t bytes) {
   struct run *run = ctx;
+  if (run->id_count < answer_tokens) run->ids[run->id_count++] = token;
   run->ids_digest = fnv(run->ids_digest, &token, 1);
   add_logits(run);
   acorn_baremetal_write(text, bytes);
@@ -53,10 +54,24 @@ static void number(const char *key, uint64_t value) {
   acorn_baremetal_number(value);
 }
 
+static void text(const char *key, const char *value) {
+  acorn_baremetal_text(key);
+  acorn_baremetal_text(value);
+}
+
 static void hex(const char *key, uint64_t value) {
   acorn_baremetal_text(key);
   acorn_baremetal_hex(value);
-  acorn_baremetal_text("\"");
+}
+
+static const char *stop_name(uint32_t reason) {
+  switch (reason) {
+    case ACORN_STOP_LENGTH: return "length";
+    case ACORN_STOP_END: return "end";
+    case ACORN_STOP_STRING: return "string";
+    case ACORN_STOP_CONTEXT: return "context";
+    default: return "caller";
+  }
 }
 
 static void report(const struct run *run, uint32_t reason, size_t tokens) {
@@ -64,10 +79,12 @@ static void report(const struct run *run, uint32_t reason, size_t tokens) {
   if (acorn_session_timings(run->session, &timings) != ACORN_OK) return;
   number("\n{\"prompt_tokens\": ", timings.prefill_tokens);
   number(", \"tokens\": ", tokens);
-  acorn_baremetal_text(reason == ACORN_STOP_END ? ", \"stop\": \"end\"" : ", \"stop\": \"length\"");
-  hex(", \"digest\": \"", run->digest);
-  hex(", \"ids_digest\": \"", run->ids_digest);
-  number(", \"prefill_ticks\": ", timings.prefill_ticks);
+  text(", \"stop\": \"", stop_name(reason));
+  hex("\", \"digest\": \"", run->digest);
+  hex("\", \"ids_digest\": \"", run->ids_digest);
+  acorn_baremetal_text("\", \"ids\": [");
+  for (uint32_t i = 0; i < run->id_count; ++i) number(i == 0 ? "" : ", ", (uint32_t)run->ids[i]);
+  number("], \"prefill_ticks\": ", timings.prefill_ticks);
   number(", \"decode_ticks\": ", timings.decode_ticks);
   number(", \"ticks_per_second\": ", timings.ticks_per_second);
   acorn_baremetal_text("}\n");
@@ -79,13 +96,14 @@ static acorn_status answer(struct run *run, const char *prompt, uint32_t flags) 
   acorn_baremetal_text("\n> ");
   acorn_baremetal_text(prompt);
   acorn_baremetal_text("\n");
-  run->digest = FNV_BASIS;
-  run->ids_digest = FNV_BASIS;
+  run->id_count = 0;
+  run->digest = fnv_basis;
+  run->ids_digest = fnv_basis;
   acorn_session_reset(run->session);
   acorn_status status = acorn_session_append_text(run->session, prompt, bytes, flags);
   if (status != ACORN_OK) return status;
   add_logits(run);
-  acorn_generation generation = {.struct_size = sizeof generation, .max_tokens = ANSWER_TOKENS, .callback = on_token, .ctx = run};
+  acorn_generation generation = {.struct_size = sizeof generation, .max_tokens = answer_tokens, .callback = on_token, .ctx = run};
   generation.sampling.struct_size = sizeof generation.sampling;
   uint32_t reason = 0;
   status = acorn_session_generate(run->session, &reason, &tokens, &generation);
@@ -124,7 +142,7 @@ static uint32_t too_small(const char *what, uint64_t need, uint64_t have) {
   number(": need ", need);
   number(" bytes, have ", have);
   acorn_baremetal_text("; raise ACORN_BAREMETAL_REGION\n");
-  return STATUS_MEMORY;
+  return status_memory;
 }
 
 /* The model: linked into the image, or read into the front of the region, which shrinks by it. Returns an exit status. */
@@ -142,11 +160,11 @@ static uint32_t find_model(acorn_image *image, acorn_port *port, char **region, 
   uint64_t need = 0;
   if (acorn_baremetal_command_line(path, sizeof path) != 0 || acorn_baremetal_open_file(port, path) != 0) {
     acorn_baremetal_text("acorn: error: no model: the emulator's semihosting command line must name one\n");
-    return STATUS_MODEL;
+    return status_model;
   }
   const acorn_status status = acorn_image_read(image, &need, port, *region, *region_bytes);
   if (status == ACORN_ERR_MEMORY) return too_small("the model file", need, *region_bytes);
-  if (status != ACORN_OK) return fail(STATUS_MODEL, path, status);
+  if (status != ACORN_OK) return fail(status_model, path, status);
   const size_t used = (size_t)((need + 63) / 64 * 64);
   *region += used < *region_bytes ? used : *region_bytes;
   *region_bytes -= used < *region_bytes ? used : *region_bytes;
@@ -157,30 +175,33 @@ static uint32_t find_model(acorn_image *image, acorn_port *port, char **region, 
 /* Repeats the reference run that the model carries. Returns an exit status. */
 static uint32_t self_test(const acorn_port *port, const acorn_image *image, void *region, size_t region_bytes) {
   const acorn_options options = {.struct_size = sizeof options, .flags = ACORN_OPEN_TRACE};
-  acorn_selftest_report result = {.struct_size = sizeof result};
-  acorn_model *model;
-  acorn_session *session;
-  acorn_status status = acorn_model_open(&model, NULL, image, &options, port, region, region_bytes);
-  if (status == ACORN_OK) status = acorn_session_open(&session, model);
-  if (status == ACORN_OK) status = acorn_session_selftest(session, &result);
-  if (status == ACORN_ERR_STATE) {
+  acorn_memory_plan plan = {.struct_size = sizeof plan};
+  acorn_status status = acorn_plan(&plan, NULL, image, &options, port);
+  if (status == ACORN_OK && plan.reference_tokens == 0) {
     acorn_baremetal_text("acorn: self-test: the model carries no reference run\n");
     return 0;
   }
-  if (status != ACORN_OK) return fail(STATUS_FAILED, "self-test", status);
-  acorn_baremetal_text(result.passed ? "acorn: self-test: passed" : "acorn: self-test: differs");
-  if (!result.passed) {
-    number(", phase ", result.phase);
-    number(", step ", result.step);
-    if (result.kernel != NULL) {
-      acorn_baremetal_text(", kernel ");
-      acorn_baremetal_text(result.kernel);
-    }
+  if (status == ACORN_OK && plan.block_bytes > region_bytes) {
+    return too_small("the self-test's plan", plan.block_bytes, region_bytes);
   }
-  number(", tokens ", result.tokens);
-  hex(", \"digest\": \"", result.digest);
+  acorn_selftest_report result = {.struct_size = sizeof result};
+  acorn_model *model;
+  acorn_session *session;
+  if (status == ACORN_OK) status = acorn_model_open(&model, NULL, image, &options, port, region, region_bytes);
+  if (status == ACORN_OK) status = acorn_session_open(&session, model);
+  if (status == ACORN_OK) status = acorn_session_selftest(session, &result);
+  if (status != ACORN_OK) return fail(status_failed, "self-test", status);
+  acorn_baremetal_text(result.passed ? "acorn: self-test: passed, " : "acorn: self-test: differs, ");
+  if (!result.passed) {
+    number("phase ", result.phase);
+    number(", step ", result.step);
+    if (result.kernel != NULL) text(", kernel ", result.kernel);
+    acorn_baremetal_text(", ");
+  }
+  number("", result.tokens);
+  hex(" tokens, digest ", result.digest);
   acorn_baremetal_text("\n");
-  return result.passed ? 0 : STATUS_FAILED;
+  return result.passed ? 0 : status_failed;
 }
 
 uint32_t acorn_baremetal_main(void) {
@@ -196,7 +217,7 @@ uint32_t acorn_baremetal_main(void) {
 
   acorn_memory_plan plan = {.struct_size = sizeof plan};
   acorn_status status = acorn_plan(&plan, NULL, &image, NULL, &port);
-  if (status != ACORN_OK) return fail(STATUS_MODEL, "planning", status);
+  if (status != ACORN_OK) return fail(status_model, "planning", status);
   print_plan(&plan);
   if (plan.block_bytes > region_bytes) return too_small("the plan", plan.block_bytes, region_bytes);
 
@@ -206,16 +227,17 @@ uint32_t acorn_baremetal_main(void) {
   status = acorn_model_open(&model, NULL, &image, NULL, &port, region, region_bytes);
   if (status == ACORN_OK) status = acorn_model_get_info(model, &info);
   if (status == ACORN_OK) status = acorn_session_open(&run.session, model);
-  if (status != ACORN_OK) return fail(STATUS_MODEL, "opening", status);
+  if (status != ACORN_OK) return fail(status_model, "opening", status);
   run.vocab_size = info.vocab_size;
-  status = answer(&run, "turn on the lamp in the kitchen", ACORN_TEXT_CHAT);
+  /* A model without a template goes on with the words. */
+  status = answer(&run, "turn on the lamp in the kitchen", info.has_chat_template ? ACORN_TEXT_CHAT : ACORN_TEXT_BOS);
   if (status == ACORN_OK) status = answer(&run, "Once upon a time", ACORN_TEXT_BOS);
-  if (status != ACORN_OK) return fail(STATUS_FAILED, "answering", status);
+  if (status != ACORN_OK) return fail(status_failed, "answering", status);
 
   acorn_baremetal_text("\n");
   const uint32_t different = self_test(&port, &image, region, region_bytes);
   const uint32_t failures = acorn_port_conformance(&port, &image, region, region_bytes);
   number("acorn: conformance: failures ", failures);
   acorn_baremetal_text("\n");
-  return failures == 0 ? different : STATUS_FAILED;
+  return failures == 0 ? different : status_failed;
 }

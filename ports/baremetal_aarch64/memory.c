@@ -5,42 +5,40 @@
 /* Of the linker script. */
 extern char acorn_read_only_begin[], acorn_read_only_end[], acorn_writable_begin[], acorn_ram_end[];
 
-#define BLOCK_SHIFT 21 /* 2 MiB: what an entry of the second level maps */
-#define BLOCKS 2048u   /* 4 GiB */
+enum { block_shift = 21, block_count = 2048 }; /* 2 MiB: what an entry of the second level maps; 4 GiB of them */
 
 /* Descriptor bits. Addresses are the same on both sides. */
-#define VALID_BLOCK 1u
-#define VALID_TABLE 3u
-#define MEMORY (0u << 2 | 3u << 8)     /* attribute 0 of MAIR_EL1, inner shareable */
-#define DEVICE (1u << 2)               /* attribute 1 */
-#define READ_ONLY (2u << 6)
-#define ACCESSED (1u << 10)            /* else the first access faults */
-#define NO_EXECUTE (3ull << 53)        /* at EL0 and EL1 */
+static const uint64_t valid_block = 1, valid_table = 3;
+static const uint64_t memory = 0u << 2 | 3u << 8;       /* attribute 0 of MAIR_EL1, inner shareable */
+static const uint64_t device = 1u << 2;                 /* attribute 1 */
+static const uint64_t read_only = 2u << 6;
+static const uint64_t accessed = 1u << 10;              /* else the first access faults */
+static const uint64_t no_execute = (uint64_t)3 << 53;   /* at EL0 and EL1 */
 
 /* Written whole by acorn_map_memory while the caches are off, so in no section that is cleared later. */
 __attribute__((section(".tables"), aligned(4096))) uint64_t acorn_table[512];
-__attribute__((section(".tables"), aligned(4096))) static uint64_t blocks[BLOCKS];
+__attribute__((section(".tables"), aligned(4096))) static uint64_t blocks[block_count];
 
 static void map(uintptr_t begin, uintptr_t end, uint64_t attributes) {
-  for (uintptr_t block = begin >> BLOCK_SHIFT; block < (end + (1u << BLOCK_SHIFT) - 1) >> BLOCK_SHIFT; ++block) {
-    blocks[block] = (uint64_t)block << BLOCK_SHIFT | attributes | ACCESSED | VALID_BLOCK;
+  for (uintptr_t block = begin >> block_shift; block < (end + (1u << block_shift) - 1) >> block_shift; ++block) {
+    blocks[block] = (uint64_t)block << block_shift | attributes | accessed | valid_block;
   }
 }
 
 /* Code and model may be read and run, the rest of the memory written, the serial line spoken to; everything else faults, a null
  * pointer too. Runs with the MMU off: every access is aligned. */
 void acorn_map_memory(void) {
-  for (uint32_t i = 0; i < BLOCKS; ++i) blocks[i] = 0;
-  for (uint32_t i = 0; i < 512; ++i) acorn_table[i] = i < 4 ? (uintptr_t)&blocks[512 * i] | VALID_TABLE : 0;
-  map((uintptr_t)acorn_read_only_begin, (uintptr_t)acorn_read_only_end, MEMORY | READ_ONLY);
-  map((uintptr_t)acorn_writable_begin, (uintptr_t)acorn_ram_end, MEMORY | NO_EXECUTE);
-  map(ACORN_BAREMETAL_UART, ACORN_BAREMETAL_UART + 4096, DEVICE | NO_EXECUTE);
+  for (uint32_t i = 0; i < block_count; ++i) blocks[i] = 0;
+  for (uint32_t i = 0; i < 512; ++i) acorn_table[i] = i < 4 ? (uintptr_t)&blocks[512 * i] | valid_table : 0;
+  map((uintptr_t)acorn_read_only_begin, (uintptr_t)acorn_read_only_end, memory | read_only);
+  map((uintptr_t)acorn_writable_begin, (uintptr_t)acorn_ram_end, memory | no_execute);
+  map(ACORN_BAREMETAL_UART, ACORN_BAREMETAL_UART + 4096, device | no_execute);
   /* What the caches hold of the tables from before the start is older than what was just written past them. */
   __asm__ volatile("dsb sy" ::: "memory");
   for (uintptr_t line = (uintptr_t)acorn_table; line < (uintptr_t)(acorn_table + 512); line += 16) {
     __asm__ volatile("dc ivac, %0" ::"r"(line) : "memory");
   }
-  for (uintptr_t line = (uintptr_t)blocks; line < (uintptr_t)(blocks + BLOCKS); line += 16) {
+  for (uintptr_t line = (uintptr_t)blocks; line < (uintptr_t)(blocks + block_count); line += 16) {
     __asm__ volatile("dc ivac, %0" ::"r"(line) : "memory");
   }
   __asm__ volatile("dsb sy" ::: "memory");

@@ -119,10 +119,16 @@ void LogShortMemory(const acorn_port *port, uint64_t need, uint64_t have) {
   Log(port, 0, message);
 }
 
+void LogNoRead(const acorn_port *port) {
+  acorn::Message message;
+  message.Text("the port has no read for the model file");
+  Log(port, 0, message);
+}
+
 // The first out.size() bytes of the model file.
 Status ReadFile(const acorn_port &port, Span<uint8_t> out, Fault *fault) {
-  if (port.read != nullptr && port.read(port.ctx, out.data(), 0, out.size()) == 0) return Status::kOk;
-  *fault = {Status::kPort, "", 0, 0};
+  if (port.read(port.ctx, out.data(), 0, out.size()) == 0) return Status::kOk;
+  *fault = {Status::kPort, "read", 0, 0};
   return Status::kPort;
 }
 
@@ -198,7 +204,12 @@ acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_po
   uint8_t start[acorn::kHeaderBytes];
   Fault where;
   acorn::Header header;
-  Status status = ReadFile(*port, {start, sizeof start}, &where);
+  Status status = acorn::CheckByteOrder(&where);
+  if (status == Status::kOk && port->read == nullptr) {
+    LogNoRead(port);
+    return ACORN_ERR_PORT;
+  }
+  if (status == Status::kOk) status = ReadFile(*port, {start, sizeof start}, &where);
   if (status == Status::kOk) status = acorn::ReadHeader({start, sizeof start}, &header, &where);
   if (status != Status::kOk) {
     LogFault(port, where);
@@ -210,6 +221,8 @@ acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_po
     if (memory != nullptr) LogShortMemory(port, header.file_bytes, memory_bytes);
     return ACORN_ERR_MEMORY;
   }
+  // The header comes a second time, with the rest. Should the file have changed in between, acorn_plan finds it: it trusts
+  // nothing of what was seen here, and an image that is not as long as its own header says is refused.
   const size_t bytes = static_cast<size_t>(header.file_bytes);
   status = ReadFile(*port, {static_cast<uint8_t *>(memory), bytes}, &where);
   if (status != Status::kOk) {

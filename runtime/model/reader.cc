@@ -44,6 +44,12 @@ Span<const T> SpanOf(const flatbuffers::Vector<T> *vector) {
 
 }  // namespace
 
+Status CheckByteOrder(Fault *fault) {
+  if (kLittleEndian) return Status::kOk;
+  *fault = {Status::kUnsupported, "byte order", 0, 0};
+  return Status::kUnsupported;
+}
+
 Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault) {
   const uint8_t *p = start.data();
   const auto fail = [fault](Status status, uint64_t offset) {
@@ -110,8 +116,7 @@ Status ModelReader::CheckSegments(bool check_weights) {
 }
 
 Status ModelReader::Open(Span<const uint8_t> image, bool check_weights) {
-  // Everything in a file is read in place, as little-endian integers: nothing is worth looking at elsewhere.
-  if (!kLittleEndian) return Fail(Status::kUnsupported, "byte order", 0, 0);
+  ACORN_TRY(CheckByteOrder(&fault_));
   image_ = image;
   uint64_t graph_bytes = 0;
   ACORN_TRY(CheckHeader(&graph_bytes));

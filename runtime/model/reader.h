@@ -25,6 +25,9 @@ struct Fault {
   uint64_t offset = 0;
 };
 
+/// Everything in a file is read in place, as little-endian integers: on a big-endian machine no file is worth looking at.
+Status CheckByteOrder(Fault *fault);
+
 /// What the fixed beginning of a file says of the rest.
 struct Header {
   uint64_t file_bytes, graph_bytes;

@@ -1,8 +1,10 @@
 // The conformance program against ports that break one promise each: every breach must be found, under its name.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "tests/ports/conformance_block.h"
 #include "tests/support/host_features.h"
@@ -40,6 +42,24 @@ void LoopWithAThreadTooMany(void *, acorn_task task, void *arg, uint32_t count) 
 void LoopBeyondTheCount(void *ctx, acorn_task task, void *arg, uint32_t count) {
   Loop(ctx, task, arg, count);
   task(arg, count, 0);
+}
+
+// As a port whose caches are not coherent: of what the loop handed out, [runs, in, out] for each task, one word stays as it was.
+void LoopThatLosesAWrite(void *ctx, acorn_task task, void *arg, uint32_t count) {
+  Loop(ctx, task, arg, count);
+  if (count > 90) static_cast<uint32_t *>(arg)[3 * 90 + 2] = 0;
+}
+// Two threads, both with the number 0, that begin together.
+void LoopUnderOneNumber(void *, acorn_task task, void *arg, uint32_t count) {
+  std::atomic<uint32_t> here{0};
+  const auto half = [&](uint32_t first) {
+    ++here;
+    while (here != 2) std::this_thread::yield();
+    for (uint32_t i = first; i < count; i += 2) task(arg, i, 0);
+  };
+  std::thread other(half, 1);
+  half(0);
+  other.join();
 }
 
 int Read(void *ctx, void *to, uint64_t offset, size_t bytes) {
@@ -90,7 +110,7 @@ class Conformance : public testing::Test {
 
 TEST_F(Conformance, AGoodPortPasses) {
   EXPECT_EQ(block_.Run(port_), 0u) << board_.log;
-  for (const char *check : {"fields: ok", "log: ok", "ticks: ok", "parallel_for: ok", "read: ok", "model, portable kernels: ok"}) {
+  for (const char *check : {"fields: ok", "log: came back", "ticks: ok", "parallel_for: ok", "read: ok", "model, portable kernels: ok"}) {
     EXPECT_NE(board_.log.find(check), std::string::npos) << check;
   }
 }
@@ -133,6 +153,21 @@ TEST_F(Conformance, Loops) {
   port_.parallel_for = LoopBeyondTheCount;
   ExpectFailure("out of range");
 }
+
+TEST_F(Conformance, LostWrites) {
+  port_.parallel_for = LoopThatLosesAWrite;
+  ExpectFailure("what a task read or wrote is not what the caller wrote or reads");
+}
+
+// The race is real, so it need not show at once. A sanitizer of threads would stop at it.
+#if !defined(__SANITIZE_THREAD__)
+TEST_F(Conformance, TwoTasksUnderOneNumber) {
+  port_.parallel_for = LoopUnderOneNumber;
+  const std::string words = "FAILED: two tasks at once under one thread number";
+  for (int i = 0; i < 100 && board_.log.find(words) == std::string::npos; ++i) (void)block_.Run(port_);
+  EXPECT_NE(board_.log.find(words), std::string::npos) << board_.log;
+}
+#endif
 
 TEST_F(Conformance, Read) {
   port_.read = ReadOfBlocks;

@@ -93,10 +93,39 @@ TEST_F(ImageRead, AReadThatFails) {
     storage_.reads = 0;
     EXPECT_EQ(Call(memory_.size()), ACORN_ERR_PORT);
     EXPECT_EQ(image_.data, nullptr);
+    EXPECT_NE(storage_.log.find("a callback of the port failed: read"), std::string::npos) << storage_.log;
   }
+}
+
+TEST_F(ImageRead, APortWithoutRead) {
   port_.read = nullptr;
   EXPECT_EQ(Call(memory_.size()), ACORN_ERR_PORT);
+  EXPECT_EQ(need_, 0u);
   EXPECT_TRUE(Untouched());
+  EXPECT_EQ(storage_.log, "the port has no read for the model file");
+}
+
+TEST_F(ImageRead, AFileBeyondTheAddressesOf32Bits) {
+  storage_.file.data()[kHeaderFileBytes + 4] = 1;
+  Reseal(&storage_.file);
+  EXPECT_EQ(Call(memory_.size()), ACORN_ERR_MEMORY);
+  EXPECT_EQ(need_, (uint64_t{1} << 32) + storage_.file.size());
+  EXPECT_TRUE(Untouched());
+}
+
+// Between the header and the whole, the file has become a longer one.
+TEST_F(ImageRead, AFileThatChangesIsFoundByThePlan) {
+  port_.read = [](void *ctx, void *to, uint64_t offset, size_t bytes) {
+    auto *storage = static_cast<Storage *>(ctx);
+    const int failed = Read(ctx, to, offset, bytes);
+    storage->file.data()[kHeaderFileBytes] += 1;
+    Reseal(&storage->file);
+    return failed;
+  };
+  ASSERT_EQ(Call(memory_.size()), ACORN_OK);
+  acorn_memory_plan plan = {};
+  plan.struct_size = sizeof plan;
+  EXPECT_EQ(acorn_plan(&plan, nullptr, &image_, nullptr, &port_), ACORN_ERR_TRUNCATED);
 }
 
 TEST_F(ImageRead, AFileShorterThanItsHeaderSays) {

@@ -44,5 +44,22 @@ TEST_F(Refusal, OpenIsUnsupportedAndLeavesTheBlockAlone) {
   acorn_posix_release(block, kBytes);
 }
 
+TEST_F(Refusal, ImageReadIsUnsupportedBeforeAnythingIsRead) {
+  int reads = 0;
+  acorn_port port = {};
+  port.struct_size = sizeof port;
+  port.ctx = &reads;
+  port.read = [](void *ctx, void *, uint64_t, size_t) {
+    ++*static_cast<int *>(ctx);
+    return 0;
+  };
+  acorn_image image = {};
+  uint64_t need = 1;
+  EXPECT_EQ(acorn_image_read(&image, &need, &port, nullptr, 0), ACORN_ERR_UNSUPPORTED);
+  EXPECT_EQ(reads, 0);
+  EXPECT_EQ(need, 0u);
+  EXPECT_EQ(image.data, nullptr);
+}
+
 }  // namespace
 }  // namespace acorn

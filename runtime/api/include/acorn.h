@@ -73,6 +73,7 @@ typedef struct acorn_fault {
 /// Out: *image the file in `memory`;  *need its bytes as soon as its header has been read, may be NULL
 /// In:  memory 64-byte aligned; NULL with memory_bytes 0 asks for the need
 /// Returns: ACORN_OK | ACORN_ERR_MEMORY (memory untouched) | ACORN_ERR_PORT (no read, or it failed) | 0x2_ | 0x1_
+///          (on a big-endian machine ACORN_ERR_UNSUPPORTED, before anything is read)
 ACORN_NODISCARD ACORN_API acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_port *port, void *memory,
                                                         size_t memory_bytes);
 
@@ -103,7 +104,7 @@ typedef struct acorn_memory_plan {
   uint64_t io_bytes;             /* 0 in this version */
   uint64_t block_bytes;          /* total to hand over, of any address aligned to 64 */
   uint32_t reference_tokens;     /* of the file's reference run: the context that acorn_session_selftest needs; 0: no run */
-  uint32_t reserved;
+  uint32_t reserved;             /* 0 */
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
@@ -275,6 +276,8 @@ typedef struct acorn_trace_row {
 /// Rows in the order of the file: body, then head. Needs ACORN_OPEN_TRACE.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_ARGUMENT (index past the last row)
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_trace(const acorn_model *model, acorn_trace_row *row, size_t index);
+/// Sets every row's digest back to what it is after open: the trace then tells of the calls from here on. Sessions keep their
+/// state. NULL, or a model without a trace: nothing happens.
 ACORN_API void acorn_model_trace_reset(acorn_model *model);
 
 /// Parts of a reference run: the prompt at once, the generated tokens one by one, the choice of each of them.

@@ -7,6 +7,10 @@ nm=$1 objdump=$2 image=$3 limit=$4
 forbidden='^(malloc|calloc|realloc|free|aligned_alloc|posix_memalign|_?sbrk|brk|mmap|_Zn[wa].*|_Zd[la].*|_ZSt.*|_ZNSt.*|__cxa_.*'
 forbidden+='|[a-z]*printf(_chk)?|puts|putchar|fwrite|exit|abort|__assert_fail|_Unwind_.*|__gxx_.*)$'
 symbols=$("$nm" -P "$image")
+if [ -z "$symbols" ]; then
+  echo "FAILED: the image has no symbols to look at" >&2
+  exit 1
+fi
 if found=$(awk '{print $1}' <<<"$symbols" | grep -E "$forbidden"); then
   echo "FAILED: the image has $found" >&2
   exit 1
