@@ -33,6 +33,7 @@ enter:
 
   ldr x0, =HCR_EL2_RW
   msr hcr_el2, x0
+  isb /* the next two registers read otherwise under a host of E2H */
   ldr x0, =CPTR_EL2_RESERVED
   msr cptr_el2, x0
   msr hstr_el2, xzr

@@ -19,6 +19,19 @@ static const uint64_t no_execute = (uint64_t)3 << 53;   /* at EL0 and EL1 */
 __attribute__((section(".tables"), aligned(4096))) uint64_t acorn_table[512];
 __attribute__((section(".tables"), aligned(4096))) static uint64_t blocks[block_count];
 
+_Static_assert(ACORN_BAREMETAL_UART + 4096ull <= (uint64_t)block_count << block_shift, "the serial line lies beyond the map");
+
+/* Drops what the caches hold of the tables. */
+static void forget(const uint64_t *begin, const uint64_t *end) {
+  for (uintptr_t line = (uintptr_t)begin; line < (uintptr_t)end; line += 16) __asm__ volatile("dc ivac, %0" ::"r"(line) : "memory");
+}
+
+static void forget_tables(void) {
+  forget(acorn_table, acorn_table + 512);
+  forget(blocks, blocks + block_count);
+  __asm__ volatile("dsb sy" ::: "memory");
+}
+
 static void map(uintptr_t begin, uintptr_t end, uint64_t attributes) {
   for (uintptr_t block = begin >> block_shift; block < (end + (1u << block_shift) - 1) >> block_shift; ++block) {
     blocks[block] = (uint64_t)block << block_shift | attributes | accessed | valid_block;
@@ -28,20 +41,14 @@ static void map(uintptr_t begin, uintptr_t end, uint64_t attributes) {
 /* Code and model may be read and run, the rest of the memory written, the serial line spoken to; everything else faults, a null
  * pointer too. Runs with the MMU off: every access is aligned. */
 void acorn_map_memory(void) {
+  forget_tables(); /* a line that is written back later would lie over what is written now, past the caches */
   for (uint32_t i = 0; i < block_count; ++i) blocks[i] = 0;
   for (uint32_t i = 0; i < 512; ++i) acorn_table[i] = i < 4 ? (uintptr_t)&blocks[512 * i] | valid_table : 0;
   map((uintptr_t)acorn_read_only_begin, (uintptr_t)acorn_read_only_end, memory | read_only);
   map((uintptr_t)acorn_writable_begin, (uintptr_t)acorn_ram_end, memory | no_execute);
   map(ACORN_BAREMETAL_UART, ACORN_BAREMETAL_UART + 4096, device | no_execute);
-  /* What the caches hold of the tables from before the start is older than what was just written past them. */
   __asm__ volatile("dsb sy" ::: "memory");
-  for (uintptr_t line = (uintptr_t)acorn_table; line < (uintptr_t)(acorn_table + 512); line += 16) {
-    __asm__ volatile("dc ivac, %0" ::"r"(line) : "memory");
-  }
-  for (uintptr_t line = (uintptr_t)blocks; line < (uintptr_t)(blocks + block_count); line += 16) {
-    __asm__ volatile("dc ivac, %0" ::"r"(line) : "memory");
-  }
-  __asm__ volatile("dsb sy" ::: "memory");
+  forget_tables(); /* and one that was read meanwhile is older than the tables */
 }
 
 /* Words where both sides are aligned alike, bytes elsewhere: what the library copies is small or aligned. */
