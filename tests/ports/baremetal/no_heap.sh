@@ -11,7 +11,8 @@ if [ -z "$symbols" ]; then
   echo "FAILED: the image has no symbols to look at" >&2
   exit 1
 fi
-if found=$(awk '{print $1}' <<<"$symbols" | grep -E "$forbidden"); then
+# A local __assert_fail is the trap of runtime/kernels/xnnpack/traps.c.
+if found=$(awk '$1 != "__assert_fail" || $2 != "t" {print $1}' <<<"$symbols" | grep -E "$forbidden"); then
   echo "FAILED: the image has $found" >&2
   exit 1
 fi
