@@ -32,6 +32,7 @@ namespace acorn {
   return offset <= limit && bytes <= limit - offset;
 }
 
-constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) { return (value + alignment - 1) & ~(alignment - 1); }
+/// The same without a check. Static: a copy compiled for one instruction set must not serve all.
+static constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) { return (value + alignment - 1) & ~(alignment - 1); }
 
 }  // namespace acorn

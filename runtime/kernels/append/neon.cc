@@ -13,11 +13,11 @@ constexpr size_t kDims = 16;
 
 /// sat8(RoundShift(v * multiplier, shift))
 struct Scale {
-  Scale(int32_t multiplier, int32_t shift) {
-    const int missing = shift < 17 ? 17 - shift : 0;
+  Scale(const Args &args, size_t head) {
+    const int missing = args.shift < 17 ? 17 - args.shift : 0;
     // A multiplier that saturates takes every value but 0 beyond 127.
-    factor = vdupq_n_s32(static_cast<int32_t>(Clamp(int64_t{multiplier} * (1 << missing), INT32_MIN, INT32_MAX)));
-    right = vdupq_n_s32(16 - shift - missing);
+    factor = vdupq_n_s32(static_cast<int32_t>(Clamp(int64_t{args.multiplier[head]} * (1 << missing), INT32_MIN, INT32_MAX)));
+    right = vdupq_n_s32(16 - args.shift - missing);
   }
 
   int16x4_t Round(int32x4_t v) const { return vqmovn_s32(vrshlq_s32(vqdmulhq_s32(v, factor), right)); }
@@ -35,7 +35,7 @@ struct Scale {
 
 /// What `copy` does with values.
 struct Copy {
-  Copy(int32_t, int32_t) {}
+  Copy(const Args &, size_t) {}
   int8x16_t operator()(const int8_t *v) const { return vld1q_s8(v); }
 };
 
@@ -60,7 +60,7 @@ template <typename Finish, typename Value>
 void AppendValues(const Args &args) {
   const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim);
   for (size_t head = 0; head < args.kv_heads; ++head) {
-    const Finish finish(args.multiplier == nullptr ? 0 : args.multiplier[head], args.shift);
+    const Finish finish(args, head);
     const Value *v = static_cast<const Value *>(args.v) + head * args.head_dim;
     int8_t *out = args.v_cache + head * head_bytes;
     for (size_t row = 0; row < args.m;) {

@@ -70,14 +70,15 @@ struct Exponential {
     const uint32x4_t t0 = Octaves(score0), t1 = Octaves(score1);
     const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(t0), vreinterpretq_u16_u32(t1));
     // (f * c) >> 15 as the high half of the doubled 16-bit product. 45332 does not fit it: f * 2^15 is split off.
-    const int16x8_t f = vreinterpretq_s16_u16(vandq_u16(low, vdupq_n_u16(0x7fff)));
+    const uint16x8_t fraction = vandq_u16(low, vdupq_n_u16(0x7fff));
+    const int16x8_t f = vreinterpretq_s16_u16(fraction);
     int16x8_t p = vqdmulhq_s16(f, vdupq_n_s16(2598));
     p = vqdmulhq_s16(f, vsubq_s16(vdupq_n_s16(15162), p));
     p = vqdmulhq_s16(f, vsubq_s16(vdupq_n_s16(45332 - 32768), p));
-    p = vmvnq_s16(vaddq_s16(p, f));  // 65535 - it
+    const uint16x8_t e = vmvnq_u16(vaddq_u16(vreinterpretq_u16_s16(p), fraction));  // 65535 - it
     // rs(p, i); from i = 17 on the result is 0. The shift reads its count, a signed one, from the low byte.
     const uint16x8_t i = vminq_u16(vshrn_high_n_u32(vshrn_n_u32(t0, 15), t1, 15), vdupq_n_u16(31));
-    return vrshlq_u16(vreinterpretq_u16_s16(p), vnegq_s16(vreinterpretq_s16_u16(i)));
+    return vrshlq_u16(e, vnegq_s16(vreinterpretq_s16_u16(i)));
   }
 
   int32x4_t maximum, factor, left, right;

@@ -27,6 +27,11 @@ struct MultiplierSteps {
   int32x4_t channels[4];
 };
 
+/// acc + step * dot modulo 2^32: without sign, where wrapping is defined.
+ACORN_INLINE int32x4_t AddWrapping(int32x4_t acc, int32x4_t dot, uint8x16_t step) {
+  return vreinterpretq_s32_u32(vmlaq_u32(vreinterpretq_u32_s32(acc), vreinterpretq_u32_s32(dot), vreinterpretq_u32_u8(step)));
+}
+
 /// The half of an engine that streams.
 struct DotStream {
   static constexpr size_t kStreamBlockRows = 3;

@@ -132,8 +132,8 @@ struct EngineI8mm : DotStream {
         const uint8x16x2_t multipliers = Take32(panel);
         ACORN_UNROLL
         for (int p = 0; p < kP; ++p) {
-          acc[p][0] = vmlaq_s32(acc[p][0], dot[p][0], vreinterpretq_s32_u8(multipliers.val[0]));
-          acc[p][1] = vmlaq_s32(acc[p][1], dot[p][1], vreinterpretq_s32_u8(multipliers.val[1]));
+          acc[p][0] = AddWrapping(acc[p][0], dot[p][0], multipliers.val[0]);
+          acc[p][1] = AddWrapping(acc[p][1], dot[p][1], multipliers.val[1]);
         }
       } while (--s != 0);
       ACORN_UNROLL

@@ -94,9 +94,9 @@ struct EngineNeon {
     StreamRow<3>(lanes, weights, x, x_stride);
     ACORN_UNROLL
     for (int r = 0; r < kR; ++r, x += x_stride) {
-      const int16x8_t start = vreinterpretq_s16_s8(vld1q_s8(x + 8 * kFourBytes));
-      const int16x8_t dot = vaddq_s16(start, Dot8(lanes[r][0], lanes[r][1]));
-      Scale(acc[r][2 * kHalf], acc[r][2 * kHalf + 1], dot, multipliers);
+      const uint16x8_t start = vreinterpretq_u16_s8(vld1q_s8(x + 8 * kFourBytes));
+      const uint16x8_t dot = vaddq_u16(start, vreinterpretq_u16_s16(Dot8(lanes[r][0], lanes[r][1])));
+      Scale(acc[r][2 * kHalf], acc[r][2 * kHalf + 1], vreinterpretq_s16_u16(dot), multipliers);
     }
   }
 

@@ -53,7 +53,7 @@ struct EngineNeonDot : DotStream {
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) {
         ACORN_UNROLL
-        for (int i = 0; i < 4; ++i) acc[r][i] = vmlaq_s32(acc[r][i], dot[r][i], vreinterpretq_s32_u8(multipliers.val[i]));
+        for (int i = 0; i < 4; ++i) acc[r][i] = AddWrapping(acc[r][i], dot[r][i], multipliers.val[i]);
       }
     });
   }
