@@ -2,8 +2,8 @@
 # downloaded here.
 #
 #   acorn_flatbuffers          headers of FlatBuffers (INTERFACE) and ACORN_FLATC, the schema compiler
-#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else
-#                              the shared libraries; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
+#   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else the system's, else none and
+#                              the port's own parts serve; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
 #   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
 #   GTest::gtest, benchmark::benchmark    for tests and benches; in a cross build GoogleTest is built from Debian's sources
@@ -40,16 +40,16 @@ elseif(NOT ACORN_FLATBUFFERS_INCLUDE STREQUAL "/usr/include")
   target_include_directories(acorn_flatbuffers SYSTEM INTERFACE "${ACORN_FLATBUFFERS_INCLUDE}")
 endif()
 
-# acorn_find_small_library(<name> <header>): static build of setup.sh, then the unpacked package, then the system.
+# acorn_find_small_library(<name> <header>): static build of setup.sh, then the system's. Cross builds are static.
 function(acorn_find_small_library name header)
   string(TOUPPER ${name} upper)
   set(built "${ACORN_DEPS_DIR}/static/${ACORN_DEBIAN_ARCH}")
-  set(unpacked "${ACORN_DEPS_DIR}/xnnpack/${ACORN_DEBIAN_ARCH}/usr")
-  find_library(ACORN_${upper}_LIBRARY
-    NAMES lib${name}.a lib${name}.so.0 ${name}
-    NAMES_PER_DIR
-    HINTS "${built}/lib" "${unpacked}/lib/${ACORN_DEBIAN_TRIPLET}")
-  find_path(ACORN_${upper}_INCLUDE ${header} HINTS "${built}/include" "${unpacked}/include")
+  set(names lib${name}.a ${name})
+  if(CMAKE_CROSSCOMPILING)
+    set(names lib${name}.a)
+  endif()
+  find_library(ACORN_${upper}_LIBRARY NAMES ${names} NAMES_PER_DIR HINTS "${built}/lib")
+  find_path(ACORN_${upper}_INCLUDE ${header} HINTS "${built}/include")
   if(NOT ACORN_${upper}_LIBRARY OR NOT ACORN_${upper}_INCLUDE)
     set(ACORN_HAVE_${upper} OFF PARENT_SCOPE)
     return()

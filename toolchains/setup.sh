@@ -12,9 +12,9 @@
 # the system's own. The mirror is the one that apt is configured with, or the one in ACORN_DEBIAN_MIRROR.
 #
 # Result under build/deps:
-#   xnnpack/<amd64|arm64>/usr/...        Debian's libxnnpack-dev, libpthreadpool, libcpuinfo, unpacked
+#   xnnpack/<amd64|arm64>/usr/...        Debian's libxnnpack-dev, unpacked
 #   static/<amd64|arm64>/{lib,include}   pthreadpool and cpuinfo as static libraries, from their sources in Debian;
-#                                        optional: without them the programs use the shared libraries
+#                                        optional: without them the system's serve, or the port's own parts
 set -euo pipefail
 
 readonly donor=trixie           # the release that the microkernels are taken from
@@ -101,9 +101,7 @@ has_microkernels() {  # arch
   triplet=$(triplet_of "$1")
   if [ "$1" = "$(machine_arch)" ] && [ -e "/usr/lib/$triplet/libmicrokernels-prod.a" ] && has_header pthreadpool.h &&
     has_header cpuinfo.h; then return 0; fi
-  local usr="$deps/xnnpack/$1/usr"
-  [ -e "$usr/lib/$triplet/libmicrokernels-prod.a" ] && [ -e "$usr/lib/$triplet/libpthreadpool.so.0" ] &&
-    [ -e "$usr/lib/$triplet/libcpuinfo.so.0" ] && [ -e "$usr/include/pthreadpool.h" ] && [ -e "$usr/include/cpuinfo.h" ]
+  [ -e "$deps/xnnpack/$1/usr/lib/$triplet/libmicrokernels-prod.a" ]
 }
 
 missing_microkernels() { for arch in $(wanted_archs); do has_microkernels "$arch" || echo "$arch"; done; }
@@ -217,15 +215,14 @@ unpack_microkernels() {  # arch
   debs="$deps/apt/debs-$arch"
   rm -rf "$debs" "$into.new"
   mkdir -p "$debs" "$into.new"
-  (cd "$debs" && donor_apt binary.list download "libxnnpack-dev:$arch" "libpthreadpool0:$arch" "libpthreadpool-dev:$arch" \
-    "libcpuinfo0:$arch" "libcpuinfo-dev:$arch") >"$log" 2>&1 || {
-    die "cannot download libxnnpack-dev and its libraries for $arch (is the network there?)"
+  (cd "$debs" && donor_apt binary.list download "libxnnpack-dev:$arch") >"$log" 2>&1 || {
+    die "cannot download libxnnpack-dev for $arch (is the network there?)"
   }
   for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$into.new"; done
   rm -rf "$into"
   mv "$into.new" "$into"
   rm -rf "$debs"
-  has_microkernels "$arch" || die "the unpacked packages for $arch are not complete"
+  has_microkernels "$arch" || die "the unpacked package for $arch is not complete"
 }
 
 # pthreadpool and cpuinfo as static libraries: one-file programs. Only their *.orig.tar.* are needed, which apt checks
@@ -285,7 +282,7 @@ for arch in $(wanted_archs); do
     if ! "build_static_$library" "$arch"; then
       mkdir -p "$deps/static/$arch"
       : >"$stamp"
-      say "$library cannot be built for $arch: the shared library or the port's own part will serve"
+      say "$library cannot be built for $arch: the system's or the port's own part will serve"
     fi
   done
 done

@@ -3,6 +3,7 @@
 # text is code; rodata is constants and tables, those that hold addresses (.data.rel.ro) included. What the C library and the
 # compiler's start files bring along is left out. The kernels are listed by instruction set too: a port that links fewer, or a
 # build with fewer in cmake/isa.cmake, is that much smaller.
+cmake_policy(VERSION 3.25)
 set(runtime_text_limit 131072)  # 128 KiB: all layers but the kernels
 
 file(STRINGS "${MAP}" lines)
