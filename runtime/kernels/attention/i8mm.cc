@@ -27,7 +27,7 @@ void CoupleQueries(const Pass &pass) {
 
 /// Scores of kCouples couples from `pair` on.
 template <int kCouples>
-ACORN_LOOPS void ScoreCouples(const Pass &pass, size_t pair) {
+ACORN_NOINLINE void ScoreCouples(const Pass &pass, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
   const size_t halves = Halves(pass);
   const int8_t *queries = pass.q + pair * q_stride;
@@ -83,7 +83,7 @@ struct Output {
 
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
 template <int kPairCount, int kVectors>
-ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
+ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
   const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows

@@ -22,7 +22,7 @@ inline void StoreByQuads(uint8_t *at, uint16x8_t e) {
 
 /// Scores of kPairCount pairs from `pair` on, half a tile at a time.
 template <int kPairCount>
-ACORN_LOOPS void ScorePairs(const Pass &pass, size_t pair) {
+ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
   const size_t halves = Halves(pass);
   const int8_t *queries = pass.q + pair * q_stride;
@@ -77,7 +77,7 @@ constexpr size_t kBlockQuads = 64;  // 256 times 65535 * 255 fits 32 bits withou
 
 /// Sums of E times V for kPairCount pairs, sixteen values of a head at a time, and their normalised output.
 template <int kPairCount>
-ACORN_LOOPS void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
+ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t quads = 2 * Halves(pass);
   const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows

@@ -5,11 +5,10 @@
 #include <arm_neon.h>
 
 #include "kernels/attention/pass.h"
+#include "kernels/inline.h"
 
 namespace acorn::attention {
 namespace {
-
-#define ACORN_INLINE __attribute__((always_inline)) inline
 
 /// A number that is part of its type: instructions have lanes, which must be constants in unoptimised builds too.
 template <int n>
@@ -25,9 +24,6 @@ ACORN_INLINE void Unrolled(const F &f) {
     f(Constant<n - 1>());
   }
 }
-
-/// Not inlined: where several of them share one function, GCC runs out of registers for their loops (3 % more instructions).
-#define ACORN_LOOPS __attribute__((noinline))
 
 /// Calls block(Constant<n>, pair) for blocks of n pairs: fours, and one of what is left.
 template <typename Block>
@@ -114,7 +110,7 @@ inline void StoreByBytes(uint8_t *at, uint16x8_t e) {
 /// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
 /// of its scores, as the variant likes them.
 template <void (*kStoreHalf)(uint8_t *at, uint16x8_t e)>
-ACORN_LOOPS uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+ACORN_NOINLINE uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *at = pass.scores + pair * pass.score_stride;
   const size_t keys = pass.keys[pair], head = pass.head[pair];
   const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, Largest(at, keys));

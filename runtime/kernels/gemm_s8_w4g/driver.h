@@ -15,11 +15,11 @@
 
 #include "acorn_schema/layout.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_s8_w4g/groups.h"
 
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-constexpr size_t kSubgroup = 32;     // depth of a dot that fits in 16 bits: 32 * 127 * 8 < 2^15
 constexpr size_t kPanelDepth = 512;  // depth whose 16 sums fill a cache line, and whose unpacked tiles stay in the L1 cache
 constexpr size_t kPanelGroups = kPanelDepth / kSubgroup;
 constexpr size_t kLineBytes = 64;
@@ -44,9 +44,6 @@ struct Tiles {
   uint32_t columns[kMaxTiles];  // channels to store, 1 to 16
   size_t acc_stride;
 };
-
-/// Does a panel start its sums or go on with those in acc?
-enum class Start : uint8_t { kZero, kAcc };
 
 struct Depth {
   size_t k;
@@ -73,7 +70,7 @@ class Driver {
   Driver(const GemmArgs &args, size_t first_row, size_t rows) : args_(args), first_row_(first_row), rows_(rows) {
     depth_.k = args.k;
     depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k, args.group));
-    depth_.group_shift = args.group == 32 ? 0 : args.group == 64 ? 1 : 2;
+    depth_.group_shift = GroupShift(args.group);
     tile_bytes_ = c4::TileBytes(args.k, args.group);
     row_blocks_ = (rows + Engine::kRows - 1) / Engine::kRows;
   }

@@ -24,23 +24,16 @@
 
 #include "acorn_schema/layout.h"
 #include "kernels/gemm.h"
-
-#define ACORN_UNROLL _Pragma("GCC unroll 16")
-#define ACORN_INLINE __attribute__((always_inline)) inline
-// Blocks are functions of their own: inlined into one, they have the compiler spill registers.
-#define ACORN_NOINLINE __attribute__((noinline))
+#include "kernels/gemm_s8_w4g/groups.h"
+#include "kernels/load_neon.h"
 
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-constexpr size_t kSubgroup = 32;  // depth of a dot that fits in 16 bits: 32 * 127 * 8 < 2^15
 // Depth of a panel: the unpacked tile (12 KiB and its multipliers) and the rows of a block (6 KiB) stay in an L1 cache of 32 KiB.
 constexpr size_t kPanelDepth = 768;
 constexpr size_t kRowChunk = 128;  // rows prepared at a time: bounds the scratch
 constexpr size_t kSumsBytes = c4::kTileChannels * sizeof(int32_t);  // of a row and a tile
-
-/// Does a panel start its sums or go on with those in acc?
-enum class Start : uint8_t { kZero, kAcc };
 
 /// A block of rows times packed tiles that lie side by side.
 struct StreamJob {
@@ -78,38 +71,11 @@ struct Packed {
   }
 };
 
-/// Loads that advance a pointer. The barrier keeps the compiler from making an address for each load instead.
-template <typename T>
-ACORN_INLINE void Advance(const T *&pointer, size_t count) {
-  pointer += count;
-  __asm__("" : "+r"(pointer));
-}
-ACORN_INLINE uint8x16x4_t Take64(const uint8_t *&from) {
-  const uint8x16x4_t bytes = vld1q_u8_x4(from);
-  Advance(from, 64);
-  return bytes;
-}
-ACORN_INLINE uint8x16x3_t Take48(const uint8_t *&from) {
-  const uint8x16x3_t bytes = vld1q_u8_x3(from);
-  Advance(from, 48);
-  return bytes;
-}
-ACORN_INLINE uint8x16x2_t Take32(const uint8_t *&from) {
-  const uint8x16x2_t bytes = vld1q_u8_x2(from);
-  Advance(from, 32);
-  return bytes;
-}
-ACORN_INLINE int8x16_t Take16(const int8_t *&from) {
-  const int8x16_t bytes = vld1q_s8(from);
-  Advance(from, 16);
-  return bytes;
-}
-
 /// Signed weights, for panels: a nibble w + 8 with its upper bit turned over is w in two's complement.
 struct Signed {
   explicit ACORN_INLINE Signed(uint8x16_t packed) : both(vreinterpretq_s8_u8(veorq_u8(packed, vdupq_n_u8(0x88)))) {}
-  ACORN_INLINE int8x16_t Low() const { return vshrq_n_s8(vshlq_n_s8(both, 4), 4); }
-  ACORN_INLINE int8x16_t High() const { return vshrq_n_s8(both, 4); }
+  ACORN_INLINE int8x16_t Low() const { return Plain::Low(both); }
+  ACORN_INLINE int8x16_t High() const { return Plain::High(both); }
   int8x16_t both;
 };
 
@@ -300,9 +266,8 @@ class DriverArm {
     const size_t k = first_group * args_.group, row_bytes = Engine::PanelRowBytes(subgroups * kSubgroup);
     uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
     const uint8_t *tile = FirstTile() + t * TileBytes();
-    const uint32_t group_shift = args_.group == 32 ? 0 : args_.group == 64 ? 1 : 2;
     Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::kRowDepth * c4::kRowBytes,
-                           tile + first_group * c4::kTileChannels, group_shift, subgroups});
+                           tile + first_group * c4::kTileChannels, GroupShift(args_.group), subgroups});
     PanelJob job;
     job.x_stride = args_.x_stride;
     job.panel = panel;

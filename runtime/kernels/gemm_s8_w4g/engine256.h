@@ -8,12 +8,11 @@
 #include <immintrin.h>
 
 #include "kernels/gemm_s8_w4g/driver.h"
+#include "kernels/inline.h"
 
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-#define ACORN_UNROLL _Pragma("GCC unroll 8")
-#define ACORN_INLINE __attribute__((always_inline)) inline
 
 ACORN_INLINE __m256i Load256(const void *from) { return _mm256_loadu_si256(static_cast<const __m256i *>(from)); }
 

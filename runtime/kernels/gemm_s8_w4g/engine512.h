@@ -6,12 +6,11 @@
 #include <immintrin.h>
 
 #include "kernels/gemm_s8_w4g/driver.h"
+#include "kernels/inline.h"
 
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-#define ACORN_UNROLL _Pragma("GCC unroll 8")
-#define ACORN_INLINE __attribute__((always_inline)) inline
 
 // Four elements of x for every channel.
 ACORN_INLINE __m512i BroadcastX(const int8_t *x) {

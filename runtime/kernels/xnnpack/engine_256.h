@@ -60,14 +60,14 @@ struct Engine256 {
   static void Sum(const TileBlock &block, size_t rows) {
     __m256i sum[kR][kT][kV];
     const uint8_t *w[kT];
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t t = 0; t < kT; ++t) {
       w[t] = block.w + t * block.w_step;
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t v = 0; v < kV; ++v) {
         const __m128i ksum = _mm_load_si128(reinterpret_cast<const __m128i *>(w[t]) + kFirst + v);
         const __m256i start = _mm256_cvtepu32_epi64(Isa::Start(ksum));
-#pragma GCC unroll 8
+        ACORN_UNROLL
         for (size_t r = 0; r < kR; ++r) sum[r][t][v] = start;
       }
       w[t] += kNr * sizeof(int32_t);
@@ -75,9 +75,9 @@ struct Engine256 {
     const uint8_t *x = block.x;
     for (size_t k = 0; k < block.depth; k += kParts * kXnnKr, x += kParts * kXnnKr) {
       __m256i weights[kT][kV][kParts];
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t t = 0; t < kT; ++t) {
-#pragma GCC unroll 4
+        ACORN_UNROLL
         for (size_t v = 0; v < kV; ++v) {
           Isa::Unpack(weights[t][v], _mm256_load_si256(reinterpret_cast<const __m256i *>(w[t]) + kFirst + v));
         }
@@ -87,22 +87,22 @@ struct Engine256 {
         }
         w[t] += kRowBytes;
       }
-#pragma GCC unroll 8
+      ACORN_UNROLL
       for (size_t r = 0; r < kR; ++r) {
         const typename Isa::Eight eight(x + r * block.x_stride);
-#pragma GCC unroll 2
+        ACORN_UNROLL
         for (size_t t = 0; t < kT; ++t) {
-#pragma GCC unroll 4
+          ACORN_UNROLL
           for (size_t v = 0; v < kV; ++v) sum[r][t][v] = Isa::Dot(sum[r][t][v], eight, weights[t][v]);
         }
       }
     }
-#pragma GCC unroll 8
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) {
       if (r == rows) break;
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t t = 0; t < kT; ++t) {
-#pragma GCC unroll 2
+        ACORN_UNROLL
         for (size_t v = 0; v < kV; v += 2) {
           const size_t first = (kFirst + v) * 4;
           if (first >= block.columns) break;

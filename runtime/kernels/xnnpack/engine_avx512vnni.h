@@ -42,12 +42,12 @@ struct Avx512VnniEngine {
     const __m512i top = _mm512_set1_epi8(-16);
     __m512i sum[kR][kT][2];  // [rows, tiles, halves of the tile]: 8 channels, two lanes each
     const uint8_t *w[kT];
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (int t = 0; t < kT; ++t) {
       w[t] = block.w + t * block.w_step;
       const __m512i start = _mm512_slli_epi32(_mm512_load_si512(w[t]), 7);
       w[t] += 64;
-#pragma GCC unroll 12
+      ACORN_UNROLL
       for (int r = 0; r < kR; ++r) {
         sum[r][t][0] = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(start));
         sum[r][t][1] = _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(start, 1));
@@ -56,7 +56,7 @@ struct Avx512VnniEngine {
     const uint8_t *x = block.x;
     for (size_t k = 0; k < block.depth; k += kParts * kXnnKr, x += kParts * kXnnKr) {
       __m512i weights[kT][kParts][2];  // [tiles, eights of k, halves of the tile]
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (int t = 0; t < kT; ++t) {
         const __m512i low = _mm512_load_si512(w[t]);
         const __m512i high = _mm512_load_si512(w[t] + 64);
@@ -75,12 +75,12 @@ struct Avx512VnniEngine {
         }
         w[t] += 128;
       }
-#pragma GCC unroll 12
+      ACORN_UNROLL
       for (int r = 0; r < kR; ++r) {
-#pragma GCC unroll 2
+        ACORN_UNROLL
         for (size_t part = 0; part < kParts; ++part) {
           const __m512i eight = Broadcast(x + r * block.x_stride + part * kXnnKr);
-#pragma GCC unroll 4
+          ACORN_UNROLL
           for (int t = 0; t < kT; ++t) {
             sum[r][t][0] = _mm512_dpbusd_epi32(sum[r][t][0], eight, weights[t][part][0]);
             sum[r][t][1] = _mm512_dpbusd_epi32(sum[r][t][1], eight, weights[t][part][1]);
@@ -90,10 +90,10 @@ struct Avx512VnniEngine {
     }
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __mmask16 mask = static_cast<__mmask16>((1u << block.columns) - 1);
-#pragma GCC unroll 12
+    ACORN_UNROLL
     for (int r = 0; r < kR; ++r) {
       if (static_cast<size_t>(r) == rows) break;
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (int t = 0; t < kT; ++t) {
         const __m512i low = _mm512_add_epi32(sum[r][t][0], _mm512_srli_epi64(sum[r][t][0], 32));
         const __m512i high = _mm512_add_epi32(sum[r][t][1], _mm512_srli_epi64(sum[r][t][1], 32));

@@ -27,9 +27,9 @@ struct I8mmPairs {
   template <size_t kP, size_t kV, size_t kFirst>
   static void Sum(const TileBlock &block, size_t rows) {
     int32x4_t sum[kP][kV];  // of row 0: channel 0, channel 1; of row 1: the same
-#pragma GCC unroll 3
+    ACORN_UNROLL
     for (size_t p = 0; p < kP; ++p) {
-#pragma GCC unroll 8
+      ACORN_UNROLL
       for (size_t i = 0; i < kV; ++i) sum[p][i] = vdupq_n_s32(0);
     }
     const uint8_t *w = block.w + 16 * kFirst;
@@ -37,20 +37,20 @@ struct I8mmPairs {
     const uint8_t *const end = x + 2 * kP * block.depth;
     do {
       int8x16_t pairs[kParts][kP];
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t part = 0; part < kParts; ++part) Take(pairs[part], x);
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t i = 0; i < kV; i += 4) {
         int8x16_t four[4];
         Take(four, w);
-#pragma GCC unroll 4
+        ACORN_UNROLL
         for (size_t j = 0; j < 4; ++j) {
           const int8x16_t first = kParts == 2 ? SixteenFold::Low(four[j]) : four[j];
-#pragma GCC unroll 3
+          ACORN_UNROLL
           for (size_t p = 0; p < kP; ++p) sum[p][i + j] = vmmlaq_s32(sum[p][i + j], pairs[0][p], first);
           if (kParts == 2) {
             const int8x16_t second = SixteenFold::High(four[j]);
-#pragma GCC unroll 3
+            ACORN_UNROLL
             for (size_t p = 0; p < kP; ++p) sum[p][i + j] = vmmlaq_s32(sum[p][i + j], pairs[kParts - 1][p], second);
           }
         }
@@ -58,10 +58,10 @@ struct I8mmPairs {
       w += kTileRowBytes - 16 * kV;
     } while (x != end);
     if (block.columns <= 2 * kFirst) return;
-#pragma GCC unroll 3
+    ACORN_UNROLL
     for (size_t p = 0; p < kP; ++p) {
       int32x4_t even[kV / 2], odd[kV / 2];
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < kV / 2; ++i) {
         const int64x2_t a = vreinterpretq_s64_s32(sum[p][2 * i]), b = vreinterpretq_s64_s32(sum[p][2 * i + 1]);
         even[i] = FinishSum<kFormat>(vreinterpretq_s32_s64(vzip1q_s64(a, b)));

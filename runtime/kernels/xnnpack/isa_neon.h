@@ -43,9 +43,9 @@ struct NeonRows {
     int8x16_t w0[2], w1[2];
     LoadTwo(w0, w + 16 * first);
     if (kBoth) LoadTwo(w1, w + kTileRowBytes + 16 * first);
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t i = 0; i < 2; ++i) {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t r = 0; r < kR; ++r) {
         int16x8_t low = vmull_s8(vget_low_s8(w0[i]), vget_low_s8(x0[r]));
         int16x8_t high = vmull_high_s8(w0[i], x0[r]);
@@ -61,7 +61,7 @@ struct NeonRows {
 
   template <size_t kR>
   static void TakeEights(int8x16_t (&eights)[kR], const uint8_t *&x) {
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) eights[r] = TakeEightTwice(x);
   }
 
@@ -70,7 +70,7 @@ struct NeonRows {
     int8x16_t x0[kR], x1[kR];
     TakeEights(x0, x);
     if (kBoth) TakeEights(x1, x);
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t i = 0; i < kV; i += 2) AddBytes<kR, kV, kBoth>(sum, i, w, x0, x1);
   }
 
@@ -82,9 +82,9 @@ struct NeonRows {
 
   template <size_t kR, size_t kV>
   static void AddProducts(Parts<kR, kV> &part, size_t first, const int8x16_t (&two)[2], const int8x16_t (&x)[kR]) {
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t i = 0; i < 2; ++i) {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t r = 0; r < kR; ++r) {
         part[r][first + i][0] = vmlal_s8(part[r][first + i][0], vget_low_s8(two[i]), vget_low_s8(x[r]));
         part[r][first + i][1] = vmlal_high_s8(part[r][first + i][1], two[i], x[r]);
@@ -101,7 +101,7 @@ struct NeonRows {
     if (kUnpacked) {
       LoadTwo(high, w + kTileRowBytes + 16 * first);
     } else {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t i = 0; i < 2; ++i) {
         high[i] = Plain::High(low[i]);
         low[i] = Plain::Low(low[i]);
@@ -116,18 +116,18 @@ struct NeonRows {
   static void SumNibbles(Sums<kR, kV> &sum, const uint8_t *w, const uint8_t *x, size_t depth) {
     for (size_t begin = 0; begin < depth; begin += 256) {
       Parts<kR, kV> part;
-#pragma GCC unroll 16
+      ACORN_UNROLL
       for (size_t i = 0; i < kR * kV * 2; ++i) part[i / (kV * 2)][i / 2 % kV][i % 2] = vdupq_n_s16(0);
       const uint8_t *const end = x + kR * (depth - begin < 256 ? depth - begin : 256);
       do {
         int8x16_t x0[kR], x1[kR];
         TakeEights(x0, x);
         TakeEights(x1, x);
-    #pragma GCC unroll 4
+        ACORN_UNROLL
         for (size_t i = 0; i < kV; i += 2) AddNibbles<kR, kV>(part, i, w, x0, x1);
         w += (kUnpacked ? 2 : 1) * kTileRowBytes;
       } while (x != end);
-#pragma GCC unroll 16
+      ACORN_UNROLL
       for (size_t i = 0; i < kR * kV * 2; ++i) {
         int32x4_t &to = sum[i / (kV * 2)][i / 2 % kV][i % 2];
         to = vpadalq_s16(to, part[i / (kV * 2)][i / 2 % kV][i % 2]);
@@ -139,17 +139,17 @@ struct NeonRows {
   static void Sum(const TileBlock &block) {
     if (block.columns <= 2 * kFirst) return;
     Sums<kR, kV> sum;
-#pragma GCC unroll 16
+    ACORN_UNROLL
     for (size_t i = 0; i < kR * kV * 2; ++i) sum[i / (kV * 2)][i / 2 % kV][i % 2] = vdupq_n_s32(0);
     if (kWeights == WeightFormat::kW8) {
       SumBytes<kR, kV>(sum, block.w + 16 * kFirst, block.x, block.depth);
     } else {
       SumNibbles<kR, kV>(sum, block.w + 16 * kFirst, block.x, block.depth);
     }
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) {
       int32x4_t sums[kV / 2];
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < kV / 2; ++i) {
         const int32x4_t even = vpaddq_s32(sum[r][2 * i][0], sum[r][2 * i][1]);
         sums[i] = vpaddq_s32(even, vpaddq_s32(sum[r][2 * i + 1][0], sum[r][2 * i + 1][1]));

@@ -28,27 +28,27 @@ struct NeonDotFew {
     if (block.columns <= 2 * kFirst) return;
     Sums<kR, kT, kV> sum;
     const uint8_t *w[kT];
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t t = 0; t < kT; ++t) {
       w[t] = block.w + t * block.w_step + 16 * kFirst;
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 8
+        ACORN_UNROLL
         for (size_t i = 0; i < kV; ++i) sum[r][t][i] = vdupq_n_s32(0);
       }
     }
     const uint8_t *x = block.x;
     const uint8_t *const end = x + kCopies * kR * block.depth;
     do {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t row = 0; row < 2 / kParts; ++row) AddRow<kR, kT, kV>(sum, w, x);
     } while (x != end);
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t t = 0; t < kT; ++t) {
         int32x4_t sums[kV / 2];
-#pragma GCC unroll 4
+        ACORN_UNROLL
         for (size_t i = 0; i < kV / 2; ++i) sums[i] = FinishSum<kFormat>(vpaddq_s32(sum[r][t][2 * i], sum[r][t][2 * i + 1]));
         SaveSums(block.acc + r * block.acc_stride + t * block.acc_step + 2 * kFirst, sums, block.columns - 2 * kFirst,
                  block.store);
@@ -83,7 +83,7 @@ struct NeonDotFew {
   template <size_t kPart, size_t kR, size_t kT, size_t kV>
   static void Add(Sums<kR, kT, kV> &sum, size_t t, size_t i, int8x16_t bytes, const int8x16_t *x) {
     const int8x16_t w = kParts == 1 ? bytes : kPart == 0 ? SixteenFold::Low(bytes) : SixteenFold::High(bytes);
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) sum[r][t][i] = vdotq_s32(sum[r][t][i], w, x[r]);
   }
 
@@ -91,7 +91,7 @@ struct NeonDotFew {
   template <size_t kR, size_t kT>
   static void AddHalf(Sums<kR, kT, 8> &sum, size_t t, size_t first, const int8x16_t (&four)[4],
                       const int8x16_t (&x)[kParts * kR]) {
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t i = 0; i < 4; ++i) {
       Add<0, kR, kT, 8>(sum, t, first + i, four[i], x);
       if constexpr (kParts == 2) Add<1, kR, kT, 8>(sum, t, first + i, four[i], x + kR);
@@ -107,10 +107,10 @@ struct NeonDotFew {
       StepOver(w[0], kTileRowBytes / 2);
       int8x16_t eights[kR];  // one part after the other: were both there, GCC would copy the first out of the second's way
       Take(eights, x);
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < 4; ++i) Add<0, kR, kT, kV>(sum, 0, i, four[i], eights);
       Take(eights, x);
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < 4; ++i) Add<1, kR, kT, kV>(sum, 0, i, four[i], eights);
     } else {
       int8x16_t eights[kParts * kR], even[4], odd[4];
@@ -145,7 +145,7 @@ struct NeonDotMany {
 
   /// 2 channels x 8 k, four times, to half of two rows of 16 channels x 4 k at `to`.
   static void StoreQuads(uint8_t *to, const int8x16_t (&half)[4]) {
-#pragma GCC unroll 2
+    ACORN_UNROLL
     for (size_t i = 0; i < 2; ++i) {
       const int32x4_t a = vreinterpretq_s32_s8(half[2 * i]), b = vreinterpretq_s32_s8(half[2 * i + 1]);
       vst1q_s32(reinterpret_cast<int32_t *>(to + 16 * i), vuzp1q_s32(a, b));
@@ -156,12 +156,12 @@ struct NeonDotMany {
   /// To [depth / 4, 16 channels, 4 k], depth rounded up to 16 with zeros.
   static void Unpack(uint8_t *to, const uint8_t *w, size_t depth) {
     for (size_t k = 0; k < depth; k += kParts * kXnnKr, to += kParts * kTileRowBytes) {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t half = 0; half < 2; ++half) {
         int8x16_t low[4], high[4];
         Take(low, w);
         if (kParts == 2) {
-#pragma GCC unroll 4
+          ACORN_UNROLL
           for (size_t i = 0; i < 4; ++i) {
             high[i] = SixteenFold::High(low[i]);
             low[i] = SixteenFold::Low(low[i]);
@@ -177,9 +177,9 @@ struct NeonDotMany {
   template <size_t kR>
   static void Sum(const TileBlock &block) {
     int32x4_t sum[kR][4];
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < 4; ++i) sum[r][i] = vdupq_n_s32(0);
     }
     const uint8_t *w = block.w;
@@ -197,9 +197,9 @@ struct NeonDotMany {
       AddQuad<kR, 2>(sum, even, sixteens);
       AddQuad<kR, 3>(sum, odd, sixteens);
     } while (x != end);
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < 4; ++i) sum[r][i] = FinishSum<kFormat>(sum[r][i]);
       SaveSums(block.acc + r * block.acc_stride, sum[r], block.columns, block.store);
     }
@@ -217,9 +217,9 @@ struct NeonDotMany {
 
   template <size_t kR, int kLane>
   static void AddQuad(int32x4_t (&sum)[kR][4], const int8x16_t (&quads)[4], const int8x16_t (&x)[kR]) {
-#pragma GCC unroll 4
+    ACORN_UNROLL
     for (size_t r = 0; r < kR; ++r) {
-#pragma GCC unroll 4
+      ACORN_UNROLL
       for (size_t i = 0; i < 4; ++i) sum[r][i] = vdotq_laneq_s32(sum[r][i], quads[i], x[r], kLane);
     }
   }

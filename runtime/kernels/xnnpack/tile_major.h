@@ -6,8 +6,8 @@
 // A kernel chooses by the number of rows among forms. A Form has
 //   kFormat                the packed weights
 //   kRows, kRowUnit        rows of its largest block; blocks are multiples of kRowUnit, the last one filled up with rows of 0
-//   kUnit, kCopies         neighbours along k that stay together where the rows of a block are interleaved, 8 or 16, and how often
-//                          they stand there
+//   kUnit, kCopies         neighbours along k that stay together where the rows of a block are interleaved, 8 or 16, and how
+//                          often they stand there
 //   kStep                  depth is padded with 0 to a multiple of it
 //   kUnpacks               it reads what Unpack(to, rows of a tile, depth) made of a tile, kNr bytes for each k
 //   Tiles(rows)            1, or 2: tiles that a block reads side by side when it is the only one
@@ -102,7 +102,7 @@ class TileMajorDriver {
     constexpr size_t kUnit = Form::kUnit;
     size_t i = 0;
     for (; i + kUnit <= k; i += kUnit, to += stride) {
-#pragma GCC unroll 2
+      ACORN_UNROLL
       for (size_t copy = 0; copy < Form::kCopies; ++copy) __builtin_memcpy(to + copy * kUnit, from + i, kUnit);
     }
     for (; i < depth; i += kUnit, to += stride) {

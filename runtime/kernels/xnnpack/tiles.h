@@ -15,6 +15,7 @@
 
 #include "acorn_schema/layout_xnnpack.h"
 #include "kernels/gemm.h"
+#include "kernels/inline.h"
 
 namespace acorn {
 namespace {
