@@ -61,7 +61,7 @@ for isa in scalar avx2 avxvnni avx512vnni neon neondot i8mm; do
   # Only an instruction set that this CPU does not have may be missing.
   said=$("$acorn" plan examples/models/home.acorn --isa "$isa" 2>&1) ||
     { [ "$isa" != scalar ] && grep -q "this CPU does not have it" <<<"$said" && continue; } || true
-  machine "$here, $isa" "$isa" "--isa $isa" "$acorn"
+  machine "$here" "$isa" "--isa $isa" "$acorn"
 done
 machine "aarch64 Cortex-A53" neon "" "qemu-aarch64 -cpu cortex-a53 build/aarch64/bin/acorn"
 machine "aarch64 Neoverse N1" neondot "" "qemu-aarch64 -cpu neoverse-n1 build/aarch64/bin/acorn"
