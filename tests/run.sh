@@ -3,7 +3,7 @@
 # the digests of all machines side by side. No input, no questions. Ends with "N passed, N failed".
 #
 #   bash tests/run.sh                     all of it
-#   bash tests/run.sh --all               also SmolLM2-135M-Instruct on every machine (half an hour more)
+#   bash tests/run.sh --all               also SmolLM2-135M-Instruct on every machine (a quarter of an hour more, with its conversion)
 #   bash tests/run.sh --host              this machine only
 #   bash tests/run.sh -L kernel           ctest's options, for every build
 set -euo pipefail
