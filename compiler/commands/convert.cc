@@ -150,7 +150,9 @@ void Run(const Options &options) {
   ModelFacts facts = MakeFacts(*source, options, recipe);
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
   const std::string bare = BarePath(options.output);
-  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), bare);
+  FileSink sink(source->config());
+  const RecipeResult result = QuantizeModel(*source, windows, recipe, &sink);
+  sink.Finish(bare, std::move(facts));
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {

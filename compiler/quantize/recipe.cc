@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "graph/float_model.h"
-#include "passes/hadamard.h"
 #include "passes/prefix.h"
 #include "quantize/activations.h"
 #include "quantize/grid.h"
@@ -91,12 +90,26 @@ QuantizedMatrix RoundEmbedding(const Matrix &w, const RecipeOptions &options) {
 
 }  // namespace
 
-ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
-                           ModelFacts facts, const std::string &path) {
+void FileSink::Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) {
+  prefix_tokens_ = frame.prefix_tokens;
+  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.ffn.padded, frame.writer);
+  writer_->Begin(stream_scale, embedding.n == 0 ? nullptr : &embedding);
+}
+
+void FileSink::Layer(QuantizedLayer layer) { writer_->AddLayer(layer); }
+
+void FileSink::Head(QuantizedHead head) { logits_ = writer_->AddHead(head); }
+
+uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
+  facts.prefix_tokens = prefix_tokens_;
+  return graph_.Finish(path, logits_, facts);
+}
+
+RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
+                           ModelSink *sink) {
   const ModelConfig &config = source.config();
   const bool fast = options.recipe == Recipe::kFast;
-  ConvertResult result;
-  result.path = path;
+  RecipeResult result;
   std::vector<int32_t> ids = windows.ids;
   if (fast) {
     result.prefix_tokens = ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
@@ -109,58 +122,51 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
     const int64_t group = GroupSize(options.body_format);
     ffn.padded = (ffn.padded + group - 1) / group * group;
   }
-  WriterOptions writer_options;
-  writer_options.hadamard_block = static_cast<uint32_t>(ffn.block);
-  writer_options.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
-  writer_options.channel_layouts = options.channel_layouts;
-  ModelWriter writer(config, ffn.padded, writer_options);
+  ModelFrame frame;
+  frame.prefix_tokens = result.prefix_tokens;
+  frame.ffn = ffn;
+  frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
+  frame.writer.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
+  frame.writer.channel_layouts = options.channel_layouts;
 
   // The stream's first scale covers every row of the table, rounding included.
-  double largest_embedding = 0;
   {
     const Matrix table = source.Load(TensorRole::kEmbedding);
-    largest_embedding = static_cast<double>(table.cwiseAbs().maxCoeff());
-    const double scale = std::max(largest_embedding, 1e-6) * 1.25 / 32767;
-    if (config.tied_head) {
-      writer.Begin(scale, nullptr);
-    } else {
-      const QuantizedMatrix embedding = RoundEmbedding(table, options);
-      writer.Begin(scale, &embedding);
-    }
+    const double scale = std::max(static_cast<double>(table.cwiseAbs().maxCoeff()), 1e-6) * 1.25 / 32767;
+    sink->Begin(frame, scale, config.tied_head ? QuantizedMatrix() : RoundEmbedding(table, options));
   }
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
   LayerQuantizer quantizer(source, options, ffn, windows.window, Embed(source, ids), prefix_x);
   Progress progress("quantizing layers", config.layers);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    writer.AddLayer(quantizer.Quantize(layer, &result.report));
+    sink->Layer(quantizer.Quantize(layer, &result.report));
     progress.Update(layer + 1);
   }
   progress.Finish();
 
   const Matrix norm_matrix = source.Load(TensorRole::kFinalNorm);
-  const RowVector norm = norm_matrix.row(0);
+  QuantizedHead out;
+  out.norm = norm_matrix.row(0);
   const Matrix head = source.Load(TensorRole::kHead);
   const WeightFormat head_format = FormatForDepth(options.head_format, config.hidden);
   const bool gptq = fast && head_format != WeightFormat::kW8;
   Progress head_progress("quantizing head", 2);
-  const HeadInput input = MeasureHeadInput(quantizer.x(), norm, head, config.rms_eps, options.recipe, true);
+  const HeadInput input = MeasureHeadInput(quantizer.x(), out.norm, head, config.rms_eps, options.recipe, true);
   head_progress.Update(1);
-  const QuantizedMatrix quantized =
-      gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping))
-           : RoundEmbedding(head, options);
+  out.in_scale = input.step;
+  out.weight = gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping))
+                    : RoundEmbedding(head, options);
   WeightReport line;
   line.layer = config.layers;
   line.weight = "head";
   line.format = FormatName(head_format);
   line.input_step = input.step;
   line.input_clip = 1;
-  line.weight_error = RelativeOutputError(head, quantized, input.moments);
+  line.weight_error = RelativeOutputError(head, out.weight, input.moments);
   result.report.weights.push_back(line);
-  writer.AddHead(norm, input.step, quantized);
-  result.simulated_perplexity = SimulatedPerplexity(config, quantizer.x(), norm, quantized, ids, windows.window);
+  result.simulated_perplexity = SimulatedPerplexity(config, quantizer.x(), out.norm, out.weight, ids, windows.window);
+  sink->Head(std::move(out));
   head_progress.Finish();
-  facts.prefix_tokens = result.prefix_tokens;
-  result.file_bytes = writer.Finish(path, facts);
   return result;
 }
 

@@ -118,7 +118,7 @@ CalibrationWindows SomeWindows(const ModelConfig &config) {
 /// The line of progress is for people.
 [[maybe_unused]] const bool kSilent = (Progress::Silence(), true);
 
-ConvertResult Convert(const SourceModel &source, const Case &c, const std::string &path) {
+void Convert(const SourceModel &source, const Case &c, const std::string &path) {
   RecipeOptions options;
   options.recipe = c.recipe;
   options.body_format = c.body;
@@ -130,7 +130,9 @@ ConvertResult Convert(const SourceModel &source, const Case &c, const std::strin
   facts.family = source.config().family;
   facts.vocab_size = static_cast<uint32_t>(source.config().vocab);
   facts.max_context = 128;
-  return ConvertModel(source, SomeWindows(source.config()), options, facts, path);
+  FileSink sink(source.config());
+  QuantizeModel(source, SomeWindows(source.config()), options, &sink);
+  sink.Finish(path, facts);
 }
 
 /// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens.
