@@ -12,6 +12,8 @@
 #include "commands/commands.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
+#include "train/checkpoint.h"
+#include "train/trainer.h"
 #include "quantize/grid.h"
 #include "quantize/recipe.h"
 #include "quantize/report.h"
@@ -150,8 +152,26 @@ void Run(const Options &options) {
   ModelFacts facts = MakeFacts(*source, options, recipe);
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
   const std::string bare = BarePath(options.output);
+  QuantizedModel model;
+  RecipeResult result;
+  if (getenv("CKPT") != nullptr && access(getenv("CKPT"), R_OK) == 0) {
+    model = GetModel(Archive::Load(getenv("CKPT")));
+  } else {
+    KeepingSink keep(&model);
+    result = QuantizeModel(*source, windows, recipe, &keep);
+    if (getenv("CKPT")) {
+      Archive archive;
+      PutModel(&archive, model);
+      archive.Save(getenv("CKPT"));
+    }
+  }
+  TrainOptions train;
+  if (getenv("STEPS")) train.steps = atoi(getenv("STEPS"));
+  if (getenv("RATE")) train.rate = atof(getenv("RATE"));
+  if (getenv("BATCH")) train.batch = atoi(getenv("BATCH"));
+  Train(*source, windows, train, &model);
   FileSink sink(source->config());
-  const RecipeResult result = QuantizeModel(*source, windows, recipe, &sink);
+  WriteModel(std::move(model), &sink);
   sink.Finish(bare, std::move(facts));
   try {
     RecordReferenceRun(bare, options.output);

@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "passes/equalise.h"
 #include "quantize/grid.h"
+#include "write/op_integers.h"
 
 namespace acorn::compiler {
 namespace {
@@ -78,14 +79,6 @@ std::vector<double> HeadSteps(const std::vector<double> &largest) {
   std::vector<double> steps;
   for (const double value : largest) steps.push_back(StepFor(value, 127));
   return steps;
-}
-
-/// Attention's output multipliers, step / out_step, share a shift and lie in [2^30, 2^31): steps below the lowest such
-/// value are raised to it.
-void RaiseToOneBinade(std::vector<double> *steps, double out_step) {
-  const double top = *std::max_element(steps->begin(), steps->end()) / out_step;
-  const double low = std::ldexp(1.0, std::ilogb(top)) * out_step * (1 + 1e-9);
-  for (double &step : *steps) step = std::max(step, low);
 }
 
 /// Largest magnitudes of each head of prefix rows.

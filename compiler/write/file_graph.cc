@@ -1,13 +1,11 @@
 #include "write/file_graph.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
 #include "pack/pack.h"
-#include "write/factor.h"
 #include "write/file_writer.h"
 #include "write/op_integers.h"
 
@@ -84,12 +82,7 @@ WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, Ed
 }
 
 uint16_t FileGraph::AddRope(const std::vector<double> &turns) {
-  std::vector<uint64_t> frequencies;
-  for (const double turn : turns) {
-    const double fraction = turn - std::floor(turn);
-    frequencies.push_back(static_cast<uint64_t>(std::ldexp(fraction, 63)) << 1);
-  }
-  const schema::Ref ref = state_->Constants(frequencies);
+  const schema::Ref ref = state_->Constants(RopeFrequencyIntegers(turns));
   state_->ropes.push_back(schema::CreateRope(state_->fbb, static_cast<uint32_t>(2 * turns.size()), &ref));
   return static_cast<uint16_t>(state_->ropes.size() - 1);
 }

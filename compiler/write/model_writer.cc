@@ -151,7 +151,11 @@ Port ModelWriter::AddHead(const QuantizedHead &head) {
   const Port normed = Scaled(normed_, head.in_scale, head.in_zero);
   graph_->RmsNorm(residual_, normed, 1, ToDoubles(head.norm), config_.rms_eps);
   const WeightInfo weight = AddWeight(head.weight, EdgeType::kS8);
-  if (config_.tied_head) graph_->Embedding(embedded_, weight);
+  if (config_.tied_head) {
+    WeightInfo table = weight;
+    if (!head.embedding_scale.empty()) table.scale = head.embedding_scale;
+    graph_->Embedding(embedded_, table);
+  }
   double scale = kLogitScale;
   for (size_t i = 0; i < weight.scale.size(); ++i) {
     const double bound = 127.0 * static_cast<double>(weight.absolute_sums[i]) * weight.scale[i] * head.in_scale;

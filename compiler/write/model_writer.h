@@ -48,6 +48,7 @@ struct QuantizedHead {
   double in_scale = 1;  // of the s8 input of the weight
   int32_t in_zero = 0;
   QuantizedMatrix weight;
+  std::vector<double> embedding_scale;  // of a tied table's rows where they differ from the head's, else empty
 };
 
 /// Where weights with one scale a channel lie.

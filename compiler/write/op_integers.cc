@@ -105,6 +105,15 @@ LinearIntegers MakeLinearIntegers(const Port &in, const WeightInfo &weight, cons
   return integers;
 }
 
+std::vector<uint64_t> RopeFrequencyIntegers(const std::vector<double> &turns) {
+  std::vector<uint64_t> frequencies;
+  for (const double turn : turns) {
+    const double fraction = turn - std::floor(turn);
+    frequencies.push_back(static_cast<uint64_t>(std::ldexp(fraction, 63)) << 1);
+  }
+  return frequencies;
+}
+
 IntegerFactors RotateIntegers(const Port &in, const std::vector<double> &out_scales) {
   std::vector<double> factors;
   for (const double scale : out_scales) factors.push_back(in.scale / scale / 16384);
@@ -118,6 +127,12 @@ IntegerFactors AppendIntegers(const Port &v, const std::vector<double> &v_scales
   return MakeFactors(factors, 32767);
 }
 
+void RaiseToOneBinade(std::vector<double> *v_scales, double out_scale) {
+  const double top = *std::max_element(v_scales->begin(), v_scales->end()) / out_scale;
+  const double low = std::ldexp(1.0, std::ilogb(top)) * out_scale * (1 + 1e-9);
+  for (double &scale : *v_scales) scale = std::max(scale, low);
+}
+
 AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const std::vector<double> &score_scales,
                                         const std::vector<double> &v_scales) {
   const size_t heads = score_scales.size();
@@ -129,7 +144,6 @@ AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const st
   }
   AttentionIntegers integers;
   integers.exp = MakeFactors(octaves, 2 * 127 * 127 * head_dim);
-  // Multipliers must lie in [2^30, 2^31) under one shift, so scales of a layer's values lie within a factor of two.
   integers.out.shift = MakeNormalizedFactor(*std::max_element(outputs.begin(), outputs.end())).shift;
   for (const double factor : outputs) {
     const double multiplier = std::floor(std::ldexp(factor, integers.out.shift) + 0.5);

@@ -29,6 +29,8 @@ struct LinearIntegers {
 LinearIntegers MakeLinearIntegers(const Port &in, const WeightInfo &weight, const std::vector<double> &bias,
                                   const std::vector<double> &out_scales);
 
+/// §5. F_i from the turns per position of each pair.
+std::vector<uint64_t> RopeFrequencyIntegers(const std::vector<double> &turns);
 /// §5. out_scales: [heads].
 IntegerFactors RotateIntegers(const Port &in, const std::vector<double> &out_scales);
 /// §6. v_scales: [kv_heads], of the cached rows.
@@ -38,6 +40,8 @@ IntegerFactors AppendIntegers(const Port &v, const std::vector<double> &v_scales
 struct AttentionIntegers {
   IntegerFactors exp, out;
 };
+/// The output's multipliers share a shift and lie in [2^30, 2^31): value scales below the lowest that allows it are raised.
+void RaiseToOneBinade(std::vector<double> *v_scales, double out_scale);
 AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const std::vector<double> &score_scales,
                                         const std::vector<double> &v_scales);
 
