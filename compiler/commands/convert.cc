@@ -12,13 +12,16 @@
 #include "commands/commands.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
-#include "train/checkpoint.h"
-#include "train/trainer.h"
 #include "quantize/grid.h"
+#include "quantize/quantized_model.h"
 #include "quantize/recipe.h"
 #include "quantize/report.h"
 #include "text/source_tokenizer.h"
 #include "write/reference_run.h"
+#ifdef ACORN_WITH_TORCH
+#include "train/process.h"
+#include "train/trainer.h"
+#endif
 
 namespace acorn::compiler {
 namespace {
@@ -39,10 +42,19 @@ struct Options {
   int64_t context = 0;
   int threads = 0;
   std::string report;
+  int64_t steps = 0;  // 0: the default
+  int64_t time_limit = 0;
+  std::string loss = "logits";
+  std::string checkpoint;  // empty: beside the output
 };
 
+/// Windows that are trained on when --steps does not say: an hour and a half for 135 M parameters on two cores.
+constexpr int64_t kDefaultSteps = 4000;
+/// Windows of calibration text that a recipe takes when --calibration-windows does not say: training needs more of them.
+constexpr int64_t kWindows = 128, kTrainingWindows = 512;
+
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--kv", "--mixed", "--heal", "--steps", "--time-limit"};
+constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--kv", "--mixed", "--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
@@ -67,7 +79,6 @@ ChannelLayouts LayoutsOf(const std::string &target) {
 
 RecipeOptions ToRecipe(const Options &options) {
   RecipeOptions recipe;
-  if (options.recipe == "mobilequant") Refuse("--recipe mobilequant is not in this version");
   recipe.recipe = options.recipe == "rtn" ? Recipe::kRtn : Recipe::kFast;
   recipe.body_format = BodyFormat(options);
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;
@@ -145,33 +156,80 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
 /// Name of the model file before its reference run is in it, beside the output. Nobody else's: it holds the process's number.
 std::string BarePath(const std::string &output) { return output + ".bare-" + std::to_string(getpid()); }
 
+bool Trains(const Options &options) { return options.recipe == "mobilequant"; }
+
+#ifdef ACORN_WITH_TORCH
+TrainOptions ToTraining(const Options &options) {
+  TrainOptions train;
+  train.steps = options.steps == 0 ? kDefaultSteps : options.steps;
+  train.time_limit_minutes = static_cast<double>(options.time_limit);
+  train.seed = options.calibration.seed;
+  train.loss = options.loss == "hidden" ? TrainLoss::kHidden : TrainLoss::kLogits;
+  train.checkpoint = options.checkpoint.empty() ? options.output + ".checkpoint" : options.checkpoint;
+  return train;
+}
+
+/// As many windows as the closed form asks for, evenly taken from all.
+CalibrationWindows Thinned(const CalibrationWindows &windows) {
+  const auto size = static_cast<size_t>(windows.window);
+  const size_t available = windows.ids.size() / size, count = std::min(available, static_cast<size_t>(kWindows));
+  CalibrationWindows thinned = windows;
+  thinned.ids.clear();
+  for (size_t i = 0; i < count; ++i) {
+    const auto first = windows.ids.begin() + static_cast<std::ptrdiff_t>(i * available / count * size);
+    thinned.ids.insert(thinned.ids.end(), first, first + windows.window);
+  }
+  return thinned;
+}
+
+/// The closed form, then training from there; the parts go on to `sink`.
+RecipeResult QuantizeAndTrain(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &recipe,
+                              const Options &options, ModelSink *sink) {
+  QuantizedModel model;
+  KeepingSink keep(&model);
+  RecipeResult result = QuantizeModel(source, Thinned(windows), recipe, &keep);
+  const TrainOptions train = ToTraining(options);
+  const TrainResult trained = Train(source, windows, train, &model);
+  std::fprintf(stderr,
+               "acornc: training: %s after %lld of %lld steps, best at step %lld; on text it never saw: loss %.4f, before %.4f; "
+               "perplexity %.3f, before %.3f, float %.3f\n",
+               trained.ending.c_str(), static_cast<long long>(trained.steps), static_cast<long long>(train.steps),
+               static_cast<long long>(trained.best_step), trained.loss_after, trained.loss_before, trained.perplexity_after,
+               trained.perplexity_before, trained.float_perplexity);
+  WriteModel(std::move(model), sink);
+  return result;
+}
+#endif
+
+void CheckTraining(const Options &options) {
+  if (!Trains(options)) {
+    if (options.steps != 0) Refuse("--steps needs --recipe mobilequant");
+    if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
+    if (!options.checkpoint.empty()) Refuse("--checkpoint needs --recipe mobilequant");
+    return;
+  }
+#ifndef ACORN_WITH_TORCH
+  Refuse("--recipe mobilequant: this acornc was built without LibTorch (toolchains/setup.sh --train installs it)");
+#endif
+}
+
 void Run(const Options &options) {
+  CheckTraining(options);
   const RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   ModelFacts facts = MakeFacts(*source, options, recipe);
-  const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
+  CalibrationOptions calibration = options.calibration;
+  if (calibration.windows == 0) calibration.windows = Trains(options) ? kTrainingWindows : kWindows;
+  const CalibrationWindows windows = MakeCalibration(*source, calibration);
   const std::string bare = BarePath(options.output);
-  QuantizedModel model;
-  RecipeResult result;
-  if (getenv("CKPT") != nullptr && access(getenv("CKPT"), R_OK) == 0) {
-    model = GetModel(Archive::Load(getenv("CKPT")));
-  } else {
-    KeepingSink keep(&model);
-    result = QuantizeModel(*source, windows, recipe, &keep);
-    if (getenv("CKPT")) {
-      Archive archive;
-      PutModel(&archive, model);
-      archive.Save(getenv("CKPT"));
-    }
-  }
-  TrainOptions train;
-  if (getenv("STEPS")) train.steps = atoi(getenv("STEPS"));
-  if (getenv("RATE")) train.rate = atof(getenv("RATE"));
-  if (getenv("BATCH")) train.batch = atoi(getenv("BATCH"));
-  Train(*source, windows, train, &model);
   FileSink sink(source->config());
-  WriteModel(std::move(model), &sink);
+#ifdef ACORN_WITH_TORCH
+  const RecipeResult result = Trains(options) ? QuantizeAndTrain(*source, windows, recipe, options, &sink)
+                                              : QuantizeModel(*source, windows, recipe, &sink);
+#else
+  const RecipeResult result = QuantizeModel(*source, windows, recipe, &sink);
+#endif
   sink.Finish(bare, std::move(facts));
   try {
     RecordReferenceRun(bare, options.output);
@@ -180,6 +238,9 @@ void Run(const Options &options) {
     throw;
   }
   std::remove(bare.c_str());
+#ifdef ACORN_WITH_TORCH
+  if (Trains(options)) std::remove(ToTraining(options).checkpoint.c_str());
+#endif
   if (!options.report.empty()) WriteReport(options.report, result.report);
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
@@ -195,7 +256,7 @@ void AddConvertCommand(CLI::App *app) {
   const auto o = std::make_shared<Options>();
   command->add_option("SRC", o->source, "Hugging Face folder, GGUF file or llama2.c checkpoint")->required();
   command->add_option("-o,--output", o->output, "file to write")->required();
-  command->add_option("--recipe", o->recipe, "rtn: rounding; fast: calibrated, closed form")
+  command->add_option("--recipe", o->recipe, "rtn: rounding; fast: calibrated, closed form; mobilequant: trained from there")
       ->check(CLI::IsMember({"rtn", "fast", "mobilequant"}))
       ->capture_default_str();
   command->add_option("--weights", o->weights, "bits of the weights")
@@ -210,9 +271,8 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 512 for training)")
+      ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
       ->check(CLI::IsMember({"universal", "x86-256", "arm-dotprod", "arm-neon"}))
@@ -224,6 +284,13 @@ void AddConvertCommand(CLI::App *app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for the errors of each layer, as CSV and SVG");
+  command->add_option("--steps", o->steps, "windows to train on (default 4000)")->check(CLI::Range(1, 100000000));
+  command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
+      ->check(CLI::Range(1, 100000));
+  command->add_option("--loss", o->loss, "what training lowers: divergence of the logits, or error of the last hidden states")
+      ->check(CLI::IsMember({"logits", "hidden"}))
+      ->capture_default_str();
+  command->add_option("--checkpoint", o->checkpoint, "file that training goes on from (default: OUT.checkpoint)");
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   for (const char *name : kLaterOptions) {
     command->add_option_function<std::string>(

@@ -6,6 +6,8 @@
 #include <cassert>
 #include <cmath>
 
+#include "train/backward.h"
+
 namespace acorn::compiler {
 namespace {
 
@@ -15,8 +17,30 @@ torch::ScalarType TypeOf(EdgeType type) {
   return type == EdgeType::kS8 ? torch::kChar : type == EdgeType::kS32 ? torch::kInt : torch::kShort;
 }
 
-torch::Tensor ToTensor(const std::vector<double> &values) {
-  return torch::tensor(values, torch::kDouble).to(torch::kFloat);
+std::vector<float> ToFloats(const std::vector<double> &values) { return {values.begin(), values.end()}; }
+
+/// `port`'s columns of a buffer.
+EdgeRows RowsOf(const torch::Tensor &buffer, const Port &port) {
+  assert(port.type != EdgeType::kS32);
+  EdgeRows rows;
+  rows.bytes = port.type == EdgeType::kS8;
+  const size_t element = rows.bytes ? 1 : 2;
+  rows.data = buffer.data_ptr<uint8_t>() + port.offset * element;
+  rows.stride = static_cast<size_t>(buffer.size(1)) / element;
+  rows.scale = static_cast<float>(port.scale);
+  rows.zero_point = static_cast<float>(port.zero_point);
+  rows.limit = static_cast<float>(EdgeLimit(port.type));
+  return rows;
+}
+
+float *Sum(torch::Tensor *sum, int64_t size) {
+  if (!sum->defined()) *sum = torch::zeros({size});
+  return sum->data_ptr<float>();
+}
+
+void AddSums(const EdgeSums &sums, StepGradients *to) {
+  Sum(&to->out_scale, 1)[0] += static_cast<float>(sums.log_scale);
+  Sum(&to->out_zero, 1)[0] += static_cast<float>(sums.zero_point);
 }
 
 void AddTo(torch::Tensor *sum, const torch::Tensor &value) {
@@ -25,26 +49,6 @@ void AddTo(torch::Tensor *sum, const torch::Tensor &value) {
   } else {
     *sum = value.clone();
   }
-}
-
-/// What comes back through the rounding of an edge.
-struct Rounding {
-  torch::Tensor passed;     // the gradient of the values before, zero where they saturate
-  torch::Tensor log_scale;  // of each value, by the logarithm of its unit
-  torch::Tensor outside;    // float 1 where a value saturates
-};
-
-/// value: real, before rounding. integers: after. unit: broadcasts to them.
-Rounding ThroughRounding(const torch::Tensor &gradient, const torch::Tensor &value, const torch::Tensor &integers,
-                         const torch::Tensor &unit, int32_t zero_point, double limit) {
-  const torch::Tensor in_units = value / unit;
-  const torch::Tensor outside = ((in_units + zero_point).abs() > limit + 0.5).to(torch::kFloat);
-  Rounding result;
-  result.passed = gradient * (1 - outside);
-  // y = unit * (q - z): dy / d log(unit) = y - value inside, y outside.
-  result.log_scale = gradient * (integers - static_cast<float>(zero_point)) * unit - result.passed * value;
-  result.outside = outside;
-  return result;
 }
 
 /// The integers of a weight, multipliers included, as floats [n, k].
@@ -65,36 +69,12 @@ torch::Tensor WeightIntegers(const QuantizedMatrix &matrix) {
   return out;
 }
 
-/// Rotates pairs (i, i + half) of [tokens, heads, dim] by the angle, or back.
-torch::Tensor RotatePairs(const torch::Tensor &x, const torch::Tensor &cosine, const torch::Tensor &sine, bool back) {
-  const int64_t half = cosine.size(1), tokens = x.size(0);
-  if (half == 0) return x;
-  const torch::Tensor c = cosine.narrow(0, 0, tokens).unsqueeze(1);
-  const torch::Tensor s = back ? -sine.narrow(0, 0, tokens).unsqueeze(1) : sine.narrow(0, 0, tokens).unsqueeze(1);
-  const torch::Tensor a = x.narrow(2, 0, half), b = x.narrow(2, half, half);
-  std::vector<torch::Tensor> parts = {a * c - b * s, b * c + a * s};
-  if (x.size(2) > 2 * half) parts.push_back(x.narrow(2, 2 * half, x.size(2) - 2 * half));
-  return torch::cat(parts, 2);
-}
-
-torch::Tensor SylvesterHadamard(int64_t order) {
-  torch::Tensor h = torch::ones({1, 1});
-  while (h.size(0) < order) {
-    h = torch::cat({torch::cat({h, h}, 1), torch::cat({h, -h}, 1)}, 0);
-  }
-  return h / std::sqrt(static_cast<float>(order));
-}
-
 }  // namespace
 
 torch::Tensor Tape::Real(const torch::Tensor &buffer, const Port &port) {
   const torch::Tensor integers = buffer.view(TypeOf(port.type)).narrow(1, port.offset, port.width).to(torch::kFloat);
   if (port.zero_point != 0) return (integers - static_cast<float>(port.zero_point)) * static_cast<float>(port.scale);
   return integers * static_cast<float>(port.scale);
-}
-
-torch::Tensor Tape::Integers(const torch::Tensor &buffer, const Port &port) const {
-  return buffer.view(TypeOf(port.type)).narrow(1, port.offset, port.width).to(torch::kFloat);
 }
 
 void Tape::SetBuffer(const Port &port, torch::Tensor buffer) {
@@ -126,14 +106,14 @@ void Tape::SetGradient(const Port &port, torch::Tensor gradient) {
 torch::Tensor Tape::TakeGradient(const Port &port) {
   torch::Tensor gradient = std::move(gradients_[port.value]);
   gradients_[port.value] = torch::Tensor();
-  return gradient;
+  return gradient.contiguous();
 }
 
-void Tape::AddGradient(const Port &port, const torch::Tensor &gradient) {
+void Tape::AddGradient(const Port &port, torch::Tensor gradient) {
   torch::Tensor &whole = gradients_[port.value];
   const int64_t width = machine_->view().values[port.value].width;
   if (port.width == width) {
-    whole = whole.defined() ? whole + gradient : gradient;
+    whole = whole.defined() ? whole + gradient : std::move(gradient);
     return;
   }
   if (!whole.defined()) whole = torch::zeros({gradient.size(0), width});
@@ -142,162 +122,126 @@ void Tape::AddGradient(const Port &port, const torch::Tensor &gradient) {
 
 void Tape::BackRmsNorm(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
-  const int64_t groups = live.step.rms_norm.groups, width = live.in.width / groups, tokens = record.in.size(0);
-  const torch::Tensor x = Real(record.in, live.in).reshape({tokens, groups, width});
-  const torch::Tensor gain = ToTensor(live.gain);
-  const torch::Tensor r = torch::rsqrt(x.square().mean(2, true) + live.eps);
-  const torch::Tensor normed = x * r;
-  const torch::Tensor g = TakeGradient(live.out).reshape({tokens, groups, width});
-  const Rounding rounding =
-      ThroughRounding(g, normed * gain, Integers(record.out, live.out).reshape({tokens, groups, width}),
-                      torch::scalar_tensor(live.out.scale), live.out.zero_point, EdgeLimit(live.out.type));
-  AddTo(&to->out_scale, rounding.log_scale.sum().reshape({1}));
-  AddTo(&to->out_zero, (rounding.outside * g).sum().reshape({1}) * -static_cast<float>(live.out.scale));
-  AddTo(&to->gain, (rounding.passed * normed).sum(torch::IntArrayRef({0, 1})));
-  const torch::Tensor gn = rounding.passed * gain;
-  const torch::Tensor dx = r * (gn - normed * (gn * normed).mean(2, true));
-  AddGradient(live.in, dx.reshape({tokens, groups * width}));
+  const int64_t groups = live.step.rms_norm.groups, width = live.in.width / groups, rows = record.in.size(0);
+  const torch::Tensor g = TakeGradient(live.out);
+  torch::Tensor dx = torch::empty({rows, groups * width});
+  AddSums(NormBackward({rows, groups, width, live.eps}, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
+                       ToFloats(live.gain).data(), g.data_ptr<float>(), dx.data_ptr<float>(), Sum(&to->gain, width)),
+          to);
+  AddGradient(live.in, std::move(dx));
 }
 
 void Tape::BackLinear(const Record &record, StepGradients *to, bool weights) {
   const LiveStep &live = *record.live;
   const LiveWeight &weight = machine_->graph().weight(live.step.linear.weight);
+  const int64_t rows = record.in.size(0), n = live.out.width;
   const torch::Tensor g = TakeGradient(live.out);
-  const torch::Tensor y = Integers(record.out, live.out);
-  const torch::Tensor bias_gradient = g.sum(0);
-  torch::Tensor rows = (g * y).sum(0) * ToTensor(live.scales);
-  if (!live.bias.empty()) rows = rows - bias_gradient * ToTensor(live.bias);
-  AddTo(&to->rows, rows);
-  AddTo(&to->bias, bias_gradient);
-  const torch::Tensor scaled = g * ToTensor(weight.info.scale);
+  torch::Tensor scaled = torch::empty({rows, n});
+  const uint8_t *y = record.out.data_ptr<uint8_t>();
+  const bool wide = live.out.type == EdgeType::kS32;
+  const std::vector<float> bias = ToFloats(live.bias);
+  LinearBackward({rows, n}, wide ? nullptr : reinterpret_cast<const int16_t *>(y),
+                 wide ? reinterpret_cast<const int32_t *>(y) : nullptr,
+                 static_cast<size_t>(record.out.size(1)) / (wide ? 4 : 2), ToFloats(live.scales).data(),
+                 bias.empty() ? nullptr : bias.data(), ToFloats(weight.info.scale).data(), g.data_ptr<float>(),
+                 scaled.data_ptr<float>(), Sum(&to->rows, n), Sum(&to->bias, n));
   AddGradient(live.in, torch::mm(scaled, WeightIntegers(*weight.matrix)));
   if (weights) AddTo(&to->weight, torch::mm(g.t(), Real(record.in, live.in)));
 }
 
-void Tape::BackRotate(const Record &record, StepGradients *to) {
-  const LiveStep &live = *record.live;
-  const RotateOp &op = live.step.rotate;
-  const int64_t tokens = record.in.size(0), heads = op.heads, dim = live.in.width / heads;
-  const auto shape = {tokens, heads, dim};
-  const torch::Tensor &cosine = machine_->cosine(op.rope), &sine = machine_->sine(op.rope);
-  const torch::Tensor rotated = RotatePairs(Real(record.in, live.in).reshape(shape), cosine, sine, false);
-  const torch::Tensor g = TakeGradient(live.out).reshape(shape);
-  const Rounding rounding = ThroughRounding(g, rotated, Integers(record.out, live.out).reshape(shape),
-                                            ToTensor(live.scales).reshape({1, heads, 1}), 0, EdgeLimit(live.out.type));
-  AddTo(&to->out_scale, rounding.log_scale.sum(torch::IntArrayRef({0, 2})));
-  AddGradient(live.in, RotatePairs(rounding.passed, cosine, sine, true).reshape({tokens, heads * dim}));
+void Tape::BackHeads(const torch::Tensor &buffer, const Port &in, const LiveStep &live, const torch::Tensor &g,
+                     StepGradients *to) {
+  const auto heads = static_cast<int64_t>(live.scales.size());
+  const int64_t rows = buffer.size(0), dim = in.width / heads;
+  const float *cosine = nullptr, *sine = nullptr;
+  int64_t half = 0;
+  if (live.step.kind == OpKind::kRotate) {
+    const torch::Tensor &table = machine_->cosine(live.step.rotate.rope);
+    half = table.size(1);
+    cosine = table.data_ptr<float>();
+    sine = machine_->sine(live.step.rotate.rope).data_ptr<float>();
+  }
+  torch::Tensor dx = torch::empty({rows, heads * dim});
+  std::vector<double> log_scale(live.scales.size(), 0);
+  HeadsBackward({rows, heads, dim, half}, RowsOf(buffer, in), cosine, sine, ToFloats(live.scales).data(), g.data_ptr<float>(),
+                dx.data_ptr<float>(), log_scale.data());
+  float *sum = Sum(&to->out_scale, heads);
+  for (int64_t h = 0; h < heads; ++h) sum[h] += static_cast<float>(log_scale[static_cast<size_t>(h)]);
+  AddGradient(in, std::move(dx));
 }
 
 void Tape::BackAppend(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
-  const auto heads = static_cast<int64_t>(live.scales.size());
-  const int64_t tokens = record.in.size(0), dim = live.other.width / heads;
-  const int64_t prefix = machine_->prefix_rows();
+  const int64_t rows = record.in.size(0), prefix = machine_->prefix_rows(), width = live.other.width;
   if (prefix > 0) {
     AddTo(&to->prefix_k, key_gradient_.narrow(0, 0, prefix));
     AddTo(&to->prefix_v, value_gradient_.narrow(0, 0, prefix));
   }
-  const torch::Tensor value = Real(record.other, live.other).reshape({tokens, heads, dim});
-  const torch::Tensor unit = ToTensor(live.scales).reshape({1, heads, 1});
-  const Rounding rounding =
-      ThroughRounding(value_gradient_.narrow(0, prefix, tokens), value, (value / unit).round().clamp(-127, 127), unit, 0, 127);
-  AddTo(&to->out_scale, rounding.log_scale.sum(torch::IntArrayRef({0, 2})));
-  AddGradient(live.other, rounding.passed.reshape({tokens, heads * dim}));
-  AddGradient(live.in, key_gradient_.narrow(0, prefix, tokens).reshape({tokens, heads * dim}));
+  BackHeads(record.other, live.other, live, value_gradient_.narrow(0, prefix, rows).contiguous(), to);
+  AddGradient(live.in, key_gradient_.narrow(0, prefix, rows).reshape({rows, width}));
 }
 
 void Tape::BackAttention(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
   const AttentionOp &op = live.step.attention;
   const Cache &cache = machine_->view().caches[op.cache];
-  const int64_t tokens = record.in.size(0), heads = op.heads, kv_heads = cache.kv_heads, dim = cache.head_dim;
-  const int64_t group = heads / kv_heads, prefix = machine_->prefix_rows(), keys = prefix + tokens;
-  const auto by_kv_head = [&](const torch::Tensor &rows) {  // [tokens, heads, dim] -> [kv_heads, group * tokens, dim]
-    return rows.reshape({tokens, kv_heads, group, dim}).permute({1, 2, 0, 3}).reshape({kv_heads, group * tokens, dim});
-  };
-  const auto from_kv_head = [&](const torch::Tensor &rows) {  // and back
-    return rows.reshape({kv_heads, group, tokens, dim}).permute({2, 0, 1, 3}).reshape({tokens, heads, dim});
-  };
   const LiveStep &append = *append_->live;
-  const torch::Tensor value_units = ToTensor(append.scales).reshape({1, kv_heads, 1});
-  const torch::Tensor fresh_values =
-      (Real(append_->other, append.other).reshape({tokens, kv_heads, dim}) / value_units).round().clamp(-127, 127);
-  torch::Tensor k = Integers(append_->in, append.in).reshape({tokens, kv_heads, dim}), v = fresh_values;
-  if (prefix > 0) {
-    const auto rows = [&](const int8_t *from) {
-      return torch::from_blob(const_cast<int8_t *>(from), {prefix, kv_heads, dim}, torch::kChar).to(torch::kFloat);
-    };
-    k = torch::cat({rows(cache.prefix_k), k}, 0);
-    v = torch::cat({rows(cache.prefix_v), v}, 0);
-  }
-  k = k.permute({1, 0, 2}).contiguous();                  // [kv_heads, keys, dim], integers
-  v = (v * value_units).permute({1, 0, 2}).contiguous();  // real
-
-  const torch::Tensor score_units = ToTensor(live.scales).reshape({1, heads, 1});
-  const torch::Tensor q = by_kv_head(Integers(record.in, live.in).reshape({tokens, heads, dim}) * score_units);
-  torch::Tensor p = torch::bmm(q, k.transpose(1, 2));  // [kv_heads, group * tokens, keys]
-  const torch::Tensor hidden = torch::ones({tokens, keys}, torch::kBool).triu(prefix + 1);
-  p.view({kv_heads, group, tokens, keys}).masked_fill_(hidden, -INFINITY);
-  p = torch::softmax(p, 2);
-  const torch::Tensor out = torch::bmm(p, v);
-
+  const int64_t rows = record.in.size(0), prefix = machine_->prefix_rows();
+  const AttentionShape shape = {rows, prefix, op.heads, cache.kv_heads, cache.head_dim};
+  const auto units = [](const std::vector<double> &scales) {
+    return torch::tensor(scales, torch::kDouble).to(torch::kFloat).view({1, static_cast<int64_t>(scales.size()), 1});
+  };
+  const torch::Tensor value_units = units(append.scales), key_units = units(*head_scales_[append.in.value]);
+  // [prefix + rows, kv_heads, dim] -> [kv_heads, prefix + rows, dim], the prefix before the rows
+  const auto with_prefix = [&](const int8_t *first, const torch::Tensor &fresh) {
+    torch::Tensor all = fresh.view({rows, shape.kv_heads, shape.dim});
+    if (prefix > 0) {
+      const torch::Tensor before =
+          torch::from_blob(const_cast<int8_t *>(first), {prefix, shape.kv_heads, shape.dim}, torch::kChar).to(torch::kFloat);
+      all = torch::cat({before, all}, 0);
+    }
+    return all;
+  };
+  const auto integers = [](const torch::Tensor &buffer, const Port &port) { return Real(buffer, Scaled(port, 1)); };
+  const torch::Tensor k =
+      with_prefix(cache.prefix_k, integers(append_->in, append.in)).permute({1, 0, 2}).contiguous();
+  const torch::Tensor fresh = (Real(append_->other, append.other).view({rows, shape.kv_heads, shape.dim}) / value_units)
+                                  .round()
+                                  .clamp(-127, 127)
+                                  .contiguous();
+  const torch::Tensor v = (with_prefix(cache.prefix_v, fresh) * value_units).permute({1, 0, 2}).contiguous();
   const torch::Tensor g = TakeGradient(live.out);
-  const Rounding rounding =
-      ThroughRounding(g, from_kv_head(out).reshape({tokens, heads * dim}), Integers(record.out, live.out),
-                      torch::scalar_tensor(live.out.scale), live.out.zero_point, EdgeLimit(live.out.type));
-  AddTo(&to->out_scale, rounding.log_scale.sum().reshape({1}));
-  AddTo(&to->out_zero, (rounding.outside * g).sum().reshape({1}) * -static_cast<float>(live.out.scale));
-
-  const torch::Tensor go = by_kv_head(rounding.passed.reshape({tokens, heads, dim}));
-  const torch::Tensor gv = torch::bmm(p.transpose(1, 2), go);  // [kv_heads, keys, dim]
-  torch::Tensor gs = torch::bmm(go, v.transpose(1, 2));
-  gs.sub_((go * out).sum(2, true)).mul_(p);
-  const torch::Tensor gq = from_kv_head(torch::bmm(gs, k));  // by q in units of scores
-  const torch::Tensor gk = torch::bmm(gs.transpose(1, 2), q);
-  value_gradient_ = gv.permute({1, 0, 2}).contiguous();
-  const torch::Tensor key_units = ToTensor(*head_scales_[append.in.value]).reshape({1, kv_heads, 1});
-  key_gradient_ = gk.permute({1, 0, 2}) / key_units;
-  const torch::Tensor query_units = ToTensor(*head_scales_[live.in.value]).reshape({1, heads, 1});
-  AddGradient(live.in, (gq * score_units / query_units).reshape({tokens, heads * dim}));
+  torch::Tensor dq = torch::empty({rows, shape.heads, shape.dim}), dk = torch::empty_like(k), dv = torch::empty_like(v);
+  AddSums(AttentionBackward(shape,
+                            {RowsOf(record.in, live.in), k.data_ptr<float>(), v.data_ptr<float>(), RowsOf(record.out, live.out),
+                             ToFloats(live.scales), g.data_ptr<float>()},
+                            dq.data_ptr<float>(), dk.data_ptr<float>(), dv.data_ptr<float>()),
+          to);
+  value_gradient_ = dv.permute({1, 0, 2}).contiguous();
+  key_gradient_ = (dk.permute({1, 0, 2}) / key_units).contiguous();
+  AddGradient(live.in, (dq / units(*head_scales_[live.in.value])).view({rows, shape.heads * shape.dim}));
 }
 
 void Tape::BackGlu(const Record &record) {
   const LiveStep &live = *record.live;
-  const torch::Tensor gate = Real(record.in, live.in), up = Real(record.other, live.other);
-  const torch::Tensor g = TakeGradient(live.out).contiguous();
-  torch::Tensor dgate = torch::empty_like(gate), dup = torch::empty_like(gate);
-  std::vector<float> table(live.factor.begin(), live.factor.end());
-  at::parallel_for(0, gate.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
-    const int64_t width = gate.size(1);
-    for (int64_t i = begin * width; i < end * width; ++i) {
-      const float x = gate.data_ptr<float>()[i], u = up.data_ptr<float>()[i], gradient = g.data_ptr<float>()[i];
-      // a(x) = x * T(x), T linear between its entries at (j - 256) / 16.
-      const float place = std::min(std::max(x * 16 + 256, 0.0f), 512.0f);
-      const int64_t j = std::min<int64_t>(static_cast<int64_t>(place), 511);
-      const float slope = table[static_cast<size_t>(j + 1)] - table[static_cast<size_t>(j)];
-      const float factor = table[static_cast<size_t>(j)] + slope * (place - static_cast<float>(j));
-      const bool inside = place > 0 && place < 512;
-      dup.data_ptr<float>()[i] = gradient * x * factor;
-      dgate.data_ptr<float>()[i] = gradient * u * (factor + (inside ? x * slope * 16 : 0.0f));
-    }
-  });
-  AddGradient(live.in, dgate);
-  AddGradient(live.other, dup);
+  const int64_t rows = record.in.size(0), width = live.in.width;
+  const torch::Tensor g = TakeGradient(live.out);
+  torch::Tensor dgate = torch::empty({rows, width}), dup = torch::empty({rows, width});
+  GluBackward(rows, width, RowsOf(record.in, live.in), RowsOf(record.other, live.other), ToFloats(live.factor).data(),
+              g.data_ptr<float>(), dgate.data_ptr<float>(), dup.data_ptr<float>());
+  AddGradient(live.in, std::move(dgate));
+  AddGradient(live.other, std::move(dup));
 }
 
 void Tape::BackHadamard(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
-  const int64_t block = live.step.hadamard.block, tokens = record.in.size(0), width = live.in.width;
-  const torch::Tensor transform = SylvesterHadamard(block);
-  const auto apply = [&](const torch::Tensor &x) {
-    return block == 1 ? x : torch::mm(x.reshape({-1, block}), transform).reshape({tokens, width});
-  };
+  const int64_t rows = record.in.size(0), width = live.in.width;
   const torch::Tensor g = TakeGradient(live.out);
-  const Rounding rounding = ThroughRounding(g, apply(Real(record.in, live.in)), Integers(record.out, live.out),
-                                            torch::scalar_tensor(live.out.scale), live.out.zero_point, EdgeLimit(live.out.type));
-  AddTo(&to->out_scale, rounding.log_scale.sum().reshape({1}));
-  AddTo(&to->out_zero, (rounding.outside * g).sum().reshape({1}) * -static_cast<float>(live.out.scale));
-  AddGradient(live.in, apply(rounding.passed));
+  torch::Tensor dx = torch::empty({rows, width});
+  AddSums(HadamardBackward(rows, width, live.step.hadamard.block, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
+                           g.data_ptr<float>(), dx.data_ptr<float>()),
+          to);
+  AddGradient(live.in, std::move(dx));
 }
 
 void Tape::Backward(StepGradients *gradients, bool weights) {
@@ -317,7 +261,7 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
         BackLinear(record, to, weights);
         break;
       case OpKind::kRotate:
-        BackRotate(record, to);
+        BackHeads(record.in, live.in, live, TakeGradient(live.out), to);
         break;
       case OpKind::kAppend:
         BackAppend(record, to);

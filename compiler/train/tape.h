@@ -90,11 +90,11 @@ class Tape {
     const LiveStep *live;
     torch::Tensor in, other, out;
   };
-  void AddGradient(const Port &port, const torch::Tensor &gradient);
-  torch::Tensor Integers(const torch::Tensor &buffer, const Port &port) const;
+  void AddGradient(const Port &port, torch::Tensor gradient);
   void BackRmsNorm(const Record &record, StepGradients *to);
   void BackLinear(const Record &record, StepGradients *to, bool weights);
-  void BackRotate(const Record &record, StepGradients *to);
+  /// Rotate, and the values of Append: heads that are rounded to units of their own.
+  void BackHeads(const torch::Tensor &buffer, const Port &in, const LiveStep &live, const torch::Tensor &g, StepGradients *to);
   void BackAppend(const Record &record, StepGradients *to);
   void BackAttention(const Record &record, StepGradients *to);
   void BackGlu(const Record &record);

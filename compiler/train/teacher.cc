@@ -1,6 +1,9 @@
 #include "train/teacher.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "base/progress.h"
 #include "graph/float_model.h"
@@ -12,8 +15,8 @@ constexpr int64_t kWindowsAtOnce = 64;
 
 }  // namespace
 
-Teacher::Teacher(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window) : ids_(ids), window_(window) {
-  const ModelConfig &config = source.config();
+Teacher::Teacher(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window)
+    : ids_(ids), window_(window), eps_(source.config().rms_eps) {
   const HeadScorer scorer(source);
   const int64_t windows = static_cast<int64_t>(ids.size()) / window;
   Progress progress("float model", windows);
@@ -21,36 +24,61 @@ Teacher::Teacher(const SourceModel &source, const std::vector<int32_t> &ids, int
     const int64_t count = std::min(kWindowsAtOnce, windows - first);
     const std::vector<int32_t> part(ids.begin() + first * window, ids.begin() + (first + count) * window);
     Matrix x = compiler::RunLayers(source, part, EvenBoundaries(static_cast<int64_t>(part.size()), window));
-    RmsNorm(x, x, scorer.final_norm(), config.rms_eps);
     for (int64_t i = 0; i < count; ++i) {
       hidden_.push_back(
-          torch::from_blob(x.data() + i * window * x.cols(), {window, x.cols()}, torch::kFloat).to(torch::kHalf));
+          torch::from_blob(x.data() + i * window * x.cols(), {window, x.cols()}, torch::kFloat).clone());
     }
     progress.Update(first + count);
   }
   progress.Finish();
   const Matrix &head = scorer.head();
   head_ = torch::from_blob(const_cast<float *>(head.data()), {head.rows(), head.cols()}, torch::kFloat).clone();
+  const RowVector &norm = scorer.final_norm();
+  norm_ = torch::from_blob(const_cast<float *>(norm.data()), {norm.size()}, torch::kFloat).clone();
 }
 
 std::vector<int32_t> Teacher::Ids(int64_t window) const {
   return {ids_.begin() + window * window_, ids_.begin() + (window + 1) * window_};
 }
 
-torch::Tensor Teacher::LogProbabilities(int64_t window) const {
+torch::Tensor Teacher::Logits(int64_t window) const {
   const torch::NoGradGuard no_autograd;
-  return torch::log_softmax(torch::mm(hidden_[static_cast<size_t>(window)].to(torch::kFloat), head_.t()), 1);
+  const torch::Tensor &x = Hidden(window);
+  return torch::mm(x * torch::rsqrt(x.square().mean(1, true) + eps_) * norm_, head_.t());
 }
 
 Divergence DivergenceOf(const torch::Tensor &teacher, const std::vector<int32_t> &ids, torch::Tensor *logits) {
-  const int64_t tokens = teacher.size(0);
-  torch::Tensor student = torch::log_softmax(*logits, 1);
+  using Row = Eigen::Map<Eigen::ArrayXf>;
+  using ConstRow = Eigen::Map<const Eigen::ArrayXf>;
+  const int64_t tokens = teacher.size(0), vocab = teacher.size(1);
+  const float share = 1 / static_cast<float>(tokens);
+  std::vector<double> kl(static_cast<size_t>(tokens)), cross_entropy(static_cast<size_t>(tokens));
+  const float *const from = teacher.data_ptr<float>();
+  float *const to = logits->data_ptr<float>();
+  at::parallel_for(0, tokens, 1, [&](int64_t begin, int64_t end) {
+    Eigen::ArrayXf p(vocab), q(vocab);
+    for (int64_t t = begin; t < end; ++t) {
+      const ConstRow wanted(from + t * vocab, vocab);
+      Row given(to + t * vocab, vocab);
+      const float wanted_max = wanted.maxCoeff(), given_max = given.maxCoeff();
+      p = (wanted - wanted_max).exp();
+      q = (given - given_max).exp();
+      const float p_sum = p.sum(), q_sum = q.sum();
+      p /= p_sum;
+      const float offset = given_max + std::log(q_sum) - wanted_max - std::log(p_sum);
+      kl[static_cast<size_t>(t)] = static_cast<double>((p * (wanted - given)).sum() + offset);
+      if (t + 1 < tokens) {
+        cross_entropy[static_cast<size_t>(t)] =
+            static_cast<double>(given_max + std::log(q_sum) - given[ids[static_cast<size_t>(t + 1)]]);
+      }
+      given = (q / q_sum - p) * share;
+    }
+  });
   Divergence result;
-  const torch::Tensor next = torch::tensor(std::vector<int64_t>(ids.begin() + 1, ids.end()));
-  result.cross_entropy = -student.narrow(0, 0, tokens - 1).gather(1, next.unsqueeze(1)).mean().item<double>();
-  const torch::Tensor p = torch::exp(teacher);
-  result.kl = (teacher - student).mul_(p).sum().item<double>() / static_cast<double>(tokens);
-  *logits = student.exp_().sub_(p).div_(static_cast<double>(tokens));
+  for (int64_t t = 0; t < tokens; ++t) {
+    result.kl += kl[static_cast<size_t>(t)] / static_cast<double>(tokens);
+    result.cross_entropy += cross_entropy[static_cast<size_t>(t)] / static_cast<double>(std::max<int64_t>(tokens - 1, 1));
+  }
   return result;
 }
 

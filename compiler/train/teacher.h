@@ -1,5 +1,5 @@
-// Teacher: what the float model says about the training windows, computed once: its last hidden states after the final norm, in
-// 16-bit floats (a tenth of a percent of error or less, far below that of any quantised model).
+// Teacher: what the float model says about the training windows. Its last hidden states are computed once and kept; its logits
+// are made from them when they are asked for.
 #pragma once
 
 #include <torch/torch.h>
@@ -18,14 +18,17 @@ class Teacher {
 
   int64_t windows() const { return static_cast<int64_t>(hidden_.size()); }
   std::vector<int32_t> Ids(int64_t window) const;
-  /// log p of every token at every position of a window: float [tokens, vocab].
-  torch::Tensor LogProbabilities(int64_t window) const;
+  /// Its hidden states after the last layer, before the final norm: float [tokens, hidden].
+  const torch::Tensor &Hidden(int64_t window) const { return hidden_[static_cast<size_t>(window)]; }
+  /// Its logits at every position of a window: float [tokens, vocab].
+  torch::Tensor Logits(int64_t window) const;
 
  private:
   std::vector<int32_t> ids_;
   int64_t window_;
-  std::vector<torch::Tensor> hidden_;  // [tokens, hidden], half
-  torch::Tensor head_;                 // [vocab, hidden]
+  double eps_;
+  std::vector<torch::Tensor> hidden_;  // [tokens, hidden]
+  torch::Tensor norm_, head_;          // [hidden], [vocab, hidden]
 };
 
 /// Mean over the positions of KL(teacher || student), and by its side the student's cross entropy of the text itself. The
@@ -34,6 +37,6 @@ struct Divergence {
   double kl = 0;
   double cross_entropy = 0;  // of ids[t + 1] at t, mean over all positions but the last
 };
-Divergence DivergenceOf(const torch::Tensor &teacher_log_probabilities, const std::vector<int32_t> &ids, torch::Tensor *logits);
+Divergence DivergenceOf(const torch::Tensor &teacher_logits, const std::vector<int32_t> &ids, torch::Tensor *logits);
 
 }  // namespace acorn::compiler
