@@ -104,7 +104,9 @@ class HeadScorer {
   /// [rows, vocab] for the hidden states x [rows, hidden] (before the final norm).
   Matrix Logits(ConstMatrixRef x) const;
   /// -ln p(target) for each row, natural logarithm in double; never holds more than a few hundred rows of logits.
-  std::vector<double> Losses(ConstMatrixRef x, const std::vector<int32_t> &targets) const;
+  /// likeliest: null, or gets 1 for each row whose target is the lowest id of the largest logits, else 0.
+  std::vector<double> Losses(ConstMatrixRef x, const std::vector<int32_t> &targets,
+                             std::vector<uint8_t> *likeliest = nullptr) const;
   const Matrix &head() const { return head_; }
   const RowVector &final_norm() const { return final_norm_; }
 
