@@ -9,12 +9,14 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/progress.h"
 #include "commands/commands.h"
+#include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
 #include "quantize/recipe.h"
-#include "quantize/report.h"
+#include "report/report.h"
 #include "text/source_tokenizer.h"
 #include "write/reference_run.h"
 
@@ -143,16 +145,48 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
 /// Name of the model file before its reference run is in it, beside the output. Nobody else's: it holds the process's number.
 std::string BarePath(const std::string &output) { return output + ".bare-" + std::to_string(getpid()); }
 
+double FloatPerplexity(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window) {
+  PerplexityOptions options;
+  options.window = window;
+  std::unique_ptr<Progress> progress;
+  const PerplexityResult result = Perplexity(source, ids, options, [&](int64_t done, int64_t total) {
+    if (!progress) progress = std::make_unique<Progress>("perplexity of the source, layers", total);
+    progress->Update(done);
+  });
+  return result.perplexity;
+}
+
+/// Completes the rows of `result` with what holds for the whole model.
+ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, const Options &options,
+                            const RecipeResult &result, int64_t window) {
+  ConversionReport report = result.report;
+  report.model = facts.name;
+  report.file_bytes = std::filesystem::file_size(options.output);
+  std::string prefix;
+  for (const int32_t id : result.prefix_tokens) prefix += (prefix.empty() ? "" : ", ") + std::to_string(id);
+  report.facts = {{"family", facts.family},
+                  {"vocabulary", std::to_string(facts.vocab_size)},
+                  {"context", std::to_string(facts.max_context) + " tokens"},
+                  {"prefix", prefix.empty() ? "none" : "token " + prefix}};
+  report.facts.insert(report.facts.end(), facts.provenance.begin(), facts.provenance.end());
+  const size_t windows = result.scored_ids.size() / static_cast<size_t>(window);
+  report.perplexity.text = std::to_string(windows) + (windows == 1 ? " window of " : " windows of ") + std::to_string(window) +
+                           " calibration tokens";
+  report.perplexity.source = FloatPerplexity(source, result.scored_ids, window);
+  report.perplexity.simulator = result.simulated_perplexity;
+  return report;
+}
+
 void Run(const Options &options) {
   const RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
-  ModelFacts facts = MakeFacts(*source, options, recipe);
+  const ModelFacts facts = MakeFacts(*source, options, recipe);
   const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
   const std::string bare = BarePath(options.output);
   FileSink sink(source->config());
   const RecipeResult result = QuantizeModel(*source, windows, recipe, &sink);
-  sink.Finish(bare, std::move(facts));
+  sink.Finish(bare, facts);
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {
@@ -160,7 +194,9 @@ void Run(const Options &options) {
     throw;
   }
   std::remove(bare.c_str());
-  if (!options.report.empty()) WriteReport(options.report, result.report);
+  if (!options.report.empty()) {
+    WriteReport(options.report, MakeReport(*source, facts, options, result, windows.window));
+  }
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
@@ -203,7 +239,7 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
-  command->add_option("--report", o->report, "folder for the errors of each layer, as CSV and SVG");
+  command->add_option("--report", o->report, "folder for a page about the conversion, report.html, and the errors of each layer, layers.csv");
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   for (const char *name : kLaterOptions) {
     command->add_option_function<std::string>(

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -74,6 +75,9 @@ TEST_F(Convert, BadFilesHaveTheirExitCodes) {
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama") + " --recipe rtn -o " + folder_.File("absent/m")).exit_code,
             5);
   EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+  const Outcome outcome = Run("--recipe rtn --report " + folder_.Write("file", "") + "/report");
+  EXPECT_EQ(outcome.exit_code, 5);
+  EXPECT_NE(outcome.err.find("cannot create " + folder_.File("file") + "/report"), std::string::npos) << outcome.err;
 }
 
 TEST_F(Convert, WritesWhatTheOptionsSay) {
@@ -93,7 +97,16 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_EQ(file["reference_run"]["prompt"].size(), 32u);
   EXPECT_EQ(file["reference_run"]["generated"].size(), 16u);
   EXPECT_EQ(file["reference_run"]["steps"], 1 + 2 * 14 + 2);
-  EXPECT_TRUE(test::PathExists(folder_.File("report/layers.csv")));
+  // The report tells of the same conversion.
+  const std::string csv = test::ReadFile(folder_.File("report/layers.csv"));
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 1 + 2 * 4 + 2);
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  for (const char *part : {"<h1>small_llama</h1>", "<dd>w4g64</dd>", "<dd>100 tokens</dd>", "<b>attn_in</b>", "source, float",
+                           "simulated, rounded", "From rounding the weight", "From rounding the input", ">embedding<"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(page.find("http"), std::string::npos);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.File("report")), {}), 2);
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);
 }
