@@ -18,6 +18,7 @@
 #include "quantize/recipe.h"
 #include "report/report.h"
 #include "text/source_tokenizer.h"
+#include "write/device_perplexity.h"
 #include "write/reference_run.h"
 
 namespace acorn::compiler {
@@ -174,6 +175,7 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
                            " calibration tokens";
   report.perplexity.source = FloatPerplexity(source, result.scored_ids, window);
   report.perplexity.simulator = result.simulated_perplexity;
+  report.perplexity.device = DevicePerplexity(options.output, result.scored_ids, window);
   return report;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
 
 #include "tests/support/shared_data.h"
@@ -109,6 +110,25 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.File("report")), {}), 2);
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);
+}
+
+TEST_F(Convert, ReportComparesPerplexities) {
+  const auto value = [](const std::string &page, const std::string &name) {
+    std::smatch match;
+    return std::regex_search(page, match, std::regex(name + "</text>[^<]*<rect[^>]*>[^<]*<text[^>]*>([0-9.]+)"))
+               ? std::stod(match[1])
+               : 0.0;
+  };
+  ASSERT_EQ(Run("--recipe rtn --weights w8 --report " + folder_.File("report")).exit_code, 0);
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  const double source = value(page, "source, float");
+  // A model of random weights, barely rounded: all see nearly the same.
+  EXPECT_GT(source, 1);
+  EXPECT_NEAR(value(page, "simulated, rounded") / source, 1, 0.02);
+  EXPECT_NEAR(value(page, "file, on integers") / source, 1, 0.02);
+  // A file whose context is shorter than a window is not measured.
+  ASSERT_EQ(Run("--recipe rtn --weights w8 --context 100 --report " + folder_.File("report")).exit_code, 0);
+  EXPECT_EQ(value(test::ReadFile(folder_.File("report/report.html")), "file, on integers"), 0);
 }
 
 TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {
