@@ -241,7 +241,7 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
-  command->add_option("--report", o->report, "folder for a page about the conversion, report.html, and the errors of each layer, layers.csv");
+  command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   for (const char *name : kLaterOptions) {
     command->add_option_function<std::string>(
