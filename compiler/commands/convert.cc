@@ -9,19 +9,18 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/progress.h"
 #include "commands/commands.h"
+#include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
-#include "quantize/quantized_model.h"
 #include "quantize/recipe.h"
-#include "quantize/report.h"
+#include "report/report.h"
 #include "text/source_tokenizer.h"
+#include "train/mobilequant.h"
+#include "write/device_perplexity.h"
 #include "write/reference_run.h"
-#ifdef ACORN_WITH_TORCH
-#include "train/process.h"
-#include "train/trainer.h"
-#endif
 
 namespace acorn::compiler {
 namespace {
@@ -51,7 +50,7 @@ struct Options {
 /// Windows that are trained on when --steps does not say: an hour and a half for 135 M parameters on two cores.
 constexpr int64_t kDefaultSteps = 4000;
 /// Windows of calibration text that a recipe takes when --calibration-windows does not say: training needs more of them.
-constexpr int64_t kWindows = 128, kTrainingWindows = 512;
+constexpr int64_t kTrainingWindows = 512;
 
 /// Options that are part of the command line, but not of this version.
 constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--kv", "--mixed", "--heal"};
@@ -158,7 +157,6 @@ std::string BarePath(const std::string &output) { return output + ".bare-" + std
 
 bool Trains(const Options &options) { return options.recipe == "mobilequant"; }
 
-#ifdef ACORN_WITH_TORCH
 TrainOptions ToTraining(const Options &options) {
   TrainOptions train;
   train.steps = options.steps == 0 ? kDefaultSteps : options.steps;
@@ -169,68 +167,61 @@ TrainOptions ToTraining(const Options &options) {
   return train;
 }
 
-/// As many windows as the closed form asks for, evenly taken from all.
-CalibrationWindows Thinned(const CalibrationWindows &windows) {
-  const auto size = static_cast<size_t>(windows.window);
-  const size_t available = windows.ids.size() / size, count = std::min(available, static_cast<size_t>(kWindows));
-  CalibrationWindows thinned = windows;
-  thinned.ids.clear();
-  for (size_t i = 0; i < count; ++i) {
-    const auto first = windows.ids.begin() + static_cast<std::ptrdiff_t>(i * available / count * size);
-    thinned.ids.insert(thinned.ids.end(), first, first + windows.window);
-  }
-  return thinned;
-}
-
-/// The closed form, then training from there; the parts go on to `sink`.
-RecipeResult QuantizeAndTrain(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &recipe,
-                              const Options &options, ModelSink *sink) {
-  QuantizedModel model;
-  KeepingSink keep(&model);
-  RecipeResult result = QuantizeModel(source, Thinned(windows), recipe, &keep);
-  const TrainOptions train = ToTraining(options);
-  const TrainResult trained = Train(source, windows, train, &model);
-  std::fprintf(stderr,
-               "acornc: training: %s after %lld of %lld steps, best at step %lld; on text it never saw: loss %.4f, before %.4f; "
-               "perplexity %.3f, before %.3f, float %.3f\n",
-               trained.ending.c_str(), static_cast<long long>(trained.steps), static_cast<long long>(train.steps),
-               static_cast<long long>(trained.best_step), trained.loss_after, trained.loss_before, trained.perplexity_after,
-               trained.perplexity_before, trained.float_perplexity);
-  WriteModel(std::move(model), sink);
-  return result;
-}
-#endif
-
 void CheckTraining(const Options &options) {
-  if (!Trains(options)) {
-    if (options.steps != 0) Refuse("--steps needs --recipe mobilequant");
-    if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
-    if (!options.checkpoint.empty()) Refuse("--checkpoint needs --recipe mobilequant");
-    return;
-  }
-#ifndef ACORN_WITH_TORCH
-  Refuse("--recipe mobilequant: this acornc was built without LibTorch (toolchains/setup.sh --train installs it)");
-#endif
+  if (Trains(options)) return;
+  if (options.steps != 0) Refuse("--steps needs --recipe mobilequant");
+  if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
+  if (!options.checkpoint.empty()) Refuse("--checkpoint needs --recipe mobilequant");
+}
+
+double FloatPerplexity(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window) {
+  PerplexityOptions options;
+  options.window = window;
+  std::unique_ptr<Progress> progress;
+  const PerplexityResult result = Perplexity(source, ids, options, [&](int64_t done, int64_t total) {
+    if (!progress) progress = std::make_unique<Progress>("perplexity of the source, layers", total);
+    progress->Update(done);
+  });
+  return result.perplexity;
+}
+
+/// Completes the rows of `result` with what holds for the whole model.
+ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, const Options &options,
+                            const RecipeResult &result, int64_t window) {
+  ConversionReport report = result.report;
+  report.model = facts.name;
+  report.file_bytes = std::filesystem::file_size(options.output);
+  std::string prefix;
+  for (const int32_t id : result.prefix_tokens) prefix += (prefix.empty() ? "" : ", ") + std::to_string(id);
+  report.facts = {{"family", facts.family},
+                  {"vocabulary", std::to_string(facts.vocab_size)},
+                  {"context", std::to_string(facts.max_context) + " tokens"},
+                  {"prefix", prefix.empty() ? "none" : "token " + prefix}};
+  report.facts.insert(report.facts.end(), facts.provenance.begin(), facts.provenance.end());
+  const size_t windows = result.scored_ids.size() / static_cast<size_t>(window);
+  report.perplexity.text = std::to_string(windows) + (windows == 1 ? " window of " : " windows of ") + std::to_string(window) +
+                           " calibration tokens";
+  report.perplexity.source = FloatPerplexity(source, result.scored_ids, window);
+  report.perplexity.simulator = result.simulated_perplexity;
+  report.perplexity.device = DevicePerplexity(options.output, result.scored_ids, window);
+  return report;
 }
 
 void Run(const Options &options) {
   CheckTraining(options);
+  if (Trains(options)) PrepareTraining();
   const RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
-  ModelFacts facts = MakeFacts(*source, options, recipe);
+  const ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
-  if (calibration.windows == 0) calibration.windows = Trains(options) ? kTrainingWindows : kWindows;
+  if (calibration.windows == 0) calibration.windows = Trains(options) ? kTrainingWindows : kClosedFormWindows;
   const CalibrationWindows windows = MakeCalibration(*source, calibration);
   const std::string bare = BarePath(options.output);
   FileSink sink(source->config());
-#ifdef ACORN_WITH_TORCH
-  const RecipeResult result = Trains(options) ? QuantizeAndTrain(*source, windows, recipe, options, &sink)
+  const RecipeResult result = Trains(options) ? MobileQuant(*source, windows, recipe, ToTraining(options), &sink)
                                               : QuantizeModel(*source, windows, recipe, &sink);
-#else
-  const RecipeResult result = QuantizeModel(*source, windows, recipe, &sink);
-#endif
-  sink.Finish(bare, std::move(facts));
+  sink.Finish(bare, facts);
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {
@@ -238,10 +229,12 @@ void Run(const Options &options) {
     throw;
   }
   std::remove(bare.c_str());
-#ifdef ACORN_WITH_TORCH
-  if (Trains(options)) std::remove(ToTraining(options).checkpoint.c_str());
-#endif
-  if (!options.report.empty()) WriteReport(options.report, result.report);
+  if (Trains(options) && result.report.training.end == TrainingEnd::kAllSteps) {
+    std::remove(ToTraining(options).checkpoint.c_str());
+  }
+  if (!options.report.empty()) {
+    WriteReport(options.report, MakeReport(*source, facts, options, result, windows.window));
+  }
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
@@ -283,7 +276,7 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
-  command->add_option("--report", o->report, "folder for the errors of each layer, as CSV and SVG");
+  command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--steps", o->steps, "windows to train on (default 4000)")->check(CLI::Range(1, 100000000));
   command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
       ->check(CLI::Range(1, 100000));

@@ -91,6 +91,11 @@ int64_t QuantizedMatrix::Sum(int64_t channel) const {
   return sum;
 }
 
+uint64_t QuantizedMatrix::PayloadBytes() const {
+  const uint64_t row = format == WeightFormat::kW8 ? static_cast<uint64_t>(k) : static_cast<uint64_t>(k + 1) / 2;
+  return static_cast<uint64_t>(n) * row + multipliers.size();
+}
+
 int64_t ChoosePanelDepth(const QuantizedMatrix &matrix) {
   if (GroupSize(matrix.format) != 0 || PanelsFit(matrix, matrix.k)) return matrix.k;
   // 1024 values of magnitude 127 stay below the limit, so this ends at 1024 at the latest.

@@ -6,6 +6,7 @@
 
 #include "base/parallel.h"
 #include "passes/equalise.h"
+#include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
 #include "write/op_integers.h"
 
@@ -156,7 +157,7 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
   config_.ffn = ffn.padded;
 }
 
-QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerReport *report) {
+QuantizedLayer LayerQuantizer::Quantize(int64_t layer, ConversionReport *report) {
   Work work;
   work.layer = layer;
   LayerWeights &w = work.weights;
@@ -175,6 +176,10 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerReport *report) {
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
+  const EdgeType down_in_type = options_.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
+  for (RangeReport &row : LayerRanges(layer, work.out.scales, down_in_type, config_.qk_norm, work.ranges.get())) {
+    report->ranges.push_back(std::move(row));
+  }
   CarryOn(&work);
   return std::move(work.out);
 }
@@ -278,7 +283,7 @@ void LayerQuantizer::CollectMoments(Work *work) const {
   }
 }
 
-void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
+void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   LayerWeights &w = work->weights;
   QuantizedLayer &out = work->out;
   struct Target {
@@ -326,6 +331,9 @@ void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
     line.input_error = InputError(ranges.Samples(target.input), *target.weight, target.step, target.limit);
     line.input_step = target.step;
     line.input_clip = target.largest > 0 ? std::min(1.0, target.step * target.limit / target.largest) : 1.0;
+    line.n = target.result->n;
+    line.k = target.result->k;
+    line.bytes = target.result->PayloadBytes();
     report->weights.push_back(line);
   }
   out.attn_norm = w.attn_norm;

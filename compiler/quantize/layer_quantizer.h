@@ -21,7 +21,7 @@ class LayerQuantizer {
                  Matrix prefix_x);
 
   /// Appends to `report`.
-  QuantizedLayer Quantize(int64_t layer, LayerReport *report);
+  QuantizedLayer Quantize(int64_t layer, ConversionReport *report);
   /// Hidden states after the layers done so far.
   const Matrix &x() const { return x_; }
 
@@ -32,7 +32,7 @@ class LayerQuantizer {
   void Equalise(Work *work) const;
   void ChooseScales(Work *work) const;
   void CollectMoments(Work *work) const;
-  void RoundWeights(Work *work, LayerReport *report) const;
+  void RoundWeights(Work *work, ConversionReport *report) const;
   void CarryOn(Work *work);
 
   const SourceModel &source_;

@@ -9,6 +9,7 @@
 #include "graph/float_model.h"
 #include "passes/prefix.h"
 #include "quantize/activations.h"
+#include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
 
@@ -27,6 +28,7 @@ Matrix NormRows(ConstMatrixRef x, const RowVector &weight, double eps) {
 }
 
 struct HeadInput {
+  double largest = 0;
   double step = 0;
   Matrix moments;  // only when asked for
 };
@@ -40,6 +42,7 @@ HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix 
     const Matrix normed = NormRows(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)), norm, eps);
     largest = std::max(largest, static_cast<double>(normed.cwiseAbs().maxCoeff()));
   }
+  result.largest = largest;
   result.step = std::max(largest, 1e-6) / 127;
   if (recipe == Recipe::kFast) {
     const int64_t stride = std::max<int64_t>(1, x.rows() / kHeadSampleRows);
@@ -55,10 +58,11 @@ HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix 
   return result;
 }
 
-/// Perplexity of the rounded model over the first windows: what the steps before the file predict for it.
+/// Perplexity of the rounded model over the windows of `ids`: what the steps before the file predict for it. x: the hidden
+/// states of these tokens, and of more.
 double SimulatedPerplexity(const ModelConfig &config, const Matrix &x, const RowVector &norm, const QuantizedMatrix &head,
                            const std::vector<int32_t> &ids, int64_t window) {
-  const int64_t windows = std::min(x.rows() / window, kScoredWindows);
+  const int64_t windows = static_cast<int64_t>(ids.size()) / window;
   Matrix rows(windows * (window - 1), x.cols());
   std::vector<int32_t> targets;
   for (int64_t i = 0; i < windows; ++i) {
@@ -86,6 +90,20 @@ QuantizedMatrix RoundEmbedding(const Matrix &w, const RecipeOptions &options) {
   const ScaleRule rule =
       options.recipe == Recipe::kFast && format != WeightFormat::kW8 ? ScaleRule::kWeightedMse : ScaleRule::kMinMax;
   return RoundToGrid(w, format, rule, {});
+}
+
+/// The embedding is looked up: the error of its output is that of its rows.
+WeightReport EmbeddingLine(const Matrix &table, const QuantizedMatrix &rounded) {
+  WeightReport line;
+  line.layer = kBeforeLayers;
+  line.weight = "embedding";
+  line.format = FormatName(rounded.format);
+  line.weight_error = static_cast<double>((table - Dequantize(rounded)).squaredNorm()) /
+                      std::max(static_cast<double>(table.squaredNorm()), 1e-30);
+  line.n = rounded.n;
+  line.k = rounded.k;
+  line.bytes = rounded.PayloadBytes();
+  return line;
 }
 
 }  // namespace
@@ -130,10 +148,19 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   frame.writer.channel_layouts = options.channel_layouts;
 
   // The stream's first scale covers every row of the table, rounding included.
+  result.report.layers = config.layers;
   {
     const Matrix table = source.Load(TensorRole::kEmbedding);
-    const double scale = std::max(static_cast<double>(table.cwiseAbs().maxCoeff()), 1e-6) * 1.25 / 32767;
-    sink->Begin(frame, scale, config.tied_head ? QuantizedMatrix() : RoundEmbedding(table, options));
+    const double largest = static_cast<double>(table.cwiseAbs().maxCoeff());
+    const double scale = std::max(largest, 1e-6) * 1.25 / 32767;
+    result.report.ranges.push_back(
+        EdgeRange(kBeforeLayers, "embedded", "residual before layer 0", EdgeType::kS16, scale, 0, largest));
+    QuantizedMatrix embedding;
+    if (!config.tied_head) {
+      embedding = RoundEmbedding(table, options);
+      result.report.weights.push_back(EmbeddingLine(table, embedding));
+    }
+    sink->Begin(frame, scale, std::move(embedding));
   }
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
   LayerQuantizer quantizer(source, options, ffn, windows.window, Embed(source, ids), prefix_x);
@@ -161,10 +188,18 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   line.weight = "head";
   line.format = FormatName(head_format);
   line.input_step = input.step;
-  line.input_clip = 1;
+  line.input_clip = input.largest > 0 ? std::min(1.0, input.step * 127 / input.largest) : 1.0;
   line.weight_error = RelativeOutputError(head, out.weight, input.moments);
+  line.n = out.weight.n;
+  line.k = out.weight.k;
+  line.bytes = out.weight.PayloadBytes();
   result.report.weights.push_back(line);
-  result.simulated_perplexity = SimulatedPerplexity(config, quantizer.x(), out.norm, out.weight, ids, windows.window);
+  result.report.ranges.push_back(
+      EdgeRange(config.layers, "head_in", "input of the head", EdgeType::kS8, out.in_scale, out.in_zero, input.largest));
+  ids.resize(std::min(ids.size(), static_cast<size_t>(kScoredWindows * windows.window)));
+  result.scored_ids = std::move(ids);
+  result.simulated_perplexity =
+      SimulatedPerplexity(config, quantizer.x(), out.norm, out.weight, result.scored_ids, windows.window);
   sink->Head(std::move(out));
   head_progress.Finish();
   return result;

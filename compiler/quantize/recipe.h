@@ -9,7 +9,7 @@
 
 #include "import/source_model.h"
 #include "passes/hadamard.h"
-#include "quantize/report.h"
+#include "report/report.h"
 #include "write/file_graph.h"
 #include "write/model_writer.h"
 
@@ -70,8 +70,9 @@ class FileSink : public ModelSink {
 
 struct RecipeResult {
   std::vector<int32_t> prefix_tokens;
-  double simulated_perplexity = 0;  // of the rounded layers in float, on the first calibration windows
-  LayerReport report;
+  double simulated_perplexity = 0;  // of the rounded layers in float, on scored_ids
+  std::vector<int32_t> scored_ids;  // the first calibration windows, [windows * window]
+  ConversionReport report;          // layers, weights and ranges; the caller knows the rest
 };
 
 /// Quantises a model in closed form.

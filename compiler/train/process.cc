@@ -1,21 +1,37 @@
-#include "train/process.h"
-
 #include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
 
 #include "acorn_port.h"
 #include "acorn_posix.h"
+#include "train/mobilequant.h"
 
 namespace acorn::compiler {
 namespace {
 
 constexpr char kReadyMark[] = "ACORNC_TRAINING_READY";
 
+/// The words that this program was called with.
+std::vector<std::string> CommandLine() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::vector<std::string> words;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\0', begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
 }  // namespace
 
-void PrepareTraining(char **argv) {
+void PrepareTraining() {
 #ifdef __GLIBC__
   // A step allocates and frees hundreds of tensors of megabytes. By default each would come from the system and go back to it,
   // its pages zeroed anew: a quarter of the time (perf, SmolLM2-135M).
@@ -26,10 +42,14 @@ void PrepareTraining(char **argv) {
   setenv(kReadyMark, "1", 1);
   // OpenBLAS 0.3.21 takes newer processors with AVX-512 for Haswell, at half the speed.
   if ((acorn_posix_cpu_features() & ACORN_CPU_AVX512VNNI) != 0) setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
-  // A step has thousands of short parallel loops. Waiting for the next one by spinning for long starves whoever shares the
-  // machine, this program's other threads among them.
+  // A step has thousands of short parallel loops. Spinning for long between them starves whoever shares the machine, this
+  // program's other threads among them.
   setenv("GOMP_SPINCOUNT", "20000", 0);
-  execv("/proc/self/exe", argv);  // where that is not to be had, training is slower
+  std::vector<std::string> words = CommandLine();
+  std::vector<char *> argv;
+  for (std::string &word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  if (!words.empty()) execv("/proc/self/exe", argv.data());  // where that is not to be had, training is slower
 }
 
 }  // namespace acorn::compiler

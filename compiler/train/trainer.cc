@@ -19,11 +19,12 @@ namespace {
 
 constexpr int64_t kHeldOut = 8;         // windows that training never sees
 constexpr int64_t kLeastWindows = 4;    // of which one is held out
-constexpr double kRate = 1e-3;          // of Adam, in the units of parameters.h
+constexpr double kRate = 5e-4;          // of Adam, in the units of parameters.h
 constexpr double kLastRate = 0.05;      // share of it at the end of the cosine
 constexpr double kWarmUpSteps = 20;
 constexpr int64_t kMeasurements = 24;   // of the held-out windows, evenly over the steps
 constexpr double kSmoothing = 0.05;     // of the training loss that is shown
+constexpr char kStage[] = "integers fixed";
 constexpr double kPi = 3.14159265358979323846;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -114,20 +115,21 @@ class Training {
       const HeldOut first = Measure();
       result_.loss_before = result_.loss_after = first.loss;
       result_.perplexity_before = result_.perplexity_after = first.perplexity;
-      result_.points.push_back({0, first.loss, first.loss, 0});
+      result_.points.push_back({kStage, 0, first.loss, first.loss, 0});
       best_ = parameters_.Values();
     }
     const int64_t every = std::max<int64_t>(1, options_.steps / kMeasurements);
     Progress progress("training", options_.steps);
-    result_.ending = "all steps done";
     while (step_ < options_.steps) {
-      if (interrupt.asked()) result_.ending = "interrupted";
-      if (options_.time_limit_minutes > 0 && Minutes() > options_.time_limit_minutes) result_.ending = "time limit";
-      if (result_.ending != "all steps done") break;
+      if (interrupt.asked()) result_.end = TrainingEnd::kInterrupted;
+      if (options_.time_limit_minutes > 0 && Minutes() > options_.time_limit_minutes) result_.end = TrainingEnd::kTimeLimit;
+      if (result_.end != TrainingEnd::kAllSteps) break;
       const double rate = RateAt(step_, options_.steps);
       const double loss = Step(rate);
       if (!std::isfinite(loss)) {
-        result_.ending = "diverged: the loss of step " + std::to_string(step_ + 1) + " is no number";
+        std::fprintf(stderr, "acornc: training: the loss of step %lld is no number: the best state before it is kept\n",
+                     static_cast<long long>(step_ + 1));
+        result_.end = TrainingEnd::kDiverged;
         break;
       }
       smoothed_ = step_ == 0 ? loss : smoothed_ + kSmoothing * (loss - smoothed_);
@@ -139,12 +141,14 @@ class Training {
       progress.Update(step_, note);
       if (!options_.checkpoint.empty() && Minutes() - saved_ >= options_.checkpoint_minutes) Save();
     }
-    // Where it was stopped may be better than the last measurement.
-    if (result_.ending == "interrupted" || result_.ending == "time limit") MeasureAndKeep(0);
+    if (result_.end == TrainingEnd::kInterrupted || result_.end == TrainingEnd::kTimeLimit) {
+      if (!options_.checkpoint.empty()) Save();
+      MeasureAndKeep(NAN);  // where it was stopped may be better than at the last measurement
+    }
     result_.steps = step_;
     parameters_.SetValues(best_);
     parameters_.Apply();
-    progress.Finish(result_.ending);
+    progress.Finish(TrainingEndText({result_.points, result_.end}));
     return std::move(result_);
   }
 
@@ -179,7 +183,7 @@ class Training {
   void MeasureAndKeep(double rate) {
     const HeldOut now = Measure();
     last_held_out_ = now.loss;
-    result_.points.push_back({step_, smoothed_, now.loss, rate});
+    result_.points.push_back({kStage, step_, smoothed_, now.loss, rate});
     if (!(now.loss < result_.loss_after)) return;
     result_.loss_after = now.loss;
     result_.perplexity_after = now.perplexity;
@@ -224,7 +228,11 @@ class Training {
     archive.PutOne("last_held_out", last_held_out_);
     archive.PutOne("random", order_.state);
     archive.Put("order", order_.left);
-    archive.Put("points", result_.points);
+    std::vector<double> points;
+    for (const TrainingPoint &point : result_.points) {
+      points.insert(points.end(), {static_cast<double>(point.step), point.training_loss, point.held_out_loss, point.learning_rate});
+    }
+    archive.Put("points", points);
     archive.Put<double>("losses", {result_.loss_before, result_.loss_after, result_.perplexity_before, result_.perplexity_after});
     archive.PutOne("best_step", result_.best_step);
     PutTensors(&archive, "values", parameters_.Values());
@@ -253,7 +261,10 @@ class Training {
         throw Error(ExitCode::kIo, options_.checkpoint + ": damaged; remove it to start anew");
       }
     }
-    result_.points = archive.Get<TrainingPoint>("points");
+    const std::vector<double> points = archive.Get<double>("points");
+    for (size_t i = 0; i + 3 < points.size(); i += 4) {
+      result_.points.push_back({kStage, static_cast<int64_t>(points[i]), points[i + 1], points[i + 2], points[i + 3]});
+    }
     const std::vector<double> losses = archive.Get<double>("losses");
     result_.best_step = archive.GetOne<int64_t>("best_step");
     std::vector<torch::Tensor> values = parameters_.Values(), state = parameters_.State();

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
 
 #include "tests/support/shared_data.h"
@@ -74,6 +76,9 @@ TEST_F(Convert, BadFilesHaveTheirExitCodes) {
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama") + " --recipe rtn -o " + folder_.File("absent/m")).exit_code,
             5);
   EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+  const Outcome outcome = Run("--recipe rtn --report " + folder_.Write("file", "") + "/report");
+  EXPECT_EQ(outcome.exit_code, 5);
+  EXPECT_NE(outcome.err.find("cannot create " + folder_.File("file") + "/report"), std::string::npos) << outcome.err;
 }
 
 TEST_F(Convert, WritesWhatTheOptionsSay) {
@@ -93,9 +98,37 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_EQ(file["reference_run"]["prompt"].size(), 32u);
   EXPECT_EQ(file["reference_run"]["generated"].size(), 16u);
   EXPECT_EQ(file["reference_run"]["steps"], 1 + 2 * 14 + 2);
-  EXPECT_TRUE(test::PathExists(folder_.File("report/layers.csv")));
+  // The report tells of the same conversion.
+  const std::string csv = test::ReadFile(folder_.File("report/layers.csv"));
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 1 + 2 * 4 + 2);
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  for (const char *part : {"<h1>small_llama</h1>", "<dd>w4g64</dd>", "<dd>100 tokens</dd>", "<b>attn_in</b>", "source, float",
+                           "simulated, rounded", "From rounding the weight", "From rounding the input", ">embedding<"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(page.find("http"), std::string::npos);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.File("report")), {}), 2);
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);
+}
+
+TEST_F(Convert, ReportComparesPerplexities) {
+  const auto value = [](const std::string &page, const std::string &name) {
+    std::smatch match;
+    return std::regex_search(page, match, std::regex(name + "</text>[^<]*<rect[^>]*>[^<]*<text[^>]*>([0-9.]+)"))
+               ? std::stod(match[1])
+               : 0.0;
+  };
+  ASSERT_EQ(Run("--recipe rtn --weights w8 --report " + folder_.File("report")).exit_code, 0);
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  const double source = value(page, "source, float");
+  // A model of random weights, barely rounded: all see nearly the same.
+  EXPECT_GT(source, 1);
+  EXPECT_NEAR(value(page, "simulated, rounded") / source, 1, 0.02);
+  EXPECT_NEAR(value(page, "file, on integers") / source, 1, 0.02);
+  // A file whose context is shorter than a window is not measured.
+  ASSERT_EQ(Run("--recipe rtn --weights w8 --context 100 --report " + folder_.File("report")).exit_code, 0);
+  EXPECT_EQ(value(test::ReadFile(folder_.File("report/report.html")), "file, on integers"), 0);
 }
 
 TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {

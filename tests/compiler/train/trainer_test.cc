@@ -57,7 +57,7 @@ TEST_F(Trainer, LowersTheLossOnTextThatItNeverSaw) {
     const TrainResult result = Train(*source_, windows_, options, &model);
     EXPECT_LT(result.loss_after, result.loss_before * 0.97);
     EXPECT_EQ(result.steps, 60);
-    EXPECT_EQ(result.ending, "all steps done");
+    EXPECT_EQ(result.end, TrainingEnd::kAllSteps);
     EXPECT_GT(result.points.size(), 10u);
   }
 }
@@ -118,7 +118,7 @@ TEST_F(Trainer, ALossThatIsNoNumberEndsItWithTheBestSoFar) {
   TrainOptions options = Options(5);
   for (double &scale : model.head.weight.scale) scale = 1e38;
   const TrainResult result = Train(*source_, windows_, options, &model);
-  EXPECT_EQ(result.ending.rfind("diverged", 0), 0u) << result.ending;
+  EXPECT_EQ(result.end, TrainingEnd::kDiverged);
   EXPECT_EQ(result.best_step, 0);
 }
 
