@@ -157,7 +157,7 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
   config_.ffn = ffn.padded;
 }
 
-QuantizedLayer LayerQuantizer::Quantize(int64_t layer, ConversionReport *report) {
+QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report) {
   Work work;
   work.layer = layer;
   LayerWeights &w = work.weights;
@@ -180,6 +180,7 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, ConversionReport *report)
   for (RangeReport &row : LayerRanges(layer, work.out.scales, down_in_type, config_.qk_norm, work.ranges.get())) {
     report->ranges.push_back(std::move(row));
   }
+  if (unrounded != nullptr) *unrounded = w;
   CarryOn(&work);
   return std::move(work.out);
 }

@@ -21,7 +21,8 @@ class LayerQuantizer {
                  Matrix prefix_x);
 
   /// Appends to `report`.
-  QuantizedLayer Quantize(int64_t layer, ConversionReport *report);
+  /// unrounded: null, or what takes the weights as they are transformed, before rounding.
+  QuantizedLayer Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report);
   /// Hidden states after the layers done so far.
   const Matrix &x() const { return x_; }
 

@@ -16,10 +16,11 @@ struct QuantizedModel {
   QuantizedHead head;
 };
 
-/// Keeps the parts in `model`.
+/// Keeps the parts in `model` and, if asked, the layers' weights as they were before rounding.
 class KeepingSink : public ModelSink {
  public:
-  explicit KeepingSink(QuantizedModel *model) : model_(model) {}
+  explicit KeepingSink(QuantizedModel *model, std::vector<LayerWeights> *unrounded = nullptr)
+      : model_(model), unrounded_(unrounded) {}
   void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) override {
     model_->frame = frame;
     model_->stream_scale = stream_scale;
@@ -27,9 +28,15 @@ class KeepingSink : public ModelSink {
   }
   void Layer(QuantizedLayer layer) override { model_->layers.push_back(std::move(layer)); }
   void Head(QuantizedHead head) override { model_->head = std::move(head); }
+  LayerWeights *Unrounded() override {
+    if (unrounded_ == nullptr) return nullptr;
+    unrounded_->emplace_back();
+    return &unrounded_->back();
+  }
 
  private:
   QuantizedModel *model_;
+  std::vector<LayerWeights> *unrounded_;
 };
 
 inline void WriteModel(QuantizedModel model, ModelSink *sink) {

@@ -166,7 +166,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   LayerQuantizer quantizer(source, options, ffn, windows.window, Embed(source, ids), prefix_x);
   Progress progress("quantizing layers", config.layers);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    sink->Layer(quantizer.Quantize(layer, &result.report));
+    sink->Layer(quantizer.Quantize(layer, sink->Unrounded(), &result.report));
     progress.Update(layer + 1);
   }
   progress.Finish();

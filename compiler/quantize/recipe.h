@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "import/source_model.h"
+#include "graph/float_model.h"
 #include "passes/hadamard.h"
 #include "report/report.h"
 #include "write/file_graph.h"
@@ -48,6 +49,8 @@ class ModelSink {
   virtual void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) = 0;
   virtual void Layer(QuantizedLayer layer) = 0;
   virtual void Head(QuantizedHead head) = 0;
+  /// Where the next layer's weights go as the recipe transformed them, before rounding; null: nowhere.
+  virtual LayerWeights *Unrounded() { return nullptr; }
 };
 
 /// Writes a model file as its parts come. Finish() says how large it is.

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/matrix.h"
+#include "passes/hadamard.h"
 
 namespace acorn::compiler {
 namespace {
@@ -58,20 +59,6 @@ EdgeSums Total(const std::vector<EdgeSums> &parts) {
     total.zero_point += part.zero_point;
   }
   return total;
-}
-
-void TransformBlock(float *x, int64_t block) {
-  for (int64_t half = 1; half < block; half *= 2) {
-    for (int64_t first = 0; first < block; first += 2 * half) {
-      for (int64_t i = first; i < first + half; ++i) {
-        const float a = x[i], b = x[i + half];
-        x[i] = a + b;
-        x[i + half] = a - b;
-      }
-    }
-  }
-  const float scale = 1 / std::sqrt(static_cast<float>(block));
-  for (int64_t i = 0; i < block; ++i) x[i] *= scale;
 }
 
 }  // namespace
@@ -196,9 +183,9 @@ EdgeSums HadamardBackward(int64_t rows, int64_t width, int64_t block, const Edge
       ReadRow(x, row, width, value.data());
       ReadRow(y, row, width, output.data());
       std::copy(gradient + row * width, gradient + (row + 1) * width, to);
-      for (int64_t first = 0; block > 1 && first < width; first += block) TransformBlock(value.data() + first, block);
+      HadamardBlocks(value.data(), width, block);
       PassRow(value.data(), output.data(), width, 1 / y.scale, y.zero_point, y.limit, to, &sums[static_cast<size_t>(task)]);
-      for (int64_t first = 0; block > 1 && first < width; first += block) TransformBlock(to + first, block);
+      HadamardBlocks(to, width, block);
     }
   });
   return Total(sums);

@@ -44,10 +44,11 @@ void LiveGraph::Restart() {
   in_head_ = false;
 }
 
-void LiveGraph::RepackAll() {
-  ParallelFor(static_cast<int64_t>(weights_.size()), [&](int64_t i) {
-    LiveWeight &weight = *weights_[static_cast<size_t>(i)];
-    weight.info = DescribeWeight(static_cast<uint16_t>(i), *weight.matrix);
+void LiveGraph::Repack(const std::vector<uint32_t> &indices) {
+  ParallelFor(static_cast<int64_t>(indices.size()), [&](int64_t i) {
+    const uint32_t index = indices[static_cast<size_t>(i)];
+    LiveWeight &weight = *weights_[index];
+    weight.info = DescribeWeight(static_cast<uint16_t>(index), *weight.matrix);
     PackWeight(&weight, weight.layout);
   });
 }

@@ -47,8 +47,8 @@ class LiveGraph : public GraphBuilder {
 
   /// Forgets everything but the packed weights: the next description adds the same weights in the same order.
   void Restart();
-  /// The weights hold other integers since they were packed.
-  void RepackAll();
+  /// These weights hold other integers since they were packed.
+  void Repack(const std::vector<uint32_t> &indices);
 
   const Graph &graph();
   const std::vector<LiveStep> &embedding() const { return embedding_; }  // one step

@@ -29,9 +29,10 @@ CalibrationWindows Thinned(const CalibrationWindows &windows) {
 RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &recipe,
                          const TrainOptions &train, ModelSink *sink) {
   QuantizedModel model;
-  KeepingSink keep(&model);
+  std::vector<LayerWeights> unrounded;
+  KeepingSink keep(&model, &unrounded);
   RecipeResult result = QuantizeModel(source, Thinned(windows), recipe, &keep);
-  TrainResult trained = Train(source, windows, train, &model);
+  TrainResult trained = Train(source, windows, train, std::move(unrounded), &model);
   std::fprintf(stderr,
                "acornc: training: best at step %lld; on text it never saw: loss %.4f, before %.4f; perplexity %.3f, before %.3f, "
                "float %.3f\n",

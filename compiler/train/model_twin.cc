@@ -25,7 +25,42 @@ void ModelTwin::Refresh() {
   machine_.Load(&graph_);
 }
 
-void ModelTwin::Repack() { graph_.RepackAll(); }
+void ModelTwin::Repack() {
+  const std::vector<LiveStep> &body = graph_.body();
+  std::vector<uint32_t> weights;
+  for (const LiveStep &live : body) {
+    if (live.step.kind == OpKind::kLinear) weights.push_back(live.step.linear.weight);
+  }
+  graph_.Repack(weights);
+}
+
+void ModelTwin::RepackLayer(int64_t layer) {
+  std::vector<uint32_t> weights;
+  for (size_t i = layer_begins_[static_cast<size_t>(layer)]; i < layer_begins_[static_cast<size_t>(layer) + 1]; ++i) {
+    const Step &step = graph_.body()[i].step;
+    if (step.kind == OpKind::kLinear) weights.push_back(step.linear.weight);
+  }
+  graph_.Repack(weights);
+}
+
+torch::Tensor ModelTwin::EnterLayers(const std::vector<int32_t> &ids) {
+  Tape tape(&machine_, ids);
+  tape.Run(graph_.embedding().data(), graph_.embedding().data() + 1, false);
+  return tape.buffer(graph_.body().front().in);
+}
+
+torch::Tensor ModelTwin::RunLayer(int64_t layer, const std::vector<int32_t> &ids, const torch::Tensor &entering,
+                                  std::vector<torch::Tensor> *inputs) {
+  const LiveStep *begin = graph_.body().data() + layer_begins_[static_cast<size_t>(layer)];
+  const LiveStep *end = graph_.body().data() + layer_begins_[static_cast<size_t>(layer) + 1];
+  Tape tape(&machine_, ids);
+  tape.SetBuffer(begin->in, entering);
+  for (const LiveStep *live = begin; live != end; ++live) {
+    if (inputs != nullptr && live->step.kind == OpKind::kLinear) inputs->push_back(Tape::Real(tape.buffer(live->in), live->in));
+    tape.Run(live, live + 1, false);
+  }
+  return tape.buffer((end - 1)->out);
+}
 
 std::vector<torch::Tensor> ModelTwin::RunLayers(Tape *tape) {
   tape->Run(graph_.embedding().data(), graph_.embedding().data() + 1, false);

@@ -26,7 +26,7 @@ class ModelTwin {
 
   /// Takes over the model's scales, gains and biases as they are now.
   void Refresh();
-  /// The integers of every weight changed. Refresh() must follow.
+  /// The integers of the layers' weights changed. Refresh() must follow.
   void Repack();
 
   /// The device's logits: int32 [tokens, vocab].
@@ -41,6 +41,14 @@ class ModelTwin {
   /// Adds the gradients of the loss on one window. weights: those of the weights too.
   double Accumulate(const std::vector<int32_t> &ids, const LogitLoss &loss, ModelGradients *gradients, bool weights);
   double AccumulateHidden(const std::vector<int32_t> &ids, const HiddenLoss &loss, ModelGradients *gradients, bool weights);
+
+  /// What enters the first layer, and, layer by layer, what leaves it: the residual stream as the device holds it. inputs: null, or
+  /// what takes the real inputs of the layer's four weights, float [tokens, k].
+  torch::Tensor EnterLayers(const std::vector<int32_t> &ids);
+  torch::Tensor RunLayer(int64_t layer, const std::vector<int32_t> &ids, const torch::Tensor &entering,
+                         std::vector<torch::Tensor> *inputs);
+  /// The integers of one layer's weights changed. Refresh() must follow.
+  void RepackLayer(int64_t layer);
 
   const LiveGraph &graph() const { return graph_; }
   /// Index in the body of the first step of each layer, and the end.

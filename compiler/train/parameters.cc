@@ -8,8 +8,6 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr double kFirstDecay = 0.9, kSecondDecay = 0.99;  // of a few hundred to a few thousand steps
-constexpr double kEpsilon = 1e-12;
 constexpr double kRangeRate = 0.5;   // a range is one number for a whole edge: slower than the numbers of single channels
 constexpr double kZeroRate = 20;     // units, not shares
 constexpr double kReachShare = 0.1;  // of an output's reach: a typical magnitude, the unit of its bias
@@ -61,20 +59,10 @@ int32_t ZeroPoint(double value) { return static_cast<int32_t>(std::lround(std::m
 
 }  // namespace
 
-size_t Parameters::New(int64_t size, double rate) {
-  Parameter parameter;
-  parameter.value = torch::zeros({size});
-  parameter.first = torch::zeros({size});
-  parameter.second = torch::zeros({size});
-  parameter.rate = rate;
-  parameters_.push_back(std::move(parameter));
-  return parameters_.size() - 1;
-}
-
 Parameters::LinearParameters Parameters::NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, double bias_unit) {
   LinearParameters linear;
-  linear.rows = New(matrix.n, 1);
-  linear.bias = New(matrix.n, 1);
+  linear.rows = adam_.New(matrix.n, 1);
+  linear.bias = adam_.New(matrix.n, 1);
   linear.scale = matrix.scale;
   linear.bias_start.assign(static_cast<size_t>(matrix.n), 0);
   for (int64_t i = 0; i < bias.size(); ++i) linear.bias_start[static_cast<size_t>(i)] = static_cast<double>(bias[i]);
@@ -92,25 +80,25 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
     layer.o = NewLinear(from.o, from.o_bias, unit(s.o16));
     layer.gate_up = NewLinear(from.gate_up, from.gate_up_bias, unit(std::min(s.gate16, s.up16)));
     layer.down = NewLinear(from.down, from.down_bias, unit(s.down16));
-    layer.attn_norm = New(from.attn_norm.size(), 1);
-    layer.ffn_norm = New(from.ffn_norm.size(), 1);
-    layer.q_norm = New(from.q_norm.size(), 1);
-    layer.k_norm = New(from.k_norm.size(), 1);
-    layer.attn_in = New(1, kRangeRate);
-    layer.attn_out = New(1, kRangeRate);
-    layer.ffn_in = New(1, kRangeRate);
-    layer.down_in = New(1, kRangeRate);
-    layer.attn_in_zero = New(1, kZeroRate);
-    layer.attn_out_zero = New(1, kZeroRate);
-    layer.ffn_in_zero = New(1, kZeroRate);
-    layer.down_in_zero = New(1, kZeroRate);
-    layer.q8 = New(static_cast<int64_t>(s.q8.size()), kRangeRate);
-    layer.k8 = New(static_cast<int64_t>(s.k8.size()), kRangeRate);
-    layer.v8 = New(static_cast<int64_t>(s.v8.size()), kRangeRate);
+    layer.attn_norm = adam_.New(from.attn_norm.size(), 1);
+    layer.ffn_norm = adam_.New(from.ffn_norm.size(), 1);
+    layer.q_norm = adam_.New(from.q_norm.size(), 1);
+    layer.k_norm = adam_.New(from.k_norm.size(), 1);
+    layer.attn_in = adam_.New(1, kRangeRate);
+    layer.attn_out = adam_.New(1, kRangeRate);
+    layer.ffn_in = adam_.New(1, kRangeRate);
+    layer.down_in = adam_.New(1, kRangeRate);
+    layer.attn_in_zero = adam_.New(1, kZeroRate);
+    layer.attn_out_zero = adam_.New(1, kZeroRate);
+    layer.ffn_in_zero = adam_.New(1, kZeroRate);
+    layer.down_in_zero = adam_.New(1, kZeroRate);
+    layer.q8 = adam_.New(static_cast<int64_t>(s.q8.size()), kRangeRate);
+    layer.k8 = adam_.New(static_cast<int64_t>(s.k8.size()), kRangeRate);
+    layer.v8 = adam_.New(static_cast<int64_t>(s.v8.size()), kRangeRate);
     layer.prefix_k_start = RealPrefix(from.prefix_k, s.k8, static_cast<size_t>(config.head_dim));
     layer.prefix_v_start = RealPrefix(from.prefix_v, s.v8, static_cast<size_t>(config.head_dim));
-    layer.prefix_k = New(static_cast<int64_t>(layer.prefix_k_start.size()), 1);
-    layer.prefix_v = New(static_cast<int64_t>(layer.prefix_v_start.size()), 1);
+    layer.prefix_k = adam_.New(static_cast<int64_t>(layer.prefix_k_start.size()), 1);
+    layer.prefix_v = adam_.New(static_cast<int64_t>(layer.prefix_v_start.size()), 1);
     layer.scales = s;
     layer.attn_norm_start = from.attn_norm;
     layer.ffn_norm_start = from.ffn_norm;
@@ -119,10 +107,10 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
     layers_.push_back(std::move(layer));
   }
   const QuantizedHead &head = model->head;
-  head_rows_ = New(head.weight.n, 1);
-  head_norm_ = New(head.norm.size(), 1);
-  head_in_ = New(1, kRangeRate);
-  head_in_zero_ = New(1, kZeroRate);
+  head_rows_ = adam_.New(head.weight.n, 1);
+  head_norm_ = adam_.New(head.norm.size(), 1);
+  head_in_ = adam_.New(1, kRangeRate);
+  head_in_zero_ = adam_.New(1, kZeroRate);
   head_scale_ = head.weight.scale;
   head_norm_start_ = head.norm;
   head_in_start_ = head.in_scale;
@@ -130,8 +118,8 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
 }
 
 void Parameters::ApplyLinear(const LinearParameters &linear, QuantizedMatrix *matrix, RowVector *bias) const {
-  matrix->scale = Scaled(linear.scale, parameters_[linear.rows].value);
-  const float *by = parameters_[linear.bias].value.data_ptr<float>();
+  matrix->scale = Scaled(linear.scale, adam_.value(linear.rows));
+  const float *by = adam_.value(linear.bias).data_ptr<float>();
   bias->resize(matrix->n);
   for (int64_t i = 0; i < matrix->n; ++i) {
     (*bias)[i] = static_cast<float>(linear.bias_start[static_cast<size_t>(i)] + static_cast<double>(by[i]) * linear.bias_unit);
@@ -143,45 +131,42 @@ void Parameters::ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) co
   ApplyLinear(layer.o, &to->o, &to->o_bias);
   ApplyLinear(layer.gate_up, &to->gate_up, &to->gate_up_bias);
   ApplyLinear(layer.down, &to->down, &to->down_bias);
-  to->attn_norm = Gained(layer.attn_norm_start, parameters_[layer.attn_norm].value);
-  to->ffn_norm = Gained(layer.ffn_norm_start, parameters_[layer.ffn_norm].value);
-  to->q_norm = Gained(layer.q_norm_start, parameters_[layer.q_norm].value);
-  to->k_norm = Gained(layer.k_norm_start, parameters_[layer.k_norm].value);
+  to->attn_norm = Gained(layer.attn_norm_start, adam_.value(layer.attn_norm));
+  to->ffn_norm = Gained(layer.ffn_norm_start, adam_.value(layer.ffn_norm));
+  to->q_norm = Gained(layer.q_norm_start, adam_.value(layer.q_norm));
+  to->k_norm = Gained(layer.k_norm_start, adam_.value(layer.k_norm));
   LayerScales &s = to->scales;
-  s.attn_in = layer.scales.attn_in * std::exp(Number(layer.attn_in));
-  s.attn_out = layer.scales.attn_out * std::exp(Number(layer.attn_out));
-  s.ffn_in = layer.scales.ffn_in * std::exp(Number(layer.ffn_in));
-  s.down_in = layer.scales.down_in * std::exp(Number(layer.down_in));
-  s.attn_in_zero = ZeroPoint(Number(layer.attn_in_zero));
-  s.attn_out_zero = ZeroPoint(Number(layer.attn_out_zero));
-  s.ffn_in_zero = ZeroPoint(Number(layer.ffn_in_zero));
-  s.down_in_zero = model_->frame.writer.down_in_type == EdgeType::kS8 ? ZeroPoint(Number(layer.down_in_zero)) : 0;
-  s.q8 = Scaled(layer.scales.q8, parameters_[layer.q8].value);
-  s.k8 = Scaled(layer.scales.k8, parameters_[layer.k8].value);
-  s.v8 = Scaled(layer.scales.v8, parameters_[layer.v8].value);
+  s.attn_in = layer.scales.attn_in * std::exp(adam_.number(layer.attn_in));
+  s.attn_out = layer.scales.attn_out * std::exp(adam_.number(layer.attn_out));
+  s.ffn_in = layer.scales.ffn_in * std::exp(adam_.number(layer.ffn_in));
+  s.down_in = layer.scales.down_in * std::exp(adam_.number(layer.down_in));
+  s.attn_in_zero = ZeroPoint(adam_.number(layer.attn_in_zero));
+  s.attn_out_zero = ZeroPoint(adam_.number(layer.attn_out_zero));
+  s.ffn_in_zero = ZeroPoint(adam_.number(layer.ffn_in_zero));
+  s.down_in_zero = model_->frame.writer.down_in_type == EdgeType::kS8 ? ZeroPoint(adam_.number(layer.down_in_zero)) : 0;
+  s.q8 = Scaled(layer.scales.q8, adam_.value(layer.q8));
+  s.k8 = Scaled(layer.scales.k8, adam_.value(layer.k8));
+  s.v8 = Scaled(layer.scales.v8, adam_.value(layer.v8));
   RaiseToOneBinade(&s.v8, s.attn_out);
-  to->prefix_k = IntegerPrefix(Moved(layer.prefix_k_start, parameters_[layer.prefix_k].value, PrefixUnit(layer.scales.k8)),
+  to->prefix_k = IntegerPrefix(Moved(layer.prefix_k_start, adam_.value(layer.prefix_k), PrefixUnit(layer.scales.k8)),
                                s.k8, head_dim_);
-  to->prefix_v = IntegerPrefix(Moved(layer.prefix_v_start, parameters_[layer.prefix_v].value, PrefixUnit(layer.scales.v8)),
+  to->prefix_v = IntegerPrefix(Moved(layer.prefix_v_start, adam_.value(layer.prefix_v), PrefixUnit(layer.scales.v8)),
                                s.v8, head_dim_);
 }
 
-void Parameters::Apply() {
+bool Parameters::Apply() {
   for (size_t i = 0; i < layers_.size(); ++i) ApplyLayer(layers_[i], &model_->layers[i]);
   QuantizedHead &head = model_->head;
-  head.weight.scale = Scaled(head_scale_, parameters_[head_rows_].value);
-  head.norm = Gained(head_norm_start_, parameters_[head_norm_].value);
-  head.in_scale = head_in_start_ * std::exp(Number(head_in_));
-  head.in_zero = ZeroPoint(Number(head_in_zero_));
-}
-
-void Parameters::SetGradient(size_t index, const torch::Tensor &gradient) {
-  if (gradient.defined() && gradient.numel() != 0) parameters_[index].gradient = gradient;
+  head.weight.scale = Scaled(head_scale_, adam_.value(head_rows_));
+  head.norm = Gained(head_norm_start_, adam_.value(head_norm_));
+  head.in_scale = head_in_start_ * std::exp(adam_.number(head_in_));
+  head.in_zero = ZeroPoint(adam_.number(head_in_zero_));
+  return false;
 }
 
 void Parameters::LinearGradients(const LinearParameters &linear, const StepGradients &gradients) {
-  SetGradient(linear.rows, gradients.rows);
-  SetGradient(linear.bias, gradients.bias * linear.bias_unit);
+  adam_.SetGradient(linear.rows, gradients.rows);
+  adam_.SetGradient(linear.bias, gradients.bias * linear.bias_unit);
 }
 
 void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *steps, const StepGradients *gradients,
@@ -207,10 +192,10 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
     switch (steps[i].step.kind) {
       case OpKind::kRmsNorm: {
         const Norm &to = norms[norm++];
-        SetGradient(to.gain, g.gain * ToTensor(*to.start));
+        adam_.SetGradient(to.gain, g.gain * ToTensor(*to.start));
         if (to.start == attn.start || to.start == ffn.start) {
-          SetGradient(to.scale, g.out_scale);
-          SetGradient(to.zero, g.out_zero);
+          adam_.SetGradient(to.scale, g.out_scale);
+          adam_.SetGradient(to.zero, g.out_zero);
         }
         break;
       }
@@ -218,22 +203,22 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
         LinearGradients(*linears[linear++], g);
         break;
       case OpKind::kRotate:
-        SetGradient(rotate++ == 0 ? layer.q8 : layer.k8, g.out_scale);
+        adam_.SetGradient(rotate++ == 0 ? layer.q8 : layer.k8, g.out_scale);
         break;
       case OpKind::kAppend:
-        SetGradient(layer.v8, g.out_scale);
+        adam_.SetGradient(layer.v8, g.out_scale);
         if (g.prefix_k.defined()) {
-          SetGradient(layer.prefix_k, g.prefix_k.flatten() * PrefixUnit(layer.scales.k8));
-          SetGradient(layer.prefix_v, g.prefix_v.flatten() * PrefixUnit(layer.scales.v8));
+          adam_.SetGradient(layer.prefix_k, g.prefix_k.flatten() * PrefixUnit(layer.scales.k8));
+          adam_.SetGradient(layer.prefix_v, g.prefix_v.flatten() * PrefixUnit(layer.scales.v8));
         }
         break;
       case OpKind::kAttention:
-        SetGradient(layer.attn_out, g.out_scale);
-        SetGradient(layer.attn_out_zero, g.out_zero);
+        adam_.SetGradient(layer.attn_out, g.out_scale);
+        adam_.SetGradient(layer.attn_out_zero, g.out_zero);
         break;
       case OpKind::kHadamard:
-        SetGradient(layer.down_in, g.out_scale);
-        SetGradient(layer.down_in_zero, g.out_zero);
+        adam_.SetGradient(layer.down_in, g.out_scale);
+        adam_.SetGradient(layer.down_in_zero, g.out_zero);
         break;
       default:
         break;
@@ -241,8 +226,7 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
   }
 }
 
-void Parameters::Step(const ModelTwin &twin, const ModelGradients &gradients, int64_t windows, double rate) {
-  for (Parameter &parameter : parameters_) parameter.gradient = torch::Tensor();
+void Parameters::Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) {
   const std::vector<size_t> &begins = twin.layer_begins();
   for (size_t i = 0; i < layers_.size(); ++i) {
     LayerGradients(layers_[i], twin.graph().body().data() + begins[i], gradients.body.data() + begins[i],
@@ -251,57 +235,14 @@ void Parameters::Step(const ModelTwin &twin, const ModelGradients &gradients, in
   for (size_t i = 0; i < gradients.head.size(); ++i) {
     const StepGradients &g = gradients.head[i];
     if (twin.graph().head()[i].step.kind == OpKind::kRmsNorm) {
-      SetGradient(head_norm_, g.gain * ToTensor(head_norm_start_));
-      SetGradient(head_in_, g.out_scale);
-      SetGradient(head_in_zero_, g.out_zero);
+      adam_.SetGradient(head_norm_, g.gain * ToTensor(head_norm_start_));
+      adam_.SetGradient(head_in_, g.out_scale);
+      adam_.SetGradient(head_in_zero_, g.out_zero);
     } else {
-      SetGradient(head_rows_, g.rows);
+      adam_.SetGradient(head_rows_, g.rows);
     }
   }
-  ++steps_;
-  const double first_correction = 1 - std::pow(kFirstDecay, static_cast<double>(steps_));
-  const double second_correction = 1 - std::pow(kSecondDecay, static_cast<double>(steps_));
-  for (Parameter &parameter : parameters_) {
-    if (!parameter.gradient.defined()) continue;
-    const torch::Tensor g = parameter.gradient / static_cast<double>(windows);
-    parameter.first.mul_(kFirstDecay).add_(g, 1 - kFirstDecay);
-    parameter.second.mul_(kSecondDecay).addcmul_(g, g, 1 - kSecondDecay);
-    const torch::Tensor size = (parameter.second / second_correction).sqrt_().add_(kEpsilon);
-    parameter.value.addcdiv_(parameter.first, size, -rate * parameter.rate / first_correction);
-  }
-}
-
-std::vector<torch::Tensor> Parameters::Values() const {
-  std::vector<torch::Tensor> values;
-  for (const Parameter &parameter : parameters_) values.push_back(parameter.value.clone());
-  return values;
-}
-
-void Parameters::SetValues(const std::vector<torch::Tensor> &values) {
-  for (size_t i = 0; i < values.size(); ++i) parameters_[i].value.copy_(values[i]);
-}
-
-std::vector<torch::Tensor> Parameters::State() const {
-  std::vector<torch::Tensor> state = {torch::tensor({steps_})};
-  for (const Parameter &parameter : parameters_) {
-    state.push_back(parameter.first.clone());
-    state.push_back(parameter.second.clone());
-  }
-  return state;
-}
-
-void Parameters::SetState(const std::vector<torch::Tensor> &state) {
-  steps_ = state[0].item<int64_t>();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    parameters_[i].first.copy_(state[1 + 2 * i]);
-    parameters_[i].second.copy_(state[2 + 2 * i]);
-  }
-}
-
-int64_t Parameters::count() const {
-  int64_t total = 0;
-  for (const Parameter &parameter : parameters_) total += parameter.value.numel();
-  return total;
+  adam_.Step(rate);
 }
 
 }  // namespace acorn::compiler

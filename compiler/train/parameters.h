@@ -1,43 +1,28 @@
-// Parameters: the real numbers of a quantised model that training moves while every weight's integers stay, and Adam over them.
+// Parameters: the real numbers of a quantised model that training moves while every weight's integers stay.
 //
 // Scales move by factors, gains relative to their size, biases relative to the reach of their output, zero points in units:
 // so one learning rate serves all.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "quantize/quantized_model.h"
-#include "train/model_twin.h"
+#include "train/learner.h"
 
 namespace acorn::compiler {
 
-class Parameters {
+class Parameters : public Learner {
  public:
   /// model: outlives this; what it holds now is where every parameter starts.
   Parameters(const ModelConfig &config, QuantizedModel *model);
 
-  /// One step of Adam (Kingma and Ba, 2015) from gradients summed over `windows` windows.
-  void Step(const ModelTwin &twin, const ModelGradients &gradients, int64_t windows, double rate);
-  /// Writes the present values into the model.
-  void Apply();
-
-  /// Present values, for keeping the best; and back.
-  std::vector<torch::Tensor> Values() const;
-  void SetValues(const std::vector<torch::Tensor> &values);
-  /// All of Adam's state beside the values, for resuming.
-  std::vector<torch::Tensor> State() const;
-  void SetState(const std::vector<torch::Tensor> &state);
-  int64_t count() const;
+  bool WantsWeights() const override { return false; }
+  void Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) override;
+  bool Apply() override;
+  Adam &adam() override { return adam_; }
 
  private:
-  struct Parameter {
-    torch::Tensor value, gradient, first, second;
-    double rate = 1;  // relative to the others
-  };
   /// What a linear layer trains.
   struct LinearParameters {
     size_t rows, bias;
@@ -56,24 +41,20 @@ class Parameters {
     LayerScales scales;
     RowVector attn_norm_start, ffn_norm_start, q_norm_start, k_norm_start;
   };
-  size_t New(int64_t size, double rate);
   LinearParameters NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, double bias_unit);
   void ApplyLinear(const LinearParameters &linear, QuantizedMatrix *matrix, RowVector *bias) const;
   void ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) const;
-  void SetGradient(size_t index, const torch::Tensor &gradient);
   void LinearGradients(const LinearParameters &linear, const StepGradients &gradients);
   void LayerGradients(const LayerParameters &layer, const LiveStep *steps, const StepGradients *gradients, size_t count);
-  double Number(size_t index) const { return parameters_[index].value.item<double>(); }
 
   QuantizedModel *model_;
   size_t head_dim_;
-  std::vector<Parameter> parameters_;
+  Adam adam_;
   std::vector<LayerParameters> layers_;
   size_t head_rows_, head_norm_, head_in_, head_in_zero_;
   std::vector<double> head_scale_;
   RowVector head_norm_start_;
   double head_in_start_;
-  int64_t steps_ = 0;
 };
 
 }  // namespace acorn::compiler

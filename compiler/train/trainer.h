@@ -3,6 +3,7 @@
 // state at the beginning included.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -19,14 +20,17 @@ struct TrainResult {
   TrainingEnd end = TrainingEnd::kAllSteps;
   int64_t steps = 0;   // done
   int64_t best_step = 0;
-  double loss_before = 0, loss_after = 0;              // of the held-out windows
+  double loss_before = 0, loss_after = 0;              // divergence on the held-out windows
+  double loss_shaped = NAN;                            // the same after the first stage and GPTQ
   double float_perplexity = 0;                         // of the held-out windows
   double perplexity_before = 0, perplexity_after = 0;  // the same, by the device's integers
 };
 
-/// Trains `model` in place. Same input, options, machine and number of threads: same result, interrupted and resumed or not,
+/// Trains `model` in place, in two stages: scales, clipping and ranges (train/shaping.h), then what can move while the integers
+/// stay (train/parameters.h). unrounded: the layers' weights before rounding; empty: without the first stage. Same input, options, machine and number of threads: same result, interrupted and resumed or not,
 /// unless time or a signal (SIGINT, SIGTERM) ended it; then, and from time to time, the checkpoint is written. Throws Error(kUsage) when the windows are too few or the checkpoint is of
 /// another run, Error(kIo) when a checkpoint cannot be written or read.
-TrainResult Train(const SourceModel &source, const CalibrationWindows &windows, const TrainOptions &options, QuantizedModel *model);
+TrainResult Train(const SourceModel &source, const CalibrationWindows &windows, const TrainOptions &options,
+                  std::vector<LayerWeights> unrounded, QuantizedModel *model);
 
 }  // namespace acorn::compiler

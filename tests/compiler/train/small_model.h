@@ -23,10 +23,11 @@ inline CalibrationWindows SomeWindows(const ModelConfig &config, int64_t windows
   return result;
 }
 
-inline QuantizedModel QuantizeSmall(const SourceModel &source, const RecipeOptions &options) {
+inline QuantizedModel QuantizeSmall(const SourceModel &source, const RecipeOptions &options,
+                                    std::vector<LayerWeights> *unrounded = nullptr) {
   Progress::Silence();
   QuantizedModel model;
-  KeepingSink sink(&model);
+  KeepingSink sink(&model, unrounded);
   QuantizeModel(source, SomeWindows(source.config()), options, &sink);
   return model;
 }

@@ -1,8 +1,10 @@
 // Training: it lowers the loss on text it never saw, and whatever ends it early, the best so far is kept.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <thread>
 
 #include <torch/torch.h>
 
@@ -23,7 +25,7 @@ class Trainer : public testing::Test {
     RecipeOptions options;
     options.recipe = Recipe::kRtn;
     options.body_format = WeightFormat::kW4;
-    model_ = QuantizeSmall(*source_, options);
+    model_ = QuantizeSmall(*source_, options, &unrounded_);
     windows_ = SomeWindows(source_->config(), 12, 32);
   }
   TrainOptions Options(int64_t steps) const {
@@ -34,6 +36,7 @@ class Trainer : public testing::Test {
 
   std::unique_ptr<SourceModel> source_;
   QuantizedModel model_;
+  std::vector<LayerWeights> unrounded_;
   CalibrationWindows windows_;
 };
 
@@ -54,7 +57,7 @@ TEST_F(Trainer, LowersTheLossOnTextThatItNeverSaw) {
     QuantizedModel model = model_;
     TrainOptions options = Options(60);
     options.loss = loss;
-    const TrainResult result = Train(*source_, windows_, options, &model);
+    const TrainResult result = Train(*source_, windows_, options, unrounded_, &model);
     EXPECT_LT(result.loss_after, result.loss_before * 0.97);
     EXPECT_EQ(result.steps, 60);
     EXPECT_EQ(result.end, TrainingEnd::kAllSteps);
@@ -64,29 +67,36 @@ TEST_F(Trainer, LowersTheLossOnTextThatItNeverSaw) {
 
 TEST_F(Trainer, SameInputSameResult) {
   QuantizedModel first = model_, second = model_;
-  Train(*source_, windows_, Options(8), &first);
-  Train(*source_, windows_, Options(8), &second);
+  Train(*source_, windows_, Options(8), unrounded_, &first);
+  Train(*source_, windows_, Options(8), unrounded_, &second);
   ExpectSame(first, second);
 }
 
 TEST_F(Trainer, GoesOnFromACheckpointAsIfNothingHadHappened) {
-  const test::TempFolder folder;
-  QuantizedModel whole = model_, resumed = model_;
-  Train(*source_, windows_, Options(12), &whole);
-  TrainOptions options = Options(12);
-  options.checkpoint = folder.File("c");
-  options.checkpoint_minutes = 0;  // after every step
-  // The run that leaves the checkpoint sees a signal after some steps.
-  std::raise(SIGCHLD);  // a signal that nobody asked for changes nothing
-  QuantizedModel interrupted = model_;
-  Train(*source_, windows_, options, &interrupted);
-  // Back to the middle of it.
-  Archive archive = Archive::Load(folder.File("c"));
-  EXPECT_EQ(archive.GetOne<int64_t>("step"), 12);
-  ExpectSame(whole, interrupted);
-  const TrainResult result = Train(*source_, windows_, options, &resumed);
-  EXPECT_EQ(result.steps, 12);
-  ExpectSame(whole, resumed);
+  QuantizedModel whole = model_;
+  Train(*source_, windows_, Options(60), unrounded_, &whole);
+  for (const int64_t stop_at : {3, 30}) {  // in the first stage and in the second
+    const test::TempFolder folder;
+    TrainOptions options = Options(60);
+    options.checkpoint = folder.File("c");
+    options.checkpoint_minutes = 0;  // after every step
+    std::thread user([&] {
+      for (;;) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        if (!std::filesystem::exists(options.checkpoint)) continue;
+        if (Archive::Load(options.checkpoint).GetOne<int64_t>("step") >= stop_at) break;
+      }
+      std::raise(SIGINT);
+    });
+    QuantizedModel stopped = model_, resumed = model_;
+    const TrainResult first = Train(*source_, windows_, options, unrounded_, &stopped);
+    user.join();
+    ASSERT_EQ(first.end, TrainingEnd::kInterrupted);
+    const TrainResult second = Train(*source_, windows_, options, unrounded_, &resumed);
+    EXPECT_EQ(second.end, TrainingEnd::kAllSteps);
+    EXPECT_EQ(second.steps, 60);
+    ExpectSame(whole, resumed);
+  }
 }
 
 TEST_F(Trainer, ACheckpointOfAnotherRunIsRefused) {
@@ -95,21 +105,21 @@ TEST_F(Trainer, ACheckpointOfAnotherRunIsRefused) {
   options.checkpoint = folder.File("c");
   options.checkpoint_minutes = 0;
   QuantizedModel model = model_;
-  Train(*source_, windows_, options, &model);
+  Train(*source_, windows_, options, unrounded_, &model);
   options.steps = 3;
   model = model_;
-  EXPECT_ERROR(Train(*source_, windows_, options, &model), ExitCode::kUsage, "remove it");
+  EXPECT_ERROR(Train(*source_, windows_, options, unrounded_, &model), ExitCode::kUsage, "remove it");
   folder.Write("c", "no checkpoint");
-  EXPECT_ERROR(Train(*source_, windows_, options, &model), ExitCode::kIo, "remove it");
+  EXPECT_ERROR(Train(*source_, windows_, options, unrounded_, &model), ExitCode::kIo, "remove it");
 }
 
 TEST_F(Trainer, TooFewWindowsAndUnwritableCheckpoints) {
   QuantizedModel model = model_;
-  EXPECT_ERROR(Train(*source_, SomeWindows(source_->config(), 3, 32), Options(1), &model), ExitCode::kUsage, "calibration text");
+  EXPECT_ERROR(Train(*source_, SomeWindows(source_->config(), 3, 32), Options(1), unrounded_, &model), ExitCode::kUsage, "calibration text");
   TrainOptions options = Options(2);
   options.checkpoint = "/nowhere/c";
   options.checkpoint_minutes = 0;
-  EXPECT_ERROR(Train(*source_, windows_, options, &model), ExitCode::kIo, "/nowhere/c");
+  EXPECT_ERROR(Train(*source_, windows_, options, unrounded_, &model), ExitCode::kIo, "/nowhere/c");
 }
 
 TEST_F(Trainer, ALossThatIsNoNumberEndsItWithTheBestSoFar) {
@@ -117,7 +127,7 @@ TEST_F(Trainer, ALossThatIsNoNumberEndsItWithTheBestSoFar) {
   // A weight scale beyond all bounds makes logits that float cannot hold.
   TrainOptions options = Options(5);
   for (double &scale : model.head.weight.scale) scale = 1e38;
-  const TrainResult result = Train(*source_, windows_, options, &model);
+  const TrainResult result = Train(*source_, windows_, options, unrounded_, &model);
   EXPECT_EQ(result.end, TrainingEnd::kDiverged);
   EXPECT_EQ(result.best_step, 0);
 }

@@ -42,10 +42,10 @@ std::vector<int32_t> TwinLogits(const ModelConfig &config, const QuantizedModel 
 void Disturb(const ModelConfig &config, QuantizedModel *model) {
   Parameters parameters(config, model);
   torch::manual_seed(7);
-  std::vector<torch::Tensor> values = parameters.Values();
+  std::vector<torch::Tensor> values = parameters.adam().Values();
   for (torch::Tensor &value : values) value.copy_(torch::randn_like(value) * (value.numel() == 1 ? 3.0 : 0.05));
   for (torch::Tensor &value : values) value.clamp_(-9, 9);
-  parameters.SetValues(values);
+  parameters.adam().SetValues(values);
   parameters.Apply();
 }
 
