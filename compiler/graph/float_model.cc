@@ -21,6 +21,24 @@ RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) 
   return source.Load(role, layer).row(0);
 }
 
+// cos and sin times a factor are q and k times the factor before they are rotated.
+void FoldAttentionFactor(const ModelConfig &config, LayerWeights *weights) {
+  const auto factor = static_cast<float>(config.rope.attention_factor);
+  if (factor == 1.0f) return;
+  const auto fold = [&](Matrix *rows, RowVector *bias, RowVector *norm) {
+    if (norm->size() != 0) {  // whose gains all heads share, and which takes away what stands before it
+      norm->head(config.rotary_dims) *= factor;
+      return;
+    }
+    for (int64_t head = 0; head < rows->rows(); head += config.head_dim) {
+      rows->middleRows(head, config.rotary_dims) *= factor;
+      if (bias->size() != 0) bias->segment(head, config.rotary_dims) *= factor;
+    }
+  };
+  fold(&weights->q, &weights->q_bias, &weights->q_norm);
+  fold(&weights->k, &weights->k_bias, &weights->k_norm);
+}
+
 // One group of windows on its way through one layer.
 class GroupRun {
  public:
@@ -144,6 +162,7 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   weights.gate_bias = LoadVector(source, TensorRole::kGateBias, layer);
   weights.up_bias = LoadVector(source, TensorRole::kUpBias, layer);
   weights.down_bias = LoadVector(source, TensorRole::kDownBias, layer);
+  FoldAttentionFactor(source.config(), &weights);
   return weights;
 }
 

@@ -19,6 +19,7 @@ struct LayerWeights {
   RowVector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty when absent
 };
 
+/// RopeConfig::attention_factor is part of the weights.
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer);
 
 /// What an observer sees, in the order in which one layer computes it.

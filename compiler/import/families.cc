@@ -1,20 +1,52 @@
 #include "import/families.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace acorn::compiler {
 namespace {
 
-constexpr Family kFamilies[] = {
-    // name, examples, model_type, gguf, gguf_interleaved, qkv_bias, o_bias, mlp_bias, qk_norm, window switch, bos, eos
-    {"llama", "Llama 1 to 3, TinyLlama, SmolLM, SmolLM2", "llama", "llama", true, Presence::kByConfig, Presence::kByConfig,
-     Presence::kByConfig, false, false, 1, 2},
-    {"mistral", "Mistral 7B", "mistral", nullptr, true, Presence::kNever, Presence::kNever, Presence::kNever, false, false, 1,
-     2},
-    {"qwen2", "Qwen2, Qwen2.5", "qwen2", "qwen2", false, Presence::kAlways, Presence::kNever, Presence::kNever, false, true, -1,
-     -1},
-    {"qwen3", "Qwen3", "qwen3", "qwen3", false, Presence::kByConfig, Presence::kByConfig, Presence::kNever, true, true, -1, -1},
-};
+constexpr Family Llama() {
+  Family family{"llama", "Llama 1 to 3, TinyLlama, SmolLM, SmolLM2", "llama", "llama"};
+  family.gguf_interleaved = true;
+  family.qkv_bias = family.o_bias = family.mlp_bias = Presence::kByConfig;
+  family.default_bos = 1;
+  family.default_eos = 2;
+  return family;
+}
+
+constexpr Family Mistral() {
+  Family family{"mistral", "Mistral 7B", "mistral", nullptr};
+  family.default_bos = 1;
+  family.default_eos = 2;
+  return family;
+}
+
+constexpr Family Qwen2() {
+  Family family{"qwen2", "Qwen2, Qwen2.5", "qwen2", "qwen2"};
+  family.qkv_bias = Presence::kAlways;
+  family.sliding_window_switch = true;
+  return family;
+}
+
+constexpr Family Qwen3() {
+  Family family{"qwen3", "Qwen3", "qwen3", "qwen3"};
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.qk_norm = true;
+  family.sliding_window_switch = true;
+  return family;
+}
+
+constexpr Family Phi3() {
+  Family family{"phi3", "Phi-3 mini and medium, Phi-3.5 mini, Phi-4", "phi3", "phi3"};
+  family.projections = Projections::kFused;
+  family.default_bos = 1;
+  family.default_eos = 32000;
+  return family;
+}
+
+constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3()};
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {
   std::string known;
@@ -31,6 +63,10 @@ const Family &FamilyByModelType(const std::string &model_type, const std::string
     if (model_type == family.model_type) return family;
   }
   Unknown(model_type, path);
+}
+
+const Family &FamilyByName(const std::string &name) {
+  return *std::find_if(std::begin(kFamilies), std::end(kFamilies), [&](const Family &family) { return name == family.name; });
 }
 
 const Family &FamilyByGguf(const std::string &architecture, const std::string &path) {

@@ -1,10 +1,11 @@
 // The table of model families: what each one is called in every source format and how its block differs from Llama's.
-// A new family of the same block shape is one row here.
+// A new family of the same block shape is one entry here.
 #pragma once
 
 #include <string>
 
 #include "import/source_model.h"
+#include "import/source_parts.h"
 
 namespace acorn::compiler {
 
@@ -19,18 +20,21 @@ struct Family {
   const char *examples;    // models by the name that people know
   const char *model_type;  // config.json
   const char *gguf;        // general.architecture; null: none of its own
-  bool gguf_interleaved;   // GGUF stores q and k rows as rotary pairs
-  Presence qkv_bias;
-  Presence o_bias;
-  Presence mlp_bias;
-  bool qk_norm;
-  bool sliding_window_switch;  // sliding_window counts only with use_sliding_window
-  int32_t default_bos;         // of a config.json without the key; -1: none
-  int32_t default_eos;
+  bool gguf_interleaved = false;  // GGUF stores q and k rows as rotary pairs
+  Projections projections = Projections::kApart;
+  Presence qkv_bias = Presence::kNever;
+  Presence o_bias = Presence::kNever;
+  Presence mlp_bias = Presence::kNever;
+  bool qk_norm = false;
+  bool sliding_window_switch = false;  // sliding_window counts only with use_sliding_window
+  int32_t default_bos = -1;            // of a config.json without the key; -1: none
+  int32_t default_eos = -1;
 };
 
 /// Throws Error(kBadModel) that names the unknown family and lists the known ones.
 const Family &FamilyByModelType(const std::string &model_type, const std::string &path);
+/// By ModelConfig::family, which is one of FamilyNames().
+const Family &FamilyByName(const std::string &name);
 const Family &FamilyByGguf(const std::string &architecture, const std::string &path);
 
 }  // namespace acorn::compiler

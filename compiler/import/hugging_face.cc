@@ -1,5 +1,6 @@
 // Hugging Face folders: config.json in the spelling of transformers 4 and 5, safetensors in one file or many.
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "base/error.h"
@@ -14,12 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-struct RoleName {
-  TensorRole role;
-  const char *name;  // after "model.layers.<i>." for roles of a layer
-};
-
-constexpr RoleName kRoleNames[] = {
+constexpr TensorName kTensorNames[] = {
     {TensorRole::kEmbedding, "model.embed_tokens.weight"},
     {TensorRole::kHead, "lm_head.weight"},
     {TensorRole::kFinalNorm, "model.norm.weight"},
@@ -41,11 +37,42 @@ constexpr RoleName kRoleNames[] = {
     {TensorRole::kGateBias, "mlp.gate_proj.bias"},
     {TensorRole::kUpBias, "mlp.up_proj.bias"},
     {TensorRole::kDownBias, "mlp.down_proj.bias"},
+    {TensorRole::kQ, "self_attn.qkv_proj.weight", 3},
+    {TensorRole::kGate, "mlp.gate_up_proj.weight", 2},
 };
 
 std::string ReadText(const fs::path &path) {
   const MappedFile file(path.string());
   return std::string(file.text());
+}
+
+std::vector<double> ReadReals(const JsonReader &reader, const char *key, int64_t count) {
+  const json *value = reader.Find(key);
+  if (value == nullptr || !value->is_array() || static_cast<int64_t>(value->size()) != count) {
+    reader.Bad(std::string(key) + " is no array of " + std::to_string(count) + " numbers");
+  }
+  std::vector<double> reals;
+  for (const json &item : *value) {
+    if (!item.is_number()) reader.Bad(std::string(key) + " holds something that is no number");
+    reals.push_back(item.get<double>());
+  }
+  return reals;
+}
+
+// Two sets of divisors and a factor on what is rotated. The set for positions within the original context is the one that a
+// fixed table can have: the context ends there.
+void ReadLongRope(const JsonReader &config, const JsonReader &scaling, ModelConfig *out) {
+  RopeConfig &rope = out->rope;
+  rope.kind = RopeKind::kDivisors;
+  rope.divisors = ReadReals(scaling, "short_factor", out->rotary_dims / 2);
+  const char *key = "original_max_position_embeddings";
+  rope.original_context = scaling.Has(key) ? scaling.Integer(key) : config.Integer(key);
+  if (rope.original_context < 2) config.Bad(std::string(key) + " is out of range");
+  const auto original = static_cast<double>(rope.original_context);
+  const double stretch = scaling.FindReal("factor").value_or(static_cast<double>(out->max_context) / original);
+  const double usual = stretch > 1 ? std::sqrt(1 + std::log(stretch) / std::log(original)) : 1;
+  rope.attention_factor = scaling.FindReal("attention_factor").value_or(usual);
+  out->max_context = std::min(out->max_context, rope.original_context);
 }
 
 void ReadRope(const JsonReader &config, ModelConfig *out) {
@@ -72,8 +99,10 @@ void ReadRope(const JsonReader &config, ModelConfig *out) {
     out->rope.low_freq_factor = scaling->Real("low_freq_factor");
     out->rope.high_freq_factor = scaling->Real("high_freq_factor");
     out->rope.original_context = scaling->Integer("original_max_position_embeddings");
+  } else if (type == "longrope" || type == "su") {  // su: its name in early configurations
+    ReadLongRope(config, *scaling, out);
   } else {
-    scaling->Bad("rope type '" + type + "' is not supported; known are default, linear, llama3");
+    scaling->Bad("rope type '" + type + "' is not supported; known are default, linear, llama3, longrope");
   }
 }
 
@@ -233,25 +262,22 @@ std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
   parts->format = SourceFormat::kHuggingFace;
   parts->path = folder_name;
   parts->config = ReadConfig(folder);
+  const Family &family = FamilyByName(parts->config.family);
   const std::map<std::string, Located> located = LocateTensors(folder, parts.get());
-  for (const RoleName &row : kRoleNames) {
-    if (!HasRole(parts->config, row.role)) continue;
-    if (row.role == TensorRole::kHead && parts->config.tied_head) continue;
-    const int64_t count = IsLayerRole(row.role) ? parts->config.layers : 1;
-    for (int64_t layer = 0; layer < count; ++layer) {
-      const std::string name =
-          (IsLayerRole(row.role) ? "model.layers." + std::to_string(layer) + "." : std::string()) + row.name;
-      const auto found = located.find(name);
-      if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + name + " is missing");
-      const Located &where = found->second;
-      TensorView view;
-      view.file = where.file;
-      view.name = name;
-      view.offset_bytes = where.entry.offset_bytes;
-      view.type = SafetensorsType(where.entry, name, where.file->path());
-      AddTensor(parts.get(), row.role, layer, where.entry.shape, std::move(view));
-    }
-  }
+  const Span<const TensorName> names(kTensorNames, std::size(kTensorNames));
+  ForEachTensor(parts->config, family.projections, names, [&](const TensorName &row, int64_t layer) {
+    const std::string name =
+        (IsLayerRole(row.first) ? "model.layers." + std::to_string(layer) + "." : std::string()) + row.name;
+    const auto found = located.find(name);
+    if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + name + " is missing");
+    const Located &where = found->second;
+    TensorView view;
+    view.file = where.file;
+    view.name = name;
+    view.offset_bytes = where.entry.offset_bytes;
+    view.type = SafetensorsType(where.entry, name, where.file->path());
+    AddTensor(parts.get(), row.first, row.roles, layer, where.entry.shape, std::move(view));
+  });
   parts->tokenizer.tokenizer_json = ExistingFile(folder / "tokenizer.json");
   parts->tokenizer.tokenizer_config_json = ExistingFile(folder / "tokenizer_config.json");
   parts->tokenizer.chat_template_jinja = ExistingFile(folder / "chat_template.jinja");

@@ -1,5 +1,6 @@
 #include "import/source_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -151,6 +152,7 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
   CheckReal(path, "RMSNorm epsilon", config.rms_eps);
   CheckReal(path, "rope theta", config.rope.theta);
   CheckReal(path, "rope factor", config.rope.factor);
+  CheckReal(path, "rope attention factor", config.rope.attention_factor);
   for (const double divisor : config.rope.divisors) CheckReal(path, "rope divisor", divisor);
   if (config.rope.kind == RopeKind::kLlama3) {
     CheckReal(path, "rope low_freq_factor", config.rope.low_freq_factor);
@@ -164,8 +166,26 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
   for (const int32_t id : config.eos_ids) CheckToken(path, "end", id, config.vocab);
 }
 
-void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::vector<int64_t> &shape, TensorView view) {
-  const TensorShape want = RoleShape(parts->config, role);
+void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names,
+                   const std::function<void(const TensorName &name, int64_t layer)> &add) {
+  const auto is_fused = [&](TensorRole role) {
+    return std::any_of(names.begin(), names.end(), [&](const TensorName &row) {
+      return row.roles > 1 && role >= row.first && static_cast<int>(role) < static_cast<int>(row.first) + row.roles;
+    });
+  };
+  for (const TensorName &row : names) {
+    if (!HasRole(config, row.first)) continue;
+    if (row.first == TensorRole::kHead && config.tied_head) continue;
+    if (is_fused(row.first) && (row.roles > 1) != (projections == Projections::kFused)) continue;
+    const int64_t count = IsLayerRole(row.first) ? config.layers : 1;
+    for (int64_t layer = 0; layer < count; ++layer) add(row, layer);
+  }
+}
+
+void AddTensor(SourceParts *parts, TensorRole first, int roles, int64_t layer, const std::vector<int64_t> &shape,
+               TensorView view) {
+  TensorShape want = RoleShape(parts->config, first);
+  for (int i = 1; i < roles; ++i) want.n += RoleShape(parts->config, static_cast<TensorRole>(static_cast<int>(first) + i)).n;
   std::vector<int64_t> dims;
   for (const int64_t dim : shape) {
     if (dim != 1) dims.push_back(dim);
@@ -182,9 +202,13 @@ void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::ve
                                          std::to_string(view.offset_bytes) + " is [" + got + "], the configuration wants [" +
                                          std::to_string(want.n) + ", " + std::to_string(want.k) + "]");
   }
-  view.n = want.n;
   view.k = want.k;
-  parts->tensors.emplace(TensorKey{role, layer}, std::move(view));
+  for (int i = 0; i < roles; ++i) {
+    const auto role = static_cast<TensorRole>(static_cast<int>(first) + i);
+    view.n = RoleShape(parts->config, role).n;
+    parts->tensors.emplace(TensorKey{role, layer}, view);
+    view.offset_bytes += static_cast<uint64_t>(view.n) * RowBytes(view);
+  }
 }
 
 SourceModel::SourceModel(std::unique_ptr<SourceParts> parts) : parts_(std::move(parts)) {}

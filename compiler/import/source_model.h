@@ -23,7 +23,8 @@ struct RopeConfig {
   double low_freq_factor = 1.0;   // kLlama3
   double high_freq_factor = 4.0;  // kLlama3
   int64_t original_context = 0;   // kLlama3
-  std::vector<double> divisors;   // kDivisors: one for each pair, its frequency is divided by it (GGUF's form of kLlama3)
+  std::vector<double> divisors;   // kDivisors: of each pair's frequency (GGUF's form of kLlama3, LongRoPE's short factors)
+  double attention_factor = 1.0;  // of the rotated dims of q and of k, both (LongRoPE); LoadLayer() folds it into weights
 };
 
 enum class ActivationKind { kSilu, kGeluTanh, kGelu };
@@ -55,6 +56,7 @@ struct ModelConfig {
 };
 
 enum class TensorRole : uint8_t {
+  // What a tensor may hold fused, q, k, v or gate, up, stands in this order.
   kEmbedding,  // [vocab, hidden]
   kHead,       // [vocab, hidden]; the embedding when tied
   kFinalNorm,  // [1, hidden]

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "graph/float_model.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
@@ -151,6 +153,43 @@ TEST_F(Folder, ReadsBothSpellings) {
   EXPECT_EQ(Open(config)->config().rotary_dims, 8);
   config["rope_parameters"] = {{"rope_type", "yarn"}, {"factor", 4.0}};
   EXPECT_ERROR(Open(config), kBad, "rope type 'yarn' is not supported");
+}
+
+TEST_F(Folder, LongRopeHoldsWithinTheOriginalContext) {
+  json config = SmallConfig();
+  config["rope_scaling"] = {{"type", "longrope"}, {"short_factor", {1, 1, 2, 2, 3, 3, 4, 4.5}}, {"long_factor", {8}}};
+  config["original_max_position_embeddings"] = 64;
+  const ModelConfig read = Open(config)->config();
+  EXPECT_EQ(read.rope.kind, RopeKind::kDivisors);
+  EXPECT_EQ(read.rope.divisors, (std::vector<double>{1, 1, 2, 2, 3, 3, 4, 4.5}));
+  EXPECT_EQ(read.max_context, 64);  // of 256
+  EXPECT_DOUBLE_EQ(read.rope.attention_factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
+
+  config["rope_scaling"]["type"] = "su";
+  config["rope_scaling"]["original_max_position_embeddings"] = 128;
+  config["rope_scaling"]["attention_factor"] = 1.25;
+  EXPECT_EQ(Open(config)->config().max_context, 128);
+  EXPECT_DOUBLE_EQ(Open(config)->config().rope.attention_factor, 1.25);
+
+  // The factor is part of the layer's weights, where they are rotated.
+  config["rope_scaling"]["partial_rotary_factor"] = 0.5;
+  config["rope_scaling"]["short_factor"] = {1, 1, 1, 1};
+  const auto source = Open(config);
+  Matrix want = source->Load(TensorRole::kK, 1);
+  for (int64_t row = 0; row < want.rows(); ++row) {
+    if (row % 16 < 8) want.row(row) *= 1.25f;
+  }
+  EXPECT_EQ(LoadLayer(*source, 1).k, want);
+
+  config["rope_scaling"]["short_factor"] = {1, 1, 1};
+  EXPECT_ERROR(Open(config), kBad, "short_factor is no array of 4 numbers");
+  config["rope_scaling"]["short_factor"] = {1, 1, 1, "1"};
+  EXPECT_ERROR(Open(config), kBad, "short_factor holds something that is no number");
+  config["rope_scaling"]["short_factor"] = {1, 1, 1, 0};
+  EXPECT_ERROR(Open(config), kBad, "rope divisor");
+  config["rope_scaling"].erase("original_max_position_embeddings");
+  config.erase("original_max_position_embeddings");
+  EXPECT_ERROR(Open(config), kBad, "original_max_position_embeddings is missing");
 }
 
 TEST_F(Folder, ReadsDefaultsAndTokens) {
