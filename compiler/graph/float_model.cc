@@ -190,6 +190,7 @@ Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids) {
                   "token id " + std::to_string(ids[i]) + " is outside the vocabulary of " + std::to_string(config.vocab));
     }
     x.row(static_cast<int64_t>(i)) = source.LoadRows(TensorRole::kEmbedding, 0, ids[i], 1).row(0);
+    if (config.embedding_scale != 1) x.row(static_cast<int64_t>(i)) *= static_cast<float>(config.embedding_scale);
   }
   return x;
 }

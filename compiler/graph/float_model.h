@@ -92,7 +92,7 @@ void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVect
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
               const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
 
-/// Rows of the embedding for each id: [ids, hidden]. Ids must be in [0, vocab).
+/// Rows of the embedding for each id, scaled as the first layer takes them: [ids, hidden]. Ids must be in [0, vocab).
 Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids);
 /// Window starts 0, window, 2 * window, ... and the end.
 std::vector<int64_t> EvenBoundaries(int64_t tokens, int64_t window);

@@ -46,7 +46,19 @@ constexpr Family Phi3() {
   return family;
 }
 
-constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3()};
+constexpr Family Gemma() {
+  Family family{"gemma", "Gemma 1, CodeGemma", "gemma", "gemma"};
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.norm_offset = 1;
+  family.scaled_embedding = true;
+  family.activation = "gelu_pytorch_tanh";  // early configurations say gelu and mean this
+  family.tied_head = true;
+  family.default_bos = 2;
+  family.default_eos = 1;
+  return family;
+}
+
+constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3(), Gemma()};
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {
   std::string known;

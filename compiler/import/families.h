@@ -26,6 +26,10 @@ struct Family {
   Presence o_bias = Presence::kNever;
   Presence mlp_bias = Presence::kNever;
   bool qk_norm = false;
+  float norm_offset = 0;            // Hugging Face stores the gain of a norm minus this
+  bool scaled_embedding = false;    // rows of the embedding times sqrt(hidden) enter the first layer
+  const char *activation = nullptr; // of a source without hidden_activation; null: hidden_act, silu without one
+  bool tied_head = false;           // of a config.json without tie_word_embeddings
   bool sliding_window_switch = false;  // sliding_window counts only with use_sliding_window
   int32_t default_bos = -1;            // of a config.json without the key; -1: none
   int32_t default_eos = -1;

@@ -1,5 +1,6 @@
 // GGUF files as source models: metadata to configuration, tensor names to roles.
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "import/families.h"
@@ -130,6 +131,8 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
   out.vocab = embedding->shape.front();
   ReadRope(file, metadata, &out);
   out.tied_head = file.FindTensor("output.weight") == nullptr;
+  if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
+  if (family.activation != nullptr) out.activation = *ActivationByName(family.activation);
   out.q_bias = HasBias(file, "blk.0.attn_q.bias");
   out.k_bias = HasBias(file, "blk.0.attn_k.bias");
   out.v_bias = HasBias(file, "blk.0.attn_v.bias");

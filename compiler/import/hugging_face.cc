@@ -41,6 +41,9 @@ constexpr TensorName kTensorNames[] = {
     {TensorRole::kGate, "mlp.gate_up_proj.weight", 2},
 };
 
+// Switches that change what a layer computes.
+constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention"};
+
 std::string ReadText(const fs::path &path) {
   const MappedFile file(path.string());
   return std::string(file.text());
@@ -106,12 +109,12 @@ void ReadRope(const JsonReader &config, ModelConfig *out) {
   }
 }
 
-ActivationKind ReadActivation(const JsonReader &config) {
-  const std::string name = config.FindString("hidden_activation").value_or(config.FindString("hidden_act").value_or("silu"));
-  if (name == "silu" || name == "swish") return ActivationKind::kSilu;
-  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return ActivationKind::kGeluTanh;
-  if (name == "gelu") return ActivationKind::kGelu;
-  config.Bad("hidden_act '" + name + "' is not supported; known are silu, gelu, gelu_pytorch_tanh");
+ActivationKind ReadActivation(const JsonReader &config, const Family &family) {
+  const std::string fallback = family.activation != nullptr ? family.activation : config.FindString("hidden_act").value_or("silu");
+  const std::string name = config.FindString("hidden_activation").value_or(fallback);
+  const std::optional<ActivationKind> kind = ActivationByName(name);
+  if (!kind) config.Bad("hidden_act '" + name + "' is not supported; known are silu, gelu, gelu_pytorch_tanh");
+  return *kind;
 }
 
 bool IsPresent(Presence presence, const JsonReader &config, const char *key) {
@@ -168,6 +171,9 @@ ModelConfig ReadConfig(const fs::path &folder) {
   const std::string model_type = config.String("model_type");
   const Family &family = FamilyByModelType(model_type, path);
   if (config.Has("quantization_config")) config.Bad("checkpoints that are quantised already are not supported");
+  for (const char *key : kRefusedSwitches) {
+    if (config.FindBool(key).value_or(false)) config.Bad(std::string(key) + " is not supported");
+  }
 
   ModelConfig out;
   out.family = family.name;
@@ -186,8 +192,9 @@ ModelConfig ReadConfig(const fs::path &folder) {
   out.max_context = config.Integer("max_position_embeddings");
   out.rms_eps = config.FindReal("rms_norm_eps").value_or(1e-6);
   ReadRope(config, &out);
-  out.activation = ReadActivation(config);
-  out.tied_head = config.FindBool("tie_word_embeddings").value_or(false);
+  out.activation = ReadActivation(config, family);
+  out.tied_head = config.FindBool("tie_word_embeddings").value_or(family.tied_head);
+  if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
   out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, "attention_bias");
   out.o_bias = IsPresent(family.o_bias, config, "attention_bias");
   out.mlp_bias = IsPresent(family.mlp_bias, config, "mlp_bias");
@@ -252,6 +259,10 @@ std::map<std::string, Located> LocateTensors(const fs::path &folder, SourceParts
   return located;
 }
 
+bool IsNorm(TensorRole role) {
+  return role == TensorRole::kAttnNorm || role == TensorRole::kFfnNorm || role == TensorRole::kFinalNorm;
+}
+
 std::string ExistingFile(const fs::path &path) { return fs::exists(path) ? path.string() : std::string(); }
 
 }  // namespace
@@ -276,6 +287,7 @@ std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
     view.name = name;
     view.offset_bytes = where.entry.offset_bytes;
     view.type = SafetensorsType(where.entry, name, where.file->path());
+    view.offset = IsNorm(row.first) ? family.norm_offset : 0;
     AddTensor(parts.get(), row.first, row.roles, layer, where.entry.shape, std::move(view));
   });
   parts->tokenizer.tokenizer_json = ExistingFile(folder / "tokenizer.json");

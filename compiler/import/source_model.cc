@@ -150,6 +150,7 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
   }
   if (config.sliding_window < 0) throw Error(ExitCode::kBadModel, path + ": the sliding window is negative");
   CheckReal(path, "RMSNorm epsilon", config.rms_eps);
+  CheckReal(path, "embedding scale", config.embedding_scale);
   CheckReal(path, "rope theta", config.rope.theta);
   CheckReal(path, "rope factor", config.rope.factor);
   CheckReal(path, "rope attention factor", config.rope.attention_factor);
@@ -238,6 +239,7 @@ Matrix SourceModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int6
     const int64_t src_row = first + row;
     ReadRow(out.row(row).data(), view, view.interleaved && !is_vector ? InterleavedRow(src_row, config().head_dim) : src_row);
   }
+  if (view.offset != 0) out.array() += view.offset;
   const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
   if (read_bytes >= kReleaseBytes) {
     view.file->Release(view.offset_bytes + static_cast<uint64_t>(first) * RowBytes(view), read_bytes);
@@ -266,6 +268,13 @@ int64_t SourceModel::SourceBytes() const {
     bytes += view.n * (view.k / BlockElems(view.type)) * BlockBytes(view.type);
   }
   return bytes;
+}
+
+std::optional<ActivationKind> ActivationByName(const std::string &name) {
+  if (name == "silu" || name == "swish") return ActivationKind::kSilu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return ActivationKind::kGeluTanh;
+  if (name == "gelu") return ActivationKind::kGelu;
+  return std::nullopt;
 }
 
 std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options) {

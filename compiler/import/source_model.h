@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +47,7 @@ struct ModelConfig {
   RopeConfig rope;
   ActivationKind activation = ActivationKind::kSilu;
   bool tied_head = false;
+  double embedding_scale = 1.0;  // of the embedding's rows as they enter the first layer; a tied head is without it
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
   bool mlp_bias = false;         // gate, up and down
   bool qk_norm = false;          // RMSNorm over each head of q and k, before the rotation
@@ -139,6 +141,9 @@ struct SourceOptions {
 /// Opens `path`: a folder, or a file told apart by its first bytes. Every tensor that the configuration needs is
 /// present and has its shape, or this throws Error: kBadModel with file, tensor and offset, kIo when unreadable.
 std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options = {});
+
+/// By the name of a Hugging Face configuration; nothing when it is unknown.
+std::optional<ActivationKind> ActivationByName(const std::string &name);
 
 /// The families that can be imported, in the order of the table.
 std::vector<std::string> FamilyNames();

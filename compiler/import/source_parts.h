@@ -23,6 +23,7 @@ struct TensorView {
   ElementType type = ElementType::kF32;
   int64_t n = 0;  // rows; 1 for vectors
   int64_t k = 0;
+  float offset = 0;  // added to every value
   /// Heads stand as rotary pairs (2i, 2i + 1) and are read as halves (i, i + head_dim / 2).
   bool interleaved = false;
 };

@@ -119,7 +119,7 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   double largest_embedding = 0;
   {
     const Matrix table = source.Load(TensorRole::kEmbedding);
-    largest_embedding = static_cast<double>(table.cwiseAbs().maxCoeff());
+    largest_embedding = static_cast<double>(table.cwiseAbs().maxCoeff()) * config.embedding_scale;
     const double scale = std::max(largest_embedding, 1e-6) * 1.25 / 32767;
     if (config.tied_head) {
       writer.Begin(scale, nullptr);

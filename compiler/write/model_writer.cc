@@ -69,12 +69,17 @@ WeightInfo ModelWriter::AddWeight(const QuantizedMatrix &matrix, EdgeType input)
   return DescribeWeight(index, matrix);
 }
 
+void ModelWriter::AddEmbedding(const WeightInfo &weight) {
+  // A unit of the stream is so much of the table.
+  graph_.Embedding(Scaled(embedded_, embedded_.scale / config_.embedding_scale), weight);
+}
+
 void ModelWriter::Begin(double scale, const QuantizedMatrix *embedding) {
   embedded_ = Scaled(stream_[0], scale);
   residual_ = embedded_;
   if (embedding != nullptr) {
     graph_.BeginWeightSegment();
-    graph_.Embedding(embedded_, AddWeight(*embedding, EdgeType::kS8));
+    AddEmbedding(AddWeight(*embedding, EdgeType::kS8));
   }
 }
 
@@ -156,7 +161,7 @@ void ModelWriter::AddHead(const RowVector &final_norm, double norm_scale, const 
   const Port normed = Scaled(normed_, norm_scale);
   graph_.RmsNorm(residual_, normed, 1, ToDoubles(final_norm), config_.rms_eps);
   const WeightInfo weight = AddWeight(head, EdgeType::kS8);
-  if (config_.tied_head) graph_.Embedding(embedded_, weight);
+  if (config_.tied_head) AddEmbedding(weight);
   double scale = kLogitScale;
   for (size_t i = 0; i < weight.scale.size(); ++i) {
     const double bound = 127.0 * static_cast<double>(weight.absolute_sums[i]) * weight.scale[i] * norm_scale;

@@ -68,6 +68,7 @@ class ModelWriter {
  private:
   Layout LayoutOf(WeightFormat format) const;
   WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input);
+  void AddEmbedding(const WeightInfo &weight);
   /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
   void AttentionHalf(const QuantizedLayer &layer);
