@@ -16,11 +16,6 @@ constexpr const char *kEdgeNames[kEdges] = {
     "o_out",       "residual_mid", "ffn_in", "gate", "up", "act",      "glu",      "down_out",  "residual_out",
 };
 
-RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
-  if (!HasRole(source.config(), role)) return {};
-  return source.Load(role, layer).row(0);
-}
-
 // cos and sin times a factor are q and k times the factor before they are rotated.
 void FoldAttentionFactor(const ModelConfig &config, LayerWeights *weights) {
   const auto factor = static_cast<float>(config.rope.attention_factor);
@@ -75,7 +70,7 @@ class GroupRun {
     const int64_t tokens = x.rows();
     const int64_t kv_width = config_.kv_heads * config_.head_dim;
     Matrix in(tokens, config_.hidden);
-    RmsNorm(in, x, weights_.attn_norm, config_.rms_eps);
+    NormRows(in, x, config_, weights_.attn_norm, weights_.attn_norm_bias);
     See(Edge::kAttnIn, in);
     Matrix q(tokens, config_.heads * config_.head_dim);
     Matrix k(tokens, kv_width);
@@ -114,7 +109,7 @@ class GroupRun {
   void FfnPart(Matrix *out, ConstMatrixRef x) {
     const int64_t tokens = x.rows();
     Matrix in(tokens, config_.hidden);
-    RmsNorm(in, x, weights_.ffn_norm, config_.rms_eps);
+    NormRows(in, x, config_, weights_.ffn_norm, weights_.ffn_norm_bias);
     See(Edge::kFfnIn, in);
     Matrix gate(tokens, config_.ffn);
     Matrix up(tokens, config_.ffn);
@@ -142,10 +137,17 @@ class GroupRun {
 
 const char *EdgeName(Edge edge) { return kEdgeNames[static_cast<int>(edge)]; }
 
+RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
+  if (!HasRole(source.config(), role)) return {};
+  return source.Load(role, layer).row(0);
+}
+
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   LayerWeights weights;
   weights.attn_norm = LoadVector(source, TensorRole::kAttnNorm, layer);
   weights.ffn_norm = LoadVector(source, TensorRole::kFfnNorm, layer);
+  weights.attn_norm_bias = LoadVector(source, TensorRole::kAttnNormBias, layer);
+  weights.ffn_norm_bias = LoadVector(source, TensorRole::kFfnNormBias, layer);
   weights.q_norm = LoadVector(source, TensorRole::kQNorm, layer);
   weights.k_norm = LoadVector(source, TensorRole::kKNorm, layer);
   weights.q = source.Load(TensorRole::kQ, layer);

@@ -58,7 +58,18 @@ constexpr Family Gemma() {
   return family;
 }
 
-constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3(), Gemma()};
+constexpr Family StableLm() {
+  Family family{"stablelm", "StableLM 2 1.6B, StableLM 3B", "stablelm", "stablelm"};
+  family.qkv_bias = Presence::kByConfig;
+  family.qkv_bias_key = "use_qkv_bias";
+  family.norm = NormKind::kLayer;
+  family.partial_rotary = 0.25;
+  family.default_bos = 0;
+  family.default_eos = 0;
+  return family;
+}
+
+constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3(), Gemma(), StableLm()};
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {
   std::string known;

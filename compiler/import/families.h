@@ -12,7 +12,7 @@ namespace acorn::compiler {
 enum class Presence : uint8_t {
   kNever,
   kAlways,
-  kByConfig,  // as attention_bias or mlp_bias of config.json says
+  kByConfig,  // as qkv_bias_key, attention_bias or mlp_bias of config.json says
 };
 
 struct Family {
@@ -26,9 +26,12 @@ struct Family {
   Presence o_bias = Presence::kNever;
   Presence mlp_bias = Presence::kNever;
   bool qk_norm = false;
+  const char *qkv_bias_key = "attention_bias";
+  NormKind norm = NormKind::kRms;
   float norm_offset = 0;            // Hugging Face stores the gain of a norm minus this
   bool scaled_embedding = false;    // rows of the embedding times sqrt(hidden) enter the first layer
   const char *activation = nullptr; // of a source without hidden_activation; null: hidden_act, silu without one
+  double partial_rotary = 1;        // of a config.json without partial_rotary_factor
   bool tied_head = false;           // of a config.json without tie_word_embeddings
   bool sliding_window_switch = false;  // sliding_window counts only with use_sliding_window
   int32_t default_bos = -1;            // of a config.json without the key; -1: none

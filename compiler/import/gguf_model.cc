@@ -31,6 +31,9 @@ constexpr TensorName kTensorNames[] = {
     {TensorRole::kGateBias, "ffn_gate.bias"},
     {TensorRole::kUpBias, "ffn_up.bias"},
     {TensorRole::kDownBias, "ffn_down.bias"},
+    {TensorRole::kFinalNormBias, "output_norm.bias"},
+    {TensorRole::kAttnNormBias, "attn_norm.bias"},
+    {TensorRole::kFfnNormBias, "ffn_norm.bias"},
     {TensorRole::kQ, "attn_qkv.weight", 3},
     {TensorRole::kGate, "ffn_up.weight", 2},
 };
@@ -124,8 +127,18 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
     Bad(file, "keys and values of different length are not supported");
   }
   out.max_context = metadata.Integer("context_length");
-  out.rms_eps = metadata.FindReal("attention.layer_norm_rms_epsilon").value_or(1e-5);
+  out.norm = family.norm;
+  out.rms_eps = metadata
+                    .FindReal(family.norm == NormKind::kLayer ? "attention.layer_norm_epsilon"
+                                                              : "attention.layer_norm_rms_epsilon")
+                    .value_or(1e-5);
   out.sliding_window = metadata.FindInteger("attention.sliding_window").value_or(0);
+  if (!family.qk_norm && file.FindTensor("blk.0.attn_q_norm.weight") != nullptr) {
+    Bad(file, "a norm of each head of q and k (blk.0.attn_q_norm.weight) is not supported for architecture " + architecture);
+  }
+  if (file.FindTensor("blk.0.attn_norm.weight") != nullptr && file.FindTensor("blk.0.ffn_norm.weight") == nullptr) {
+    Bad(file, "layers whose attention and FFN stand side by side (no blk.0.ffn_norm.weight) are not supported");
+  }
   const GgufTensor *embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr) Bad(file, "tensor token_embd.weight is missing");
   out.vocab = embedding->shape.front();

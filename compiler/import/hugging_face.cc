@@ -37,12 +37,15 @@ constexpr TensorName kTensorNames[] = {
     {TensorRole::kGateBias, "mlp.gate_proj.bias"},
     {TensorRole::kUpBias, "mlp.up_proj.bias"},
     {TensorRole::kDownBias, "mlp.down_proj.bias"},
+    {TensorRole::kFinalNormBias, "model.norm.bias"},
+    {TensorRole::kAttnNormBias, "input_layernorm.bias"},
+    {TensorRole::kFfnNormBias, "post_attention_layernorm.bias"},
     {TensorRole::kQ, "self_attn.qkv_proj.weight", 3},
     {TensorRole::kGate, "mlp.gate_up_proj.weight", 2},
 };
 
 // Switches that change what a layer computes.
-constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention"};
+constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention", "use_parallel_residual", "qk_layernorm"};
 
 std::string ReadText(const fs::path &path) {
   const MappedFile file(path.string());
@@ -78,11 +81,11 @@ void ReadLongRope(const JsonReader &config, const JsonReader &scaling, ModelConf
   out->max_context = std::min(out->max_context, rope.original_context);
 }
 
-void ReadRope(const JsonReader &config, ModelConfig *out) {
+void ReadRope(const JsonReader &config, const Family &family, ModelConfig *out) {
   std::optional<JsonReader> scaling = config.FindObject("rope_parameters");
   if (!scaling) scaling = config.FindObject("rope_scaling");
   out->rope.theta = config.FindReal("rope_theta").value_or(10000.0);
-  double partial = config.FindReal("partial_rotary_factor").value_or(1.0);
+  double partial = config.FindReal("partial_rotary_factor").value_or(family.partial_rotary);
   std::string type = "default";
   if (scaling) {
     out->rope.theta = scaling->FindReal("rope_theta").value_or(out->rope.theta);
@@ -190,12 +193,14 @@ ModelConfig ReadConfig(const fs::path &folder) {
   out.head_dim = config.FindInteger("head_dim").value_or(out.hidden / out.heads);
   out.vocab = config.Integer("vocab_size");
   out.max_context = config.Integer("max_position_embeddings");
-  out.rms_eps = config.FindReal("rms_norm_eps").value_or(1e-6);
-  ReadRope(config, &out);
+  out.norm = family.norm;
+  out.rms_eps = family.norm == NormKind::kLayer ? config.FindReal("layer_norm_eps").value_or(1e-5)
+                                                : config.FindReal("rms_norm_eps").value_or(1e-6);
+  ReadRope(config, family, &out);
   out.activation = ReadActivation(config, family);
   out.tied_head = config.FindBool("tie_word_embeddings").value_or(family.tied_head);
   if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
-  out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, "attention_bias");
+  out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, family.qkv_bias_key);
   out.o_bias = IsPresent(family.o_bias, config, "attention_bias");
   out.mlp_bias = IsPresent(family.mlp_bias, config, "mlp_bias");
   out.qk_norm = family.qk_norm;

@@ -11,6 +11,7 @@ namespace acorn::compiler {
 namespace {
 
 constexpr int64_t kMaxWidth = int64_t{1} << 20;  // hidden, ffn, head_dim
+constexpr int64_t kMaxLayerNormWidth = 8192;         // docs/ARITHMETIC.md §4.2
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = int64_t{1} << 14;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
@@ -22,6 +23,7 @@ constexpr uint64_t kReleaseBytes = uint64_t{1} << 20;
 constexpr const char *kRoleNames[kTensorRoles] = {
     "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",    "v_bias",
     "o_bias",    "q_norm", "k_norm",     "ffn_norm",  "gate", "up", "down", "gate_bias", "up_bias", "down_bias",
+    "final_norm_bias", "attn_norm_bias", "ffn_norm_bias",
 };
 
 void CheckRange(const std::string &path, const char *what, int64_t value, int64_t max) {
@@ -65,7 +67,8 @@ void ReadRow(float *dst, const TensorView &view, int64_t row) {
 const char *TensorRoleName(TensorRole role) { return kRoleNames[static_cast<int>(role)]; }
 
 bool IsLayerRole(TensorRole role) {
-  return role != TensorRole::kEmbedding && role != TensorRole::kHead && role != TensorRole::kFinalNorm;
+  return role != TensorRole::kEmbedding && role != TensorRole::kHead && role != TensorRole::kFinalNorm &&
+         role != TensorRole::kFinalNormBias;
 }
 
 TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
@@ -78,6 +81,9 @@ TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
     case TensorRole::kFinalNorm:
     case TensorRole::kAttnNorm:
     case TensorRole::kFfnNorm:
+    case TensorRole::kFinalNormBias:
+    case TensorRole::kAttnNormBias:
+    case TensorRole::kFfnNormBias:
     case TensorRole::kOBias:
     case TensorRole::kDownBias:
       return {1, config.hidden};
@@ -125,6 +131,10 @@ bool HasRole(const ModelConfig &config, TensorRole role) {
     case TensorRole::kUpBias:
     case TensorRole::kDownBias:
       return config.mlp_bias;
+    case TensorRole::kFinalNormBias:
+    case TensorRole::kAttnNormBias:
+    case TensorRole::kFfnNormBias:
+      return config.norm == NormKind::kLayer;
     default:
       return true;
   }
@@ -149,7 +159,8 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
                                          std::to_string(config.head_dim) + " make no sense");
   }
   if (config.sliding_window < 0) throw Error(ExitCode::kBadModel, path + ": the sliding window is negative");
-  CheckReal(path, "RMSNorm epsilon", config.rms_eps);
+  if (config.norm == NormKind::kLayer) CheckRange(path, "width of a LayerNorm", config.hidden, kMaxLayerNormWidth);
+  CheckReal(path, config.norm == NormKind::kLayer ? "LayerNorm epsilon" : "RMSNorm epsilon", config.rms_eps);
   CheckReal(path, "embedding scale", config.embedding_scale);
   CheckReal(path, "rope theta", config.rope.theta);
   CheckReal(path, "rope factor", config.rope.factor);

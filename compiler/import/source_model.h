@@ -30,6 +30,11 @@ struct RopeConfig {
 
 enum class ActivationKind { kSilu, kGeluTanh, kGelu };
 
+enum class NormKind {
+  kRms,
+  kLayer,  // with a bias
+};
+
 /// Everything that a block needs to know, in the convention of Hugging Face (rotary halves, not pairs).
 struct ModelConfig {
   std::string family;        // a name of FamilyNames()
@@ -43,7 +48,8 @@ struct ModelConfig {
   int64_t rotary_dims = 0;  // even, at most head_dim; the first dims of each head are rotated
   int64_t vocab = 0;
   int64_t max_context = 0;  // positions the model was trained for
-  double rms_eps = 1e-5;
+  NormKind norm = NormKind::kRms;  // of rows; a norm of each head is an RMSNorm
+  double rms_eps = 1e-5;           // of every norm, whatever its kind
   RopeConfig rope;
   ActivationKind activation = ActivationKind::kSilu;
   bool tied_head = false;
@@ -80,8 +86,11 @@ enum class TensorRole : uint8_t {
   kGateBias,
   kUpBias,
   kDownBias,
+  kFinalNormBias,  // [1, hidden]
+  kAttnNormBias,   // [1, hidden]
+  kFfnNormBias,    // [1, hidden]
 };
-inline constexpr int kTensorRoles = 21;
+inline constexpr int kTensorRoles = 24;
 
 const char *TensorRoleName(TensorRole role);
 /// True for roles that exist once in each layer.

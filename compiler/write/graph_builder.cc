@@ -187,6 +187,33 @@ void GraphBuilder::RmsNorm(const Port &in, const Port &out, int64_t groups, cons
                                                           &f, static_cast<uint64_t>(std::floor(eps_term + 0.5)), 0));
 }
 
+void GraphBuilder::LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain,
+                             const std::vector<double> &bias, double eps) {
+  const double width = in.width;
+  // y = (z * gamma + beta * 2^15) / 2^shift with z in Q20: the largest shift for which 16 bits hold gamma, and 32 beta.
+  const auto gamma_of = [&](double g, int shift) { return std::floor(std::ldexp(g / out.scale, shift - 20) + 0.5); };
+  const auto beta_of = [&](double b, int shift) { return std::floor(std::ldexp(b / out.scale, shift - 15) + 0.5); };
+  const auto fits = [&](int shift) {
+    return std::all_of(gain.begin(), gain.end(), [&](double g) { return std::abs(gamma_of(g, shift)) <= 32767; }) &&
+           std::all_of(bias.begin(), bias.end(), [&](double b) { return std::abs(beta_of(b, shift)) <= 2147483647.0; });
+  };
+  int shift = 62;
+  while (shift > 0 && !fits(shift)) --shift;
+  if (shift == 0) throw Error(ExitCode::kBadModel, "a norm's gain or bias is too large for its output");
+  // n = width^2 * (variance + eps / scale^2)
+  const double eps_term = width * width * eps / (in.scale * in.scale);
+  if (eps_term >= std::ldexp(1.0, 60)) throw Error(ExitCode::kBadModel, "a norm's epsilon is too large for its input");
+  std::vector<int16_t> gamma;
+  std::vector<int32_t> beta;
+  for (const double g : gain) gamma.push_back(static_cast<int16_t>(gamma_of(g, shift)));
+  for (const double b : bias) beta.push_back(static_cast<int32_t>(beta_of(b, shift)));
+  const schema::Ref gamma_ref = state_->Constants(gamma), beta_ref = state_->Constants(beta);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  state_->Step(schema::Op::LayerNorm,
+               schema::CreateLayerNorm(state_->fbb, &from, &to, 1, &gamma_ref, &beta_ref, static_cast<uint8_t>(shift),
+                                       static_cast<uint64_t>(std::floor(eps_term + 0.5)), 0));
+}
+
 void GraphBuilder::Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
                           const std::vector<double> &out_scales) {
   const size_t n = static_cast<size_t>(weight.n);

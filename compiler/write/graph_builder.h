@@ -78,6 +78,8 @@ class GraphBuilder {
   void Embedding(const Port &out, const WeightInfo &weight);
   /// out = rmsnorm(in) * gamma in each of `groups` equal parts; gamma has width / groups entries.
   void RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps);
+  /// out = layernorm(in) * gain + bias over whole rows; both have in.width entries.
+  void LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias, double eps);
   /// bias: real, [n] or empty. out_scales: [n], the real size of one unit of each output column.
   void Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
               const std::vector<double> &out_scales);

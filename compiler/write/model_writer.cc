@@ -93,6 +93,15 @@ void ModelWriter::CloseBranch(const Port &in, const QuantizedMatrix &matrix, con
   residual_ = sum;
 }
 
+void ModelWriter::NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias) {
+  switch (config_.norm) {
+    case NormKind::kRms:
+      return graph_.RmsNorm(in, out, 1, ToDoubles(gain), config_.rms_eps);
+    case NormKind::kLayer:
+      return graph_.LayerNorm(in, out, ToDoubles(gain), ToDoubles(bias), config_.rms_eps);
+  }
+}
+
 void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const int64_t dim = config_.head_dim;
@@ -100,7 +109,7 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const auto kv_width = static_cast<uint32_t>(config_.kv_heads * dim);
 
   const Port normed = Scaled(normed_, scales.attn_in);
-  graph_.RmsNorm(residual_, normed, 1, ToDoubles(layer.attn_norm), config_.rms_eps);
+  NormRows(residual_, normed, layer.attn_norm, layer.attn_norm_bias);
   std::vector<double> out_scales(q_width, scales.q16);
   out_scales.insert(out_scales.end(), kv_width, scales.k16);
   out_scales.insert(out_scales.end(), kv_width, scales.v16);
@@ -136,7 +145,7 @@ void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const auto ffn = static_cast<uint32_t>(ffn_);
   const Port normed = Scaled(normed_, scales.ffn_in);
-  graph_.RmsNorm(residual_, normed, 1, ToDoubles(layer.ffn_norm), config_.rms_eps);
+  NormRows(residual_, normed, layer.ffn_norm, layer.ffn_norm_bias);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
   graph_.Linear(normed, gate_up_, AddWeight(layer.gate_up, EdgeType::kS8), ToDoubles(layer.gate_up_bias), out_scales);
@@ -155,11 +164,12 @@ void ModelWriter::AddLayer(const QuantizedLayer &layer) {
   FfnHalf(layer);
 }
 
-void ModelWriter::AddHead(const RowVector &final_norm, double norm_scale, const QuantizedMatrix &head) {
+void ModelWriter::AddHead(const RowVector &final_norm, const RowVector &final_norm_bias, double norm_scale,
+                          const QuantizedMatrix &head) {
   graph_.BeginHead(residual_);
   graph_.BeginWeightSegment();
   const Port normed = Scaled(normed_, norm_scale);
-  graph_.RmsNorm(residual_, normed, 1, ToDoubles(final_norm), config_.rms_eps);
+  NormRows(residual_, normed, final_norm, final_norm_bias);
   const WeightInfo weight = AddWeight(head, EdgeType::kS8);
   if (config_.tied_head) AddEmbedding(weight);
   double scale = kLogitScale;

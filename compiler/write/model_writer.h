@@ -36,6 +36,7 @@ struct LayerScales {
 struct QuantizedLayer {
   LayerScales scales;
   RowVector attn_norm, ffn_norm, q_norm, k_norm;
+  RowVector attn_norm_bias, ffn_norm_bias;  // of LayerNorms
   QuantizedMatrix qkv, o, gate_up, down;
   RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
@@ -62,7 +63,7 @@ class ModelWriter {
   void Begin(double scale, const QuantizedMatrix *embedding);
   void AddLayer(const QuantizedLayer &layer);
   /// norm_scale: of the s8 input of the head. A tied head is the embedding too.
-  void AddHead(const RowVector &final_norm, double norm_scale, const QuantizedMatrix &head);
+  void AddHead(const RowVector &final_norm, const RowVector &final_norm_bias, double norm_scale, const QuantizedMatrix &head);
   uint64_t Finish(const std::string &path, const ModelFacts &facts);
 
  private:
@@ -71,6 +72,8 @@ class ModelWriter {
   void AddEmbedding(const WeightInfo &weight);
   /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
+  /// The configuration's norm of rows. bias: empty for an RMSNorm.
+  void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
 

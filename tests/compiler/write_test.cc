@@ -197,7 +197,7 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   RecordProperty("error", std::to_string(error));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma"),
+INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 }  // namespace
