@@ -63,6 +63,17 @@ TEST(FloatModel, SmallLlamaGguf) { ExpectGolden(test::DataPath("small_llama.gguf
 
 TEST(FloatModel, SmallLlama2c) { ExpectGolden(test::DataPath("small_llama.bin"), test::DataPath("small_llama_bin.json")); }
 
+class SmallFamilies : public testing::TestWithParam<const char *> {};
+
+TEST_P(SmallFamilies, FolderAndGguf) {
+  const std::string folder = test::DataPath(std::string("small_") + GetParam());
+  ExpectGolden(folder, folder + "/golden.json");
+  ExpectGolden(folder + ".gguf", folder + "/golden.json");
+}
+
+INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "stablelm"),
+                         [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
+
 class TinyModels : public testing::TestWithParam<const char *> {};
 
 TEST_P(TinyModels, EveryLogit) {
