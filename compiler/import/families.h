@@ -16,10 +16,10 @@ enum class Presence : uint8_t {
 };
 
 struct Family {
-  const char *name;        // ModelConfig::family
-  const char *examples;    // models by the name that people know
-  const char *model_type;  // config.json
-  const char *gguf;        // general.architecture; null: none of its own
+  const char *name;               // ModelConfig::family
+  const char *examples;           // models by the name that people know
+  const char *model_type;         // config.json
+  const char *gguf;               // general.architecture; null: none of its own
   bool gguf_interleaved = false;  // GGUF stores q and k rows as rotary pairs
   Projections projections = Projections::kApart;
   Presence qkv_bias = Presence::kNever;
@@ -28,11 +28,11 @@ struct Family {
   bool qk_norm = false;
   const char *qkv_bias_key = "attention_bias";
   NormKind norm = NormKind::kRms;
-  float norm_offset = 0;            // Hugging Face stores the gain of a norm minus this
-  bool scaled_embedding = false;    // rows of the embedding times sqrt(hidden) enter the first layer
-  const char *activation = nullptr; // of a source without hidden_activation; null: hidden_act, silu without one
-  double partial_rotary = 1;        // of a config.json without partial_rotary_factor
-  bool tied_head = false;           // of a config.json without tie_word_embeddings
+  float norm_offset = 0;               // Hugging Face stores the gain of a norm minus this
+  bool scaled_embedding = false;       // rows of the embedding times sqrt(hidden) enter the first layer
+  const char *activation = nullptr;    // of a source without hidden_activation; null: hidden_act, silu without one
+  double partial_rotary = 1;           // of a config.json without partial_rotary_factor
+  bool tied_head = false;              // of a config.json without tie_word_embeddings
   bool sliding_window_switch = false;  // sliding_window counts only with use_sliding_window
   int32_t default_bos = -1;            // of a config.json without the key; -1: none
   int32_t default_eos = -1;

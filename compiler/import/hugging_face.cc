@@ -113,7 +113,8 @@ void ReadRope(const JsonReader &config, const Family &family, ModelConfig *out) 
 }
 
 ActivationKind ReadActivation(const JsonReader &config, const Family &family) {
-  const std::string fallback = family.activation != nullptr ? family.activation : config.FindString("hidden_act").value_or("silu");
+  const std::string fallback =
+      family.activation != nullptr ? family.activation : config.FindString("hidden_act").value_or("silu");
   const std::string name = config.FindString("hidden_activation").value_or(fallback);
   const std::optional<ActivationKind> kind = ActivationByName(name);
   if (!kind) config.Bad("hidden_act '" + name + "' is not supported; known are silu, gelu, gelu_pytorch_tanh");

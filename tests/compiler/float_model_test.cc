@@ -82,7 +82,8 @@ TEST_P(TinyModels, EveryLogit) {
   ExpectGolden(test::SharedPath(folder), test::SharedPath(folder + "/golden.json"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TinyModels, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+INSTANTIATE_TEST_SUITE_P(Shared, TinyModels,
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
                          [](const testing::TestParamInfo<const char *> &param_info) { return std::string(param_info.param); });
 
 TEST(FloatModel, DensePromptsAndGreedy) {

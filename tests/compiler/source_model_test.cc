@@ -118,7 +118,9 @@ TEST(SourceModel, GgufEqualsFolderInEveryFamily) {
 }
 
 TEST(SourceModel, FamiliesDifferWhereTheyShould) {
-  const auto config = [](const char *family) { return OpenSourceModel(test::DataPath(std::string("small_") + family))->config(); };
+  const auto config = [](const char *family) {
+    return OpenSourceModel(test::DataPath(std::string("small_") + family))->config();
+  };
   const ModelConfig gemma = config("gemma");
   EXPECT_EQ(gemma.activation, ActivationKind::kGeluTanh);  // whatever hidden_act says
   EXPECT_TRUE(gemma.tied_head);

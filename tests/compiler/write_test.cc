@@ -200,7 +200,8 @@ TEST_P(SmallFamilies, LogitsStayCloseToFloat) {
   const FamilyCase &c = GetParam();
   const auto source = OpenSourceModel(test::DataPath(std::string("small_") + c.family));
   const test::TempFolder folder;
-  Convert(*source, {"", c.recipe, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0}, folder.File("m"));
+  Convert(*source, {"", c.recipe, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0},
+          folder.File("m"));
   const double error = LogitError(*source, folder.File("m"));
   EXPECT_LT(error, c.tolerance);
   RecordProperty("error", std::to_string(error));
@@ -230,7 +231,8 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   RecordProperty("error", std::to_string(error));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies,
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 }  // namespace

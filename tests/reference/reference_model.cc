@@ -273,7 +273,9 @@ void ReferenceModel::Execute(Run *run, const schema::LayerNorm &op) const {
                              op.shift(),
                              op.zero_point(),
                              RangeOf(op.out())};
-    for (uint32_t row = 0; row < run->rows; ++row) LayerNorm(spec, run->Row(op.input(), row) + first, run->Row(op.out(), row) + first);
+    for (uint32_t row = 0; row < run->rows; ++row) {
+      LayerNorm(spec, run->Row(op.input(), row) + first, run->Row(op.out(), row) + first);
+    }
   }
 }
 
