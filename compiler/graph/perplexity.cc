@@ -38,16 +38,18 @@ struct LossState {
 }  // namespace
 
 HeadScorer::HeadScorer(const SourceModel &source)
-    : rms_eps_(source.config().rms_eps),
-      final_norm_(source.Load(TensorRole::kFinalNorm).row(0)),
-      head_(source.Load(TensorRole::kHead)) {}
+    : HeadScorer(source.config(), LoadVector(source, TensorRole::kFinalNorm), LoadVector(source, TensorRole::kFinalNormBias),
+                 source.Load(TensorRole::kHead)) {}
 
-HeadScorer::HeadScorer(const ModelConfig &config, RowVector final_norm, Matrix head)
-    : rms_eps_(config.rms_eps), final_norm_(std::move(final_norm)), head_(std::move(head)) {}
+HeadScorer::HeadScorer(const ModelConfig &config, RowVector final_norm, RowVector final_norm_bias, Matrix head)
+    : config_(config),
+      final_norm_(std::move(final_norm)),
+      final_norm_bias_(std::move(final_norm_bias)),
+      head_(std::move(head)) {}
 
 Matrix HeadScorer::Logits(ConstMatrixRef x) const {
   Matrix normed(x.rows(), x.cols());
-  RmsNorm(normed, x, final_norm_, rms_eps_);
+  NormRows(normed, x, config_, final_norm_, final_norm_bias_);
   Matrix logits(x.rows(), head_.rows());
   Linear(logits, normed, head_, {});
   return logits;
@@ -56,7 +58,7 @@ Matrix HeadScorer::Logits(ConstMatrixRef x) const {
 std::vector<double> HeadScorer::Losses(ConstMatrixRef x, const std::vector<int32_t> &targets,
                                        std::vector<uint8_t> *likeliest) const {
   Matrix normed(x.rows(), x.cols());
-  RmsNorm(normed, x, final_norm_, rms_eps_);
+  NormRows(normed, x, config_, final_norm_, final_norm_bias_);
   std::vector<double> losses(targets.size());
   if (likeliest != nullptr) likeliest->assign(targets.size(), 0);
   const int64_t vocab = head_.rows();

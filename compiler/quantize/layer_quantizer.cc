@@ -339,6 +339,8 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   }
   out.attn_norm = w.attn_norm;
   out.ffn_norm = w.ffn_norm;
+  out.attn_norm_bias = w.attn_norm_bias;
+  out.ffn_norm_bias = w.ffn_norm_bias;
   out.q_norm = w.q_norm;
   out.k_norm = w.k_norm;
   out.qkv_bias = StackBias({{&w.q_bias, w.q.rows()}, {&w.k_bias, w.k.rows()}, {&w.v_bias, w.v.rows()}});

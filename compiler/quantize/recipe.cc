@@ -21,11 +21,17 @@ constexpr int64_t kHeadSampleRows = 512;
 constexpr int64_t kRowsAtOnce = 4096;
 constexpr int64_t kScoredWindows = 8;
 
-Matrix NormRows(ConstMatrixRef x, const RowVector &weight, double eps) {
-  Matrix out(x.rows(), x.cols());
-  RmsNorm(out, x, weight, eps);
-  return out;
-}
+/// What stands between the last layer and the head.
+struct FinalNorm {
+  const ModelConfig &config;
+  RowVector gain, bias;
+
+  Matrix operator()(ConstMatrixRef x) const {
+    Matrix out(x.rows(), x.cols());
+    NormRows(out, x, config, gain, bias);
+    return out;
+  }
+};
 
 struct HeadInput {
   double largest = 0;
@@ -34,12 +40,11 @@ struct HeadInput {
 };
 
 /// Range of the head's input and, for GPTQ, its second moments.
-HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix &head, double eps, Recipe recipe,
-                           bool with_moments) {
+HeadInput MeasureHeadInput(const Matrix &x, const FinalNorm &norm, const Matrix &head, Recipe recipe, bool with_moments) {
   HeadInput result;
   double largest = 0;
   for (int64_t first = 0; first < x.rows(); first += kRowsAtOnce) {
-    const Matrix normed = NormRows(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)), norm, eps);
+    const Matrix normed = norm(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)));
     largest = std::max(largest, static_cast<double>(normed.cwiseAbs().maxCoeff()));
   }
   result.largest = largest;
@@ -48,10 +53,10 @@ HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix 
     const int64_t stride = std::max<int64_t>(1, x.rows() / kHeadSampleRows);
     Matrix samples((x.rows() + stride - 1) / stride, x.cols());
     for (int64_t i = 0; i < samples.rows(); ++i) samples.row(i) = x.row(i * stride);
-    result.step = BestActivationStep(NormRows(samples, norm, eps), head, largest);
+    result.step = BestActivationStep(norm(samples), head, largest);
   }
   for (int64_t first = 0; with_moments && first < x.rows(); first += kRowsAtOnce) {
-    Matrix normed = NormRows(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)), norm, eps);
+    Matrix normed = norm(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)));
     RoundToStep(normed, result.step, 127);
     AddSecondMoments(&result.moments, normed);
   }
@@ -60,7 +65,7 @@ HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix 
 
 /// Perplexity of the rounded model over the windows of `ids`: what the steps before the file predict for it. x: the hidden
 /// states of these tokens, and of more.
-double SimulatedPerplexity(const ModelConfig &config, const Matrix &x, const RowVector &norm, const QuantizedMatrix &head,
+double SimulatedPerplexity(const Matrix &x, const FinalNorm &norm, const QuantizedMatrix &head,
                            const std::vector<int32_t> &ids, int64_t window) {
   const int64_t windows = static_cast<int64_t>(ids.size()) / window;
   Matrix rows(windows * (window - 1), x.cols());
@@ -69,7 +74,7 @@ double SimulatedPerplexity(const ModelConfig &config, const Matrix &x, const Row
     rows.middleRows(i * (window - 1), window - 1) = x.middleRows(i * window, window - 1);
     targets.insert(targets.end(), ids.begin() + i * window + 1, ids.begin() + (i + 1) * window);
   }
-  const std::vector<double> losses = HeadScorer(config, norm, Dequantize(head)).Losses(rows, targets);
+  const std::vector<double> losses = HeadScorer(norm.config, norm.gain, norm.bias, Dequantize(head)).Losses(rows, targets);
   return std::exp(std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size()));
 }
 
@@ -151,7 +156,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   result.report.layers = config.layers;
   {
     const Matrix table = source.Load(TensorRole::kEmbedding);
-    const double largest = static_cast<double>(table.cwiseAbs().maxCoeff());
+    const double largest = static_cast<double>(table.cwiseAbs().maxCoeff()) * config.embedding_scale;
     const double scale = std::max(largest, 1e-6) * 1.25 / 32767;
     result.report.ranges.push_back(
         EdgeRange(kBeforeLayers, "embedded", "residual before layer 0", EdgeType::kS16, scale, 0, largest));
@@ -171,14 +176,15 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   }
   progress.Finish();
 
-  const Matrix norm_matrix = source.Load(TensorRole::kFinalNorm);
+  const FinalNorm norm{config, LoadVector(source, TensorRole::kFinalNorm), LoadVector(source, TensorRole::kFinalNormBias)};
   QuantizedHead out;
-  out.norm = norm_matrix.row(0);
+  out.norm = norm.gain;
+  out.norm_bias = norm.bias;
   const Matrix head = source.Load(TensorRole::kHead);
   const WeightFormat head_format = FormatForDepth(options.head_format, config.hidden);
   const bool gptq = fast && head_format != WeightFormat::kW8;
   Progress head_progress("quantizing head", 2);
-  const HeadInput input = MeasureHeadInput(quantizer.x(), out.norm, head, config.rms_eps, options.recipe, true);
+  const HeadInput input = MeasureHeadInput(quantizer.x(), norm, head, options.recipe, true);
   head_progress.Update(1);
   out.in_scale = input.step;
   out.weight = gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping))
@@ -198,8 +204,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
       EdgeRange(config.layers, "head_in", "input of the head", EdgeType::kS8, out.in_scale, out.in_zero, input.largest));
   ids.resize(std::min(ids.size(), static_cast<size_t>(kScoredWindows * windows.window)));
   result.scored_ids = std::move(ids);
-  result.simulated_perplexity =
-      SimulatedPerplexity(config, quantizer.x(), out.norm, out.weight, result.scored_ids, windows.window);
+  result.simulated_perplexity = SimulatedPerplexity(quantizer.x(), norm, out.weight, result.scored_ids, windows.window);
   sink->Head(std::move(out));
   head_progress.Finish();
   return result;

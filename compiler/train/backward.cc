@@ -63,45 +63,57 @@ EdgeSums Total(const std::vector<EdgeSums> &parts) {
 
 }  // namespace
 
-EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gain, const float *gradient,
-                      float *dx, float *gain_gradient) {
+EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gain, const float *bias,
+                      const float *gradient, float *dx, float *gain_gradient, float *bias_gradient) {
   const int64_t width = shape.width, whole = shape.groups * width, tasks = Tasks(shape.rows, kTaskRows);
   std::vector<EdgeSums> sums(static_cast<size_t>(tasks));
-  std::vector<float> gains(static_cast<size_t>(tasks * width), 0.0f);
+  std::vector<float> gains(static_cast<size_t>(tasks * width), 0.0f), biases(gains.size(), 0.0f);
   const float inverse = 1 / y.scale;
   ForTasks(shape.rows, kTaskRows, [&](int64_t task, int64_t begin, int64_t end) {
     std::vector<float> input(static_cast<size_t>(whole)), output(input.size()), value(static_cast<size_t>(width)), g(value.size());
-    float *gain_sum = gains.data() + task * width;
+    float *gain_sum = gains.data() + task * width, *bias_sum = biases.data() + task * width;
     for (int64_t row = begin; row < end; ++row) {
       ReadRow(x, row, whole, input.data());
       ReadRow(y, row, whole, output.data());
       for (int64_t group = 0; group < shape.groups; ++group) {
         float *n = input.data() + group * width;
         const float *from = gradient + row * whole + group * width;
+        if (shape.centred) {
+          float mean = 0;
+          for (int64_t i = 0; i < width; ++i) mean += n[i];
+          mean /= static_cast<float>(width);
+          for (int64_t i = 0; i < width; ++i) n[i] -= mean;
+        }
         float energy = 0;
         for (int64_t i = 0; i < width; ++i) energy += n[i] * n[i];
         const float r = 1 / std::sqrt(energy / static_cast<float>(width) + static_cast<float>(shape.eps));
         for (int64_t i = 0; i < width; ++i) {
           n[i] *= r;
-          value[static_cast<size_t>(i)] = n[i] * gain[i];
+          value[static_cast<size_t>(i)] = n[i] * gain[i] + (bias == nullptr ? 0.0f : bias[i]);
           g[static_cast<size_t>(i)] = from[i];
         }
         PassRow(value.data(), output.data() + group * width, width, inverse, y.zero_point, y.limit, g.data(),
                 &sums[static_cast<size_t>(task)]);
-        float dot = 0;
+        float dot = 0, mean = 0;
         for (int64_t i = 0; i < width; ++i) {
+          bias_sum[i] += g[static_cast<size_t>(i)];
           gain_sum[i] += g[static_cast<size_t>(i)] * n[i];
           g[static_cast<size_t>(i)] *= gain[i];
           dot += g[static_cast<size_t>(i)] * n[i];
+          mean += g[static_cast<size_t>(i)];
         }
         dot /= static_cast<float>(width);
+        mean = shape.centred ? mean / static_cast<float>(width) : 0.0f;
         float *to = dx + row * whole + group * width;
-        for (int64_t i = 0; i < width; ++i) to[i] = r * (g[static_cast<size_t>(i)] - n[i] * dot);
+        for (int64_t i = 0; i < width; ++i) to[i] = r * (g[static_cast<size_t>(i)] - mean - n[i] * dot);
       }
     }
   });
   for (int64_t task = 0; task < tasks; ++task) {
-    for (int64_t i = 0; i < width; ++i) gain_gradient[i] += gains[static_cast<size_t>(task * width + i)];
+    for (int64_t i = 0; i < width; ++i) {
+      gain_gradient[i] += gains[static_cast<size_t>(task * width + i)];
+      bias_gradient[i] += biases[static_cast<size_t>(task * width + i)];
+    }
   }
   return Total(sums);
 }

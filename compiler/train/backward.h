@@ -27,13 +27,16 @@ struct EdgeSums {
   double zero_point = 0;
 };
 
+/// RMSNorm, or with `centred` LayerNorm.
 struct NormShape {
   int64_t rows, groups, width;  // width of a group
   double eps;
+  bool centred;
 };
-/// gradient: [rows, groups * width] by the output, contiguous. To: dx by the input, likewise; gain: [width], added to.
-EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gain, const float *gradient,
-                      float *dx, float *gain_gradient);
+/// gain, bias: [width]; bias null: none. gradient: [rows, groups * width] by the output, contiguous. To: dx by the input, likewise;
+/// gain_gradient, bias_gradient: [width], added to.
+EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gain, const float *bias,
+                      const float *gradient, float *dx, float *gain_gradient, float *bias_gradient);
 
 /// scaled = gradient * row_scale; rows_gradient[n] += sum gradient * (y - bias), bias_gradient[n] += sum gradient, where y is the
 /// output times out_scale[n].  y: int16 or int32

@@ -58,6 +58,8 @@ template <typename Layer, typename Row, typename Weight>
 void VisitLayer(Layer *layer, const Row &row, const Weight &weight) {
   row("attn_norm", &layer->attn_norm);
   row("ffn_norm", &layer->ffn_norm);
+  row("attn_norm_bias", &layer->attn_norm_bias);
+  row("ffn_norm_bias", &layer->ffn_norm_bias);
   row("q_norm", &layer->q_norm);
   row("k_norm", &layer->k_norm);
   row("qkv_bias", &layer->qkv_bias);
@@ -102,6 +104,7 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
     archive->Put(name + "prefix_v", layer.prefix_v);
   }
   PutRow(archive, "head.norm", model.head.norm);
+  PutRow(archive, "head.norm_bias", model.head.norm_bias);
   archive->PutOne("head.in_scale", model.head.in_scale);
   archive->PutOne("head.in_zero", model.head.in_zero);
   PutMatrix(archive, "head.weight", model.head.weight);
@@ -140,6 +143,7 @@ QuantizedModel GetModel(const Archive &archive) {
     model.layers.push_back(std::move(layer));
   }
   model.head.norm = GetRow(archive, "head.norm");
+  model.head.norm_bias = GetRow(archive, "head.norm_bias");
   model.head.in_scale = archive.GetOne<double>("head.in_scale");
   model.head.in_zero = archive.GetOne<int32_t>("head.in_zero");
   model.head.weight = GetMatrix(archive, "head.weight");

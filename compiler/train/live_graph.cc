@@ -126,6 +126,19 @@ void LiveGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const s
                         ToScale(integers.factor), integers.eps_term, out.zero_point};
 }
 
+void LiveGraph::LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                          double eps) {
+  LiveStep &live = NewStep(OpKind::kLayerNorm, in, out);
+  LayerNormIntegers integers = MakeLayerNormIntegers(in, out, gain, bias, eps);
+  live.constants = std::move(integers.gamma);
+  live.integer_bias = std::move(integers.beta);
+  live.gain = gain;
+  live.bias = bias;
+  live.eps = eps;
+  live.step.layer_norm = {ToSlice(in), ToSlice(out), 1, live.constants.data(), live.integer_bias.data(), integers.eps_term,
+                          integers.shift, out.zero_point};
+}
+
 void LiveGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
                        const std::vector<double> &out_scales) {
   LiveStep &live = NewStep(OpKind::kLinear, in, out);

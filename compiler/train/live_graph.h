@@ -31,8 +31,8 @@ struct LiveStep {
   std::vector<double> scales;        // Linear: of the output columns; Rotate: of the heads; Append: of the cached values;
                                      // Attention: of a head's scores
   std::vector<double> value_scales;  // Attention: of the values that a head reads
-  std::vector<double> gain;          // RmsNorm
-  std::vector<double> bias;          // Linear, empty: none
+  std::vector<double> gain;          // RmsNorm, LayerNorm
+  std::vector<double> bias;          // Linear and LayerNorm, empty: none
   std::vector<double> factor;        // Glu
   double eps = 0;
   std::vector<int32_t> multipliers, more_multipliers, integer_bias;
@@ -65,6 +65,8 @@ class LiveGraph : public GraphBuilder {
   void BeginHead(const Port &) override { in_head_ = true; }
   void Embedding(const Port &out, const WeightInfo &weight) override;
   void RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) override;
+  void LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                 double eps) override;
   void Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
               const std::vector<double> &out_scales) override;
   void Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) override;

@@ -26,6 +26,14 @@ RowVector Gained(const RowVector &start, const torch::Tensor &shares) {
   return result;
 }
 
+/// The bias of a norm moves in units of its gains, which are typical magnitudes of its output.
+RowVector Shifted(const RowVector &start, const RowVector &gain, const torch::Tensor &shares) {
+  const float *by = shares.data_ptr<float>();
+  RowVector result = start;
+  for (int64_t i = 0; i < start.size(); ++i) result[i] += by[i] * std::abs(gain[i]);
+  return result;
+}
+
 torch::Tensor ToTensor(const RowVector &row) {
   return torch::from_blob(const_cast<float *>(row.data()), {row.size()}, torch::kFloat).clone();
 }
@@ -82,6 +90,8 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
     layer.down = NewLinear(from.down, from.down_bias, unit(s.down16));
     layer.attn_norm = adam_.New(from.attn_norm.size(), 1);
     layer.ffn_norm = adam_.New(from.ffn_norm.size(), 1);
+    layer.attn_norm_bias = adam_.New(from.attn_norm_bias.size(), 1);
+    layer.ffn_norm_bias = adam_.New(from.ffn_norm_bias.size(), 1);
     layer.q_norm = adam_.New(from.q_norm.size(), 1);
     layer.k_norm = adam_.New(from.k_norm.size(), 1);
     layer.attn_in = adam_.New(1, kRangeRate);
@@ -102,6 +112,8 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
     layer.scales = s;
     layer.attn_norm_start = from.attn_norm;
     layer.ffn_norm_start = from.ffn_norm;
+    layer.attn_norm_bias_start = from.attn_norm_bias;
+    layer.ffn_norm_bias_start = from.ffn_norm_bias;
     layer.q_norm_start = from.q_norm;
     layer.k_norm_start = from.k_norm;
     layers_.push_back(std::move(layer));
@@ -109,10 +121,12 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
   const QuantizedHead &head = model->head;
   head_rows_ = adam_.New(head.weight.n, 1);
   head_norm_ = adam_.New(head.norm.size(), 1);
+  head_norm_bias_ = adam_.New(head.norm_bias.size(), 1);
   head_in_ = adam_.New(1, kRangeRate);
   head_in_zero_ = adam_.New(1, kZeroRate);
   head_scale_ = head.weight.scale;
   head_norm_start_ = head.norm;
+  head_norm_bias_start_ = head.norm_bias;
   head_in_start_ = head.in_scale;
   if (model->embedding.n == 0 && model->head.embedding_scale.empty()) model->head.embedding_scale = head_scale_;
 }
@@ -133,6 +147,8 @@ void Parameters::ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) co
   ApplyLinear(layer.down, &to->down, &to->down_bias);
   to->attn_norm = Gained(layer.attn_norm_start, adam_.value(layer.attn_norm));
   to->ffn_norm = Gained(layer.ffn_norm_start, adam_.value(layer.ffn_norm));
+  to->attn_norm_bias = Shifted(layer.attn_norm_bias_start, layer.attn_norm_start, adam_.value(layer.attn_norm_bias));
+  to->ffn_norm_bias = Shifted(layer.ffn_norm_bias_start, layer.ffn_norm_start, adam_.value(layer.ffn_norm_bias));
   to->q_norm = Gained(layer.q_norm_start, adam_.value(layer.q_norm));
   to->k_norm = Gained(layer.k_norm_start, adam_.value(layer.k_norm));
   LayerScales &s = to->scales;
@@ -159,6 +175,7 @@ bool Parameters::Apply() {
   QuantizedHead &head = model_->head;
   head.weight.scale = Scaled(head_scale_, adam_.value(head_rows_));
   head.norm = Gained(head_norm_start_, adam_.value(head_norm_));
+  head.norm_bias = Shifted(head_norm_bias_start_, head_norm_start_, adam_.value(head_norm_bias_));
   head.in_scale = head_in_start_ * std::exp(adam_.number(head_in_));
   head.in_zero = ZeroPoint(adam_.number(head_in_zero_));
   return false;
@@ -176,20 +193,24 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
   struct Norm {
     size_t gain;
     const RowVector *start;
+    size_t bias;         // of a LayerNorm
     size_t scale, zero;  // of an 8-bit output
   };
-  const Norm attn{layer.attn_norm, &layer.attn_norm_start, layer.attn_in, layer.attn_in_zero};
-  const Norm ffn{layer.ffn_norm, &layer.ffn_norm_start, layer.ffn_in, layer.ffn_in_zero};
+  const Norm attn{layer.attn_norm, &layer.attn_norm_start, layer.attn_norm_bias, layer.attn_in, layer.attn_in_zero};
+  const Norm ffn{layer.ffn_norm, &layer.ffn_norm_start, layer.ffn_norm_bias, layer.ffn_in, layer.ffn_in_zero};
   std::vector<Norm> norms = {attn};
   if (head_norms) {
-    norms.push_back({layer.q_norm, &layer.q_norm_start, 0, 0});
-    norms.push_back({layer.k_norm, &layer.k_norm_start, 0, 0});
+    norms.push_back({layer.q_norm, &layer.q_norm_start, 0, 0, 0});
+    norms.push_back({layer.k_norm, &layer.k_norm_start, 0, 0, 0});
   }
   norms.push_back(ffn);
   size_t linear = 0, norm = 0, rotate = 0;
   for (size_t i = 0; i < count; ++i) {
     const StepGradients &g = gradients[i];
     switch (steps[i].step.kind) {
+      case OpKind::kLayerNorm:
+        adam_.SetGradient(norms[norm].bias, g.bias * ToTensor(*norms[norm].start).abs());
+        [[fallthrough]];
       case OpKind::kRmsNorm: {
         const Norm &to = norms[norm++];
         adam_.SetGradient(to.gain, g.gain * ToTensor(*to.start));
@@ -234,7 +255,9 @@ void Parameters::Step(const ModelTwin &twin, const ModelGradients &gradients, do
   }
   for (size_t i = 0; i < gradients.head.size(); ++i) {
     const StepGradients &g = gradients.head[i];
-    if (twin.graph().head()[i].step.kind == OpKind::kRmsNorm) {
+    const OpKind kind = twin.graph().head()[i].step.kind;
+    if (kind == OpKind::kLayerNorm) adam_.SetGradient(head_norm_bias_, g.bias * ToTensor(head_norm_start_).abs());
+    if (kind == OpKind::kRmsNorm || kind == OpKind::kLayerNorm) {
       adam_.SetGradient(head_norm_, g.gain * ToTensor(head_norm_start_));
       adam_.SetGradient(head_in_, g.out_scale);
       adam_.SetGradient(head_in_zero_, g.out_zero);

@@ -33,13 +33,14 @@ class Parameters : public Learner {
   struct LayerParameters {
     LinearParameters qkv, o, gate_up, down;
     size_t attn_norm, ffn_norm, q_norm, k_norm;
+    size_t attn_norm_bias, ffn_norm_bias;  // of LayerNorms
     size_t attn_in, attn_out, ffn_in, down_in;  // units of s8 edges
     size_t attn_in_zero, attn_out_zero, ffn_in_zero, down_in_zero;
     size_t q8, k8, v8;
     size_t prefix_k, prefix_v;                        // keys and values of the constant prefix
     std::vector<double> prefix_k_start, prefix_v_start;  // real
     LayerScales scales;
-    RowVector attn_norm_start, ffn_norm_start, q_norm_start, k_norm_start;
+    RowVector attn_norm_start, ffn_norm_start, q_norm_start, k_norm_start, attn_norm_bias_start, ffn_norm_bias_start;
   };
   LinearParameters NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, double bias_unit);
   void ApplyLinear(const LinearParameters &linear, QuantizedMatrix *matrix, RowVector *bias) const;
@@ -51,9 +52,9 @@ class Parameters : public Learner {
   size_t head_dim_;
   Adam adam_;
   std::vector<LayerParameters> layers_;
-  size_t head_rows_, head_norm_, head_in_, head_in_zero_;
+  size_t head_rows_, head_norm_, head_norm_bias_, head_in_, head_in_zero_;
   std::vector<double> head_scale_;
-  RowVector head_norm_start_;
+  RowVector head_norm_start_, head_norm_bias_start_;
   double head_in_start_;
 };
 

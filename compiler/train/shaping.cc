@@ -171,6 +171,8 @@ Shaping::Shaping(const ModelConfig &config, QuantizedModel *model, std::vector<L
     layer.scales = to.scales;
     layer.attn_norm = to.attn_norm;
     layer.ffn_norm = to.ffn_norm;
+    layer.attn_norm_bias = to.attn_norm_bias;
+    layer.ffn_norm_bias = to.ffn_norm_bias;
     layer.qkv_bias = to.qkv_bias;
     layer.gate_up_bias = to.gate_up_bias;
     layers_.push_back(std::move(layer));
@@ -222,6 +224,8 @@ bool Shaping::Apply() {
     };
     to.attn_norm = gained(layer.attn_norm, logs.in[kQkv]);
     to.ffn_norm = gained(layer.ffn_norm, logs.in[kGateUp]);
+    to.attn_norm_bias = gained(layer.attn_norm_bias, logs.in[kQkv]);
+    to.ffn_norm_bias = gained(layer.ffn_norm_bias, logs.in[kGateUp]);
     const auto scaled_bias = [](const RowVector &start, const std::vector<float> &rows) {
       RowVector bias = start;
       for (int64_t r = 0; r < bias.size(); ++r) bias[r] *= std::exp(Limited(rows[static_cast<size_t>(r)]));
@@ -254,13 +258,15 @@ void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const St
   for (size_t i = 0; i < count; ++i) {
     const StepGradients &g = gradients[i];
     switch (steps[i].step.kind) {
-      case OpKind::kRmsNorm: {
+      case OpKind::kRmsNorm:
+      case OpKind::kLayerNorm: {
         const bool first = norm == 0, last = norm + 1 == norms;
         ++norm;
         if (!first && !last) break;
         std::vector<float> &to = first ? attn : ffn_in;
         for (size_t c = 0; c < to.size(); ++c) {
           to[c] -= g.gain.data_ptr<float>()[c] * static_cast<float>(steps[i].gain[c]);
+          if (!steps[i].bias.empty()) to[c] -= g.bias.data_ptr<float>()[c] * static_cast<float>(steps[i].bias[c]);
         }
         adam_.SetGradient(first ? layer.attn_in : layer.ffn_in, g.out_scale);
         break;

@@ -64,7 +64,7 @@ class Shaping : public Learner {
     size_t attn, ffn, up, value, query;  // logarithms of the equivalent scales
     size_t attn_in, attn_out, ffn_in, down_in, q8, k8, v8;
     LayerScales scales;
-    RowVector attn_norm, ffn_norm, qkv_bias, gate_up_bias;
+    RowVector attn_norm, ffn_norm, attn_norm_bias, ffn_norm_bias, qkv_bias, gate_up_bias;
   };
   /// The logarithms of a layer's rows and columns as its scales give them.
   struct Logs {

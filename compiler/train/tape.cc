@@ -120,13 +120,16 @@ void Tape::AddGradient(const Port &port, torch::Tensor gradient) {
   whole.narrow(1, port.offset, port.width).add_(gradient);
 }
 
-void Tape::BackRmsNorm(const Record &record, StepGradients *to) {
+void Tape::BackNorm(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
-  const int64_t groups = live.step.rms_norm.groups, width = live.in.width / groups, rows = record.in.size(0);
+  const bool centred = live.step.kind == OpKind::kLayerNorm;
+  const int64_t groups = centred ? 1 : live.step.rms_norm.groups, width = live.in.width / groups, rows = record.in.size(0);
   const torch::Tensor g = TakeGradient(live.out);
   torch::Tensor dx = torch::empty({rows, groups * width});
-  AddSums(NormBackward({rows, groups, width, live.eps}, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
-                       ToFloats(live.gain).data(), g.data_ptr<float>(), dx.data_ptr<float>(), Sum(&to->gain, width)),
+  const std::vector<float> bias = ToFloats(live.bias);
+  AddSums(NormBackward({rows, groups, width, live.eps, centred}, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
+                       ToFloats(live.gain).data(), bias.empty() ? nullptr : bias.data(), g.data_ptr<float>(),
+                       dx.data_ptr<float>(), Sum(&to->gain, width), Sum(&to->bias, width)),
           to);
   AddGradient(live.in, std::move(dx));
 }
@@ -255,7 +258,8 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
       case OpKind::kEmbedding:
         break;
       case OpKind::kRmsNorm:
-        BackRmsNorm(record, to);
+      case OpKind::kLayerNorm:
+        BackNorm(record, to);
         break;
       case OpKind::kLinear:
         BackLinear(record, to, weights);

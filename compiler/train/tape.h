@@ -20,9 +20,9 @@ namespace acorn::compiler {
 struct StepGradients {
   torch::Tensor out_scale;  // by the logarithm of the unit of the output; [1] or [heads]
   torch::Tensor out_zero;   // [1], by the zero point
-  torch::Tensor gain;       // RmsNorm: [width of a group]
+  torch::Tensor gain;       // RmsNorm: [width of a group], LayerNorm: [width]
   torch::Tensor rows;       // Linear: [n], by the logarithm of the weight's channel scales
-  torch::Tensor bias;       // Linear: [n]
+  torch::Tensor bias;       // Linear: [n], norms: as gain
   torch::Tensor weight;     // Linear, on demand: [n, k], by the real weight
   torch::Tensor prefix_k, prefix_v;  // Append: [prefix rows, kv_heads, head_dim], by the real constant prefix
 };
@@ -91,7 +91,7 @@ class Tape {
     torch::Tensor in, other, out;
   };
   void AddGradient(const Port &port, torch::Tensor gradient);
-  void BackRmsNorm(const Record &record, StepGradients *to);
+  void BackNorm(const Record &record, StepGradients *to);
   void BackLinear(const Record &record, StepGradients *to, bool weights);
   /// Rotate, and the values of Append: heads that are rounded to units of their own.
   void BackHeads(const torch::Tensor &buffer, const Port &in, const LiveStep &live, const torch::Tensor &g, StepGradients *to);

@@ -16,7 +16,7 @@ constexpr int64_t kWindowsAtOnce = 64;
 }  // namespace
 
 Teacher::Teacher(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window)
-    : ids_(ids), window_(window), eps_(source.config().rms_eps) {
+    : ids_(ids), window_(window), config_(source.config()) {
   const HeadScorer scorer(source);
   const int64_t windows = static_cast<int64_t>(ids.size()) / window;
   Progress progress("float model", windows);
@@ -33,8 +33,8 @@ Teacher::Teacher(const SourceModel &source, const std::vector<int32_t> &ids, int
   progress.Finish();
   const Matrix &head = scorer.head();
   head_ = torch::from_blob(const_cast<float *>(head.data()), {head.rows(), head.cols()}, torch::kFloat).clone();
-  const RowVector &norm = scorer.final_norm();
-  norm_ = torch::from_blob(const_cast<float *>(norm.data()), {norm.size()}, torch::kFloat).clone();
+  norm_ = scorer.final_norm();
+  norm_bias_ = scorer.final_norm_bias();
 }
 
 std::vector<int32_t> Teacher::Ids(int64_t window) const {
@@ -44,7 +44,10 @@ std::vector<int32_t> Teacher::Ids(int64_t window) const {
 torch::Tensor Teacher::Logits(int64_t window) const {
   const torch::NoGradGuard no_autograd;
   const torch::Tensor &x = Hidden(window);
-  return torch::mm(x * torch::rsqrt(x.square().mean(1, true) + eps_) * norm_, head_.t());
+  torch::Tensor normed = torch::empty_like(x);
+  Eigen::Map<Matrix> out(normed.data_ptr<float>(), x.size(0), x.size(1));
+  NormRows(out, Eigen::Map<const Matrix>(x.data_ptr<float>(), x.size(0), x.size(1)), config_, norm_, norm_bias_);
+  return torch::mm(normed, head_.t());
 }
 
 Divergence DivergenceOf(const torch::Tensor &teacher, const std::vector<int32_t> &ids, torch::Tensor *logits) {

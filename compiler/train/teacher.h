@@ -26,9 +26,10 @@ class Teacher {
  private:
   std::vector<int32_t> ids_;
   int64_t window_;
-  double eps_;
   std::vector<torch::Tensor> hidden_;  // [tokens, hidden]
-  torch::Tensor norm_, head_;          // [hidden], [vocab, hidden]
+  ModelConfig config_;
+  RowVector norm_, norm_bias_;
+  torch::Tensor head_;  // [vocab, hidden]
 };
 
 /// Mean over the positions of KL(teacher || student), and by its side the student's cross entropy of the text itself. The

@@ -153,7 +153,8 @@ class Training {
   void Tune(const Archive *resumed) {
     Parameters parameters(config_, model_);
     if (result_.end == TrainingEnd::kAllSteps) {
-      RunStage(&parameters, step_, options_.steps, kTuningRate, resumed);
+      const int64_t first = resumed != nullptr ? resumed->GetOne<int64_t>("stage_first") : step_;
+      RunStage(&parameters, first, options_.steps, kTuningRate, resumed);
     } else {
       parameters.Apply();
       twin_.Refresh();
@@ -346,7 +347,6 @@ class Training {
 
   void Restore(const Archive &archive, Learner *learner) {
     step_ = archive.GetOne<int64_t>("step");
-    stage_first_ = archive.GetOne<int64_t>("stage_first");
     smoothed_ = archive.GetOne<double>("smoothed");
     last_held_out_ = archive.GetOne<double>("last_held_out");
     best_loss_ = archive.GetOne<double>("best_loss");

@@ -125,6 +125,16 @@ void FileGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const s
                                                           &f, integers.eps_term, static_cast<int16_t>(out.zero_point)));
 }
 
+void FileGraph::LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                          double eps) {
+  const LayerNormIntegers integers = MakeLayerNormIntegers(in, out, gain, bias, eps);
+  const schema::Ref gamma_ref = state_->Constants(integers.gamma), beta_ref = state_->Constants(integers.beta);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  state_->Step(schema::Op::LayerNorm,
+               schema::CreateLayerNorm(state_->fbb, &from, &to, 1, &gamma_ref, &beta_ref, static_cast<uint8_t>(integers.shift),
+                                       integers.eps_term, static_cast<int16_t>(out.zero_point)));
+}
+
 void FileGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
                        const std::vector<double> &out_scales) {
   const LinearIntegers integers = MakeLinearIntegers(in, weight, bias, out_scales);

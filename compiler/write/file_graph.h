@@ -37,6 +37,8 @@ class FileGraph : public GraphBuilder {
   void BeginHead(const Port &body_out) override;
   void Embedding(const Port &out, const WeightInfo &weight) override;
   void RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) override;
+  void LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                 double eps) override;
   void Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
               const std::vector<double> &out_scales) override;
   void Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) override;

@@ -35,6 +35,9 @@ class GraphBuilder {
   virtual void Embedding(const Port &out, const WeightInfo &weight) = 0;
   /// out = rmsnorm(in) * gamma in each of `groups` equal parts; gamma has width / groups entries.
   virtual void RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) = 0;
+  /// out = layernorm(in) * gain + bias over whole rows; both have in.width entries.
+  virtual void LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                         double eps) = 0;
   /// bias: real, [n] or empty. out_scales: [n], the real size of one unit of each output column.
   virtual void Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
                       const std::vector<double> &out_scales) = 0;

@@ -64,12 +64,17 @@ Layout ModelWriter::LayoutOf(WeightFormat format) const {
   return format == WeightFormat::kW8 ? options_.channel_layouts.w8 : options_.channel_layouts.w4;
 }
 
+void ModelWriter::AddEmbedding(const WeightInfo &weight) {
+  // A unit of the stream is so much of the table.
+  graph_->Embedding(Scaled(embedded_, embedded_.scale / config_.embedding_scale), weight);
+}
+
 void ModelWriter::Begin(double scale, const QuantizedMatrix *embedding) {
   embedded_ = Scaled(stream_[0], scale);
   residual_ = embedded_;
   if (embedding != nullptr) {
     graph_->BeginWeightSegment();
-    graph_->Embedding(embedded_, AddWeight(*embedding, EdgeType::kS8));
+    AddEmbedding(AddWeight(*embedding, EdgeType::kS8));
   }
 }
 
@@ -83,6 +88,15 @@ void ModelWriter::CloseBranch(const Port &in, const QuantizedMatrix &matrix, con
   residual_ = sum;
 }
 
+void ModelWriter::NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias) {
+  switch (config_.norm) {
+    case NormKind::kRms:
+      return graph_->RmsNorm(in, out, 1, ToDoubles(gain), config_.rms_eps);
+    case NormKind::kLayer:
+      return graph_->LayerNorm(in, out, ToDoubles(gain), ToDoubles(bias), config_.rms_eps);
+  }
+}
+
 void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const int64_t dim = config_.head_dim;
@@ -90,7 +104,7 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const auto kv_width = static_cast<uint32_t>(config_.kv_heads * dim);
 
   const Port normed = Scaled(normed_, scales.attn_in, scales.attn_in_zero);
-  graph_->RmsNorm(residual_, normed, 1, ToDoubles(layer.attn_norm), config_.rms_eps);
+  NormRows(residual_, normed, layer.attn_norm, layer.attn_norm_bias);
   std::vector<double> out_scales(q_width, scales.q16);
   out_scales.insert(out_scales.end(), kv_width, scales.k16);
   out_scales.insert(out_scales.end(), kv_width, scales.v16);
@@ -126,7 +140,7 @@ void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const auto ffn = static_cast<uint32_t>(ffn_);
   const Port normed = Scaled(normed_, scales.ffn_in, scales.ffn_in_zero);
-  graph_->RmsNorm(residual_, normed, 1, ToDoubles(layer.ffn_norm), config_.rms_eps);
+  NormRows(residual_, normed, layer.ffn_norm, layer.ffn_norm_bias);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
   graph_->Linear(normed, gate_up_, AddWeight(layer.gate_up, EdgeType::kS8), ToDoubles(layer.gate_up_bias), out_scales);
@@ -149,12 +163,12 @@ Port ModelWriter::AddHead(const QuantizedHead &head) {
   graph_->BeginHead(residual_);
   graph_->BeginWeightSegment();
   const Port normed = Scaled(normed_, head.in_scale, head.in_zero);
-  graph_->RmsNorm(residual_, normed, 1, ToDoubles(head.norm), config_.rms_eps);
+  NormRows(residual_, normed, head.norm, head.norm_bias);
   const WeightInfo weight = AddWeight(head.weight, EdgeType::kS8);
   if (config_.tied_head) {
     WeightInfo table = weight;
     if (!head.embedding_scale.empty()) table.scale = head.embedding_scale;
-    graph_->Embedding(embedded_, table);
+    AddEmbedding(table);
   }
   double scale = kLogitScale;
   for (size_t i = 0; i < weight.scale.size(); ++i) {

@@ -37,6 +37,7 @@ struct LayerScales {
 struct QuantizedLayer {
   LayerScales scales;
   RowVector attn_norm, ffn_norm, q_norm, k_norm;
+  RowVector attn_norm_bias, ffn_norm_bias;  // of LayerNorms
   QuantizedMatrix qkv, o, gate_up, down;
   RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
@@ -44,7 +45,7 @@ struct QuantizedLayer {
 
 /// The last norm and the head.
 struct QuantizedHead {
-  RowVector norm;
+  RowVector norm, norm_bias;  // norm_bias: empty without a LayerNorm
   double in_scale = 1;  // of the s8 input of the weight
   int32_t in_zero = 0;
   QuantizedMatrix weight;
@@ -79,8 +80,11 @@ class ModelWriter {
   WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input) {
     return graph_->AddWeight(matrix, LayoutOf(matrix.format), input);
   }
+  void AddEmbedding(const WeightInfo &weight);
   /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
+  /// The configuration's norm of rows. bias: empty for an RMSNorm.
+  void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
 

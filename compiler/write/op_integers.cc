@@ -79,6 +79,29 @@ NormIntegers RmsNormIntegers(const Port &in, const Port &out, int64_t groups, co
   return integers;
 }
 
+LayerNormIntegers MakeLayerNormIntegers(const Port &in, const Port &out, const std::vector<double> &gain,
+                                        const std::vector<double> &bias, double eps) {
+  const double width = in.width;
+  // y = (z * gamma + beta * 2^15) / 2^shift with z in Q20: the largest shift for which 16 bits hold gamma, and 32 beta.
+  const auto gamma_of = [&](double g, int shift) { return std::floor(std::ldexp(g / out.scale, shift - 20) + 0.5); };
+  const auto beta_of = [&](double b, int shift) { return std::floor(std::ldexp(b / out.scale, shift - 15) + 0.5); };
+  const auto fits = [&](int shift) {
+    return std::all_of(gain.begin(), gain.end(), [&](double g) { return std::abs(gamma_of(g, shift)) <= 32767; }) &&
+           std::all_of(bias.begin(), bias.end(), [&](double b) { return std::abs(beta_of(b, shift)) <= 2147483647.0; });
+  };
+  LayerNormIntegers integers;
+  integers.shift = 62;
+  while (integers.shift > 0 && !fits(integers.shift)) --integers.shift;
+  if (integers.shift == 0) throw Error(ExitCode::kBadModel, "a norm's gain or bias is too large for its output");
+  // n = width^2 * (variance + eps / scale^2)
+  const double eps_term = width * width * eps / (in.scale * in.scale);
+  if (eps_term >= std::ldexp(1.0, 60)) throw Error(ExitCode::kBadModel, "a norm's epsilon is too large for its input");
+  integers.eps_term = static_cast<uint64_t>(std::floor(eps_term + 0.5));
+  for (const double g : gain) integers.gamma.push_back(static_cast<int16_t>(gamma_of(g, integers.shift)));
+  for (const double b : bias) integers.beta.push_back(static_cast<int32_t>(beta_of(b, integers.shift)));
+  return integers;
+}
+
 LinearIntegers MakeLinearIntegers(const Port &in, const WeightInfo &weight, const std::vector<double> &bias,
                                   const std::vector<double> &out_scales) {
   const size_t n = static_cast<size_t>(weight.n);

@@ -21,6 +21,16 @@ struct NormIntegers {
 };
 NormIntegers RmsNormIntegers(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps);
 
+/// §4.2. gain, bias: [width].
+struct LayerNormIntegers {
+  std::vector<int16_t> gamma;
+  std::vector<int32_t> beta;
+  int shift = 1;
+  uint64_t eps_term = 0;
+};
+LayerNormIntegers MakeLayerNormIntegers(const Port &in, const Port &out, const std::vector<double> &gain,
+                                        const std::vector<double> &bias, double eps);
+
 /// §3. bias: real, [n] or empty. out_scales: [n].
 struct LinearIntegers {
   std::vector<int32_t> bias;

@@ -75,6 +75,10 @@ LayerWeights UnevenWeights(const ModelConfig &config) {
   const int64_t q = config.heads * config.head_dim, kv = config.kv_heads * config.head_dim;
   w.attn_norm = uneven(config.hidden);
   w.ffn_norm = uneven(config.hidden);
+  if (config.norm == NormKind::kLayer) {
+    w.attn_norm_bias = uneven(config.hidden);
+    w.ffn_norm_bias = uneven(config.hidden);
+  }
   w.q = 0.1f * Matrix::Random(q, config.hidden);
   w.k = 0.1f * Matrix::Random(kv, config.hidden);
   w.v = uneven(kv).asDiagonal() * Matrix::Random(kv, config.hidden);
@@ -100,8 +104,11 @@ class Transform : public LayerObserver {
   int64_t block_;
 };
 
-TEST(Equalise, ChangesNothingThatALayerComputes) {
-  const ModelConfig config = SmallConfig();
+class EqualiseNorms : public testing::TestWithParam<NormKind> {};
+
+TEST_P(EqualiseNorms, ChangesNothingThatALayerComputes) {
+  ModelConfig config = SmallConfig();
+  config.norm = GetParam();
   LayerWeights w = UnevenWeights(config);
   HadamardRows(w.down, 32);
   const RopeTable rope = MakeRopeTable(config, 64);
@@ -110,13 +117,18 @@ TEST(Equalise, ChangesNothingThatALayerComputes) {
   Matrix before = input;
   RunLayer(config, w, 0, before, {0, 64}, rope, nullptr, &ranges);
   const Equalisation scaled = EqualiseLayer(config, &w, ranges, WeightFormat::kW8);
-  EXPECT_TRUE(scaled.any());
+  EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kNormQkv)], 0);
   EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
   Transform transform(32);
   Matrix after = input;
   RunLayer(config, w, 0, after, {0, 64}, rope, nullptr, &transform);
   EXPECT_LT((after - before).cwiseAbs().maxCoeff(), 2e-5f * before.cwiseAbs().maxCoeff());
 }
+
+INSTANTIATE_TEST_SUITE_P(Norms, EqualiseNorms, testing::Values(NormKind::kRms, NormKind::kLayer),
+                         [](const testing::TestParamInfo<NormKind> &norm) {
+                           return norm.param == NormKind::kRms ? "rms" : "layer";
+                         });
 
 TEST(Equalise, ANormBetweenWeightsAndScoresForbidsQueryKey) {
   ModelConfig config = SmallConfig();

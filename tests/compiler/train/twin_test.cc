@@ -95,7 +95,7 @@ TEST_P(TwinOfFamily, EqualsDevice) {
   EXPECT_EQ(TwinLogits(config, model, ids), DeviceLogits(config, model, ids));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TwinOfFamily, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3"),
+INSTANTIATE_TEST_SUITE_P(Shared, TwinOfFamily, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
                          [](const auto &c) { return std::string(c.param); });
 
 TEST(Twin, ShortWindowsRunInTheSameMachine) {
