@@ -42,7 +42,7 @@ struct Options {
   int threads = 0;
   std::string report;
   int64_t steps = 0;  // 0: the default
-  int64_t time_limit = 0;
+  double time_limit = 0;  // minutes, 0: none
   std::string loss = "logits";
   std::string checkpoint;  // empty: beside the output
 };
@@ -160,7 +160,7 @@ bool Trains(const Options &options) { return options.recipe == "mobilequant"; }
 TrainOptions ToTraining(const Options &options) {
   TrainOptions train;
   train.steps = options.steps == 0 ? kDefaultSteps : options.steps;
-  train.time_limit_minutes = static_cast<double>(options.time_limit);
+  train.time_limit_minutes = options.time_limit;
   train.seed = options.calibration.seed;
   train.loss = options.loss == "hidden" ? TrainLoss::kHidden : TrainLoss::kLogits;
   train.checkpoint = options.checkpoint.empty() ? options.output + ".checkpoint" : options.checkpoint;
@@ -279,7 +279,7 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--steps", o->steps, "windows to train on (default 4000)")->check(CLI::Range(1, 100000000));
   command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
-      ->check(CLI::Range(1, 100000));
+      ->check(CLI::Range(0.01, 1e6));
   command->add_option("--loss", o->loss, "what training lowers: divergence of the logits, or error of the last hidden states")
       ->check(CLI::IsMember({"logits", "hidden"}))
       ->capture_default_str();

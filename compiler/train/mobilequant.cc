@@ -1,10 +1,12 @@
 #include "train/mobilequant.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
 #include <utility>
 
+#include "quantize/edge_ranges.h"
 #include "quantize/quantized_model.h"
 #include "train/trainer.h"
 
@@ -38,7 +40,17 @@ RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &wi
                "float %.3f\n",
                static_cast<long long>(trained.best_step), trained.loss_after, trained.loss_before, trained.perplexity_after,
                trained.perplexity_before, trained.float_perplexity);
-  result.report.training = {std::move(trained.points), trained.end};
+  ConversionReport &report = result.report;
+  report.training = {std::move(trained.points), trained.end};
+  const ModelConfig &config = source.config();
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), model.layers[i].scales, model.frame.writer.down_in_type, config.qk_norm,
+                                nullptr),
+                    &report);
+  }
+  TakeFinalRanges({EdgeRange(config.layers, "head_in", "", EdgeType::kS8, model.head.in_scale, model.head.in_zero, NAN)}, &report);
+  result.scored_ids = std::move(trained.held_out);
+  result.simulated_perplexity = trained.perplexity_after;
   WriteModel(std::move(model), sink);
   return result;
 }

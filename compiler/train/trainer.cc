@@ -122,6 +122,10 @@ class Training {
     if (!tuning) Shape(closed_form, resumed.get());
     Tune(tuning ? resumed.get() : nullptr);
     result_.steps = step_;
+    for (const int64_t window : held_out_) {
+      const std::vector<int32_t> ids = teacher_.Ids(window);
+      result_.held_out.insert(result_.held_out.end(), ids.begin(), ids.end());
+    }
     return std::move(result_);
   }
 

@@ -22,6 +22,7 @@ struct TrainResult {
   int64_t best_step = 0;
   double loss_before = 0, loss_after = 0;              // divergence on the held-out windows
   double loss_shaped = NAN;                            // the same after the first stage and GPTQ
+  std::vector<int32_t> held_out;                       // tokens that training never saw, whole windows
   double float_perplexity = 0;                         // of the held-out windows
   double perplexity_before = 0, perplexity_after = 0;  // the same, by the device's integers
 };

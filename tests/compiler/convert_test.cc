@@ -50,9 +50,7 @@ class Convert : public testing::Test {
 };
 
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  ExpectRefused("--recipe mobilequant", 2, "--recipe mobilequant is not in this version");
-  for (const char *option :
-       {"--profiles 0,15", "--expert-bits 4", "--kv 4", "--mixed auto", "--heal 10", "--steps 5", "--time-limit 3"}) {
+  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--kv 4", "--mixed auto", "--heal 10"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -70,6 +68,50 @@ TEST_F(Convert, RefusesBadOptions) {
   EXPECT_EQ(RunAcornc("convert").exit_code, 2);
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama")).exit_code, 2);
 }
+
+TEST_F(Convert, TrainingOptionsNeedTheRecipeThatTrains) {
+  for (const std::string option : {"--steps", "--time-limit", "--checkpoint"}) {
+    ExpectRefused(option + " 5", 2, option + " needs --recipe mobilequant");
+  }
+  ExpectRefused("--steps 0 --recipe mobilequant", 2, "--steps");
+  ExpectRefused("--loss squared --recipe mobilequant", 2, "--loss");
+#ifndef ACORN_WITH_TORCH
+  ExpectRefused("--recipe mobilequant", 2, "built without LibTorch (toolchains/setup.sh --train installs it)");
+#endif
+}
+
+#ifdef ACORN_WITH_TORCH
+TEST_F(Convert, TrainsReportsAndLeavesNothingBehind) {
+  const std::string train = "--recipe mobilequant --steps 20 --calibration-windows 12 ";
+  const Outcome outcome = Run(train + "--report " + folder_.File("report"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("on text it never saw"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn.checkpoint")));
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  EXPECT_NE(page.find("all of its 20 steps done"), std::string::npos);
+  EXPECT_NE(page.find("integers fixed"), std::string::npos);
+  EXPECT_EQ(Inspect()["provenance"]["recipe"], "mobilequant");
+  // The same again, and with another number of threads the same model up to the order of sums in float.
+  ASSERT_EQ(Run(train, "again.acorn").exit_code, 0);
+  EXPECT_EQ(test::ReadFile(folder_.File("again.acorn")), test::ReadFile(folder_.File("m.acorn")));
+}
+
+TEST_F(Convert, ATimeLimitKeepsTheBestAndWhatToGoOnFrom) {
+  // Far more steps than a machine does in a second: the limit ends it, the file is there, and so is the checkpoint.
+  const Outcome outcome = Run("--recipe mobilequant --steps 10000000 --calibration-windows 12 --time-limit 0.02");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("stopped by the time limit"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(std::filesystem::exists(folder_.File("m.acorn.checkpoint")));
+  Inspect();
+}
+
+TEST_F(Convert, TooLittleTextToTrainOn) {
+  const Outcome outcome = Run("--recipe mobilequant --steps 5 --calibration-windows 3");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_NE(outcome.err.find("training needs 4 windows"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn")));
+}
+#endif
 
 TEST_F(Convert, BadFilesHaveTheirExitCodes) {
   EXPECT_EQ(RunAcornc("convert " + folder_.File("absent") + " -o " + folder_.File("m")).exit_code, 5);
