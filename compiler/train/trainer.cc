@@ -130,27 +130,34 @@ class Training {
   }
 
  private:
-  /// Scales, clipping and ranges, then GPTQ on what was learned; taken back where it is no better than the closed form.
+  /// Scales, clipping and ranges, then GPTQ on what was learned. The best of the closed form and the two stays.
   void Shape(const HeldOut &closed_form, const Archive *resumed) {
     const auto steps = static_cast<int64_t>(static_cast<double>(options_.steps) * kShapingShare);
     if (steps == 0 || unrounded_.empty()) {
       stage_ = 1;
       return;
     }
-    QuantizedModel before = *model_;
+    QuantizedModel best_model = *model_;
     Shaping shaping(config_, model_, std::move(unrounded_));
     RunStage(&shaping, 0, steps, kShapingRate, resumed);
-    if (result_.end == TrainingEnd::kAllSteps || result_.end == TrainingEnd::kTimeLimit) {
+    double best = closed_form.loss;
+    const auto keep_if_better = [&](const char *what) {
+      const double loss = Measure().loss;
+      std::fprintf(stderr, "acornc: training: %s: loss %.4f, closed form %.4f\n", what, loss, closed_form.loss);
+      if (!(loss < best)) return;
+      best = loss;
+      best_model = *model_;
+    };
+    keep_if_better("scales learned, rounded to nearest");
+    if (result_.end == TrainingEnd::kAllSteps) {
       std::vector<std::vector<int32_t>> windows;
       const size_t stride = std::max<size_t>(1, order_.all.size() / kClosedFormWindows);
       for (size_t i = 0; i < order_.all.size(); i += stride) windows.push_back(teacher_.Ids(order_.all[i]));
       RoundOnLearnedGrids(shaping, windows, &twin_, model_);
+      keep_if_better("scales learned, rounded by GPTQ");
     }
-    const HeldOut shaped = Measure();
-    result_.loss_shaped = shaped.loss;
-    if (!(shaped.loss < closed_form.loss)) {
-      Replace(std::move(before));
-    }
+    result_.loss_shaped = best;
+    Replace(std::move(best_model));
     stage_ = 1;
   }
 

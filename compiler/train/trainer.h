@@ -21,7 +21,7 @@ struct TrainResult {
   int64_t steps = 0;   // done
   int64_t best_step = 0;
   double loss_before = 0, loss_after = 0;              // divergence on the held-out windows
-  double loss_shaped = NAN;                            // the same after the first stage and GPTQ
+  double loss_shaped = NAN;                            // the same after the first stage, or the closed form's
   std::vector<int32_t> held_out;                       // tokens that training never saw, whole windows
   double float_perplexity = 0;                         // of the held-out windows
   double perplexity_before = 0, perplexity_after = 0;  // the same, by the device's integers
