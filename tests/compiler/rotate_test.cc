@@ -1,4 +1,4 @@
-// Merged rotations: orthogonal, and nothing that a model computes changes.
+// Merged rotations: orthogonal, nothing that a model computes changes, and the search takes what its trials find best.
 #include "passes/rotate.h"
 
 #include <gtest/gtest.h>
@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "graph/float_model.h"
+#include "quantize/rotation_search.h"
 #include "tests/support/shared_data.h"
 
 namespace acorn::compiler {
@@ -158,6 +160,58 @@ TEST(Rotation, RefusesWhatWouldChangeTheModel) {
   config.head_dim = 15;
   EXPECT_NE(RefusalOf(config, RotationKind::kR2), nullptr);
   EXPECT_EQ(RefusalOf(config, RotationKind::kNone), nullptr);
+}
+
+/// The line of progress is for people.
+[[maybe_unused]] const bool kSilent = (Progress::Silence(), true);
+
+class NoSink : public ModelSink {
+ public:
+  void Begin(const ModelFrame &, double, QuantizedMatrix) override {}
+  void Layer(QuantizedLayer) override {}
+  void Head(QuantizedHead) override {}
+};
+
+TEST(RotationSearch, TakesTheTrialOfLowestPerplexity) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  CalibrationWindows windows;
+  windows.window = 64;
+  for (int i = 0; i < 4 * 64; ++i) windows.ids.push_back(i * i % 127);
+  RecipeOptions recipe;
+  recipe.body_format = WeightFormat::kW4;
+  for (const RotationKind kind : {RotationKind::kR2, RotationKind::kR1R2}) {
+    const RotationChoice choice = ChooseRotation(*source, windows, {kind, 2}, &recipe);
+    ASSERT_TRUE(recipe.prefix_tokens.has_value());
+    const auto perplexity = [&](const SourceModel &model) {
+      NoSink sink;
+      return QuantizeModel(model, windows, recipe, &sink).simulated_perplexity;
+    };
+    uint64_t best = 0;
+    double lowest = perplexity(*source);
+    for (const uint64_t seed : {1, 2}) {
+      const double value = perplexity(RotatedModel(*source, kind, seed));
+      if (value >= lowest) continue;
+      lowest = value;
+      best = seed;
+    }
+    EXPECT_EQ(choice.seed, best) << RotationName(kind);
+    EXPECT_EQ(choice.model == nullptr, best == 0) << RotationName(kind);
+    EXPECT_EQ(perplexity(choice.model != nullptr ? static_cast<const SourceModel &>(*choice.model) : *source), lowest);
+  }
+}
+
+TEST(RotationSearch, NothingToChooseNothingTried) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  CalibrationWindows windows;
+  windows.window = 32;
+  windows.ids.resize(64, 5);
+  RecipeOptions recipe;
+  EXPECT_EQ(ChooseRotation(*source, windows, {RotationKind::kNone, 4}, &recipe).model, nullptr);
+  EXPECT_FALSE(recipe.prefix_tokens.has_value());
+  const RotationChoice choice = ChooseRotation(*source, windows, {RotationKind::kR2, 1}, &recipe);
+  ASSERT_NE(choice.model, nullptr);
+  EXPECT_EQ(choice.seed, 1u);
+  EXPECT_EQ(choice.model->Load(TensorRole::kV, 1), RotatedModel(*source, RotationKind::kR2, 1).Load(TensorRole::kV, 1));
 }
 
 }  // namespace
