@@ -78,6 +78,11 @@ Matrix Paley(int64_t order) {
   return h / std::sqrt(static_cast<float>(order));
 }
 
+ModelConfig RotatedConfig(ModelConfig config, RotationKind kind) {
+  if (kind == RotationKind::kR1R2) config.tied_head = false;
+  return config;
+}
+
 /// m [n, k] = R^T * m, R of width n.
 void RotateOutputs(Matrix *m, const Rotation &rotation) {
   Matrix columns = m->transpose();
@@ -143,12 +148,7 @@ void Rotation::Apply(MatrixRef rows) const {
 }
 
 RotatedModel::RotatedModel(const SourceModel &source, RotationKind kind, uint64_t seed)
-    : SourceModel(source,
-                  [&] {
-                    ModelConfig config = source.config();
-                    if (kind == RotationKind::kR1R2) config.tied_head = false;
-                    return config;
-                  }()),
+    : SourceModel(source, RotatedConfig(source.config(), kind)),
       source_(source),
       kind_(kind),
       seed_(seed),

@@ -56,14 +56,7 @@ TEST(Rotation, SeedDecidesTheSigns) {
 /// A model with every bias and with gains far from 1.
 class BiasedModel final : public SourceModel {
  public:
-  explicit BiasedModel(const SourceModel &source)
-      : SourceModel(source,
-                    [&] {
-                      ModelConfig config = source.config();
-                      config.q_bias = config.k_bias = config.v_bias = config.o_bias = config.mlp_bias = true;
-                      return config;
-                    }()),
-        source_(source) {}
+  explicit BiasedModel(const SourceModel &source) : SourceModel(source, WithBiases(source.config())), source_(source) {}
   Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const override {
     if (HasRole(source_.config(), role) && RoleShape(config(), role).n != 1) return source_.LoadRows(role, layer, first, count);
     srand(static_cast<unsigned>(layer) * 100 + static_cast<unsigned>(role));
@@ -72,6 +65,11 @@ class BiasedModel final : public SourceModel {
   }
 
  private:
+  static ModelConfig WithBiases(ModelConfig config) {
+    config.q_bias = config.k_bias = config.v_bias = config.o_bias = config.mlp_bias = true;
+    return config;
+  }
+
   const SourceModel &source_;
 };
 
