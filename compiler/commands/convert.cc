@@ -15,7 +15,9 @@
 #include "import/source_model.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
+#include "quantize/layer_quantizer.h"
 #include "quantize/recipe.h"
+#include "quantize/rotation_search.h"
 #include "report/report.h"
 #include "text/source_tokenizer.h"
 #include "train/mobilequant.h"
@@ -37,6 +39,9 @@ struct Options {
   std::string head = "w8";
   std::string target = "universal";
   std::string down_input = "hadamard";
+  std::string rotate = "none";
+  int64_t rotate_seeds = 4;
+  bool untie_head = false;
   CalibrationOptions calibration;
   int64_t context = 0;
   int threads = 0;
@@ -84,6 +89,38 @@ RecipeOptions ToRecipe(const Options &options) {
   recipe.down_input = options.down_input == "s15" ? DownInput::kS15 : DownInput::kHadamard;
   recipe.channel_layouts = LayoutsOf(options.target);
   return recipe;
+}
+
+/// What an embedding costs that no longer shares the head's integers.
+std::string EmbeddingSize(const ModelConfig &config, WeightFormat head_format) {
+  const WeightFormat format = FormatForDepth(head_format, config.hidden);
+  const double group = GroupSize(format);
+  const double bits = format == WeightFormat::kW8 ? 8 : group == 0 ? 4 : 4 + 8 / group;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g MB", static_cast<double>(config.vocab * config.hidden) * bits / 8e6);
+  return text;
+}
+
+RotationOptions ToRotation(const Options &options, const SourceModel &source, const RecipeOptions &recipe) {
+  RotationOptions rotation;
+  for (const RotationKind kind : {RotationKind::kR2, RotationKind::kR1R2}) {
+    if (options.rotate == RotationName(kind)) rotation.kind = kind;
+  }
+  rotation.seeds = options.rotate_seeds;
+  const bool turns_stream = rotation.kind == RotationKind::kR1R2;
+  if (options.untie_head && !turns_stream) Refuse("--untie-head is for --rotate r1r2");
+  if (rotation.kind == RotationKind::kNone) return rotation;
+  const std::string option = "--rotate " + options.rotate;
+  if (recipe.recipe == Recipe::kRtn) Refuse(option + " needs a recipe that calibrates: --recipe fast");
+  const ModelConfig &config = source.config();
+  if (const char *reason = RefusalOf(config, rotation.kind)) {
+    Refuse(option + ": " + source.path() + " (family " + config.family + "): " + reason);
+  }
+  if (turns_stream && config.tied_head && !options.untie_head) {
+    Refuse(option + " folds the final norm into the head, which is the embedding in " + source.path() +
+           ": with --untie-head the file holds both and is " + EmbeddingSize(config, recipe.head_format) + " larger");
+  }
+  return rotation;
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
@@ -210,17 +247,24 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
 void Run(const Options &options) {
   CheckTraining(options);
   if (Trains(options)) PrepareTraining();
-  const RecipeOptions recipe = ToRecipe(options);
+  RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
-  const ModelFacts facts = MakeFacts(*source, options, recipe);
+  const RotationOptions rotate = ToRotation(options, *source, recipe);
+  ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
   if (calibration.windows == 0) calibration.windows = Trains(options) ? kTrainingWindows : kClosedFormWindows;
   const CalibrationWindows windows = MakeCalibration(*source, calibration);
+  const RotationChoice rotation = ChooseRotation(*source, windows, rotate, &recipe);
+  const SourceModel &model = rotation.model != nullptr ? *rotation.model : *source;
+  if (rotate.kind != RotationKind::kNone) {
+    const std::string seed = rotation.model != nullptr ? "seed " + std::to_string(rotation.seed) : "left out";
+    facts.provenance.emplace_back("rotate", options.rotate + ", " + seed);
+  }
   const std::string bare = BarePath(options.output);
-  FileSink sink(source->config());
-  const RecipeResult result = Trains(options) ? MobileQuant(*source, windows, recipe, ToTraining(options), &sink)
-                                              : QuantizeModel(*source, windows, recipe, &sink);
+  FileSink sink(model.config());
+  const RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
+                                              : QuantizeModel(model, windows, recipe, &sink);
   sink.Finish(bare, facts);
   try {
     RecordReferenceRun(bare, options.output);
@@ -233,7 +277,7 @@ void Run(const Options &options) {
     std::remove(ToTraining(options).checkpoint.c_str());
   }
   if (!options.report.empty()) {
-    WriteReport(options.report, MakeReport(*source, facts, options, result, windows.window));
+    WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
   }
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
@@ -273,6 +317,16 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--down-input", o->down_input, "input of the down projection: 8 bits after a Hadamard transform, or 15")
       ->check(CLI::IsMember({"hadamard", "s15"}))
       ->capture_default_str();
+  CLI::Option *rotate =
+      command->add_option("--rotate", o->rotate, "rotations merged into the weights: of the values (r2), and the stream (r1r2)")
+          ->check(CLI::IsMember({"none", "r2", "r1r2"}))
+          ->capture_default_str();
+  command->add_option("--rotate-seeds", o->rotate_seeds, "rotations to choose from; 1: that one, without a trial")
+      ->check(CLI::Range(1, 64))
+      ->needs(rotate)
+      ->capture_default_str();
+  command->add_flag("--untie-head", o->untie_head, "let --rotate r1r2 write a head that is the embedding as a second matrix")
+      ->needs(rotate);
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();

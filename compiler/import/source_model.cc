@@ -223,12 +223,13 @@ void AddTensor(SourceParts *parts, TensorRole first, int roles, int64_t layer, c
   }
 }
 
-SourceModel::SourceModel(std::unique_ptr<SourceParts> parts) : parts_(std::move(parts)) {}
+SourceModel::SourceModel(std::unique_ptr<SourceParts> parts) : parts_(std::move(parts)), config_(parts_->config) {}
+SourceModel::SourceModel(const SourceModel &other, ModelConfig config) : parts_(other.parts_), config_(std::move(config)) {}
 SourceModel::~SourceModel() = default;
 
 SourceFormat SourceModel::format() const { return parts_->format; }
 const std::string &SourceModel::path() const { return parts_->path; }
-const ModelConfig &SourceModel::config() const { return parts_->config; }
+const ModelConfig &SourceModel::config() const { return config_; }
 const TokenizerSource &SourceModel::tokenizer() const { return parts_->tokenizer; }
 
 Matrix SourceModel::Load(TensorRole role, int64_t layer) const { return LoadRows(role, layer, 0, RoleShape(config(), role).n); }

@@ -121,7 +121,7 @@ struct SourceParts;  // import/source_parts.h
 class SourceModel {
  public:
   explicit SourceModel(std::unique_ptr<SourceParts> parts);
-  ~SourceModel();
+  virtual ~SourceModel();
   SourceModel(const SourceModel &) = delete;
   SourceModel &operator=(const SourceModel &) = delete;
 
@@ -134,13 +134,18 @@ class SourceModel {
   /// Throws Error(kBadModel) when HasRole() is false for it or a value is not finite.
   Matrix Load(TensorRole role, int64_t layer = 0) const;
   /// Rows [first, first + count) of it: an embedding need never be whole in memory.
-  Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
+  virtual Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
   /// Bytes of all used tensors in the source's own types, and elements; for reports.
   int64_t SourceBytes() const;
   int64_t SourceElems() const;
 
+ protected:
+  /// The files of `other` under another configuration, for a model whose LoadRows() changes what `other` loads.
+  SourceModel(const SourceModel &other, ModelConfig config);
+
  private:
-  std::unique_ptr<SourceParts> parts_;
+  std::shared_ptr<const SourceParts> parts_;
+  ModelConfig config_;
 };
 
 struct SourceOptions {

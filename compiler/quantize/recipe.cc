@@ -135,7 +135,9 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   RecipeResult result;
   std::vector<int32_t> ids = windows.ids;
   if (fast) {
-    result.prefix_tokens = ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
+    result.prefix_tokens = options.prefix_tokens
+                               ? *options.prefix_tokens
+                               : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
     DropTokens(&ids, result.prefix_tokens, config, windows.window);
   }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct RecipeOptions {
   WeightFormat head_format = WeightFormat::kW8;
   DownInput down_input = DownInput::kHadamard;
   ChannelLayouts channel_layouts;
+  std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
 };
 
 /// Calibration tokens: windows of equal length, one after the other.

@@ -181,6 +181,42 @@ TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {
   EXPECT_NE(test::ReadFile(folder_.File("a")), test::ReadFile(folder_.File("c")));
 }
 
+TEST_F(Convert, RotationsAreRefusedWhereTheyCannotBe) {
+  ExpectRefused("--rotate r3", 2, "--rotate");
+  ExpectRefused("--rotate-seeds 2", 2, "--rotate");
+  ExpectRefused("--rotate r2 --rotate-seeds 0", 2, "--rotate-seeds");
+  ExpectRefused("--rotate r2 --untie-head", 2, "--untie-head is for --rotate r1r2");
+  ExpectRefused("--rotate r2 --recipe rtn", 2, "--rotate r2 needs a recipe that calibrates");
+}
+
+TEST_F(Convert, RotationsAreChosenAndRecorded) {
+  ASSERT_EQ(Run("--rotate none").exit_code, 0);
+  EXPECT_FALSE(Inspect()["provenance"].contains("rotate"));
+  ASSERT_EQ(Run("--rotate r1r2 --rotate-seeds 1").exit_code, 0);
+  EXPECT_EQ(Inspect()["provenance"]["rotate"], "r1r2, seed 1");
+  ASSERT_EQ(Run("--rotate r2 --rotate-seeds 2 --threads 1", "a").exit_code, 0);
+  ASSERT_EQ(Run("--rotate r2 --rotate-seeds 2 --threads 2", "b").exit_code, 0);
+  EXPECT_EQ(test::ReadFile(folder_.File("a")), test::ReadFile(folder_.File("b")));
+  const std::string choice = Inspect("a")["provenance"]["rotate"];
+  EXPECT_TRUE(choice == "r2, seed 1" || choice == "r2, seed 2" || choice == "r2, left out") << choice;
+}
+
+TEST_F(Convert, ATiedHeadIsSeparatedOnlyWhenAskedFor) {
+  const std::string tied = folder_.File("tied");
+  std::filesystem::copy(test::DataPath("small_llama"), tied);
+  nlohmann::json config = nlohmann::json::parse(test::ReadFile(tied + "/config.json"));
+  config["tie_word_embeddings"] = true;
+  folder_.Write("tied/config.json", config.dump());
+  const std::string command = "convert " + tied + " -o " + folder_.File("m.acorn") + " --rotate-seeds 1 --rotate ";
+  const Outcome refused = RunAcornc(command + "r1r2");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("with --untie-head the file holds both and is 0.00819 MB larger"), std::string::npos) << refused.err;
+  ASSERT_EQ(RunAcornc(command + "r2").exit_code, 0);
+  EXPECT_EQ(Inspect()["weights"].size(), 2u * 4 + 1);
+  ASSERT_EQ(RunAcornc(command + "r1r2 --untie-head").exit_code, 0);
+  EXPECT_EQ(Inspect()["weights"].size(), 2u * 4 + 2);
+}
+
 TEST_F(Convert, TargetChoosesTheLayout) {
   struct Target {
     std::string name, w8, w4;

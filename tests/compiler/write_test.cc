@@ -8,6 +8,7 @@
 #include "acorn_schema/file.h"
 #include "base/progress.h"
 #include "graph/float_model.h"
+#include "passes/rotate.h"
 #include "quantize/recipe.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/model_session.h"
@@ -228,6 +229,19 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   const test::TempFolder folder;
   Convert(*source, {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0},
           folder.File("m"));
+  const double error = LogitError(*source, folder.File("m"));
+  EXPECT_LT(error, 0.02);
+  RecordProperty("error", std::to_string(error));
+}
+
+TEST_P(TinyFamilies, RotatedTheyAgreeToo) {
+  const std::string folder_name = std::string("models/tiny/") + GetParam();
+  ACORN_NEED_SHARED(folder_name);
+  const auto source = OpenSourceModel(test::SharedPath(folder_name));
+  if (RefusalOf(source->config(), RotationKind::kR1R2) != nullptr) GTEST_SKIP() << "R1 is refused here";
+  const test::TempFolder folder;
+  Convert(RotatedModel(*source, RotationKind::kR1R2, 1),
+          {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0}, folder.File("m"));
   const double error = LogitError(*source, folder.File("m"));
   EXPECT_LT(error, 0.02);
   RecordProperty("error", std::to_string(error));
