@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -417,7 +419,14 @@ TrainResult Train(const SourceModel &source, const CalibrationWindows &windows, 
                                       std::to_string(windows.window) + " tokens of calibration text, there are " +
                                       std::to_string(count));
   }
-  return Training(source, windows, options, std::move(unrounded), model).Run();
+  try {
+    return Training(source, windows, options, std::move(unrounded), model).Run();
+  } catch (const c10::Error &fault) {
+    // Its allocator says so in words alone.
+    const std::string message = fault.what_without_backtrace();
+    if (message.find("allocate memory") == std::string::npos) throw std::runtime_error("LibTorch: " + message);
+    throw Error(ExitCode::kMemory, "out of memory while training");
+  }
 }
 
 }  // namespace acorn::compiler
