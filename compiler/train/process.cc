@@ -1,10 +1,13 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "acorn_port.h"
@@ -49,7 +52,10 @@ void PrepareTraining() {
   std::vector<char *> argv;
   for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  if (!words.empty()) execv("/proc/self/exe", argv.data());  // where that is not to be had, training is slower
+  // By its own name, which tools show. Where this is not to be had, training is slower.
+  std::error_code none;
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe", none).string();
+  if (!words.empty() && !program.empty()) execv(program.c_str(), argv.data());
 }
 
 }  // namespace acorn::compiler
