@@ -118,7 +118,7 @@ RotationOptions ToRotation(const Options &options, const SourceModel &source, co
   }
   if (turns_stream && config.tied_head && !options.untie_head) {
     Refuse(option + " folds the final norm into the head, which is the embedding in " + source.path() +
-           ": with --untie-head the file holds both and is " + EmbeddingSize(config, recipe.head_format) + " larger");
+           ": with --untie-head the file holds both and is about " + EmbeddingSize(config, recipe.head_format) + " larger");
   }
   return rotation;
 }
