@@ -259,7 +259,9 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   const schema::Cache *cache = model_->caches()->Get(index);
   out->kv_heads = cache->kv_heads();
   out->head_dim = cache->head_dim();
+  out->bits = cache->bits();
   out->prefix_k = out->prefix_v = nullptr;
+  if (out->bits != 8 && out->bits != 4) return Invalid();
   if (out->kv_heads == 0 || out->head_dim == 0 || out->head_dim % 2 != 0 || out->head_dim > kMaxHeadDim || out->kv_heads > kMaxWidth / kMaxHeadDim) {
     return Invalid();
   }

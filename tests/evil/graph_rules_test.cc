@@ -72,6 +72,7 @@ struct Case {
 ModelSpec Spec() {
   ModelSpec spec;
   spec.prefix_rows = 1;
+  spec.kv_bits = 4;  // written, as 8 would not be
   spec.qk_norm = true;
   spec.layers = 2;
   spec.head_weights = HeadWeights::kOwn;
@@ -152,6 +153,8 @@ std::vector<Case> SegmentAndListCases() {
        [](Victim *v) { v->Poke<uint32_t>(v->model()->caches()->Get(1), schema::Cache::VT_KV_HEADS, 3); }},
       {"cache of giant heads", "body",
        [](Victim *v) { v->Poke<uint32_t>(v->model()->caches()->Get(1), schema::Cache::VT_HEAD_DIM, 0x80000000u); }},
+      {"cache of odd width", "caches", [](Victim *v) { v->Poke<uint8_t>(v->model()->caches()->Get(1), schema::Cache::VT_BITS, 5); }},
+      {"cache of no width", "caches", [](Victim *v) { v->Poke<uint8_t>(v->model()->caches()->Get(1), schema::Cache::VT_BITS, 0); }},
       {"context past the rows", "model",
        [](Victim *v) { v->Poke<uint32_t>(v->model(), schema::Model::VT_MAX_CONTEXT, 65536); }},
       {"prefix token outside", "model",

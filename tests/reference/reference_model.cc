@@ -208,6 +208,10 @@ void ReferenceModel::Execute(Run *run, const schema::Append &op) const {
       v.push_back(static_cast<int8_t>(Saturate(Apply(factor, v_row[i]), Range::kS8)));
     }
   }
+  if (cache->bits() != 4) return;
+  for (std::vector<int8_t> *rows : {&k, &v}) {
+    for (int8_t &value : *rows) value = value < -7 ? int8_t{-7} : value > 7 ? int8_t{7} : value;
+  }
 }
 
 void ReferenceModel::Execute(Run *run, const schema::Attention &op) const {

@@ -17,7 +17,7 @@ using schema::Ref;
 using schema::Slice;
 
 // Root mean squares that the factors aim at.
-constexpr double kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
+constexpr double kRms4 = 2.5, kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
 
 constexpr int32_t kLargest15 = 16320;
 constexpr double kInt16 = 32767, kInt31 = 2147483647;
@@ -90,7 +90,7 @@ class Builder {
   Edge Embed(const Stored &weight);
   Edge RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point);
   Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
-  Edge Rotate(const char *role, const Edge &input, uint32_t heads);
+  Edge Rotate(const char *role, const Edge &input, uint32_t heads, double rms);
   Edge Attend(const Edge &q, const Edge &k, const Edge &v);
   Edge Gate(const Edge &gate, const Edge &up);
   Edge Transform(const Edge &input);
@@ -188,9 +188,9 @@ Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, 
   return out;
 }
 
-Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads) {
-  const Edge out = NewValue(role, DType::S8, input.width, kRms8);
-  const Factors factors = MakeFactors(Spread(heads, std::ldexp(kRms8 / input.rms, -14)), std::ldexp(1, 30));
+Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, double rms) {
+  const Edge out = NewValue(role, DType::S8, input.width, rms);
+  const Factors factors = MakeFactors(Spread(heads, std::ldexp(rms / input.rms, -14)), std::ldexp(1, 30));
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
   Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift).Union());
@@ -208,17 +208,17 @@ Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
   }
   const auto cache = static_cast<uint16_t>(caches_.size());
   caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, spec_.head_dim, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
-                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr));
-  const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, kRms8 / v.rms), kInt16);
+                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits)));
+  const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, k.rms / v.rms), kInt16);
   const Slice k_slice = k.slice(), v_slice = v.slice(), q_slice = q.slice();
   const Ref v_multipliers = segments_.Put(constants_, v_factors.multipliers);
   Push(Op::Append, schema::CreateAppend(fbb_, &k_slice, &v_slice, cache, &v_multipliers, v_factors.shift).Union());
 
   const Edge out = NewValue("mixed", DType::S8, q.width, kRms8, 3);
   // Scores spread by about 1.5 in natural units: 1.5 * log2(e) octaves in Q15.
-  const double octaves = 1.5 * 1.4427 * 32768 / (kRms8 * kRms8 * std::sqrt(spec_.head_dim));
+  const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(spec_.head_dim));
   const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * spec_.head_dim);
-  const Factors result = MakeNormalised(Spread(spec_.heads, 1.4));
+  const Factors result = MakeNormalised(Spread(spec_.heads, 1.4 * kRms8 / k.rms));
   const Slice out_slice = out.slice();
   const Ref exponents = segments_.Put(constants_, exponent.multipliers),
             results = segments_.Put(constants_, result.multipliers);
@@ -279,7 +279,8 @@ Edge Builder::Layer(Edge residual) {
     q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
     k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
   }
-  const Edge rotated_q = Rotate("q", q, spec_.heads), rotated_k = Rotate("k", k, spec_.kv_heads);
+  const Edge rotated_q = Rotate("q", q, spec_.heads, kRms8);
+  const Edge rotated_k = Rotate("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
   residual = Add("middle", residual,
                  Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
@@ -402,6 +403,10 @@ std::vector<ModelSpec> VariedSpecs() {
   {
     ModelSpec &spec = add("w4_arm_layouts", {WeightFormat::kW4, Layout::kX16C1}, {WeightFormat::kW8, Layout::kX16C4, 16});
     spec.hidden = 61, spec.ffn = 96, spec.hadamard_block = 32;
+  }
+  {
+    ModelSpec &spec = add("w8_kv4", w8, w8);
+    spec.kv_bits = 4, spec.head_dim = 22, spec.rotary_dims = 20, spec.prefix_rows = 2;
   }
   return specs;
 }
