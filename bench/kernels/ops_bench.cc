@@ -78,7 +78,7 @@ void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
   std::vector<int8_t> y(kRows * n);
   const rotate::Args args = {y.data(),      x.data(),          n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(),
                              cosine.data(), multiplier.data(), 53};
-  Elements(state, kRows * n, [&] { kernel.run(args); });
+  Elements(state, kRows * n, [&] { kernel.s8(args); });
 }
 
 void Append(benchmark::State &state, const append::Kernel &kernel) {

@@ -375,7 +375,7 @@ Status ModelReader::Read(const void *table, RotateOp *out) {
   out->heads = op.heads();
   out->rope = op.rope();
   out->shift = op.shift();
-  if (in != DType::kS16 || result != DType::kS8 || out->in.width != out->out.width || out->heads == 0 ||
+  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16) || out->in.width != out->out.width || out->heads == 0 ||
       out->in.width % out->heads != 0 || model_->ropes() == nullptr || out->rope >= model_->ropes()->size()) {
     return Invalid();
   }

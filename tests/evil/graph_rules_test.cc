@@ -255,7 +255,7 @@ std::vector<Case> StepCases() {
       {"hadamard block too large", "body",
        [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 2048); }},
       {"hadamard block not of the width", "body",
-       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 64); }},
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 128); }},
       {"add shift", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Add), schema::Add::VT_SHIFT, 0); }},
   };
   AddRefCases(&cases, "linear bias", "body", Op::Linear, &schema::Linear::bias);

@@ -184,7 +184,7 @@ void ReferenceModel::Execute(Run *run, const schema::Rotate &op) const {
   const uint32_t head_dim = op.input()->width() / op.heads();
   for (uint32_t row = 0; row < run->rows; ++row) {
     for (uint32_t head = 0; head < op.heads(); ++head) {
-      Rotate(frequencies, run->first_position + row, head_dim, {multipliers[head], op.shift()},
+      Rotate(frequencies, run->first_position + row, head_dim, {multipliers[head], op.shift()}, RangeOf(op.out()),
              run->Row(op.input(), row) + head * head_dim, run->Row(op.out(), row) + head * head_dim);
     }
   }

@@ -90,10 +90,12 @@ class Builder {
   Edge Embed(const Stored &weight);
   Edge RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point);
   Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
-  Edge Rotate(const char *role, const Edge &input, uint32_t heads, double rms);
+  Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
+  Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
   Edge Attend(const Edge &q, const Edge &k, const Edge &v);
   Edge Gate(const Edge &gate, const Edge &up);
   Edge Transform(const Edge &input);
+  Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
   Edge Add(const char *role, const Edge &a, const Edge &b);
   Edge Layer(Edge residual);
   void AddRope();
@@ -188,8 +190,8 @@ Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, 
   return out;
 }
 
-Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, double rms) {
-  const Edge out = NewValue(role, DType::S8, input.width, rms);
+Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms) {
+  const Edge out = NewValue(role, type, input.width, rms);
   const Factors factors = MakeFactors(Spread(heads, std::ldexp(rms / input.rms, -14)), std::ldexp(1, 30));
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
@@ -197,13 +199,22 @@ Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, double
   return out;
 }
 
+// Heads for attention: rotated, and for a cache of 4 bits through a Hadamard transform of each head.
+Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, double rms) {
+  if (spec_.kv_bits == 8) return Rotate(role, input, heads, DType::S8, rms);
+  const uint32_t block = spec_.head_dim & (0 - spec_.head_dim);
+  const std::string rotated = std::string(role) + "_rotated";
+  return Hadamard(role, Rotate(rotated.c_str(), input, heads, DType::S16, kRms16), block, DType::S8, rms, 0);
+}
+
 Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
+  const bool narrow = spec_.kv_bits == 4;
   Ref prefix_k, prefix_v;
   if (spec_.prefix_rows > 0) {
     std::vector<int8_t> rows(size_t{spec_.prefix_rows} * k.width);
-    for (int8_t &value : rows) value = static_cast<int8_t>(random_.Between(-100, 100));
+    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-9, 9) : random_.Between(-100, 100));
     prefix_k = segments_.Put(constants_, rows);
-    for (int8_t &value : rows) value = static_cast<int8_t>(random_.Between(-60, 60));
+    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-4, 4) : random_.Between(-60, 60));
     prefix_v = segments_.Put(constants_, rows);
   }
   const auto cache = static_cast<uint16_t>(caches_.size());
@@ -247,13 +258,15 @@ Edge Builder::Gate(const Edge &gate, const Edge &up) {
 // Input of the last linear layer of a block: Hadamard to s8, or a plain requantisation to s15.
 Edge Builder::Transform(const Edge &input) {
   const bool wide = spec_.hadamard_block == 1;
-  const Edge out = NewValue("down_in", wide ? DType::S15 : DType::S8, input.width, wide ? 3000 : 35, wide ? 0 : -4);
-  const double transformed = input.rms * std::sqrt(spec_.hadamard_block);
-  const schema::Factor factor = MakeFactor(out.rms / transformed, kInt16 * spec_.hadamard_block);
+  return Hadamard("down_in", input, spec_.hadamard_block, wide ? DType::S15 : DType::S8, wide ? 3000 : 35, wide ? 0 : -4);
+}
+
+Edge Builder::Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point) {
+  const Edge out = NewValue(role, type, input.width, rms, zero_point);
+  const schema::Factor factor = MakeFactor(out.rms / (input.rms * std::sqrt(block)), kInt16 * block);
   const Slice in = input.slice(), out_slice = out.slice();
   Push(Op::Hadamard,
-       schema::CreateHadamard(fbb_, &in, &out_slice, spec_.hadamard_block, &factor, static_cast<int16_t>(out.zero_point))
-           .Union());
+       schema::CreateHadamard(fbb_, &in, &out_slice, block, &factor, static_cast<int16_t>(out.zero_point)).Union());
   return out;
 }
 
@@ -279,8 +292,8 @@ Edge Builder::Layer(Edge residual) {
     q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
     k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
   }
-  const Edge rotated_q = Rotate("q", q, spec_.heads, kRms8);
-  const Edge rotated_k = Rotate("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
+  const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
+  const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
   residual = Add("middle", residual,
                  Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
@@ -406,7 +419,7 @@ std::vector<ModelSpec> VariedSpecs() {
   }
   {
     ModelSpec &spec = add("w8_kv4", w8, w8);
-    spec.kv_bits = 4, spec.head_dim = 22, spec.rotary_dims = 20, spec.prefix_rows = 2;
+    spec.kv_bits = 4, spec.head_dim = 24, spec.rotary_dims = 20, spec.prefix_rows = 2;
   }
   return specs;
 }
