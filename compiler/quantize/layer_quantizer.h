@@ -24,6 +24,8 @@ class LayerQuantizer {
   QuantizedLayer Quantize(int64_t layer, LayerReport *report);
   /// Hidden states after the layers done so far.
   const Matrix &x() const { return x_; }
+  /// Those of the first windows, had keys and values 8 bits under the same weights. No rows if they have.
+  const Matrix &x_with_8_bit_kv() const { return x_wide_; }
 
  private:
   struct Work;
@@ -31,6 +33,7 @@ class LayerQuantizer {
   void MeasureRanges(Work *work) const;
   void Equalise(Work *work) const;
   void ChooseScales(Work *work) const;
+  void ChooseCacheScales(Work *work) const;
   void CollectMoments(Work *work) const;
   void RoundWeights(Work *work, LayerReport *report) const;
   void CarryOn(Work *work);
@@ -40,10 +43,14 @@ class LayerQuantizer {
   FfnShape ffn_;
   ModelConfig config_;  // with the padded FFN
   int64_t window_;
+  CacheFormat cache_;
   RopeTable rope_;
-  Matrix x_;
+  Matrix x_, x_wide_;
   Matrix prefix_x_;
 };
+
+/// How a session of the model keeps keys and values: of 4 bits, behind a Hadamard transform.
+CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim);
 
 /// Format for a weight of depth k: `wanted`, or w8 where k has no whole groups.
 WeightFormat FormatForDepth(WeightFormat wanted, int64_t k);

@@ -113,6 +113,7 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   writer_options.hadamard_block = static_cast<uint32_t>(ffn.block);
   writer_options.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
   writer_options.channel_layouts = options.channel_layouts;
+  writer_options.cache = CacheOf(options, config.head_dim);
   ModelWriter writer(config, ffn.padded, writer_options);
 
   // The stream's first scale covers every row of the table, rounding included.
@@ -158,6 +159,9 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
   result.report.weights.push_back(line);
   writer.AddHead(norm, input.step, quantized);
   result.simulated_perplexity = SimulatedPerplexity(config, quantizer.x(), norm, quantized, ids, windows.window);
+  result.perplexity_with_8_bit_kv =
+      options.kv_bits == 8 ? result.simulated_perplexity
+                           : SimulatedPerplexity(config, quantizer.x_with_8_bit_kv(), norm, quantized, ids, windows.window);
   head_progress.Finish();
   facts.prefix_tokens = result.prefix_tokens;
   result.file_bytes = writer.Finish(path, facts);

@@ -20,6 +20,7 @@ struct RecipeOptions {
   WeightFormat body_format = WeightFormat::kW4G32;
   WeightFormat head_format = WeightFormat::kW8;
   DownInput down_input = DownInput::kHadamard;
+  int kv_bits = 8;  // of a session's keys and values: 8 or 4
   ChannelLayouts channel_layouts;
 };
 
@@ -35,6 +36,7 @@ struct ConvertResult {
   uint64_t file_bytes = 0;
   std::vector<int32_t> prefix_tokens;
   double simulated_perplexity = 0;  // of the rounded layers in float, on the first calibration windows
+  double perplexity_with_8_bit_kv = 0;  // of the same weights; equal where keys and values have 8 bits
   LayerReport report;
 };
 

@@ -136,17 +136,18 @@ uint16_t GraphBuilder::AddRope(const std::vector<double> &turns) {
   return static_cast<uint16_t>(state_->ropes.size() - 1);
 }
 
-uint16_t GraphBuilder::AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
+uint16_t GraphBuilder::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                                 const std::vector<int8_t> &prefix_v) {
   State &s = *state_;
   const auto heads = static_cast<uint32_t>(kv_heads);
   const auto dim = static_cast<uint32_t>(head_dim);
+  const auto width = static_cast<uint8_t>(bits);
   if (prefix_k.empty()) {
-    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim));
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, nullptr, nullptr, width));
   } else {
     const schema::Ref k = s.Constants(prefix_k);
     const schema::Ref v = s.Constants(prefix_v);
-    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v));
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v, width));
   }
   return static_cast<uint16_t>(s.caches.size() - 1);
 }

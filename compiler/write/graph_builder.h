@@ -67,8 +67,9 @@ class GraphBuilder {
   void SetWeight(uint16_t index, PackedWeight packed, EdgeType input);
   /// Frequencies in turns per position.
   uint16_t AddRope(const std::vector<double> &turns);
+  /// bits: of an element in the device's memory, 8 or 4.
   /// prefix_k, prefix_v: s8 [rows, kv_heads, head_dim], empty without a prefix.
-  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
+  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                     const std::vector<int8_t> &prefix_v);
 
   /// Steps go to the body until BeginHead(), then to the head.

@@ -20,7 +20,7 @@ struct LayerScales {
   double q16 = 1, k16 = 1, v16 = 1;       // outputs of the linear layers
   double q_normed16 = 1, k_normed16 = 1;  // only with q/k norms
   std::vector<double> q8;                 // [heads], rotated queries
-  std::vector<double> k8, v8;             // [kv_heads], cached rows
+  std::vector<double> k8, v8;             // [kv_heads], cached rows, of 4 bits too
   double attn_out = 1;                    // s8: input of o
   double o16 = 1;
   double mid16 = 1;   // the residual between attention and FFN
@@ -47,10 +47,17 @@ struct ChannelLayouts {
   Layout w4 = Layout::kX16C8;
 };
 
+/// How a session keeps keys and values.
+struct CacheFormat {
+  int bits = 8;            // 8 or 4
+  int64_t head_block = 1;  // of the Hadamard transform of rotated queries and keys; 1: none
+};
+
 struct WriterOptions {
   uint32_t hadamard_block = 128;  // 1: plain requantisation to down_in_type
   EdgeType down_in_type = EdgeType::kS8;
   ChannelLayouts channel_layouts;
+  CacheFormat cache;
 };
 
 class ModelWriter {
@@ -70,6 +77,8 @@ class ModelWriter {
   WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input);
   /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
+  /// Rotates the heads of `in` (s16) to `out` (s8) of scales [heads], through the transform if there is one.
+  void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
 
@@ -79,7 +88,8 @@ class ModelWriter {
   GraphBuilder graph_;
   uint16_t rope_ = 0;
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
-  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q8_, k8_, mixed_, branch_, gate_up_, glu_, down_in_, logits_;
+  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
+  Port mixed_, branch_, gate_up_, glu_, down_in_, logits_;
   Port residual_;  // the one of stream_ that holds the residual now, with its scale
   Port embedded_;
 };

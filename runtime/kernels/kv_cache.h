@@ -1,13 +1,13 @@
-// Where a layer's keys and values lie in the session's memory. One layout for each width, for all variants of append (which writes
-// it) and attention (which reads it); nobody else looks inside. Pure functions, static so that a file compiled for one instruction
-// set keeps its copy to itself.
+// Where a layer's keys and values lie in the session's memory. One layout for each width, for all variants of append (which
+// writes it) and attention (which reads it); nobody else looks inside. Pure functions, static so that a file compiled for one
+// instruction set keeps its copy to itself.
 //
 // Each KV head has its own K block and V block, one after the other in head order. Of 8 bits:
 //   K  u8 [rows / 16, head_dim / 4, 16 rows, 4]   key + 128: the unsigned operand of a dot product; the offset adds the same to
 //                                                 every score of a query row, and softmax sees only differences
 //   V  s8 [rows / 4, head_dim, 4 rows]            four rows side by side: one dot product with four weights
-// Of 4 bits, two vectors of the above in the nibbles of one, low first; a nibble is the value + 8. Both nibbles of a byte belong to
-// one row, so that rows can be written at the same time:
+// Of 4 bits, two vectors of the above in the nibbles of one, low first; a nibble is the value + 8. Both nibbles of a byte belong
+// to one row, so that rows can be written at the same time:
 //   K  u8 [rows / 16, head_dim / 8, 16 rows, 4]   dimensions 8j + i and 8j + 4 + i
 //   V  u8 [rows / 4, head_dim / 16, 8, 4 rows]    dimensions 16j + i and 16j + 8 + i
 // rows are padded to 16, head_dim to 16. Padding and rows not yet written may hold anything: it is multiplied with 0 or left out.

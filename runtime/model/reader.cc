@@ -375,8 +375,9 @@ Status ModelReader::Read(const void *table, RotateOp *out) {
   out->heads = op.heads();
   out->rope = op.rope();
   out->shift = op.shift();
-  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16) || out->in.width != out->out.width || out->heads == 0 ||
-      out->in.width % out->heads != 0 || model_->ropes() == nullptr || out->rope >= model_->ropes()->size()) {
+  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16)) return Invalid();
+  if (out->in.width != out->out.width || out->heads == 0 || out->in.width % out->heads != 0 || model_->ropes() == nullptr ||
+      out->rope >= model_->ropes()->size()) {
     return Invalid();
   }
   const uint32_t head_dim = out->in.width / out->heads;

@@ -50,7 +50,7 @@ class Convert : public testing::Test {
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
   ExpectRefused("--recipe mobilequant", 2, "--recipe mobilequant is not in this version");
   for (const char *option :
-       {"--profiles 0,15", "--expert-bits 4", "--kv 4", "--mixed auto", "--heal 10", "--steps 5", "--time-limit 3"}) {
+       {"--profiles 0,15", "--expert-bits 4", "--mixed auto", "--heal 10", "--steps 5", "--time-limit 3"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -60,6 +60,7 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--recipe best", 2, "--recipe");
   ExpectRefused("--weights w3", 2, "--weights");
   ExpectRefused("--group 48", 2, "--group");
+  ExpectRefused("--kv 5", 2, "--kv");
   ExpectRefused("--weights w8 --group 32", 2, "--group 32 needs --weights w4");
   ExpectRefused("--head w2", 2, "--head");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
@@ -96,6 +97,20 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_TRUE(test::PathExists(folder_.File("report/layers.csv")));
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);
+}
+
+TEST_F(Convert, KeysAndValuesOf4Bits) {
+  for (const char *recipe : {"fast", "rtn"}) {
+    const Outcome outcome = Run(std::string("--kv 4 --recipe ") + recipe);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("keys and values of 4 bits: with 8 bits"), std::string::npos) << outcome.out;
+    const nlohmann::json file = Inspect();
+    EXPECT_EQ(file["kv_bits"], 4);
+    EXPECT_EQ(file["provenance"]["kv"], "4");
+    EXPECT_EQ(file["reference_run"]["steps"], 1 + 2 * 16 + 2);  // a transform of queries and one of keys in each layer
+  }
+  ASSERT_EQ(Run("").exit_code, 0);
+  EXPECT_EQ(Inspect()["kv_bits"], 8);
 }
 
 TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {

@@ -50,8 +50,8 @@ void Check(const append::Kernel &kernel, const Shape &s, size_t bits, int32_t sh
   }
   const std::vector<uint8_t> k_before(k_cache.begin(), k_cache.end());
   const std::vector<int8_t> v_before(v_cache.begin(), v_cache.end());
-  const append::Args args = {k_cache.data(), v_cache.data(), s.capacity, s.first_row, s.m,      s.kv_heads,        s.head_dim, bits,
-                             k.data(),       v.data(),       k_stride,   v_stride,    multiplier.data(), shift};
+  const append::Args args = {k_cache.data(), v_cache.data(), s.capacity, s.first_row, s.m, s.kv_heads, s.head_dim,
+                             bits, k.data(), v.data(), k_stride, v_stride, multiplier.data(), shift};
   (kScaled ? kernel.run : kernel.copy)(args);
   const int64_t limit = bits == 4 ? 7 : 127;
   const auto clamped = [&](int64_t x) { return std::min(std::max(x, -limit), limit); };

@@ -66,8 +66,8 @@ struct Layer {
     for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
     for (int8_t &b : v_cache) b = -77;
     append::Select(test::HostFeatures())
-        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, bits, k.data(), v.data(), width, width,
-                nullptr, 0});
+        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, bits, k.data(), v.data(), width,
+                width, nullptr, 0});
   }
   size_t width, capacity, bits;
   std::vector<int8_t> k, v;  // [rows, kv_heads, head_dim]
@@ -109,7 +109,8 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
 
 void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer) {
   SCOPED_TRACE(testing::Message() << kernel.name << " rows=" << p.rows << " m=" << p.m << " heads=" << p.heads_per_kv
-                                  << " head_dim=" << p.head_dim << " bits=" << layer.bits << " exp " << p.exp_multiplier << '/' << p.exp_shift);
+                                  << " head_dim=" << p.head_dim << " bits=" << layer.bits << " exp " << p.exp_multiplier
+                                  << '/' << p.exp_shift);
   test::Corners corners(p.rows + p.m);
   const size_t width = p.heads_per_kv * p.head_dim, q_stride = width + 3, y_stride = width + 1;
   GuardedBuffer<int8_t> q((p.m - 1) * q_stride + width), y((p.m - 1) * y_stride + width);

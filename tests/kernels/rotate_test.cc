@@ -85,8 +85,9 @@ void Check(const rotate::Kernel &kernel, const Shape &s, int32_t largest, int32_
   corners.FillSigned(&sine, 16384);
   corners.FillSigned(&multiplier, largest);
   for (Out &v : y) v = 99;
-  (sizeof(Out) == 1 ? kernel.s8 : kernel.s16)({y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
-              multiplier.data(), shift});
+  const rotate::Args args = {y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
+                             multiplier.data(), shift};
+  (sizeof(Out) == 1 ? kernel.s8 : kernel.s16)(args);
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / y_stride, column = i % y_stride;
     if (column >= width) {
@@ -113,8 +114,8 @@ TEST(Rotate, EveryVariantIsTheFormula) {
     if ((kernel.needs & ~features) != 0) continue;
     for (const Shape &shape : kShapes) {
       for (Guard guard : {Guard::kEnd, Guard::kBegin}) {
-        for (const auto &[largest, shift] : {std::pair(2147483647, 1), {2147483647, 52}, {1 << 20, 40}, {1 << 10, 31}, {1 << 12, 32},
-                                             {2147483647, 62}, {1 << 20, 32}}) {
+        for (const auto &[largest, shift] :
+             {std::pair(2147483647, 1), {2147483647, 52}, {1 << 20, 40}, {1 << 10, 31}, {1 << 12, 32}, {2147483647, 62}}) {
           Check<int8_t>(kernel, shape, largest, shift, guard);
           Check<int16_t>(kernel, shape, largest, shift, guard);
         }

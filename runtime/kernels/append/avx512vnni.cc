@@ -32,7 +32,8 @@ void AppendValues(const Args &args, const Load &load) {
   for (size_t row = 0; row < args.m; ++row) {
     const size_t at = args.first_row + row;
     for (size_t head = 0; head < args.kv_heads; ++head) {
-      int8_t *group = args.v_cache + head * head_bytes + kv_cache::ValueOffset(at & ~size_t{3}, 0, args.head_dim) / 8 * args.bits;
+      const size_t offset = kv_cache::ValueOffset(at & ~size_t{3}, 0, args.head_dim) / 8 * args.bits;
+      int8_t *group = args.v_cache + head * head_bytes + offset;
       for (size_t d = 0; d < args.head_dim; d += 16) {
         const __mmask16 mask = Mask16(args.head_dim - d);
         const __m128i values = load(row, head, d, mask);

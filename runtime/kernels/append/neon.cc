@@ -80,7 +80,8 @@ void AppendValues(const Args &args) {
     for (size_t row = 0; row < args.m;) {
       const size_t at = args.first_row + row;
       const bool four = at % 4 == 0 && row + 4 <= args.m;
-      int8_t *group = out + (args.bits == 8 ? kv_cache::ValueOffset(at, 0, args.head_dim) : kv_cache::ValueNibble(at, 0, args.head_dim).byte);
+      int8_t *group = out + (args.bits == 8 ? kv_cache::ValueOffset(at, 0, args.head_dim)
+                                            : kv_cache::ValueNibble(at, 0, args.head_dim).byte);
       for (size_t d = 0; d < args.head_dim; d += kDims, group += 4 * kDims / 8 * args.bits) {
         const size_t n = args.head_dim - d;
         const int8x16_t first = Finished(finish, v + d, n);

@@ -13,8 +13,7 @@ uint32_t WithOffset(const int8_t *k, size_t bytes) {
 }
 
 uint8_t ToNibble(int8_t value) {
-  const int clamped = value < -kv_cache::kNibbleLimit ? -kv_cache::kNibbleLimit : value > kv_cache::kNibbleLimit ? kv_cache::kNibbleLimit : value;
-  return static_cast<uint8_t>(clamped + kv_cache::kNibbleOffset);
+  return static_cast<uint8_t>(Clamp(value, -kv_cache::kNibbleLimit, kv_cache::kNibbleLimit) + kv_cache::kNibbleOffset);
 }
 
 constexpr size_t kQuadStride = 4 * kv_cache::kTileRows;  // from a row's four bytes of keys to its next ones

@@ -175,7 +175,9 @@ void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   constexpr int kMostVectors = kPairCount <= 2 ? 4 : 2;
   const size_t vectors = kv_cache::PaddedDim(pass.args.head_dim) / 16;
   size_t i = 0;
-  for (; i + kMostVectors <= vectors; i += kMostVectors) ValueBlock<kBits, kPairCount, kMostVectors>(pass, normalisers, pair, 16 * i);
+  for (; i + kMostVectors <= vectors; i += kMostVectors) {
+    ValueBlock<kBits, kPairCount, kMostVectors>(pass, normalisers, pair, 16 * i);
+  }
   for (; i < vectors; ++i) ValueBlock<kBits, kPairCount, 1>(pass, normalisers, pair, 16 * i);
 }
 

@@ -43,7 +43,7 @@ inline int32_t FurthestDifference(int32_t multiplier, int32_t shift) {
   return static_cast<int32_t>(difference < kMost ? difference : kMost);
 }
 
-/// Engine<bits of the cache>: static functions Scores(pass); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers).
+/// Engine: static functions Scores(pass); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers).
 template <typename Engine>
 void RunPasses(const Args &args) {
   Pass pass = {args,
@@ -83,6 +83,7 @@ void RunPasses(const Args &args) {
   }
 }
 
+/// Engine: by the bits of the cache.
 template <template <int kBits> class Engine>
 void RunEngine(const Args &args) {
   args.bits == 8 ? RunPasses<Engine<8>>(args) : RunPasses<Engine<4>>(args);
