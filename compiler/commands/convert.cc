@@ -135,11 +135,12 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
       {"weights", FormatName(recipe.body_format)},
       {"head", FormatName(recipe.head_format)},
       {"down_input", options.down_input},
-      {"kv", std::to_string(options.kv)},
       {"target", options.target},
       {"calibration", calibration},
       {"seed", std::to_string(options.calibration.seed)},
   };
+  // The default is left out: a file of it is what it was before there was a choice.
+  if (options.kv != 8) facts.provenance.push_back({"kv", std::to_string(options.kv)});
   return facts;
 }
 
