@@ -2,16 +2,16 @@
 # What quantisation costs, on real weights: converts each source with each recipe, measures perplexity of the float source and of
 # the integer file in the same protocol (windows that do not overlap, an empty session each, position 1 on scored), prints a table.
 #
-#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|commands|long]...      default: all
+#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|commands|long|tasks]...      default: all
 #
 # DATA_DIR holds text/wikitext2/{wiki.test.raw,wiki.valid.tokens}, text/tinystories/train_head_2MB.txt, models/stories260K/,
-# commands/, and dense/ or ../models/dense (the home model's source); OUT_DIR keeps the converted files and smollm2.gguf, which
+# commands/, eval/, and dense/ or ../models/dense (the home model's source); OUT_DIR keeps the converted files and smollm2.gguf, which
 # must lie there for smollm2 (examples/demo.sh fetches it into build/models). Needs a release build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=$1 out=$2
 shift 2
-[ $# -gt 0 ] || set -- stories smollm2 commands long
+[ $# -gt 0 ] || set -- stories smollm2 commands long tasks
 mkdir -p "$out"
 acornc=${ACORNC:-build/release/bin/acornc} acorn=${ACORN:-build/release/bin/acorn}
 
@@ -68,6 +68,14 @@ for what in "$@"; do
     row 'home model, exact commands of 500' float - "${float:-472 (stated)}" -
     row 'home model, exact commands of 500' w4 "$(bytes "$file")" \
       "$("$acorn" eval "$file" --task exact --data "$data/commands/test.jsonl" --json | number correct)" - ;;
+  tasks)
+    source=$out/smollm2.gguf file=$out/smollm2-w4-default.acorn
+    for task in lambada:lambada_openai piqa:piqa arc-easy:arc_easy winogrande:winogrande; do
+      protocol=(--task "${task%%:*}" --data "$data/eval/${task#*:}.jsonl" --limit 300 --json)
+      float=$("$acornc" eval "$source" "${protocol[@]}" | number correct)
+      integer=$("$acorn" eval "$file" "${protocol[@]}" | number correct)
+      row 'SmolLM2, right of 300' "${task%%:*}" - "$integer of $float" "$(ratio "$integer" "$float")"
+    done ;;
   *) echo "accuracy: unknown part $what" >&2; exit 2 ;;
   esac
 done

@@ -37,6 +37,7 @@ int main(int argc, char **argv) {
   // common core (32 KiB, 1 MiB, 32 MiB), gives the same bytes wherever the instruction set is the same.
   Eigen::setCpuCacheSizes(32 << 10, 1 << 20, 32 << 20);
   acorn::compiler::AddConvertCommand(&app);
+  acorn::compiler::AddEvalCommand(&app);
   acorn::compiler::AddInspectCommand(&app);
   acorn::compiler::AddPerplexityCommand(&app);
   acorn::compiler::AddRecordCommand(&app);

@@ -23,7 +23,7 @@ for argument in "$@"; do
   esac
 done
 
-setup=(--fetch)
+setup=(--fetch --train)
 [ "${#presets[@]}" = 1 ] || setup+=(--cross)
 bash toolchains/setup.sh "${setup[@]}" </dev/null
 # Real weights for the tests that need them; without them those are skipped by name.

@@ -36,7 +36,7 @@ MATMUL = [
 # Operators: the name of the first pattern that is found in a demangled symbol. Acorn's are its kernel families' namespaces.
 OPERATORS = {
     "acorn": [
-        (r"acorn::(gemm_\w+|lut_u8|requantise|rmsnorm|rotate|append|attention|glu|hadamard|add|embed)::", r"\1"),
+        (r"acorn::(gemm_\w+|lut_u8|requantise|rmsnorm|layernorm|rotate|append|attention|glu|hadamard|add|embed)::", r"\1"),
         (r"\(acorn::WeightFormat\)1\b", "gemm_s8_w8"),  # templates that the two families share (schema's layout.h)
         (r"\(acorn::WeightFormat\)2\b", "gemm_s8_w4"),
         (r"^xnn_\w*gemm", "gemm of XNNPACK"),

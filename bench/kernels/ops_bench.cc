@@ -13,6 +13,7 @@
 #include "kernels/attention/kernel.h"
 #include "kernels/glu/kernel.h"
 #include "kernels/hadamard/kernel.h"
+#include "kernels/layernorm/kernel.h"
 #include "kernels/rmsnorm/kernel.h"
 #include "kernels/rotate/kernel.h"
 #include "tests/support/host_features.h"
@@ -44,6 +45,15 @@ void RmsNorm(benchmark::State &state, const rmsnorm::Kernel &kernel) {
   const auto x = Random<int16_t>(kRows * n, -9000, 9000), gamma = Random<int16_t>(n, -32767, 32767);
   std::vector<int8_t> y(kRows * n);
   const rmsnorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), 1000, 1500000000, 24, 0};
+  Elements(state, kRows * n, [&] { kernel.s8(args); });
+}
+
+void LayerNorm(benchmark::State &state, const layernorm::Kernel &kernel) {
+  const auto n = static_cast<size_t>(state.range(0));
+  const auto x = Random<int16_t>(kRows * n, -9000, 9000), gamma = Random<int16_t>(n, -32767, 32767);
+  const auto bias = Random<int32_t>(n, -1000000, 1000000);
+  std::vector<int8_t> y(kRows * n);
+  const layernorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), bias.data(), 1000, 30, 0};
   Elements(state, kRows * n, [&] { kernel.s8(args); });
 }
 
@@ -179,6 +189,7 @@ void RegisterFamilies() {
     }
   };
   RegisterAll("rmsnorm", rmsnorm::Kernels(), RmsNorm, widths);
+  RegisterAll("layernorm", layernorm::Kernels(), LayerNorm, widths);
   RegisterAll("glu", glu::Kernels(), Glu, widths);
   RegisterAll("add", add::Kernels(), Add, widths);
   RegisterAll("hadamard", hadamard::Kernels(), Hadamard, blocks);

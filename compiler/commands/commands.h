@@ -6,6 +6,7 @@
 namespace acorn::compiler {
 
 void AddConvertCommand(CLI::App *app);
+void AddEvalCommand(CLI::App *app);
 void AddInspectCommand(CLI::App *app);
 void AddPerplexityCommand(CLI::App *app);
 void AddRecordCommand(CLI::App *app);

@@ -9,13 +9,19 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/progress.h"
 #include "commands/commands.h"
+#include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
+#include "quantize/layer_quantizer.h"
 #include "quantize/recipe.h"
-#include "quantize/report.h"
+#include "quantize/rotation_search.h"
+#include "report/report.h"
 #include "text/source_tokenizer.h"
+#include "train/mobilequant.h"
+#include "write/device_perplexity.h"
 #include "write/reference_run.h"
 
 namespace acorn::compiler {
@@ -34,14 +40,26 @@ struct Options {
   std::string target = "universal";
   std::string down_input = "hadamard";
   int kv = 8;
+  std::string rotate = "none";
+  int64_t rotate_seeds = 4;
+  bool untie_head = false;
   CalibrationOptions calibration;
   int64_t context = 0;
   int threads = 0;
   std::string report;
+  int64_t steps = 0;  // 0: the default
+  double time_limit = 0;  // minutes, 0: none
+  std::string loss = "logits";
+  std::string checkpoint;  // empty: beside the output
 };
 
+/// Windows that are trained on when --steps does not say: an hour and a half for 135 M parameters on two cores.
+constexpr int64_t kDefaultSteps = 4000;
+/// Windows of calibration text that a recipe takes when --calibration-windows does not say: training needs more of them.
+constexpr int64_t kTrainingWindows = 512;
+
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--mixed", "--heal", "--steps", "--time-limit"};
+constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--mixed", "--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
@@ -66,7 +84,6 @@ ChannelLayouts LayoutsOf(const std::string &target) {
 
 RecipeOptions ToRecipe(const Options &options) {
   RecipeOptions recipe;
-  if (options.recipe == "mobilequant") Refuse("--recipe mobilequant is not in this version");
   recipe.recipe = options.recipe == "rtn" ? Recipe::kRtn : Recipe::kFast;
   recipe.body_format = BodyFormat(options);
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;
@@ -74,6 +91,38 @@ RecipeOptions ToRecipe(const Options &options) {
   recipe.channel_layouts = LayoutsOf(options.target);
   recipe.kv_bits = options.kv;
   return recipe;
+}
+
+/// What an embedding costs that no longer shares the head's integers.
+std::string EmbeddingSize(const ModelConfig &config, WeightFormat head_format) {
+  const WeightFormat format = FormatForDepth(head_format, config.hidden);
+  const double group = GroupSize(format);
+  const double bits = format == WeightFormat::kW8 ? 8 : group == 0 ? 4 : 4 + 8 / group;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g MB", static_cast<double>(config.vocab * config.hidden) * bits / 8e6);
+  return text;
+}
+
+RotationOptions ToRotation(const Options &options, const SourceModel &source, const RecipeOptions &recipe) {
+  RotationOptions rotation;
+  for (const RotationKind kind : {RotationKind::kR2, RotationKind::kR1R2}) {
+    if (options.rotate == RotationName(kind)) rotation.kind = kind;
+  }
+  rotation.seeds = options.rotate_seeds;
+  const bool turns_stream = rotation.kind == RotationKind::kR1R2;
+  if (options.untie_head && !turns_stream) Refuse("--untie-head is for --rotate r1r2");
+  if (rotation.kind == RotationKind::kNone) return rotation;
+  const std::string option = "--rotate " + options.rotate;
+  if (recipe.recipe == Recipe::kRtn) Refuse(option + " needs a recipe that calibrates: --recipe fast");
+  const ModelConfig &config = source.config();
+  if (const char *reason = RefusalOf(config, rotation.kind)) {
+    Refuse(option + ": " + source.path() + " (family " + config.family + "): " + reason);
+  }
+  if (turns_stream && config.tied_head && !options.untie_head) {
+    Refuse(option + " folds the final norm into the head, which is the embedding in " + source.path() +
+           ": with --untie-head the file holds both and is about " + EmbeddingSize(config, recipe.head_format) + " larger");
+  }
+  return rotation;
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
@@ -147,14 +196,80 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
 /// Name of the model file before its reference run is in it, beside the output. Nobody else's: it holds the process's number.
 std::string BarePath(const std::string &output) { return output + ".bare-" + std::to_string(getpid()); }
 
+bool Trains(const Options &options) { return options.recipe == "mobilequant"; }
+
+TrainOptions ToTraining(const Options &options) {
+  TrainOptions train;
+  train.steps = options.steps == 0 ? kDefaultSteps : options.steps;
+  train.time_limit_minutes = options.time_limit;
+  train.seed = options.calibration.seed;
+  train.loss = options.loss == "hidden" ? TrainLoss::kHidden : TrainLoss::kLogits;
+  train.checkpoint = options.checkpoint.empty() ? options.output + ".checkpoint" : options.checkpoint;
+  return train;
+}
+
+void CheckTraining(const Options &options) {
+  if (Trains(options)) return;
+  if (options.steps != 0) Refuse("--steps needs --recipe mobilequant");
+  if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
+  if (!options.checkpoint.empty()) Refuse("--checkpoint needs --recipe mobilequant");
+}
+
+double FloatPerplexity(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window) {
+  PerplexityOptions options;
+  options.window = window;
+  std::unique_ptr<Progress> progress;
+  const PerplexityResult result = Perplexity(source, ids, options, [&](int64_t done, int64_t total) {
+    if (!progress) progress = std::make_unique<Progress>("perplexity of the source, layers", total);
+    progress->Update(done);
+  });
+  return result.perplexity;
+}
+
+/// Completes the rows of `result` with what holds for the whole model.
+ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, const Options &options,
+                            const RecipeResult &result, int64_t window) {
+  ConversionReport report = result.report;
+  report.model = facts.name;
+  report.file_bytes = std::filesystem::file_size(options.output);
+  std::string prefix;
+  for (const int32_t id : result.prefix_tokens) prefix += (prefix.empty() ? "" : ", ") + std::to_string(id);
+  report.facts = {{"family", facts.family},
+                  {"vocabulary", std::to_string(facts.vocab_size)},
+                  {"context", std::to_string(facts.max_context) + " tokens"},
+                  {"prefix", prefix.empty() ? "none" : "token " + prefix}};
+  report.facts.insert(report.facts.end(), facts.provenance.begin(), facts.provenance.end());
+  const size_t windows = result.scored_ids.size() / static_cast<size_t>(window);
+  report.perplexity.text = std::to_string(windows) + (windows == 1 ? " window of " : " windows of ") + std::to_string(window) +
+                           " calibration tokens";
+  report.perplexity.source = FloatPerplexity(source, result.scored_ids, window);
+  report.perplexity.simulator = result.simulated_perplexity;
+  report.perplexity.device = DevicePerplexity(options.output, result.scored_ids, window);
+  return report;
+}
+
 void Run(const Options &options) {
-  const RecipeOptions recipe = ToRecipe(options);
+  CheckTraining(options);
+  if (Trains(options)) PrepareTraining();
+  RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
-  const CalibrationWindows windows = MakeCalibration(*source, options.calibration);
+  CalibrationOptions calibration = options.calibration;
+  if (calibration.windows == 0) calibration.windows = Trains(options) ? kTrainingWindows : kClosedFormWindows;
+  const CalibrationWindows windows = MakeCalibration(*source, calibration);
+  const RotationChoice rotation = ChooseRotation(*source, windows, rotate, &recipe);
+  const SourceModel &model = rotation.model != nullptr ? *rotation.model : *source;
+  if (rotate.kind != RotationKind::kNone) {
+    const std::string seed = rotation.model != nullptr ? "seed " + std::to_string(rotation.seed) : "left out";
+    facts.provenance.emplace_back("rotate", options.rotate + ", " + seed);
+  }
   const std::string bare = BarePath(options.output);
-  const ConvertResult result = ConvertModel(*source, windows, recipe, std::move(facts), bare);
+  FileSink sink(model.config());
+  const RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
+                                              : QuantizeModel(model, windows, recipe, &sink);
+  sink.Finish(bare, facts);
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {
@@ -162,15 +277,20 @@ void Run(const Options &options) {
     throw;
   }
   std::remove(bare.c_str());
-  if (!options.report.empty()) WriteReport(options.report, result.report);
+  if (Trains(options) && result.report.training.end == TrainingEnd::kAllSteps) {
+    std::remove(ToTraining(options).checkpoint.c_str());
+  }
+  if (!options.report.empty()) {
+    WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
+  }
   std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
               FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
               result.simulated_perplexity);
-  if (options.kv == 4) {
+  if (result.perplexity_with_8_bit_kv) {
     std::printf("keys and values of 4 bits: with 8 bits under the same weights that is %.4g, %.1f %% less\n",
-                result.perplexity_with_8_bit_kv, 100 * (1 - result.perplexity_with_8_bit_kv / result.simulated_perplexity));
+                *result.perplexity_with_8_bit_kv, 100 * (1 - *result.perplexity_with_8_bit_kv / result.simulated_perplexity));
   }
 }
 
@@ -181,7 +301,7 @@ void AddConvertCommand(CLI::App *app) {
   const auto o = std::make_shared<Options>();
   command->add_option("SRC", o->source, "Hugging Face folder, GGUF file or llama2.c checkpoint")->required();
   command->add_option("-o,--output", o->output, "file to write")->required();
-  command->add_option("--recipe", o->recipe, "rtn: rounding; fast: calibrated, closed form")
+  command->add_option("--recipe", o->recipe, "rtn: rounding; fast: calibrated, closed form; mobilequant: trained from there")
       ->check(CLI::IsMember({"rtn", "fast", "mobilequant"}))
       ->capture_default_str();
   command->add_option("--weights", o->weights, "bits of the weights")
@@ -196,9 +316,8 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 512 for training)")
+      ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
       ->check(CLI::IsMember({"universal", "x86-256", "arm-dotprod", "arm-neon"}))
@@ -209,10 +328,27 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--kv", o->kv, "bits of a session's keys and values; 4: half the memory")
       ->check(CLI::IsMember({8, 4}))
       ->capture_default_str();
+  CLI::Option *rotate =
+      command->add_option("--rotate", o->rotate, "rotations merged into the weights: of the values (r2), and the stream (r1r2)")
+          ->check(CLI::IsMember({"none", "r2", "r1r2"}))
+          ->capture_default_str();
+  command->add_option("--rotate-seeds", o->rotate_seeds, "rotations to choose from; 1: that one, without a trial")
+      ->check(CLI::Range(1, 64))
+      ->needs(rotate)
+      ->capture_default_str();
+  command->add_flag("--untie-head", o->untie_head, "let --rotate r1r2 write a head that is the embedding as a second matrix")
+      ->needs(rotate);
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
-  command->add_option("--report", o->report, "folder for the errors of each layer, as CSV and SVG");
+  command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
+  command->add_option("--steps", o->steps, "windows to train on (default 4000)")->check(CLI::Range(1, 100000000));
+  command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
+      ->check(CLI::Range(0.01, 1e6));
+  command->add_option("--loss", o->loss, "what training lowers: divergence of the logits, or error of the last hidden states")
+      ->check(CLI::IsMember({"logits", "hidden"}))
+      ->capture_default_str();
+  command->add_option("--checkpoint", o->checkpoint, "file that training goes on from (default: OUT.checkpoint)");
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   for (const char *name : kLaterOptions) {
     command->add_option_function<std::string>(

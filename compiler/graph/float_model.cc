@@ -16,9 +16,22 @@ constexpr const char *kEdgeNames[kEdges] = {
     "o_out",       "residual_mid", "ffn_in", "gate", "up", "act",      "glu",      "down_out",  "residual_out",
 };
 
-RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
-  if (!HasRole(source.config(), role)) return {};
-  return source.Load(role, layer).row(0);
+// cos and sin times a factor are q and k times the factor before they are rotated.
+void FoldAttentionFactor(const ModelConfig &config, LayerWeights *weights) {
+  const auto factor = static_cast<float>(config.rope.attention_factor);
+  if (factor == 1.0f) return;
+  const auto fold = [&](Matrix *rows, RowVector *bias, RowVector *norm) {
+    if (norm->size() != 0) {  // whose gains all heads share, and which takes away what stands before it
+      norm->head(config.rotary_dims) *= factor;
+      return;
+    }
+    for (int64_t head = 0; head < rows->rows(); head += config.head_dim) {
+      rows->middleRows(head, config.rotary_dims) *= factor;
+      if (bias->size() != 0) bias->segment(head, config.rotary_dims) *= factor;
+    }
+  };
+  fold(&weights->q, &weights->q_bias, &weights->q_norm);
+  fold(&weights->k, &weights->k_bias, &weights->k_norm);
 }
 
 // One group of windows on its way through one layer.
@@ -57,7 +70,7 @@ class GroupRun {
     const int64_t tokens = x.rows();
     const int64_t kv_width = config_.kv_heads * config_.head_dim;
     Matrix in(tokens, config_.hidden);
-    RmsNorm(in, x, weights_.attn_norm, config_.rms_eps);
+    NormRows(in, x, config_, weights_.attn_norm, weights_.attn_norm_bias);
     See(Edge::kAttnIn, in);
     Matrix q(tokens, config_.heads * config_.head_dim);
     Matrix k(tokens, kv_width);
@@ -96,7 +109,7 @@ class GroupRun {
   void FfnPart(Matrix *out, ConstMatrixRef x) {
     const int64_t tokens = x.rows();
     Matrix in(tokens, config_.hidden);
-    RmsNorm(in, x, weights_.ffn_norm, config_.rms_eps);
+    NormRows(in, x, config_, weights_.ffn_norm, weights_.ffn_norm_bias);
     See(Edge::kFfnIn, in);
     Matrix gate(tokens, config_.ffn);
     Matrix up(tokens, config_.ffn);
@@ -124,10 +137,17 @@ class GroupRun {
 
 const char *EdgeName(Edge edge) { return kEdgeNames[static_cast<int>(edge)]; }
 
+RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
+  if (!HasRole(source.config(), role)) return {};
+  return source.Load(role, layer).row(0);
+}
+
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   LayerWeights weights;
   weights.attn_norm = LoadVector(source, TensorRole::kAttnNorm, layer);
   weights.ffn_norm = LoadVector(source, TensorRole::kFfnNorm, layer);
+  weights.attn_norm_bias = LoadVector(source, TensorRole::kAttnNormBias, layer);
+  weights.ffn_norm_bias = LoadVector(source, TensorRole::kFfnNormBias, layer);
   weights.q_norm = LoadVector(source, TensorRole::kQNorm, layer);
   weights.k_norm = LoadVector(source, TensorRole::kKNorm, layer);
   weights.q = source.Load(TensorRole::kQ, layer);
@@ -144,6 +164,7 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   weights.gate_bias = LoadVector(source, TensorRole::kGateBias, layer);
   weights.up_bias = LoadVector(source, TensorRole::kUpBias, layer);
   weights.down_bias = LoadVector(source, TensorRole::kDownBias, layer);
+  FoldAttentionFactor(source.config(), &weights);
   return weights;
 }
 
@@ -171,6 +192,7 @@ Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids) {
                   "token id " + std::to_string(ids[i]) + " is outside the vocabulary of " + std::to_string(config.vocab));
     }
     x.row(static_cast<int64_t>(i)) = source.LoadRows(TensorRole::kEmbedding, 0, ids[i], 1).row(0);
+    if (config.embedding_scale != 1) x.row(static_cast<int64_t>(i)) *= static_cast<float>(config.embedding_scale);
   }
   return x;
 }

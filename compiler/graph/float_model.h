@@ -13,13 +13,18 @@
 namespace acorn::compiler {
 
 struct LayerWeights {
-  RowVector attn_norm, ffn_norm;  // [hidden]
+  RowVector attn_norm, ffn_norm;            // [hidden]
+  RowVector attn_norm_bias, ffn_norm_bias;  // [hidden], empty without NormKind::kLayer
   RowVector q_norm, k_norm;       // [head_dim], empty without qk_norm
   Matrix q, k, v, o, gate, up, down;
   RowVector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty when absent
 };
 
+/// RopeConfig::attention_factor is part of the weights.
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer);
+
+/// A vector of a layer or of the model; empty where the configuration has none.
+RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer = 0);
 
 /// What an observer sees, in the order in which one layer computes it.
 enum class Edge : uint8_t {
@@ -75,6 +80,10 @@ RopeTable MakeRopeTable(const ModelConfig &config, int64_t positions);
 /// out = x / sqrt(mean(x^2) + eps) * weight, over each group of weight.size() columns of each row (the whole row, or one
 /// head). out may be x.
 void RmsNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, double eps);
+/// out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, over each row. out may be x.
+void LayerNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, const RowVector &bias, double eps);
+/// The configuration's norm of rows.
+void NormRows(MatrixRef out, ConstMatrixRef x, const ModelConfig &config, const RowVector &weight, const RowVector &bias);
 /// Rotates each head of `x` in place; row t stands at position first_position + t.
 void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position);
 /// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
@@ -91,7 +100,7 @@ void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVect
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
               const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
 
-/// Rows of the embedding for each id: [ids, hidden]. Ids must be in [0, vocab).
+/// Rows of the embedding for each id, scaled as the first layer takes them: [ids, hidden]. Ids must be in [0, vocab).
 Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids);
 /// Window starts 0, window, 2 * window, ... and the end.
 std::vector<int64_t> EvenBoundaries(int64_t tokens, int64_t window);
@@ -100,17 +109,20 @@ std::vector<int64_t> EvenBoundaries(int64_t tokens, int64_t window);
 class HeadScorer {
  public:
   explicit HeadScorer(const SourceModel &source);
-  HeadScorer(const ModelConfig &config, RowVector final_norm, Matrix head);
+  HeadScorer(const ModelConfig &config, RowVector final_norm, RowVector final_norm_bias, Matrix head);
   /// [rows, vocab] for the hidden states x [rows, hidden] (before the final norm).
   Matrix Logits(ConstMatrixRef x) const;
   /// -ln p(target) for each row, natural logarithm in double; never holds more than a few hundred rows of logits.
-  std::vector<double> Losses(ConstMatrixRef x, const std::vector<int32_t> &targets) const;
+  /// likeliest: null, or gets 1 for each row whose target is the lowest id of the largest logits, else 0.
+  std::vector<double> Losses(ConstMatrixRef x, const std::vector<int32_t> &targets,
+                             std::vector<uint8_t> *likeliest = nullptr) const;
   const Matrix &head() const { return head_; }
   const RowVector &final_norm() const { return final_norm_; }
+  const RowVector &final_norm_bias() const { return final_norm_bias_; }
 
  private:
-  double rms_eps_;
-  RowVector final_norm_;
+  ModelConfig config_;
+  RowVector final_norm_, final_norm_bias_;
   Matrix head_;
 };
 

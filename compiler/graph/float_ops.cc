@@ -132,6 +132,27 @@ void RmsNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, double ep
   });
 }
 
+void LayerNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, const RowVector &bias, double eps) {
+  ForRowBlocks(x.rows(), [&](int64_t first, int64_t rows) {
+    for (int64_t t = first; t < first + rows; ++t) {
+      const auto values = x.row(t).cast<double>().array();
+      const double mean = values.mean();
+      const double variance = (values - mean).square().mean();
+      const auto normed = ((values - mean) / std::sqrt(variance + eps)).cast<float>();
+      out.row(t) = (normed * weight.array() + bias.array()).matrix();
+    }
+  });
+}
+
+void NormRows(MatrixRef out, ConstMatrixRef x, const ModelConfig &config, const RowVector &weight, const RowVector &bias) {
+  switch (config.norm) {
+    case NormKind::kRms:
+      return RmsNorm(out, x, weight, config.rms_eps);
+    case NormKind::kLayer:
+      return LayerNorm(out, x, weight, bias, config.rms_eps);
+  }
+}
+
 void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position) {
   const int64_t pairs = config.rotary_dims / 2;
   ForRowBlocks(x.rows(), [&](int64_t first, int64_t rows) {

@@ -14,18 +14,21 @@ constexpr int64_t kScoreRows = 512;      // hidden states of one scoring task
 constexpr int64_t kScoreColumns = 2048;  // logits of them that are held at a time
 constexpr int64_t kBatchTokens = 32768;  // tokens whose hidden states are resident together
 
-// Running log-sum-exp over the blocks of one row's logits.
+// Running log-sum-exp over the blocks of one row's logits, and where the largest one stands.
 struct LossState {
   double max = -std::numeric_limits<double>::infinity();
   double sum = 0;
   double target = 0;
+  int64_t likeliest = -1;
 
   template <typename Row>
-  void Add(const Row &logits) {
-    const double block_max = static_cast<double>(logits.maxCoeff());
+  void Add(const Row &logits, int64_t first_column) {
+    const float largest = logits.maxCoeff();
+    const double block_max = static_cast<double>(largest);
     if (block_max > max) {
       sum *= std::exp(max - block_max);
       max = block_max;
+      likeliest = first_column + (std::find(logits.begin(), logits.end(), largest) - logits.begin());
     }
     sum += (logits.array() - static_cast<float>(max)).exp().template cast<double>().sum();
   }
@@ -35,25 +38,29 @@ struct LossState {
 }  // namespace
 
 HeadScorer::HeadScorer(const SourceModel &source)
-    : rms_eps_(source.config().rms_eps),
-      final_norm_(source.Load(TensorRole::kFinalNorm).row(0)),
-      head_(source.Load(TensorRole::kHead)) {}
+    : HeadScorer(source.config(), LoadVector(source, TensorRole::kFinalNorm), LoadVector(source, TensorRole::kFinalNormBias),
+                 source.Load(TensorRole::kHead)) {}
 
-HeadScorer::HeadScorer(const ModelConfig &config, RowVector final_norm, Matrix head)
-    : rms_eps_(config.rms_eps), final_norm_(std::move(final_norm)), head_(std::move(head)) {}
+HeadScorer::HeadScorer(const ModelConfig &config, RowVector final_norm, RowVector final_norm_bias, Matrix head)
+    : config_(config),
+      final_norm_(std::move(final_norm)),
+      final_norm_bias_(std::move(final_norm_bias)),
+      head_(std::move(head)) {}
 
 Matrix HeadScorer::Logits(ConstMatrixRef x) const {
   Matrix normed(x.rows(), x.cols());
-  RmsNorm(normed, x, final_norm_, rms_eps_);
+  NormRows(normed, x, config_, final_norm_, final_norm_bias_);
   Matrix logits(x.rows(), head_.rows());
   Linear(logits, normed, head_, {});
   return logits;
 }
 
-std::vector<double> HeadScorer::Losses(ConstMatrixRef x, const std::vector<int32_t> &targets) const {
+std::vector<double> HeadScorer::Losses(ConstMatrixRef x, const std::vector<int32_t> &targets,
+                                       std::vector<uint8_t> *likeliest) const {
   Matrix normed(x.rows(), x.cols());
-  RmsNorm(normed, x, final_norm_, rms_eps_);
+  NormRows(normed, x, config_, final_norm_, final_norm_bias_);
   std::vector<double> losses(targets.size());
+  if (likeliest != nullptr) likeliest->assign(targets.size(), 0);
   const int64_t vocab = head_.rows();
   ParallelFor((x.rows() + kScoreRows - 1) / kScoreRows, [&](int64_t task) {
     const int64_t first = task * kScoreRows;
@@ -66,12 +73,17 @@ std::vector<double> HeadScorer::Losses(ConstMatrixRef x, const std::vector<int32
       logits.noalias() = normed.middleRows(first, rows) * head_.middleRows(column, columns).transpose();
       for (int64_t r = 0; r < rows; ++r) {
         LossState &state = states[static_cast<size_t>(r)];
-        state.Add(logits.row(r));
+        state.Add(logits.row(r), column);
         const int64_t target = targets[static_cast<size_t>(first + r)] - column;
         if (target >= 0 && target < columns) state.target = static_cast<double>(logits(r, target));
       }
     }
-    for (int64_t r = 0; r < rows; ++r) losses[static_cast<size_t>(first + r)] = states[static_cast<size_t>(r)].Loss();
+    for (int64_t r = 0; r < rows; ++r) {
+      const size_t row = static_cast<size_t>(first + r);
+      const LossState &state = states[static_cast<size_t>(r)];
+      losses[row] = state.Loss();
+      if (likeliest != nullptr) (*likeliest)[row] = state.likeliest == targets[row] ? 1 : 0;
+    }
   });
   return losses;
 }

@@ -1,20 +1,75 @@
 #include "import/families.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace acorn::compiler {
 namespace {
 
-constexpr Family kFamilies[] = {
-    // name, examples, model_type, gguf, gguf_interleaved, qkv_bias, o_bias, mlp_bias, qk_norm, window switch, bos, eos
-    {"llama", "Llama 1 to 3, TinyLlama, SmolLM, SmolLM2", "llama", "llama", true, Presence::kByConfig, Presence::kByConfig,
-     Presence::kByConfig, false, false, 1, 2},
-    {"mistral", "Mistral 7B", "mistral", nullptr, true, Presence::kNever, Presence::kNever, Presence::kNever, false, false, 1,
-     2},
-    {"qwen2", "Qwen2, Qwen2.5", "qwen2", "qwen2", false, Presence::kAlways, Presence::kNever, Presence::kNever, false, true, -1,
-     -1},
-    {"qwen3", "Qwen3", "qwen3", "qwen3", false, Presence::kByConfig, Presence::kByConfig, Presence::kNever, true, true, -1, -1},
-};
+constexpr Family Llama() {
+  Family family{"llama", "Llama 1 to 3, TinyLlama, SmolLM, SmolLM2", "llama", "llama"};
+  family.gguf_interleaved = true;
+  family.qkv_bias = family.o_bias = family.mlp_bias = Presence::kByConfig;
+  family.default_bos = 1;
+  family.default_eos = 2;
+  return family;
+}
+
+constexpr Family Mistral() {
+  Family family{"mistral", "Mistral 7B", "mistral", nullptr};
+  family.default_bos = 1;
+  family.default_eos = 2;
+  return family;
+}
+
+constexpr Family Qwen2() {
+  Family family{"qwen2", "Qwen2, Qwen2.5", "qwen2", "qwen2"};
+  family.qkv_bias = Presence::kAlways;
+  family.sliding_window_switch = true;
+  return family;
+}
+
+constexpr Family Qwen3() {
+  Family family{"qwen3", "Qwen3", "qwen3", "qwen3"};
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.qk_norm = true;
+  family.sliding_window_switch = true;
+  return family;
+}
+
+constexpr Family Phi3() {
+  Family family{"phi3", "Phi-3 mini and medium, Phi-3.5 mini, Phi-4", "phi3", "phi3"};
+  family.projections = Projections::kFused;
+  family.default_bos = 1;
+  family.default_eos = 32000;
+  return family;
+}
+
+constexpr Family Gemma() {
+  Family family{"gemma", "Gemma 1, CodeGemma", "gemma", "gemma"};
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.norm_offset = 1;
+  family.scaled_embedding = true;
+  family.activation = "gelu_pytorch_tanh";  // early configurations say gelu and mean this
+  family.tied_head = true;
+  family.default_bos = 2;
+  family.default_eos = 1;
+  return family;
+}
+
+constexpr Family StableLm() {
+  Family family{"stablelm", "StableLM 2 1.6B, StableLM 3B", "stablelm", "stablelm"};
+  family.qkv_bias = Presence::kByConfig;
+  family.qkv_bias_key = "use_qkv_bias";
+  family.norm = NormKind::kLayer;
+  family.partial_rotary = 0.25;
+  family.default_bos = 0;
+  family.default_eos = 0;
+  return family;
+}
+
+constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3(), Gemma(), StableLm()};
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {
   std::string known;
@@ -31,6 +86,10 @@ const Family &FamilyByModelType(const std::string &model_type, const std::string
     if (model_type == family.model_type) return family;
   }
   Unknown(model_type, path);
+}
+
+const Family &FamilyByName(const std::string &name) {
+  return *std::find_if(std::begin(kFamilies), std::end(kFamilies), [&](const Family &family) { return name == family.name; });
 }
 
 const Family &FamilyByGguf(const std::string &architecture, const std::string &path) {

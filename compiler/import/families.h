@@ -1,36 +1,47 @@
 // The table of model families: what each one is called in every source format and how its block differs from Llama's.
-// A new family of the same block shape is one row here.
+// A new family of the same block shape is one entry here.
 #pragma once
 
 #include <string>
 
 #include "import/source_model.h"
+#include "import/source_parts.h"
 
 namespace acorn::compiler {
 
 enum class Presence : uint8_t {
   kNever,
   kAlways,
-  kByConfig,  // as attention_bias or mlp_bias of config.json says
+  kByConfig,  // as qkv_bias_key, attention_bias or mlp_bias of config.json says
 };
 
 struct Family {
-  const char *name;        // ModelConfig::family
-  const char *examples;    // models by the name that people know
-  const char *model_type;  // config.json
-  const char *gguf;        // general.architecture; null: none of its own
-  bool gguf_interleaved;   // GGUF stores q and k rows as rotary pairs
-  Presence qkv_bias;
-  Presence o_bias;
-  Presence mlp_bias;
-  bool qk_norm;
-  bool sliding_window_switch;  // sliding_window counts only with use_sliding_window
-  int32_t default_bos;         // of a config.json without the key; -1: none
-  int32_t default_eos;
+  const char *name;               // ModelConfig::family
+  const char *examples;           // models by the name that people know
+  const char *model_type;         // config.json
+  const char *gguf;               // general.architecture; null: none of its own
+  bool gguf_interleaved = false;  // GGUF stores q and k rows as rotary pairs
+  Projections projections = Projections::kApart;
+  Presence qkv_bias = Presence::kNever;
+  Presence o_bias = Presence::kNever;
+  Presence mlp_bias = Presence::kNever;
+  bool qk_norm = false;
+  const char *qkv_bias_key = "attention_bias";
+  NormKind norm = NormKind::kRms;
+  float norm_offset = 0;               // Hugging Face stores the gain of a norm minus this
+  bool scaled_embedding = false;       // rows of the embedding times sqrt(hidden) enter the first layer
+  const char *activation = nullptr;    // of a source without hidden_activation; null: hidden_act, silu without one
+  double partial_rotary = 1;           // of a config.json without partial_rotary_factor
+  bool tied_head = false;              // of a config.json without tie_word_embeddings
+  bool sliding_window_switch = false;  // sliding_window counts only with use_sliding_window
+  int32_t default_bos = -1;            // of a config.json without the key; -1: none
+  int32_t default_eos = -1;
 };
 
 /// Throws Error(kBadModel) that names the unknown family and lists the known ones.
 const Family &FamilyByModelType(const std::string &model_type, const std::string &path);
+/// By ModelConfig::family, which is one of FamilyNames().
+const Family &FamilyByName(const std::string &name);
 const Family &FamilyByGguf(const std::string &architecture, const std::string &path);
 
 }  // namespace acorn::compiler

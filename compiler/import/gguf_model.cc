@@ -1,4 +1,7 @@
 // GGUF files as source models: metadata to configuration, tensor names to roles.
+#include <algorithm>
+#include <cmath>
+
 #include "base/error.h"
 #include "import/families.h"
 #include "import/source_parts.h"
@@ -6,12 +9,7 @@
 namespace acorn::compiler {
 namespace {
 
-struct RoleName {
-  TensorRole role;
-  const char *name;  // after "blk.<i>." for roles of a layer
-};
-
-constexpr RoleName kRoleNames[] = {
+constexpr TensorName kTensorNames[] = {
     {TensorRole::kEmbedding, "token_embd.weight"},
     {TensorRole::kHead, "output.weight"},
     {TensorRole::kFinalNorm, "output_norm.weight"},
@@ -33,9 +31,15 @@ constexpr RoleName kRoleNames[] = {
     {TensorRole::kGateBias, "ffn_gate.bias"},
     {TensorRole::kUpBias, "ffn_up.bias"},
     {TensorRole::kDownBias, "ffn_down.bias"},
+    {TensorRole::kFinalNormBias, "output_norm.bias"},
+    {TensorRole::kAttnNormBias, "attn_norm.bias"},
+    {TensorRole::kFfnNormBias, "ffn_norm.bias"},
+    {TensorRole::kQ, "attn_qkv.weight", 3},
+    {TensorRole::kGate, "ffn_up.weight", 2},
 };
 
 constexpr char kRopeDivisors[] = "rope_freqs.weight";
+constexpr char kShortFactors[] = "rope_factors_short.weight";
 
 [[noreturn]] void Bad(const GgufFile &file, const std::string &what) {
   throw Error(ExitCode::kBadModel, file.path() + ": " + what);
@@ -60,27 +64,40 @@ class Metadata {
   std::string prefix_;
 };
 
+// One divisor for each rotary pair.
+std::vector<double> ReadDivisors(const GgufFile &file, const GgufTensor &tensor, int64_t pairs) {
+  if (tensor.type != ElementType::kF32 || tensor.shape.size() != 1 || tensor.shape[0] != pairs) {
+    Bad(file, "tensor " + tensor.name + ": is no vector of one F32 for each of " + std::to_string(pairs) + " rotary pairs");
+  }
+  std::vector<float> values(static_cast<size_t>(pairs));
+  Dequantize(values.data(), file.file().data() + tensor.offset_bytes, pairs, tensor.type);
+  return std::vector<double>(values.begin(), values.end());
+}
+
 void ReadRope(const GgufFile &file, const Metadata &metadata, ModelConfig *out) {
-  out->rope.theta = metadata.FindReal("rope.freq_base").value_or(10000.0);
+  RopeConfig &rope = out->rope;
+  rope.theta = metadata.FindReal("rope.freq_base").value_or(10000.0);
   out->rotary_dims = metadata.FindInteger("rope.dimension_count").value_or(out->head_dim);
   const std::string scaling(metadata.FindString("rope.scaling.type").value_or("none"));
+  const GgufTensor *divisors = file.FindTensor(kRopeDivisors), *short_factors = file.FindTensor(kShortFactors);
   if (scaling == "linear") {
-    out->rope.kind = RopeKind::kLinear;
-    out->rope.factor = metadata.FindReal("rope.scaling.factor").value_or(1.0);
-  } else if (scaling != "none") {
-    Bad(file, "rope scaling '" + scaling + "' is not supported; known are none, linear and rope_freqs.weight");
+    rope.kind = RopeKind::kLinear;
+    rope.factor = metadata.FindReal("rope.scaling.factor").value_or(1.0);
+    if (divisors != nullptr || short_factors != nullptr) Bad(file, "both linear rope scaling and rope factors are given");
+  } else if (scaling != "none" && !(scaling == "longrope" && short_factors != nullptr)) {
+    Bad(file, "rope scaling '" + scaling + "' is not supported; known are none, linear, " + kRopeDivisors + " and " +
+                  kShortFactors);
   }
-  const GgufTensor *divisors = file.FindTensor(kRopeDivisors);
-  if (divisors == nullptr) return;
-  if (out->rope.kind == RopeKind::kLinear) Bad(file, "both linear rope scaling and rope_freqs.weight are given");
-  if (divisors->type != ElementType::kF32 || divisors->shape.size() != 1 || divisors->shape[0] != out->rotary_dims / 2) {
-    Bad(file, "tensor rope_freqs.weight: is no vector of one F32 for each of " + std::to_string(out->rotary_dims / 2) +
-                  " rotary pairs");
+  if (divisors != nullptr) {
+    rope.kind = RopeKind::kDivisors;
+    rope.divisors = ReadDivisors(file, *divisors, out->rotary_dims / 2);
+  } else if (short_factors != nullptr) {  // LongRoPE: the factors hold within the original context, and so does the model
+    rope.kind = RopeKind::kDivisors;
+    rope.divisors = ReadDivisors(file, *short_factors, out->rotary_dims / 2);
+    rope.original_context = metadata.Integer("rope.scaling.original_context_length");
+    rope.attention_factor = metadata.FindReal("rope.scaling.attn_factor").value_or(1.0);
+    out->max_context = std::min(out->max_context, rope.original_context);
   }
-  std::vector<float> values(static_cast<size_t>(divisors->shape[0]));
-  Dequantize(values.data(), file.file().data() + divisors->offset_bytes, divisors->shape[0], divisors->type);
-  out->rope.kind = RopeKind::kDivisors;
-  out->rope.divisors.assign(values.begin(), values.end());
 }
 
 int32_t FindTokenId(const GgufFile &file, const char *key) {
@@ -110,13 +127,25 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
     Bad(file, "keys and values of different length are not supported");
   }
   out.max_context = metadata.Integer("context_length");
-  out.rms_eps = metadata.FindReal("attention.layer_norm_rms_epsilon").value_or(1e-5);
+  out.norm = family.norm;
+  out.rms_eps = metadata
+                    .FindReal(family.norm == NormKind::kLayer ? "attention.layer_norm_epsilon"
+                                                              : "attention.layer_norm_rms_epsilon")
+                    .value_or(1e-5);
   out.sliding_window = metadata.FindInteger("attention.sliding_window").value_or(0);
+  if (!family.qk_norm && file.FindTensor("blk.0.attn_q_norm.weight") != nullptr) {
+    Bad(file, "a norm of each head of q and k (blk.0.attn_q_norm.weight) is not supported for architecture " + architecture);
+  }
+  if (file.FindTensor("blk.0.attn_norm.weight") != nullptr && file.FindTensor("blk.0.ffn_norm.weight") == nullptr) {
+    Bad(file, "layers whose attention and FFN stand side by side (no blk.0.ffn_norm.weight) are not supported");
+  }
   const GgufTensor *embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr) Bad(file, "tensor token_embd.weight is missing");
   out.vocab = embedding->shape.front();
   ReadRope(file, metadata, &out);
   out.tied_head = file.FindTensor("output.weight") == nullptr;
+  if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
+  if (family.activation != nullptr) out.activation = *ActivationByName(family.activation);
   out.q_bias = HasBias(file, "blk.0.attn_q.bias");
   out.k_bias = HasBias(file, "blk.0.attn_k.bias");
   out.v_bias = HasBias(file, "blk.0.attn_v.bias");
@@ -151,25 +180,21 @@ std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
   const Family &family = FamilyByGguf(family_name, path);
   if (file.FindInteger("split.count").value_or(1) > 1) Bad(file, "models split over several files are not supported");
   parts->config = ReadConfig(file, std::string(*architecture), family);
-  for (const RoleName &row : kRoleNames) {
-    if (!HasRole(parts->config, row.role)) continue;
-    if (row.role == TensorRole::kHead && parts->config.tied_head) continue;
-    const bool is_rotated = row.role == TensorRole::kQ || row.role == TensorRole::kK || row.role == TensorRole::kQBias ||
-                            row.role == TensorRole::kKBias;
-    const int64_t count = IsLayerRole(row.role) ? parts->config.layers : 1;
-    for (int64_t layer = 0; layer < count; ++layer) {
-      const std::string name = (IsLayerRole(row.role) ? "blk." + std::to_string(layer) + "." : std::string()) + row.name;
-      const GgufTensor *tensor = file.FindTensor(name);
-      if (tensor == nullptr) Bad(file, "tensor " + name + " is missing");
-      TensorView view;
-      view.file = &file.file();
-      view.name = name;
-      view.offset_bytes = tensor->offset_bytes;
-      view.type = tensor->type;
-      view.interleaved = family.gguf_interleaved && is_rotated;
-      AddTensor(parts.get(), row.role, layer, tensor->shape, std::move(view));
-    }
-  }
+  const Span<const TensorName> names(kTensorNames, std::size(kTensorNames));
+  ForEachTensor(parts->config, family.projections, names, [&](const TensorName &row, int64_t layer) {
+    const std::string name = (IsLayerRole(row.first) ? "blk." + std::to_string(layer) + "." : std::string()) + row.name;
+    const GgufTensor *tensor = file.FindTensor(name);
+    if (tensor == nullptr) Bad(file, "tensor " + name + " is missing");
+    const bool is_rotated = row.first == TensorRole::kQ || row.first == TensorRole::kK || row.first == TensorRole::kQBias ||
+                            row.first == TensorRole::kKBias;
+    TensorView view;
+    view.file = &file.file();
+    view.name = name;
+    view.offset_bytes = tensor->offset_bytes;
+    view.type = tensor->type;
+    view.interleaved = family.gguf_interleaved && is_rotated;
+    AddTensor(parts.get(), row.first, row.roles, layer, tensor->shape, std::move(view));
+  });
   parts->tokenizer.gguf = parts->gguf.get();
   return parts;
 }

@@ -1,5 +1,6 @@
 // Hugging Face folders: config.json in the spelling of transformers 4 and 5, safetensors in one file or many.
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "base/error.h"
@@ -14,12 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-struct RoleName {
-  TensorRole role;
-  const char *name;  // after "model.layers.<i>." for roles of a layer
-};
-
-constexpr RoleName kRoleNames[] = {
+constexpr TensorName kTensorNames[] = {
     {TensorRole::kEmbedding, "model.embed_tokens.weight"},
     {TensorRole::kHead, "lm_head.weight"},
     {TensorRole::kFinalNorm, "model.norm.weight"},
@@ -41,18 +37,55 @@ constexpr RoleName kRoleNames[] = {
     {TensorRole::kGateBias, "mlp.gate_proj.bias"},
     {TensorRole::kUpBias, "mlp.up_proj.bias"},
     {TensorRole::kDownBias, "mlp.down_proj.bias"},
+    {TensorRole::kFinalNormBias, "model.norm.bias"},
+    {TensorRole::kAttnNormBias, "input_layernorm.bias"},
+    {TensorRole::kFfnNormBias, "post_attention_layernorm.bias"},
+    {TensorRole::kQ, "self_attn.qkv_proj.weight", 3},
+    {TensorRole::kGate, "mlp.gate_up_proj.weight", 2},
 };
+
+// Switches that change what a layer computes.
+constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention", "use_parallel_residual", "qk_layernorm"};
 
 std::string ReadText(const fs::path &path) {
   const MappedFile file(path.string());
   return std::string(file.text());
 }
 
-void ReadRope(const JsonReader &config, ModelConfig *out) {
+std::vector<double> ReadReals(const JsonReader &reader, const char *key, int64_t count) {
+  const json *value = reader.Find(key);
+  if (value == nullptr || !value->is_array() || static_cast<int64_t>(value->size()) != count) {
+    reader.Bad(std::string(key) + " is no array of " + std::to_string(count) + " numbers");
+  }
+  std::vector<double> reals;
+  for (const json &item : *value) {
+    if (!item.is_number()) reader.Bad(std::string(key) + " holds something that is no number");
+    reals.push_back(item.get<double>());
+  }
+  return reals;
+}
+
+// Two sets of divisors and a factor on what is rotated. The set for positions within the original context is the one that a
+// fixed table can have: the context ends there.
+void ReadLongRope(const JsonReader &config, const JsonReader &scaling, ModelConfig *out) {
+  RopeConfig &rope = out->rope;
+  rope.kind = RopeKind::kDivisors;
+  rope.divisors = ReadReals(scaling, "short_factor", out->rotary_dims / 2);
+  const char *key = "original_max_position_embeddings";
+  rope.original_context = scaling.Has(key) ? scaling.Integer(key) : config.Integer(key);
+  if (rope.original_context < 2) config.Bad(std::string(key) + " is out of range");
+  const auto original = static_cast<double>(rope.original_context);
+  const double stretch = scaling.FindReal("factor").value_or(static_cast<double>(out->max_context) / original);
+  const double usual = stretch > 1 ? std::sqrt(1 + std::log(stretch) / std::log(original)) : 1;
+  rope.attention_factor = scaling.FindReal("attention_factor").value_or(usual);
+  out->max_context = std::min(out->max_context, rope.original_context);
+}
+
+void ReadRope(const JsonReader &config, const Family &family, ModelConfig *out) {
   std::optional<JsonReader> scaling = config.FindObject("rope_parameters");
   if (!scaling) scaling = config.FindObject("rope_scaling");
   out->rope.theta = config.FindReal("rope_theta").value_or(10000.0);
-  double partial = config.FindReal("partial_rotary_factor").value_or(1.0);
+  double partial = config.FindReal("partial_rotary_factor").value_or(family.partial_rotary);
   std::string type = "default";
   if (scaling) {
     out->rope.theta = scaling->FindReal("rope_theta").value_or(out->rope.theta);
@@ -72,17 +105,20 @@ void ReadRope(const JsonReader &config, ModelConfig *out) {
     out->rope.low_freq_factor = scaling->Real("low_freq_factor");
     out->rope.high_freq_factor = scaling->Real("high_freq_factor");
     out->rope.original_context = scaling->Integer("original_max_position_embeddings");
+  } else if (type == "longrope" || type == "su") {  // su: its name in early configurations
+    ReadLongRope(config, *scaling, out);
   } else {
-    scaling->Bad("rope type '" + type + "' is not supported; known are default, linear, llama3");
+    scaling->Bad("rope type '" + type + "' is not supported; known are default, linear, llama3, longrope");
   }
 }
 
-ActivationKind ReadActivation(const JsonReader &config) {
-  const std::string name = config.FindString("hidden_activation").value_or(config.FindString("hidden_act").value_or("silu"));
-  if (name == "silu" || name == "swish") return ActivationKind::kSilu;
-  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return ActivationKind::kGeluTanh;
-  if (name == "gelu") return ActivationKind::kGelu;
-  config.Bad("hidden_act '" + name + "' is not supported; known are silu, gelu, gelu_pytorch_tanh");
+ActivationKind ReadActivation(const JsonReader &config, const Family &family) {
+  const std::string fallback =
+      family.activation != nullptr ? family.activation : config.FindString("hidden_act").value_or("silu");
+  const std::string name = config.FindString("hidden_activation").value_or(fallback);
+  const std::optional<ActivationKind> kind = ActivationByName(name);
+  if (!kind) config.Bad("hidden_act '" + name + "' is not supported; known are silu, gelu, gelu_pytorch_tanh");
+  return *kind;
 }
 
 bool IsPresent(Presence presence, const JsonReader &config, const char *key) {
@@ -139,6 +175,9 @@ ModelConfig ReadConfig(const fs::path &folder) {
   const std::string model_type = config.String("model_type");
   const Family &family = FamilyByModelType(model_type, path);
   if (config.Has("quantization_config")) config.Bad("checkpoints that are quantised already are not supported");
+  for (const char *key : kRefusedSwitches) {
+    if (config.FindBool(key).value_or(false)) config.Bad(std::string(key) + " is not supported");
+  }
 
   ModelConfig out;
   out.family = family.name;
@@ -155,11 +194,14 @@ ModelConfig ReadConfig(const fs::path &folder) {
   out.head_dim = config.FindInteger("head_dim").value_or(out.hidden / out.heads);
   out.vocab = config.Integer("vocab_size");
   out.max_context = config.Integer("max_position_embeddings");
-  out.rms_eps = config.FindReal("rms_norm_eps").value_or(1e-6);
-  ReadRope(config, &out);
-  out.activation = ReadActivation(config);
-  out.tied_head = config.FindBool("tie_word_embeddings").value_or(false);
-  out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, "attention_bias");
+  out.norm = family.norm;
+  out.rms_eps = family.norm == NormKind::kLayer ? config.FindReal("layer_norm_eps").value_or(1e-5)
+                                                : config.FindReal("rms_norm_eps").value_or(1e-6);
+  ReadRope(config, family, &out);
+  out.activation = ReadActivation(config, family);
+  out.tied_head = config.FindBool("tie_word_embeddings").value_or(family.tied_head);
+  if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
+  out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, family.qkv_bias_key);
   out.o_bias = IsPresent(family.o_bias, config, "attention_bias");
   out.mlp_bias = IsPresent(family.mlp_bias, config, "mlp_bias");
   out.qk_norm = family.qk_norm;
@@ -223,6 +265,10 @@ std::map<std::string, Located> LocateTensors(const fs::path &folder, SourceParts
   return located;
 }
 
+bool IsNorm(TensorRole role) {
+  return role == TensorRole::kAttnNorm || role == TensorRole::kFfnNorm || role == TensorRole::kFinalNorm;
+}
+
 std::string ExistingFile(const fs::path &path) { return fs::exists(path) ? path.string() : std::string(); }
 
 }  // namespace
@@ -233,25 +279,23 @@ std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
   parts->format = SourceFormat::kHuggingFace;
   parts->path = folder_name;
   parts->config = ReadConfig(folder);
+  const Family &family = FamilyByName(parts->config.family);
   const std::map<std::string, Located> located = LocateTensors(folder, parts.get());
-  for (const RoleName &row : kRoleNames) {
-    if (!HasRole(parts->config, row.role)) continue;
-    if (row.role == TensorRole::kHead && parts->config.tied_head) continue;
-    const int64_t count = IsLayerRole(row.role) ? parts->config.layers : 1;
-    for (int64_t layer = 0; layer < count; ++layer) {
-      const std::string name =
-          (IsLayerRole(row.role) ? "model.layers." + std::to_string(layer) + "." : std::string()) + row.name;
-      const auto found = located.find(name);
-      if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + name + " is missing");
-      const Located &where = found->second;
-      TensorView view;
-      view.file = where.file;
-      view.name = name;
-      view.offset_bytes = where.entry.offset_bytes;
-      view.type = SafetensorsType(where.entry, name, where.file->path());
-      AddTensor(parts.get(), row.role, layer, where.entry.shape, std::move(view));
-    }
-  }
+  const Span<const TensorName> names(kTensorNames, std::size(kTensorNames));
+  ForEachTensor(parts->config, family.projections, names, [&](const TensorName &row, int64_t layer) {
+    const std::string name =
+        (IsLayerRole(row.first) ? "model.layers." + std::to_string(layer) + "." : std::string()) + row.name;
+    const auto found = located.find(name);
+    if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + name + " is missing");
+    const Located &where = found->second;
+    TensorView view;
+    view.file = where.file;
+    view.name = name;
+    view.offset_bytes = where.entry.offset_bytes;
+    view.type = SafetensorsType(where.entry, name, where.file->path());
+    view.offset = IsNorm(row.first) ? family.norm_offset : 0;
+    AddTensor(parts.get(), row.first, row.roles, layer, where.entry.shape, std::move(view));
+  });
   parts->tokenizer.tokenizer_json = ExistingFile(folder / "tokenizer.json");
   parts->tokenizer.tokenizer_config_json = ExistingFile(folder / "tokenizer_config.json");
   parts->tokenizer.chat_template_jinja = ExistingFile(folder / "chat_template.jinja");

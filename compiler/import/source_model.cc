@@ -1,5 +1,6 @@
 #include "import/source_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -10,6 +11,7 @@ namespace acorn::compiler {
 namespace {
 
 constexpr int64_t kMaxWidth = int64_t{1} << 20;  // hidden, ffn, head_dim
+constexpr int64_t kMaxLayerNormWidth = 8192;         // docs/ARITHMETIC.md §4.2
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = int64_t{1} << 14;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
@@ -21,6 +23,7 @@ constexpr uint64_t kReleaseBytes = uint64_t{1} << 20;
 constexpr const char *kRoleNames[kTensorRoles] = {
     "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",    "v_bias",
     "o_bias",    "q_norm", "k_norm",     "ffn_norm",  "gate", "up", "down", "gate_bias", "up_bias", "down_bias",
+    "final_norm_bias", "attn_norm_bias", "ffn_norm_bias",
 };
 
 void CheckRange(const std::string &path, const char *what, int64_t value, int64_t max) {
@@ -64,7 +67,8 @@ void ReadRow(float *dst, const TensorView &view, int64_t row) {
 const char *TensorRoleName(TensorRole role) { return kRoleNames[static_cast<int>(role)]; }
 
 bool IsLayerRole(TensorRole role) {
-  return role != TensorRole::kEmbedding && role != TensorRole::kHead && role != TensorRole::kFinalNorm;
+  return role != TensorRole::kEmbedding && role != TensorRole::kHead && role != TensorRole::kFinalNorm &&
+         role != TensorRole::kFinalNormBias;
 }
 
 TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
@@ -77,6 +81,9 @@ TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
     case TensorRole::kFinalNorm:
     case TensorRole::kAttnNorm:
     case TensorRole::kFfnNorm:
+    case TensorRole::kFinalNormBias:
+    case TensorRole::kAttnNormBias:
+    case TensorRole::kFfnNormBias:
     case TensorRole::kOBias:
     case TensorRole::kDownBias:
       return {1, config.hidden};
@@ -124,6 +131,10 @@ bool HasRole(const ModelConfig &config, TensorRole role) {
     case TensorRole::kUpBias:
     case TensorRole::kDownBias:
       return config.mlp_bias;
+    case TensorRole::kFinalNormBias:
+    case TensorRole::kAttnNormBias:
+    case TensorRole::kFfnNormBias:
+      return config.norm == NormKind::kLayer;
     default:
       return true;
   }
@@ -148,9 +159,12 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
                                          std::to_string(config.head_dim) + " make no sense");
   }
   if (config.sliding_window < 0) throw Error(ExitCode::kBadModel, path + ": the sliding window is negative");
-  CheckReal(path, "RMSNorm epsilon", config.rms_eps);
+  if (config.norm == NormKind::kLayer) CheckRange(path, "width of a LayerNorm", config.hidden, kMaxLayerNormWidth);
+  CheckReal(path, config.norm == NormKind::kLayer ? "LayerNorm epsilon" : "RMSNorm epsilon", config.rms_eps);
+  CheckReal(path, "embedding scale", config.embedding_scale);
   CheckReal(path, "rope theta", config.rope.theta);
   CheckReal(path, "rope factor", config.rope.factor);
+  CheckReal(path, "rope attention factor", config.rope.attention_factor);
   for (const double divisor : config.rope.divisors) CheckReal(path, "rope divisor", divisor);
   if (config.rope.kind == RopeKind::kLlama3) {
     CheckReal(path, "rope low_freq_factor", config.rope.low_freq_factor);
@@ -164,8 +178,26 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
   for (const int32_t id : config.eos_ids) CheckToken(path, "end", id, config.vocab);
 }
 
-void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::vector<int64_t> &shape, TensorView view) {
-  const TensorShape want = RoleShape(parts->config, role);
+void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names,
+                   const std::function<void(const TensorName &name, int64_t layer)> &add) {
+  const auto is_fused = [&](TensorRole role) {
+    return std::any_of(names.begin(), names.end(), [&](const TensorName &row) {
+      return row.roles > 1 && role >= row.first && static_cast<int>(role) < static_cast<int>(row.first) + row.roles;
+    });
+  };
+  for (const TensorName &row : names) {
+    if (!HasRole(config, row.first)) continue;
+    if (row.first == TensorRole::kHead && config.tied_head) continue;
+    if (is_fused(row.first) && (row.roles > 1) != (projections == Projections::kFused)) continue;
+    const int64_t count = IsLayerRole(row.first) ? config.layers : 1;
+    for (int64_t layer = 0; layer < count; ++layer) add(row, layer);
+  }
+}
+
+void AddTensor(SourceParts *parts, TensorRole first, int roles, int64_t layer, const std::vector<int64_t> &shape,
+               TensorView view) {
+  TensorShape want = RoleShape(parts->config, first);
+  for (int i = 1; i < roles; ++i) want.n += RoleShape(parts->config, static_cast<TensorRole>(static_cast<int>(first) + i)).n;
   std::vector<int64_t> dims;
   for (const int64_t dim : shape) {
     if (dim != 1) dims.push_back(dim);
@@ -182,17 +214,22 @@ void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::ve
                                          std::to_string(view.offset_bytes) + " is [" + got + "], the configuration wants [" +
                                          std::to_string(want.n) + ", " + std::to_string(want.k) + "]");
   }
-  view.n = want.n;
   view.k = want.k;
-  parts->tensors.emplace(TensorKey{role, layer}, std::move(view));
+  for (int i = 0; i < roles; ++i) {
+    const auto role = static_cast<TensorRole>(static_cast<int>(first) + i);
+    view.n = RoleShape(parts->config, role).n;
+    parts->tensors.emplace(TensorKey{role, layer}, view);
+    view.offset_bytes += static_cast<uint64_t>(view.n) * RowBytes(view);
+  }
 }
 
-SourceModel::SourceModel(std::unique_ptr<SourceParts> parts) : parts_(std::move(parts)) {}
+SourceModel::SourceModel(std::unique_ptr<SourceParts> parts) : parts_(std::move(parts)), config_(parts_->config) {}
+SourceModel::SourceModel(const SourceModel &other, ModelConfig config) : parts_(other.parts_), config_(std::move(config)) {}
 SourceModel::~SourceModel() = default;
 
 SourceFormat SourceModel::format() const { return parts_->format; }
 const std::string &SourceModel::path() const { return parts_->path; }
-const ModelConfig &SourceModel::config() const { return parts_->config; }
+const ModelConfig &SourceModel::config() const { return config_; }
 const TokenizerSource &SourceModel::tokenizer() const { return parts_->tokenizer; }
 
 Matrix SourceModel::Load(TensorRole role, int64_t layer) const { return LoadRows(role, layer, 0, RoleShape(config(), role).n); }
@@ -214,6 +251,7 @@ Matrix SourceModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int6
     const int64_t src_row = first + row;
     ReadRow(out.row(row).data(), view, view.interleaved && !is_vector ? InterleavedRow(src_row, config().head_dim) : src_row);
   }
+  if (view.offset != 0) out.array() += view.offset;
   const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
   if (read_bytes >= kReleaseBytes) {
     view.file->Release(view.offset_bytes + static_cast<uint64_t>(first) * RowBytes(view), read_bytes);
@@ -242,6 +280,13 @@ int64_t SourceModel::SourceBytes() const {
     bytes += view.n * (view.k / BlockElems(view.type)) * BlockBytes(view.type);
   }
   return bytes;
+}
+
+std::optional<ActivationKind> ActivationByName(const std::string &name) {
+  if (name == "silu" || name == "swish") return ActivationKind::kSilu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return ActivationKind::kGeluTanh;
+  if (name == "gelu") return ActivationKind::kGelu;
+  return std::nullopt;
 }
 
 std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,10 +24,16 @@ struct RopeConfig {
   double low_freq_factor = 1.0;   // kLlama3
   double high_freq_factor = 4.0;  // kLlama3
   int64_t original_context = 0;   // kLlama3
-  std::vector<double> divisors;   // kDivisors: one for each pair, its frequency is divided by it (GGUF's form of kLlama3)
+  std::vector<double> divisors;   // kDivisors: of each pair's frequency (GGUF's form of kLlama3, LongRoPE's short factors)
+  double attention_factor = 1.0;  // of the rotated dims of q and of k, both (LongRoPE); LoadLayer() folds it into weights
 };
 
 enum class ActivationKind { kSilu, kGeluTanh, kGelu };
+
+enum class NormKind {
+  kRms,
+  kLayer,  // with a bias
+};
 
 /// Everything that a block needs to know, in the convention of Hugging Face (rotary halves, not pairs).
 struct ModelConfig {
@@ -41,10 +48,12 @@ struct ModelConfig {
   int64_t rotary_dims = 0;  // even, at most head_dim; the first dims of each head are rotated
   int64_t vocab = 0;
   int64_t max_context = 0;  // positions the model was trained for
-  double rms_eps = 1e-5;
+  NormKind norm = NormKind::kRms;  // of rows; a norm of each head is an RMSNorm
+  double rms_eps = 1e-5;           // of every norm, whatever its kind
   RopeConfig rope;
   ActivationKind activation = ActivationKind::kSilu;
   bool tied_head = false;
+  double embedding_scale = 1.0;  // of the embedding's rows as they enter the first layer; a tied head is without it
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
   bool mlp_bias = false;         // gate, up and down
   bool qk_norm = false;          // RMSNorm over each head of q and k, before the rotation
@@ -55,6 +64,7 @@ struct ModelConfig {
 };
 
 enum class TensorRole : uint8_t {
+  // What a tensor may hold fused, q, k, v or gate, up, stands in this order.
   kEmbedding,  // [vocab, hidden]
   kHead,       // [vocab, hidden]; the embedding when tied
   kFinalNorm,  // [1, hidden]
@@ -76,8 +86,11 @@ enum class TensorRole : uint8_t {
   kGateBias,
   kUpBias,
   kDownBias,
+  kFinalNormBias,  // [1, hidden]
+  kAttnNormBias,   // [1, hidden]
+  kFfnNormBias,    // [1, hidden]
 };
-inline constexpr int kTensorRoles = 21;
+inline constexpr int kTensorRoles = 24;
 
 const char *TensorRoleName(TensorRole role);
 /// True for roles that exist once in each layer.
@@ -108,7 +121,7 @@ struct SourceParts;  // import/source_parts.h
 class SourceModel {
  public:
   explicit SourceModel(std::unique_ptr<SourceParts> parts);
-  ~SourceModel();
+  virtual ~SourceModel();
   SourceModel(const SourceModel &) = delete;
   SourceModel &operator=(const SourceModel &) = delete;
 
@@ -121,13 +134,18 @@ class SourceModel {
   /// Throws Error(kBadModel) when HasRole() is false for it or a value is not finite.
   Matrix Load(TensorRole role, int64_t layer = 0) const;
   /// Rows [first, first + count) of it: an embedding need never be whole in memory.
-  Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
+  virtual Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
   /// Bytes of all used tensors in the source's own types, and elements; for reports.
   int64_t SourceBytes() const;
   int64_t SourceElems() const;
 
+ protected:
+  /// The files of `other` under another configuration, for a model whose LoadRows() changes what `other` loads.
+  SourceModel(const SourceModel &other, ModelConfig config);
+
  private:
-  std::unique_ptr<SourceParts> parts_;
+  std::shared_ptr<const SourceParts> parts_;
+  ModelConfig config_;
 };
 
 struct SourceOptions {
@@ -137,6 +155,9 @@ struct SourceOptions {
 /// Opens `path`: a folder, or a file told apart by its first bytes. Every tensor that the configuration needs is
 /// present and has its shape, or this throws Error: kBadModel with file, tensor and offset, kIo when unreadable.
 std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options = {});
+
+/// By the name of a Hugging Face configuration; nothing when it is unknown.
+std::optional<ActivationKind> ActivationByName(const std::string &name);
 
 /// The families that can be imported, in the order of the table.
 std::vector<std::string> FamilyNames();

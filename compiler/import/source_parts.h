@@ -1,6 +1,7 @@
 // What an importer hands to SourceModel: the configuration and where each tensor lies. For importers only.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "base/mapped_file.h"
+#include "base/span.h"
 #include "import/dequantize.h"
 #include "import/source_model.h"
 
@@ -21,9 +23,26 @@ struct TensorView {
   ElementType type = ElementType::kF32;
   int64_t n = 0;  // rows; 1 for vectors
   int64_t k = 0;
+  float offset = 0;  // added to every value
   /// Heads stand as rotary pairs (2i, 2i + 1) and are read as halves (i, i + head_dim / 2).
   bool interleaved = false;
 };
+
+enum class Projections : uint8_t {
+  kApart,
+  kFused,  // q, k and v in one tensor, gate and up in another, one below the other
+};
+
+/// A tensor of the model or of each layer, and the roles that it holds: `roles` of them, from `first` on, one below the other.
+struct TensorName {
+  TensorRole first;
+  const char *name;  // what a layer's number and the dot behind it precede, for roles of a layer
+  int roles = 1;
+};
+
+/// Calls add(name, layer) for every tensor that a source with this configuration must have.
+void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names,
+                   const std::function<void(const TensorName &name, int64_t layer)> &add);
 
 using TensorKey = std::pair<TensorRole, int64_t>;  // role, layer (0 outside the layers)
 
@@ -44,7 +63,9 @@ std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path);
 /// Throws Error(kBadModel) naming `path` and the value when a size or constant makes no sense.
 void CheckConfig(const ModelConfig &config, const std::string &path);
 
-/// Adds one tensor after checking that its shape is RoleShape(). A vector may come as [n], [1, n] or [n, 1].
-void AddTensor(SourceParts *parts, TensorRole role, int64_t layer, const std::vector<int64_t> &shape, TensorView view);
+/// Adds one tensor, which holds `roles` roles from `first` on, after checking that its shape is theirs, one below the other.
+/// A vector may come as [n], [1, n] or [n, 1].
+void AddTensor(SourceParts *parts, TensorRole first, int roles, int64_t layer, const std::vector<int64_t> &shape,
+               TensorView view);
 
 }  // namespace acorn::compiler

@@ -79,16 +79,35 @@ bool PanelsFit(const QuantizedMatrix &matrix, int64_t k_panel) {
 
 }  // namespace
 
+namespace {
+
+/// Sum over groups of multiplier * sum of value(w) in the group.
+template <typename Value>
+int64_t SumChannel(const QuantizedMatrix &matrix, int64_t channel, const Value &value) {
+  const int64_t width = matrix.group() == 0 ? matrix.k : matrix.group(), groups = matrix.k / width;
+  int64_t total = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int8_t *w = matrix.weights.data() + channel * matrix.k + g * width;
+    int32_t sum = 0;  // k is far below 2^24
+    for (int64_t i = 0; i < width; ++i) sum += value(w[i]);
+    total += matrix.multipliers.empty() ? sum : int64_t{matrix.multipliers[static_cast<size_t>(channel * groups + g)]} * sum;
+  }
+  return total;
+}
+
+}  // namespace
+
 int64_t QuantizedMatrix::AbsoluteSum(int64_t channel) const {
-  int64_t sum = 0;
-  for (int64_t i = 0; i < k; ++i) sum += int64_t{multiplier(channel, i)} * std::abs(weight(channel, i));
-  return sum;
+  return SumChannel(*this, channel, [](int32_t w) { return std::abs(w); });
 }
 
 int64_t QuantizedMatrix::Sum(int64_t channel) const {
-  int64_t sum = 0;
-  for (int64_t i = 0; i < k; ++i) sum += int64_t{multiplier(channel, i)} * weight(channel, i);
-  return sum;
+  return SumChannel(*this, channel, [](int32_t w) { return w; });
+}
+
+uint64_t QuantizedMatrix::PayloadBytes() const {
+  const uint64_t row = format == WeightFormat::kW8 ? static_cast<uint64_t>(k) : static_cast<uint64_t>(k + 1) / 2;
+  return static_cast<uint64_t>(n) * row + multipliers.size();
 }
 
 int64_t ChoosePanelDepth(const QuantizedMatrix &matrix) {

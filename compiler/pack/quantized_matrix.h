@@ -27,6 +27,8 @@ struct QuantizedMatrix {
   int64_t AbsoluteSum(int64_t channel) const;
   /// Sum over k of multiplier * weight of a channel.
   int64_t Sum(int64_t channel) const;
+  /// Bytes of the integers and multipliers, without a layout's padding and without what a channel has once.
+  uint64_t PayloadBytes() const;
 };
 
 }  // namespace acorn::compiler

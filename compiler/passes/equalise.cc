@@ -75,13 +75,14 @@ double ChooseStrength(const Matrix &samples, const Matrix &weight, const RowVect
   return best_strength;
 }
 
-double EqualiseNorm(RowVector *norm, std::initializer_list<Matrix *> weights, const Matrix &stacked,
+double EqualiseNorm(RowVector *gain, RowVector *bias, std::initializer_list<Matrix *> weights, const Matrix &stacked,
                     const RangeObserver &ranges, LinearInput input, WeightFormat format) {
   const RowVector &magnitudes = ranges.ColumnLargest(input);
   const double strength = ChooseStrength(ranges.Samples(input), stacked, magnitudes, format);
   if (strength == 0) return 0;
   const RowVector factors = Factors(magnitudes, strength);
-  norm->array() /= factors.array();
+  gain->array() /= factors.array();
+  if (bias->size() != 0) bias->array() /= factors.array();
   for (Matrix *weight : weights) ScaleColumns(weight, factors);
   return strength;
 }
@@ -214,12 +215,12 @@ Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, con
     if (RefusalOf(config, pair) == nullptr) result.strength[static_cast<size_t>(pair)] = scale();
   };
   run(ScalingPair::kNormQkv, [&] {
-    return EqualiseNorm(&w.attn_norm, {&w.q, &w.k, &w.v}, StackRows({&w.q, &w.k, &w.v}), ranges, LinearInput::kQkv,
-                        format_for(w.q.cols()));
+    return EqualiseNorm(&w.attn_norm, &w.attn_norm_bias, {&w.q, &w.k, &w.v}, StackRows({&w.q, &w.k, &w.v}), ranges,
+                        LinearInput::kQkv, format_for(w.q.cols()));
   });
   run(ScalingPair::kNormGateUp, [&] {
-    return EqualiseNorm(&w.ffn_norm, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges, LinearInput::kGateUp,
-                        format_for(w.gate.cols()));
+    return EqualiseNorm(&w.ffn_norm, &w.ffn_norm_bias, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges,
+                        LinearInput::kGateUp, format_for(w.gate.cols()));
   });
   run(ScalingPair::kValueOut, [&] {
     if (kv_limit > kNibbleLimit) return EqualiseValueOut(config, &w, ranges, format_for(w.o.cols()));

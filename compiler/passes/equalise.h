@@ -12,8 +12,8 @@
 namespace acorn::compiler {
 
 enum class ScalingPair : uint8_t {
-  kNormQkv,     // attention norm's gain -> columns of q, k, v
-  kNormGateUp,  // FFN norm's gain -> columns of gate and up
+  kNormQkv,     // attention norm's gain and bias -> columns of q, k, v
+  kNormGateUp,  // FFN norm's gain and bias -> columns of gate and up
   kUpDown,      // rows of up -> columns of down: always refused, the transform before down does more
   kValueOut,    // rows of v -> columns of o, repeated for the query heads of a KV head; always, for a cache of 4 bits
   kQueryKey,    // rows of q <-> rows of k, one factor for each rotated pair

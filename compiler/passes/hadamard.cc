@@ -39,13 +39,16 @@ FfnShape ChooseHadamardBlock(int64_t ffn) {
 
 FfnShape WithoutHadamard(int64_t ffn, int64_t group) { return {AlignUp(ffn, std::max<int64_t>(group, 1)), 1}; }
 
+void HadamardBlocks(float *row, int64_t width, int64_t block) {
+  for (int64_t first = 0; block > 1 && first < width; first += block) TransformBlock(row + first, block);
+}
+
 void HadamardRows(MatrixRef rows, int64_t block) {
   if (block == 1) return;
   ParallelFor((rows.rows() + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
     const int64_t end = std::min<int64_t>(rows.rows(), (task + 1) * kRowsPerTask);
     for (int64_t r = task * kRowsPerTask; r < end; ++r) {
-      float *row = rows.data() + r * rows.outerStride();
-      for (int64_t first = 0; first < rows.cols(); first += block) TransformBlock(row + first, block);
+      HadamardBlocks(rows.data() + r * rows.outerStride(), rows.cols(), block);
     }
   });
 }

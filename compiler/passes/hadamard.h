@@ -20,5 +20,7 @@ FfnShape WithoutHadamard(int64_t ffn, int64_t group);
 /// Each block of `block` columns of every row times the orthonormal Sylvester-Hadamard matrix. Its own inverse.
 /// `block` is a power of two that divides the columns. Runs on all threads.
 void HadamardRows(MatrixRef rows, int64_t block);
+/// The same for one row, on this thread.
+void HadamardBlocks(float *row, int64_t width, int64_t block);
 
 }  // namespace acorn::compiler

@@ -7,19 +7,12 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/progress.h"
+#include "base/random.h"
 #include "resources/resources.h"
 #include "text/source_tokenizer.h"
 
 namespace acorn::compiler {
 namespace {
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-uint64_t NextRandom(uint64_t *state) {
-  uint64_t z = *state += 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
 
 std::vector<std::vector<int32_t>> TokenizeTexts(const SourceTokenizer &tokenizer, const std::vector<std::string> &files) {
   std::vector<std::vector<int32_t>> texts;

@@ -13,7 +13,7 @@ namespace acorn::compiler {
 struct CalibrationOptions {
   std::vector<std::string> files;  // empty: the built-in text
   int64_t window = 512;
-  int64_t windows = 128;
+  int64_t windows = 0;  // at least 1
   uint64_t seed = 0;  // 0: the first windows of each text, else a seeded choice
 };
 

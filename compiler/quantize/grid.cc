@@ -257,9 +257,12 @@ GptqFactor FactorHessian(const Matrix &hessian, int64_t group, double damping) {
   }
 }
 
-QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &factor) {
-  QuantizedMatrix q = EmptyMatrix(w, format);
-  const Grid grid = GridOf(format);
+namespace {
+
+/// keep_grid: scales and multipliers of q are given, else they are chosen.
+void RunGptq(const Matrix &w, const GptqFactor &factor, QuantizedMatrix *result, bool keep_grid) {
+  QuantizedMatrix &q = *result;
+  const Grid grid = GridOf(q.format);
   const int64_t k = q.k, group = q.group(), groups = group == 0 ? 0 : k / group;
   const int32_t limit = LargestMultiplier(k);
   const Matrix &u = factor.inverse;
@@ -278,9 +281,11 @@ QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &fac
     std::vector<float> scales;
     for (int64_t r = 0; r < rows; ++r) {
       const float *row = w.data() + (begin + r) * k;
-      scales.push_back(
-          ChooseRowScale(row, cost_in_place.data(), k, group, ScaleRule::kWeightedMse, limit, kStepHeadroom, grid).scale);
-      q.scale[static_cast<size_t>(begin + r)] = scales.back();
+      double &scale = q.scale[static_cast<size_t>(begin + r)];
+      if (!keep_grid) {
+        scale = ChooseRowScale(row, cost_in_place.data(), k, group, ScaleRule::kWeightedMse, limit, kStepHeadroom, grid).scale;
+      }
+      scales.push_back(static_cast<float>(scale));
     }
     Matrix errors(rows, kBlock);
     for (int64_t first = 0; first < k; first += kBlock) {
@@ -293,8 +298,10 @@ QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &fac
         for (int64_t j = first; j < last; ++j) {
           const int64_t column = factor.order[static_cast<size_t>(j)];
           if (group != 0 && j % group == 0) {
-            const int32_t m = scale == 0 ? 1 : BestMultiplier(row + j, cost.data() + j, group, scale, limit, grid);
-            q.multipliers[static_cast<size_t>((begin + r) * groups + column / group)] = static_cast<uint8_t>(m);
+            uint8_t &m = q.multipliers[static_cast<size_t>((begin + r) * groups + column / group)];
+            if (!keep_grid) {
+              m = static_cast<uint8_t>(scale == 0 ? 1 : BestMultiplier(row + j, cost.data() + j, group, scale, limit, grid));
+            }
             step = scale * static_cast<float>(m);
           }
           const float value = scale == 0 ? 0 : ToGrid(row[j], 1 / step, grid);
@@ -310,9 +317,31 @@ QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &fac
       }
     }
   });
+}
+
+}  // namespace
+
+QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &factor) {
+  QuantizedMatrix q = EmptyMatrix(w, format);
+  RunGptq(w, factor, &q, false);
   FillZeroScales(&q);
   return q;
 }
+
+void GptqOnGrid(const Matrix &w, const GptqFactor &factor, QuantizedMatrix *grid) { RunGptq(w, factor, grid, true); }
+
+void RefitScales(const Matrix &w, const Matrix &hessian, QuantizedMatrix *q) {
+  const Matrix back = Dequantize(*q);
+  const Matrix projected = back * hessian;  // [n, k]
+  ForRows(q->n, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const double along = static_cast<double>(projected.row(r).dot(w.row(r)));
+      const double energy = static_cast<double>(projected.row(r).dot(back.row(r)));
+      if (energy > 0 && along > 0) q->scale[static_cast<size_t>(r)] *= along / energy;
+    }
+  });
+}
+
 
 Matrix Dequantize(const QuantizedMatrix &q) {
   Matrix w(q.n, q.k);

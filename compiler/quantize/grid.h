@@ -32,6 +32,10 @@ GptqFactor FactorHessian(const Matrix &hessian, int64_t group, double damping);
 /// GPTQ: columns are rounded one by one in the factor's order, and the error of each is spread over those still to come
 /// so that the layer's output changes least. The multipliers of a group are chosen when its turn comes.
 QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &factor);
+/// The same on a grid that is given: scales and multipliers of `grid` stay, its integers are replaced.
+void GptqOnGrid(const Matrix &w, const GptqFactor &factor, QuantizedMatrix *grid);
+/// Channel scales for which the output changes least with the integers as they are; hessian: [k, k].
+void RefitScales(const Matrix &w, const Matrix &hessian, QuantizedMatrix *q);
 
 Matrix Dequantize(const QuantizedMatrix &q);
 

@@ -7,7 +7,9 @@
 #include "base/parallel.h"
 #include "passes/equalise.h"
 #include "quantize/cached.h"
+#include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
+#include "write/op_integers.h"
 
 namespace acorn::compiler {
 namespace {
@@ -80,14 +82,6 @@ std::vector<double> HeadSteps(const std::vector<double> &largest) {
   std::vector<double> steps;
   for (const double value : largest) steps.push_back(StepFor(value, 127));
   return steps;
-}
-
-/// Attention's output multipliers, step / out_step, share a shift and lie in [2^30, 2^31): steps below the lowest such
-/// value are raised to it.
-void RaiseToOneBinade(std::vector<double> *steps, double out_step) {
-  const double top = *std::max_element(steps->begin(), steps->end()) / out_step;
-  const double low = std::ldexp(1.0, std::ilogb(top)) * out_step * (1 + 1e-9);
-  for (double &step : *steps) step = std::max(step, low);
 }
 
 /// Largest magnitudes of each head of prefix rows.
@@ -179,7 +173,7 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
   if (cache_.bits == 4) x_wide_ = x_.topRows(std::min(x_.rows(), kWideWindows * window));
 }
 
-QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerReport *report) {
+QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report) {
   Work work;
   work.layer = layer;
   LayerWeights &w = work.weights;
@@ -198,6 +192,11 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerReport *report) {
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
+  const EdgeType down_in_type = options_.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
+  for (RangeReport &row : LayerRanges(layer, work.out.scales, down_in_type, config_.qk_norm, work.ranges.get())) {
+    report->ranges.push_back(std::move(row));
+  }
+  if (unrounded != nullptr) *unrounded = w;
   CarryOn(&work);
   return std::move(work.out);
 }
@@ -327,7 +326,7 @@ void LayerQuantizer::CollectMoments(Work *work) const {
   }
 }
 
-void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
+void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   LayerWeights &w = work->weights;
   QuantizedLayer &out = work->out;
   struct Target {
@@ -375,10 +374,15 @@ void LayerQuantizer::RoundWeights(Work *work, LayerReport *report) const {
     line.input_error = InputError(ranges.Samples(target.input), *target.weight, target.step, target.limit);
     line.input_step = target.step;
     line.input_clip = target.largest > 0 ? std::min(1.0, target.step * target.limit / target.largest) : 1.0;
+    line.n = target.result->n;
+    line.k = target.result->k;
+    line.bytes = target.result->PayloadBytes();
     report->weights.push_back(line);
   }
   out.attn_norm = w.attn_norm;
   out.ffn_norm = w.ffn_norm;
+  out.attn_norm_bias = w.attn_norm_bias;
+  out.ffn_norm_bias = w.ffn_norm_bias;
   out.q_norm = w.q_norm;
   out.k_norm = w.k_norm;
   out.qkv_bias = StackBias({{&w.q_bias, w.q.rows()}, {&w.k_bias, w.k.rows()}, {&w.v_bias, w.v.rows()}});

@@ -21,7 +21,8 @@ class LayerQuantizer {
                  Matrix prefix_x);
 
   /// Appends to `report`.
-  QuantizedLayer Quantize(int64_t layer, LayerReport *report);
+  /// unrounded: null, or what takes the weights as they are transformed, before rounding.
+  QuantizedLayer Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report);
   /// Hidden states after the layers done so far.
   const Matrix &x() const { return x_; }
   /// Those of the first windows, had keys and values 8 bits under the same weights. No rows if they have.
@@ -35,7 +36,7 @@ class LayerQuantizer {
   void ChooseScales(Work *work) const;
   void ChooseCacheScales(Work *work) const;
   void CollectMoments(Work *work) const;
-  void RoundWeights(Work *work, LayerReport *report) const;
+  void RoundWeights(Work *work, ConversionReport *report) const;
   void CarryOn(Work *work);
 
   const SourceModel &source_;

@@ -7,9 +7,9 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "graph/float_model.h"
-#include "passes/hadamard.h"
 #include "passes/prefix.h"
 #include "quantize/activations.h"
+#include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
 
@@ -21,52 +21,60 @@ constexpr int64_t kHeadSampleRows = 512;
 constexpr int64_t kRowsAtOnce = 4096;
 constexpr int64_t kScoredWindows = 8;
 
-Matrix NormRows(ConstMatrixRef x, const RowVector &weight, double eps) {
-  Matrix out(x.rows(), x.cols());
-  RmsNorm(out, x, weight, eps);
-  return out;
-}
+/// What stands between the last layer and the head.
+struct FinalNorm {
+  const ModelConfig &config;
+  RowVector gain, bias;
+
+  Matrix operator()(ConstMatrixRef x) const {
+    Matrix out(x.rows(), x.cols());
+    NormRows(out, x, config, gain, bias);
+    return out;
+  }
+};
 
 struct HeadInput {
+  double largest = 0;
   double step = 0;
   Matrix moments;  // only when asked for
 };
 
 /// Range of the head's input and, for GPTQ, its second moments.
-HeadInput MeasureHeadInput(const Matrix &x, const RowVector &norm, const Matrix &head, double eps, Recipe recipe,
-                           bool with_moments) {
+HeadInput MeasureHeadInput(const Matrix &x, const FinalNorm &norm, const Matrix &head, Recipe recipe, bool with_moments) {
   HeadInput result;
   double largest = 0;
   for (int64_t first = 0; first < x.rows(); first += kRowsAtOnce) {
-    const Matrix normed = NormRows(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)), norm, eps);
+    const Matrix normed = norm(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)));
     largest = std::max(largest, static_cast<double>(normed.cwiseAbs().maxCoeff()));
   }
+  result.largest = largest;
   result.step = std::max(largest, 1e-6) / 127;
   if (recipe == Recipe::kFast) {
     const int64_t stride = std::max<int64_t>(1, x.rows() / kHeadSampleRows);
     Matrix samples((x.rows() + stride - 1) / stride, x.cols());
     for (int64_t i = 0; i < samples.rows(); ++i) samples.row(i) = x.row(i * stride);
-    result.step = BestActivationStep(NormRows(samples, norm, eps), head, largest);
+    result.step = BestActivationStep(norm(samples), head, largest);
   }
   for (int64_t first = 0; with_moments && first < x.rows(); first += kRowsAtOnce) {
-    Matrix normed = NormRows(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)), norm, eps);
+    Matrix normed = norm(x.middleRows(first, std::min(kRowsAtOnce, x.rows() - first)));
     RoundToStep(normed, result.step, 127);
     AddSecondMoments(&result.moments, normed);
   }
   return result;
 }
 
-/// Perplexity of the rounded model over the first windows: what the steps before the file predict for it.
-double SimulatedPerplexity(const ModelConfig &config, const Matrix &x, const RowVector &norm, const QuantizedMatrix &head,
+/// Perplexity of the rounded model over the windows of `ids`: what the steps before the file predict for it. x: the hidden
+/// states of these tokens, and of more.
+double SimulatedPerplexity(const Matrix &x, const FinalNorm &norm, const QuantizedMatrix &head,
                            const std::vector<int32_t> &ids, int64_t window) {
-  const int64_t windows = std::min(x.rows() / window, kScoredWindows);
+  const int64_t windows = static_cast<int64_t>(ids.size()) / window;
   Matrix rows(windows * (window - 1), x.cols());
   std::vector<int32_t> targets;
   for (int64_t i = 0; i < windows; ++i) {
     rows.middleRows(i * (window - 1), window - 1) = x.middleRows(i * window, window - 1);
     targets.insert(targets.end(), ids.begin() + i * window + 1, ids.begin() + (i + 1) * window);
   }
-  const std::vector<double> losses = HeadScorer(config, norm, Dequantize(head)).Losses(rows, targets);
+  const std::vector<double> losses = HeadScorer(norm.config, norm.gain, norm.bias, Dequantize(head)).Losses(rows, targets);
   return std::exp(std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size()));
 }
 
@@ -89,17 +97,47 @@ QuantizedMatrix RoundEmbedding(const Matrix &w, const RecipeOptions &options) {
   return RoundToGrid(w, format, rule, {});
 }
 
+/// The embedding is looked up: the error of its output is that of its rows.
+WeightReport EmbeddingLine(const Matrix &table, const QuantizedMatrix &rounded) {
+  WeightReport line;
+  line.layer = kBeforeLayers;
+  line.weight = "embedding";
+  line.format = FormatName(rounded.format);
+  line.weight_error = static_cast<double>((table - Dequantize(rounded)).squaredNorm()) /
+                      std::max(static_cast<double>(table.squaredNorm()), 1e-30);
+  line.n = rounded.n;
+  line.k = rounded.k;
+  line.bytes = rounded.PayloadBytes();
+  return line;
+}
+
 }  // namespace
 
-ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
-                           ModelFacts facts, const std::string &path) {
+void FileSink::Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) {
+  prefix_tokens_ = frame.prefix_tokens;
+  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.ffn.padded, frame.writer);
+  writer_->Begin(stream_scale, embedding.n == 0 ? nullptr : &embedding);
+}
+
+void FileSink::Layer(QuantizedLayer layer) { writer_->AddLayer(layer); }
+
+void FileSink::Head(QuantizedHead head) { logits_ = writer_->AddHead(head); }
+
+uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
+  facts.prefix_tokens = prefix_tokens_;
+  return graph_.Finish(path, logits_, facts);
+}
+
+RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
+                           ModelSink *sink) {
   const ModelConfig &config = source.config();
   const bool fast = options.recipe == Recipe::kFast;
-  ConvertResult result;
-  result.path = path;
+  RecipeResult result;
   std::vector<int32_t> ids = windows.ids;
   if (fast) {
-    result.prefix_tokens = ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
+    result.prefix_tokens = options.prefix_tokens
+                               ? *options.prefix_tokens
+                               : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
     DropTokens(&ids, result.prefix_tokens, config, windows.window);
   }
 
@@ -109,62 +147,73 @@ ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &
     const int64_t group = GroupSize(options.body_format);
     ffn.padded = (ffn.padded + group - 1) / group * group;
   }
-  WriterOptions writer_options;
-  writer_options.hadamard_block = static_cast<uint32_t>(ffn.block);
-  writer_options.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
-  writer_options.channel_layouts = options.channel_layouts;
-  writer_options.cache = CacheOf(options, config.head_dim);
-  ModelWriter writer(config, ffn.padded, writer_options);
+  ModelFrame frame;
+  frame.prefix_tokens = result.prefix_tokens;
+  frame.ffn = ffn;
+  frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
+  frame.writer.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
+  frame.writer.channel_layouts = options.channel_layouts;
+  frame.writer.cache = CacheOf(options, config.head_dim);
 
   // The stream's first scale covers every row of the table, rounding included.
-  double largest_embedding = 0;
+  result.report.layers = config.layers;
   {
     const Matrix table = source.Load(TensorRole::kEmbedding);
-    largest_embedding = static_cast<double>(table.cwiseAbs().maxCoeff());
-    const double scale = std::max(largest_embedding, 1e-6) * 1.25 / 32767;
-    if (config.tied_head) {
-      writer.Begin(scale, nullptr);
-    } else {
-      const QuantizedMatrix embedding = RoundEmbedding(table, options);
-      writer.Begin(scale, &embedding);
+    const double largest = static_cast<double>(table.cwiseAbs().maxCoeff()) * config.embedding_scale;
+    const double scale = std::max(largest, 1e-6) * 1.25 / 32767;
+    result.report.ranges.push_back(
+        EdgeRange(kBeforeLayers, "embedded", "residual before layer 0", EdgeType::kS16, scale, 0, largest));
+    QuantizedMatrix embedding;
+    if (!config.tied_head) {
+      embedding = RoundEmbedding(table, options);
+      result.report.weights.push_back(EmbeddingLine(table, embedding));
     }
+    sink->Begin(frame, scale, std::move(embedding));
   }
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
   LayerQuantizer quantizer(source, options, ffn, windows.window, Embed(source, ids), prefix_x);
   Progress progress("quantizing layers", config.layers);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    writer.AddLayer(quantizer.Quantize(layer, &result.report));
+    sink->Layer(quantizer.Quantize(layer, sink->Unrounded(), &result.report));
     progress.Update(layer + 1);
   }
   progress.Finish();
 
-  const Matrix norm_matrix = source.Load(TensorRole::kFinalNorm);
-  const RowVector norm = norm_matrix.row(0);
+  const FinalNorm norm{config, LoadVector(source, TensorRole::kFinalNorm), LoadVector(source, TensorRole::kFinalNormBias)};
+  QuantizedHead out;
+  out.norm = norm.gain;
+  out.norm_bias = norm.bias;
   const Matrix head = source.Load(TensorRole::kHead);
   const WeightFormat head_format = FormatForDepth(options.head_format, config.hidden);
   const bool gptq = fast && head_format != WeightFormat::kW8;
   Progress head_progress("quantizing head", 2);
-  const HeadInput input = MeasureHeadInput(quantizer.x(), norm, head, config.rms_eps, options.recipe, true);
+  const HeadInput input = MeasureHeadInput(quantizer.x(), norm, head, options.recipe, true);
   head_progress.Update(1);
-  const QuantizedMatrix quantized =
-      gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping))
-           : RoundEmbedding(head, options);
+  out.in_scale = input.step;
+  out.weight = gptq ? Gptq(head, head_format, FactorHessian(input.moments, GroupSize(head_format), kDamping))
+                    : RoundEmbedding(head, options);
   WeightReport line;
   line.layer = config.layers;
   line.weight = "head";
   line.format = FormatName(head_format);
   line.input_step = input.step;
-  line.input_clip = 1;
-  line.weight_error = RelativeOutputError(head, quantized, input.moments);
+  line.input_clip = input.largest > 0 ? std::min(1.0, input.step * 127 / input.largest) : 1.0;
+  line.weight_error = RelativeOutputError(head, out.weight, input.moments);
+  line.n = out.weight.n;
+  line.k = out.weight.k;
+  line.bytes = out.weight.PayloadBytes();
   result.report.weights.push_back(line);
-  writer.AddHead(norm, input.step, quantized);
-  result.simulated_perplexity = SimulatedPerplexity(config, quantizer.x(), norm, quantized, ids, windows.window);
-  result.perplexity_with_8_bit_kv =
-      options.kv_bits == 8 ? result.simulated_perplexity
-                           : SimulatedPerplexity(config, quantizer.x_with_8_bit_kv(), norm, quantized, ids, windows.window);
+  result.report.ranges.push_back(
+      EdgeRange(config.layers, "head_in", "input of the head", EdgeType::kS8, out.in_scale, out.in_zero, input.largest));
+  ids.resize(std::min(ids.size(), static_cast<size_t>(kScoredWindows * windows.window)));
+  result.scored_ids = std::move(ids);
+  result.simulated_perplexity = SimulatedPerplexity(quantizer.x(), norm, out.weight, result.scored_ids, windows.window);
+  if (options.kv_bits == 4) {
+    result.perplexity_with_8_bit_kv =
+        SimulatedPerplexity(quantizer.x_with_8_bit_kv(), norm, out.weight, result.scored_ids, windows.window);
+  }
+  sink->Head(std::move(out));
   head_progress.Finish();
-  facts.prefix_tokens = result.prefix_tokens;
-  result.file_bytes = writer.Finish(path, facts);
   return result;
 }
 

@@ -3,11 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "import/source_model.h"
-#include "quantize/report.h"
+#include "graph/float_model.h"
+#include "passes/hadamard.h"
+#include "report/report.h"
+#include "write/file_graph.h"
 #include "write/model_writer.h"
 
 namespace acorn::compiler {
@@ -22,6 +27,7 @@ struct RecipeOptions {
   DownInput down_input = DownInput::kHadamard;
   int kv_bits = 8;  // of a session's keys and values: 8 or 4
   ChannelLayouts channel_layouts;
+  std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
 };
 
 /// Calibration tokens: windows of equal length, one after the other.
@@ -31,17 +37,53 @@ struct CalibrationWindows {
   std::vector<int32_t> prefix_candidates;
 };
 
-struct ConvertResult {
-  std::string path;
-  uint64_t file_bytes = 0;
+/// What a recipe decides before it sees the weights.
+struct ModelFrame {
   std::vector<int32_t> prefix_tokens;
-  double simulated_perplexity = 0;  // of the rounded layers in float, on the first calibration windows
-  double perplexity_with_8_bit_kv = 0;  // of the same weights; equal where keys and values have 8 bits
-  LayerReport report;
+  FfnShape ffn;
+  WriterOptions writer;
 };
 
-/// Converts and writes `path`. `facts` come with everything but the prefix.
-ConvertResult ConvertModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
-                           ModelFacts facts, const std::string &path);
+/// Takes the parts of a quantised model in the order of the model: written as they come, or kept for training.
+class ModelSink {
+ public:
+  virtual ~ModelSink() = default;
+  /// stream_scale: of the residual stream that enters layer 0. embedding: without rows when it shares the head's integers.
+  virtual void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) = 0;
+  virtual void Layer(QuantizedLayer layer) = 0;
+  virtual void Head(QuantizedHead head) = 0;
+  /// Where the next layer's weights go as the recipe transformed them, before rounding; null: nowhere.
+  virtual LayerWeights *Unrounded() { return nullptr; }
+};
+
+/// Writes a model file as its parts come. Finish() says how large it is.
+class FileSink : public ModelSink {
+ public:
+  explicit FileSink(const ModelConfig &config) : config_(config) {}
+  void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) override;
+  void Layer(QuantizedLayer layer) override;
+  void Head(QuantizedHead head) override;
+  /// facts: with everything but the prefix.
+  uint64_t Finish(const std::string &path, ModelFacts facts);
+
+ private:
+  ModelConfig config_;
+  FileGraph graph_;
+  std::unique_ptr<ModelWriter> writer_;
+  std::vector<int32_t> prefix_tokens_;
+  Port logits_;
+};
+
+struct RecipeResult {
+  std::vector<int32_t> prefix_tokens;
+  double simulated_perplexity = 0;  // of the rounded layers in float, on scored_ids
+  std::optional<double> perplexity_with_8_bit_kv;  // of the same weights, where the recipe's keys and values have 4 bits
+  std::vector<int32_t> scored_ids;  // the first calibration windows, [windows * window]
+  ConversionReport report;          // layers, weights and ranges; the caller knows the rest
+};
+
+/// Quantises a model in closed form.
+RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
+                           ModelSink *sink);
 
 }  // namespace acorn::compiler

@@ -185,6 +185,33 @@ CompiledChat Plain(const std::vector<SourceToken> &tokens, const std::string &bo
   return builder.Take();
 }
 
+CompiledChat Gemma(const std::vector<SourceToken> &tokens, const std::string &bos) {
+  Builder builder(tokens, "gemma");
+  builder.Set(ChatSection::kStart, bos);
+  builder.Set(ChatSection::kUser, "<start_of_turn>user\n" + kTrimmed + "<end_of_turn>\n");
+  builder.Set(ChatSection::kAssistant, "<start_of_turn>model\n" + kTrimmed + "<end_of_turn>\n");
+  builder.Set(ChatSection::kGenerationPrompt, "<start_of_turn>model\n");
+  builder.Set(ChatSection::kReplyEnd, "<end_of_turn>\n");
+  return builder.Take();
+}
+
+CompiledChat Phi3(const std::string &text, const std::string &squeezed, const std::vector<SourceToken> &tokens,
+                  const std::string &bos) {
+  // Phi-3 has its marks on lines of their own, Phi-4 mini has not.
+  const std::string line = Has(text, "<|end|>\n") || Has(squeezed, "'<|end|>'+'\\n'") ? "\n" : "";
+  const std::string end = "<|end|>" + line;
+  Builder builder(tokens, "phi-3");
+  if (Has(squeezed, "bos_token")) builder.Set(ChatSection::kStart, bos);
+  if (Has(text, "<|system|>") || Has(squeezed, "'<|'+message['role']+'|>'")) {
+    builder.Set(ChatSection::kSystem, "<|system|>" + line + kContent + end);
+  }
+  builder.Set(ChatSection::kUser, "<|user|>" + line + kContent + end);
+  builder.Set(ChatSection::kAssistant, "<|assistant|>" + line + kContent + end);
+  builder.Set(ChatSection::kGenerationPrompt, "<|assistant|>" + line);
+  builder.Set(ChatSection::kReplyEnd, end);
+  return builder.Take();
+}
+
 }  // namespace
 
 CompiledChat CompileChat(const std::string &jinja, const std::vector<SourceToken> &tokens, const std::string &bos,
@@ -194,6 +221,10 @@ CompiledChat CompileChat(const std::string &jinja, const std::vector<SourceToken
   if (Has(text, "<|start_header_id|>") && Has(text, "<|eot_id|>")) return Llama3(text, tokens, bos);
   if (Has(text, "[INST] ") && Has(text, "<<SYS>>\n")) return Llama2(tokens, bos, eos);
   if (Has(squeezed, "'[INST]'+message['content']+'[/INST]'")) return Mistral(squeezed, tokens, bos, eos);
+  if (Has(text, "<start_of_turn>") && Has(text, "<end_of_turn>\n") && Has(squeezed, "message['content']|trim")) {
+    return Gemma(tokens, bos);
+  }
+  if (Has(squeezed, "message['content']+'<|end|>")) return Phi3(text, squeezed, tokens, bos);
   if (Has(text, "'<|user|>\n' + message['content'] + eos_token")) return Zephyr(text, tokens, eos);
   if (Has(squeezed, "{{bos_token}}{%form") && Has(squeezed, "<|user|>{{m['content']}}") &&
       Has(squeezed, "<|assistant|>{{m['content']}}{{eos_token}}")) {
@@ -202,6 +233,6 @@ CompiledChat CompileChat(const std::string &jinja, const std::vector<SourceToken
   return {};
 }
 
-std::string KnownChatShapes() { return "chatml, llama-2, llama-3, mistral, zephyr, plain"; }
+std::string KnownChatShapes() { return "chatml, llama-2, llama-3, mistral, gemma, phi-3, zephyr, plain"; }
 
 }  // namespace acorn::compiler

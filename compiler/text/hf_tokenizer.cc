@@ -184,7 +184,10 @@ class Importer {
     const std::vector<json> steps = Steps(file_, "pre_tokenizer", "pretokenizers");
     if (characters_) {
       model_.pre_tokenizer = SpaceRunsWhereExact(model_.tokens);
-      for (const json &step : steps) ReadMetaspace(JsonReader(step, file_.what() + ": pre_tokenizer"));
+      for (const json &step : steps) {
+        const JsonReader reader(step, file_.what() + ": pre_tokenizer");
+        if (!SplitsAtSpaces(reader)) ReadMetaspace(reader);
+      }
       return;
     }
     bool byte_level = false, known = false, digits = false;
@@ -224,6 +227,12 @@ class Importer {
       if (isolated && expression == known.expression) return known.kind;
     }
     reader.Bad("the expression " + expression + " is not known (those of GPT-2, SmolLM2, Llama-3 and Qwen2 are)");
+  }
+
+  // Gemma's: the normalizer has left no space to split at.
+  static bool SplitsAtSpaces(const JsonReader &reader) {
+    const std::optional<JsonReader> pattern = reader.FindObject("pattern");
+    return reader.String("type") == "Split" && pattern && pattern->FindString("String") == " ";
   }
 
   void ReadMetaspace(const JsonReader &reader) {

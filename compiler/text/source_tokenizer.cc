@@ -18,6 +18,12 @@ SourceTokenizer::SourceTokenizer(const TokenizerModel &model) : segment_(BuildTo
 
 std::vector<int32_t> SourceTokenizer::Encode(std::string_view text) const { return Run(text, {}); }
 
+std::vector<int32_t> SourceTokenizer::EncodePrompt(std::string_view text) const {
+  EncodeOptions options;
+  options.bos = true;
+  return Run(text, options);
+}
+
 std::vector<int32_t> SourceTokenizer::EncodeMarkup(std::string_view text) const {
   EncodeOptions options;
   options.markup = true;

@@ -24,7 +24,9 @@ class SourceTokenizer {
 
   /// Plain text to ids, without BOS.
   std::vector<int32_t> Encode(std::string_view text) const;
-  /// The same with special tokens recognised.
+  /// The same behind the start token, where the tokenizer adds one to a prompt.
+  std::vector<int32_t> EncodePrompt(std::string_view text) const;
+  /// Plain text without BOS, special tokens recognised.
   std::vector<int32_t> EncodeMarkup(std::string_view text) const;
 
   const std::vector<uint8_t> &segment() const { return segment_; }

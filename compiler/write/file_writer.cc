@@ -1,13 +1,9 @@
 #include "write/file_writer.h"
 
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 #include "acorn_schema/file.h"
-#include "base/error.h"
+#include "base/temporary_file.h"
 
 namespace acorn::compiler {
 namespace {
@@ -17,49 +13,6 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) { return (value + alignment
 void StoreLittle(uint8_t *p, uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) p[i] = static_cast<uint8_t>(value >> (8 * i));
 }
-
-/// A file that disappears unless it is renamed.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(std::string target) : target_(std::move(target)) {
-    path_ = target_ + ".part" + std::to_string(getpid());
-    file_ = std::fopen(path_.c_str(), "wb");
-    if (file_ == nullptr) Fail();
-  }
-  ~TemporaryFile() {
-    if (file_ != nullptr) std::fclose(file_);
-    if (!committed_) std::remove(path_.c_str());
-  }
-  TemporaryFile(const TemporaryFile &) = delete;
-  TemporaryFile &operator=(const TemporaryFile &) = delete;
-
-  void Write(const uint8_t *data, size_t bytes) {
-    if (bytes != 0 && std::fwrite(data, 1, bytes, file_) != bytes) Fail();
-    position_ += bytes;
-  }
-  void PadTo(uint64_t position) {
-    static const uint8_t kZeros[4096] = {};
-    while (position_ < position) Write(kZeros, static_cast<size_t>(std::min<uint64_t>(sizeof kZeros, position - position_)));
-  }
-  void Commit() {
-    if (std::fflush(file_) != 0) Fail();
-    std::FILE *file = file_;
-    file_ = nullptr;
-    if (std::fclose(file) != 0) Fail();
-    if (std::rename(path_.c_str(), target_.c_str()) != 0) Fail();
-    committed_ = true;
-  }
-  uint64_t position() const { return position_; }
-
- private:
-  [[noreturn]] void Fail() { throw Error(ExitCode::kIo, "cannot write " + target_ + ": " + std::strerror(errno)); }
-
-  std::string target_;
-  std::string path_;
-  std::FILE *file_ = nullptr;
-  uint64_t position_ = 0;
-  bool committed_ = false;
-};
 
 void WriteHeaderAndGraph(TemporaryFile *file, const std::vector<uint8_t> &graph, uint64_t file_bytes) {
   uint8_t header[kHeaderBytes] = {};

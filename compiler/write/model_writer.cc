@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "graph/float_model.h"
+#include "write/op_integers.h"
 
 namespace acorn::compiler {
 namespace {
@@ -35,31 +36,31 @@ std::vector<double> ActivationFactors(ActivationKind kind) {
   return factors;
 }
 
-ModelWriter::ModelWriter(const ModelConfig &config, int64_t ffn, const WriterOptions &options)
-    : config_(config), ffn_(ffn), options_(options) {
+ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t ffn, const WriterOptions &options)
+    : config_(config), ffn_(ffn), options_(options), graph_(graph) {
   std::vector<double> turns;
   for (const double radians : RopeFrequencies(config)) turns.push_back(radians / (2 * kPi));
-  rope_ = graph_.AddRope(turns);
+  rope_ = graph_->AddRope(turns);
   const int64_t q_width = config.heads * config.head_dim, kv_width = config.kv_heads * config.head_dim;
-  for (Port &port : stream_) port = graph_.NewValue(EdgeType::kS16, config.hidden);
-  normed_ = graph_.NewValue(EdgeType::kS8, config.hidden);
-  qkv_ = graph_.NewValue(EdgeType::kS16, q_width + 2 * kv_width);
+  for (Port &port : stream_) port = graph_->NewValue(EdgeType::kS16, config.hidden);
+  normed_ = graph_->NewValue(EdgeType::kS8, config.hidden);
+  qkv_ = graph_->NewValue(EdgeType::kS16, q_width + 2 * kv_width);
   if (config.qk_norm) {
-    q_normed_ = graph_.NewValue(EdgeType::kS16, q_width);
-    k_normed_ = graph_.NewValue(EdgeType::kS16, kv_width);
+    q_normed_ = graph_->NewValue(EdgeType::kS16, q_width);
+    k_normed_ = graph_->NewValue(EdgeType::kS16, kv_width);
   }
   if (options.cache.head_block > 1) {
-    q_rotated_ = graph_.NewValue(EdgeType::kS16, q_width);
-    k_rotated_ = graph_.NewValue(EdgeType::kS16, kv_width);
+    q_rotated_ = graph_->NewValue(EdgeType::kS16, q_width);
+    k_rotated_ = graph_->NewValue(EdgeType::kS16, kv_width);
   }
-  q8_ = graph_.NewValue(EdgeType::kS8, q_width);
-  k8_ = graph_.NewValue(EdgeType::kS8, kv_width);
-  mixed_ = graph_.NewValue(EdgeType::kS8, q_width);
-  branch_ = graph_.NewValue(EdgeType::kS16, config.hidden);
-  gate_up_ = graph_.NewValue(EdgeType::kS16, 2 * ffn);
-  glu_ = graph_.NewValue(EdgeType::kS16, ffn);
-  down_in_ = graph_.NewValue(options.down_in_type, ffn);
-  logits_ = graph_.NewValue(EdgeType::kS32, config.vocab);
+  q8_ = graph_->NewValue(EdgeType::kS8, q_width);
+  k8_ = graph_->NewValue(EdgeType::kS8, kv_width);
+  mixed_ = graph_->NewValue(EdgeType::kS8, q_width);
+  branch_ = graph_->NewValue(EdgeType::kS16, config.hidden);
+  gate_up_ = graph_->NewValue(EdgeType::kS16, 2 * ffn);
+  glu_ = graph_->NewValue(EdgeType::kS16, ffn);
+  down_in_ = graph_->NewValue(options.down_in_type, ffn);
+  logits_ = graph_->NewValue(EdgeType::kS32, config.vocab);
 }
 
 Layout ModelWriter::LayoutOf(WeightFormat format) const {
@@ -67,18 +68,17 @@ Layout ModelWriter::LayoutOf(WeightFormat format) const {
   return format == WeightFormat::kW8 ? options_.channel_layouts.w8 : options_.channel_layouts.w4;
 }
 
-WeightInfo ModelWriter::AddWeight(const QuantizedMatrix &matrix, EdgeType input) {
-  const uint16_t index = graph_.ReserveWeight();
-  graph_.SetWeight(index, Pack(matrix, LayoutOf(matrix.format)), input);
-  return DescribeWeight(index, matrix);
+void ModelWriter::AddEmbedding(const WeightInfo &weight) {
+  // A unit of the stream is so much of the table.
+  graph_->Embedding(Scaled(embedded_, embedded_.scale / config_.embedding_scale), weight);
 }
 
 void ModelWriter::Begin(double scale, const QuantizedMatrix *embedding) {
   embedded_ = Scaled(stream_[0], scale);
   residual_ = embedded_;
   if (embedding != nullptr) {
-    graph_.BeginWeightSegment();
-    graph_.Embedding(embedded_, AddWeight(*embedding, EdgeType::kS8));
+    graph_->BeginWeightSegment();
+    AddEmbedding(AddWeight(*embedding, EdgeType::kS8));
   }
 }
 
@@ -86,22 +86,31 @@ void ModelWriter::CloseBranch(const Port &in, const QuantizedMatrix &matrix, con
                               double sum_scale) {
   const WeightInfo weight = AddWeight(matrix, in.type);
   const Port branch = Scaled(branch_, branch_scale);
-  graph_.Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), branch_scale));
+  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), branch_scale));
   const Port sum = Scaled(residual_.value == stream_[0].value ? stream_[1] : stream_[0], sum_scale);
-  graph_.Add(residual_, branch, sum);
+  graph_->Add(residual_, branch, sum);
   residual_ = sum;
 }
 
 void ModelWriter::Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales) {
   const auto block = static_cast<uint32_t>(options_.cache.head_block);
-  if (block == 1) return graph_.Rotate(in, out, rope_, scales);
+  if (block == 1) return graph_->Rotate(in, out, rope_, scales);
   // In units of a head's step, so that one factor serves all heads. The transform keeps lengths: what it takes to 127 steps or
   // less in every dimension has at most 127 * sqrt(block) in one.
   const double unit = 127 * std::sqrt(static_cast<double>(block)) / EdgeLimit(EdgeType::kS16);
   std::vector<double> rotated_scales;
   for (const double scale : scales) rotated_scales.push_back(scale * unit);
-  graph_.Rotate(in, rotated, rope_, rotated_scales);
-  graph_.Hadamard(Scaled(rotated, unit), Scaled(out, 1), block);
+  graph_->Rotate(in, rotated, rope_, rotated_scales);
+  graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block);
+}
+
+void ModelWriter::NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias) {
+  switch (config_.norm) {
+    case NormKind::kRms:
+      return graph_->RmsNorm(in, out, 1, ToDoubles(gain), config_.rms_eps);
+    case NormKind::kLayer:
+      return graph_->LayerNorm(in, out, ToDoubles(gain), ToDoubles(bias), config_.rms_eps);
+  }
 }
 
 void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
@@ -110,27 +119,27 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const auto q_width = static_cast<uint32_t>(config_.heads * dim);
   const auto kv_width = static_cast<uint32_t>(config_.kv_heads * dim);
 
-  const Port normed = Scaled(normed_, scales.attn_in);
-  graph_.RmsNorm(residual_, normed, 1, ToDoubles(layer.attn_norm), config_.rms_eps);
+  const Port normed = Scaled(normed_, scales.attn_in, scales.attn_in_zero);
+  NormRows(residual_, normed, layer.attn_norm, layer.attn_norm_bias);
   std::vector<double> out_scales(q_width, scales.q16);
   out_scales.insert(out_scales.end(), kv_width, scales.k16);
   out_scales.insert(out_scales.end(), kv_width, scales.v16);
-  graph_.Linear(normed, qkv_, AddWeight(layer.qkv, EdgeType::kS8), ToDoubles(layer.qkv_bias), out_scales);
+  graph_->Linear(normed, qkv_, AddWeight(layer.qkv, EdgeType::kS8), ToDoubles(layer.qkv_bias), out_scales);
   Port q = Columns(qkv_, 0, q_width, scales.q16);
   Port k = Columns(qkv_, q_width, kv_width, scales.k16);
   const Port v = Columns(qkv_, q_width + kv_width, kv_width, scales.v16);
   if (config_.qk_norm) {
     const Port q_normed = Scaled(q_normed_, scales.q_normed16);
     const Port k_normed = Scaled(k_normed_, scales.k_normed16);
-    graph_.RmsNorm(q, q_normed, config_.heads, ToDoubles(layer.q_norm), config_.rms_eps);
-    graph_.RmsNorm(k, k_normed, config_.kv_heads, ToDoubles(layer.k_norm), config_.rms_eps);
+    graph_->RmsNorm(q, q_normed, config_.heads, ToDoubles(layer.q_norm), config_.rms_eps);
+    graph_->RmsNorm(k, k_normed, config_.kv_heads, ToDoubles(layer.k_norm), config_.rms_eps);
     q = q_normed;
     k = k_normed;
   }
   Position(q, q_rotated_, q8_, scales.q8);
   Position(k, k_rotated_, k8_, scales.k8);
-  const uint16_t cache = graph_.AddCache(config_.kv_heads, dim, options_.cache.bits, layer.prefix_k, layer.prefix_v);
-  graph_.Append(k8_, v, cache, scales.v8);
+  const uint16_t cache = graph_->AddCache(config_.kv_heads, dim, options_.cache.bits, layer.prefix_k, layer.prefix_v);
+  graph_->Append(k8_, v, cache, scales.v8);
 
   std::vector<double> score_scales, v_scales;
   for (int64_t h = 0; h < config_.heads; ++h) {
@@ -138,50 +147,53 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
     score_scales.push_back(scales.q8[static_cast<size_t>(h)] * scales.k8[kv] / std::sqrt(static_cast<double>(dim)));
     v_scales.push_back(scales.v8[kv]);
   }
-  const Port mixed = Scaled(mixed_, scales.attn_out);
-  graph_.Attention(q8_, mixed, cache, score_scales, v_scales);
+  const Port mixed = Scaled(mixed_, scales.attn_out, scales.attn_out_zero);
+  graph_->Attention(q8_, mixed, cache, score_scales, v_scales);
   CloseBranch(mixed, layer.o, layer.o_bias, scales.o16, scales.mid16);
 }
 
 void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const auto ffn = static_cast<uint32_t>(ffn_);
-  const Port normed = Scaled(normed_, scales.ffn_in);
-  graph_.RmsNorm(residual_, normed, 1, ToDoubles(layer.ffn_norm), config_.rms_eps);
+  const Port normed = Scaled(normed_, scales.ffn_in, scales.ffn_in_zero);
+  NormRows(residual_, normed, layer.ffn_norm, layer.ffn_norm_bias);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
-  graph_.Linear(normed, gate_up_, AddWeight(layer.gate_up, EdgeType::kS8), ToDoubles(layer.gate_up_bias), out_scales);
+  graph_->Linear(normed, gate_up_, AddWeight(layer.gate_up, EdgeType::kS8), ToDoubles(layer.gate_up_bias), out_scales);
   const Port gate = Columns(gate_up_, 0, ffn, scales.gate16);
   const Port up = Columns(gate_up_, ffn, ffn, scales.up16);
-  const Port glu = Scaled(glu_, GraphBuilder::GluScale(gate.scale, up.scale, scales.glu_largest));
-  graph_.Glu(gate, up, glu, ActivationFactors(config_.activation));
-  const Port down_in = Scaled(down_in_, scales.down_in);
-  graph_.Hadamard(glu, down_in, options_.hadamard_block);
+  const Port glu = Scaled(glu_, GluScale(gate.scale, up.scale, scales.glu_largest));
+  graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
+  const Port down_in = Scaled(down_in_, scales.down_in, scales.down_in_zero);
+  graph_->Hadamard(glu, down_in, options_.hadamard_block);
   CloseBranch(down_in, layer.down, layer.down_bias, scales.down16, scales.out16);
 }
 
 void ModelWriter::AddLayer(const QuantizedLayer &layer) {
-  graph_.BeginWeightSegment();
+  graph_->BeginWeightSegment();
   AttentionHalf(layer);
   FfnHalf(layer);
 }
 
-void ModelWriter::AddHead(const RowVector &final_norm, double norm_scale, const QuantizedMatrix &head) {
-  graph_.BeginHead(residual_);
-  graph_.BeginWeightSegment();
-  const Port normed = Scaled(normed_, norm_scale);
-  graph_.RmsNorm(residual_, normed, 1, ToDoubles(final_norm), config_.rms_eps);
-  const WeightInfo weight = AddWeight(head, EdgeType::kS8);
-  if (config_.tied_head) graph_.Embedding(embedded_, weight);
+Port ModelWriter::AddHead(const QuantizedHead &head) {
+  graph_->BeginHead(residual_);
+  graph_->BeginWeightSegment();
+  const Port normed = Scaled(normed_, head.in_scale, head.in_zero);
+  NormRows(residual_, normed, head.norm, head.norm_bias);
+  const WeightInfo weight = AddWeight(head.weight, EdgeType::kS8);
+  if (config_.tied_head) {
+    WeightInfo table = weight;
+    if (!head.embedding_scale.empty()) table.scale = head.embedding_scale;
+    AddEmbedding(table);
+  }
   double scale = kLogitScale;
   for (size_t i = 0; i < weight.scale.size(); ++i) {
-    const double bound = 127.0 * static_cast<double>(weight.absolute_sums[i]) * weight.scale[i] * norm_scale;
+    const double bound = 127.0 * static_cast<double>(weight.absolute_sums[i]) * weight.scale[i] * head.in_scale;
     while (bound / scale > EdgeLimit(EdgeType::kS32)) scale *= 2;
   }
   logits_.scale = scale;
-  graph_.Linear(normed, logits_, weight, {}, std::vector<double>(static_cast<size_t>(weight.n), scale));
+  graph_->Linear(normed, logits_, weight, {}, std::vector<double>(static_cast<size_t>(weight.n), scale));
+  return logits_;
 }
-
-uint64_t ModelWriter::Finish(const std::string &path, const ModelFacts &facts) { return graph_.Finish(path, logits_, facts); }
 
 }  // namespace acorn::compiler

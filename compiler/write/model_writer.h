@@ -1,10 +1,9 @@
-// ModelWriter: strings the operators of a Llama-family model together, layer by layer, from quantised weights and the
-// real size of one unit on every edge. What the quantiser decides is in QuantizedLayer; how it is computed on the device
+// ModelWriter: strings the operators of a Llama-family model together in a graph, layer by layer, from quantised weights and
+// the real size of one unit on every edge. What the quantiser decides is in QuantizedLayer; how it is computed on the device
 // is GraphBuilder's business.
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "base/matrix.h"
@@ -30,15 +29,27 @@ struct LayerScales {
   double down_in = 1;      // s8 or s15, after the Hadamard transform
   double down16 = 1;
   double out16 = 1;  // the residual after the layer
+  // Zero points of the s8 edges that linear layers read.
+  int32_t attn_in_zero = 0, attn_out_zero = 0, ffn_in_zero = 0, down_in_zero = 0;
 };
 
 /// One layer, ready to write. Padded columns and rows of the FFN are part of the weights.
 struct QuantizedLayer {
   LayerScales scales;
   RowVector attn_norm, ffn_norm, q_norm, k_norm;
+  RowVector attn_norm_bias, ffn_norm_bias;  // of LayerNorms
   QuantizedMatrix qkv, o, gate_up, down;
   RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
+};
+
+/// The last norm and the head.
+struct QuantizedHead {
+  RowVector norm, norm_bias;  // norm_bias: empty without a LayerNorm
+  double in_scale = 1;  // of the s8 input of the weight
+  int32_t in_zero = 0;
+  QuantizedMatrix weight;
+  std::vector<double> embedding_scale;  // of a tied table's rows where they differ from the head's, else empty
 };
 
 /// Where weights with one scale a channel lie.
@@ -62,30 +73,34 @@ struct WriterOptions {
 
 class ModelWriter {
  public:
-  /// ffn: width of gate and up as stored (padded).
-  ModelWriter(const ModelConfig &config, int64_t ffn, const WriterOptions &options);
+  /// graph: where the operators go, outlives the writer. ffn: width of gate and up as stored (padded).
+  ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t ffn, const WriterOptions &options);
 
   /// scale: of the residual stream that enters layer 0. embedding: null when tied to the head, which comes last.
   void Begin(double scale, const QuantizedMatrix *embedding);
   void AddLayer(const QuantizedLayer &layer);
-  /// norm_scale: of the s8 input of the head. A tied head is the embedding too.
-  void AddHead(const RowVector &final_norm, double norm_scale, const QuantizedMatrix &head);
-  uint64_t Finish(const std::string &path, const ModelFacts &facts);
+  /// A tied head is the embedding too. Returns the logits.
+  Port AddHead(const QuantizedHead &head);
 
  private:
   Layout LayoutOf(WeightFormat format) const;
-  WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input);
+  WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input) {
+    return graph_->AddWeight(matrix, LayoutOf(matrix.format), input);
+  }
+  void AddEmbedding(const WeightInfo &weight);
   /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
   /// Rotates the heads of `in` (s16) to `out` (s8) of scales [heads], through the transform if there is one.
   void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales);
+  /// The configuration's norm of rows. bias: empty for an RMSNorm.
+  void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
 
   ModelConfig config_;
   int64_t ffn_;
   WriterOptions options_;
-  GraphBuilder graph_;
+  GraphBuilder *graph_;
   uint16_t rope_ = 0;
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
   Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;

@@ -4,15 +4,12 @@
 #include <memory>
 #include <vector>
 
-#include "acorn.h"
-#include "acorn_posix.h"
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
-#include "base/error.h"
 #include "base/mapped_file.h"
-#include "base/parallel.h"
 #include "base/progress.h"
 #include "write/file_writer.h"
+#include "write/opened_model.h"
 
 namespace acorn::compiler {
 namespace {
@@ -21,7 +18,6 @@ constexpr uint32_t kPromptTokens = 32;
 constexpr uint32_t kGeneratedTokens = 16;
 constexpr uint64_t kSeed = 1;
 constexpr uint32_t kTemperature = 65536;  // 1 in Q16
-constexpr size_t kMostThreads = 16;       // a decode step has loops of microseconds; the library takes at most 256
 
 // SplitMix64.
 uint64_t NextRandom(uint64_t *state) {
@@ -31,76 +27,23 @@ uint64_t NextRandom(uint64_t *state) {
   return z ^ (z >> 31);
 }
 
-/// A model file opened through the library, with the portable kernels and a trace, on this machine's threads.
-class Opened {
- public:
-  explicit Opened(const MappedFile &file)
-      : path_(file.path()),
-        posix_(acorn_posix_create(static_cast<uint32_t>(std::min<size_t>(ThreadCount(), kMostThreads))), acorn_posix_destroy) {
-    if (posix_ == nullptr) throw Error(ExitCode::kMemory, "no threads to be had");
-    acorn_port port;
-    acorn_posix_port(posix_.get(), &port, 0);
-    port.log = nullptr;
-    static const uint64_t kNothing alignas(64) = 0;  // an empty file is no model, which is for the library to say
-    const acorn_image image = {file.size() == 0 ? static_cast<const void *>(&kNothing) : file.data(), file.size()};
-    acorn_options options = {};
-    options.struct_size = sizeof options;
-    options.flags = ACORN_OPEN_SCALAR | ACORN_OPEN_TRACE | ACORN_OPEN_CHECK_WEIGHTS;
-    acorn_fault fault = {};
-    acorn_memory_plan plan = {};
-    // Twice: the model says how long its context is, and the run needs only as much of it.
-    Check(acorn_plan(&plan, &fault, &image, &options, &port), fault);
-    options.context_tokens = std::min(plan.context_tokens, kPromptTokens + kGeneratedTokens);
-    Check(acorn_plan(&plan, &fault, &image, &options, &port), fault);
-    context_tokens_ = plan.context_tokens;
-    block_.resize(plan.block_bytes + kBlockAlignment);
-    void *block = block_.data();
-    size_t room = block_.size();
-    std::align(kBlockAlignment, plan.block_bytes, block, room);
-    Check(acorn_model_open(&model_, &fault, &image, &options, &port, block, plan.block_bytes), fault);
-    Check(acorn_session_open(&session_, model_), fault);
-  }
+void Record(OpenedModel *opened, schema::ReferenceRunT *run) {
+  acorn_reference_run record = {};
+  record.struct_size = sizeof record;
+  record.prompt_count = static_cast<uint32_t>(run->prompt.size());
+  record.generated_count = static_cast<uint32_t>(run->generated.size());
+  record.sampled_count = run->sampled;
+  record.temperature_q16 = run->temperature_q16;
+  record.steps = static_cast<uint32_t>(run->prefill.size());
+  record.seed = run->seed;
+  record.prompt = run->prompt.data();
+  record.generated = run->generated.data();
+  record.prefill_digests = run->prefill.data();
+  record.decode_digests = run->decode.data();
+  opened->Check(acorn_session_record(opened->session(), &record));
+}
 
-  uint32_t context_tokens() const { return context_tokens_; }
-
-  void Record(schema::ReferenceRunT *run) {
-    acorn_reference_run record = {};
-    record.struct_size = sizeof record;
-    record.prompt_count = static_cast<uint32_t>(run->prompt.size());
-    record.generated_count = static_cast<uint32_t>(run->generated.size());
-    record.sampled_count = run->sampled;
-    record.temperature_q16 = run->temperature_q16;
-    record.steps = static_cast<uint32_t>(run->prefill.size());
-    record.seed = run->seed;
-    record.prompt = run->prompt.data();
-    record.generated = run->generated.data();
-    record.prefill_digests = run->prefill.data();
-    record.decode_digests = run->decode.data();
-    Check(acorn_session_record(session_, &record), {});
-  }
-
- private:
-  static constexpr size_t kBlockAlignment = 64;
-
-  void Check(acorn_status status, const acorn_fault &fault) const {
-    if (status == ACORN_OK) return;
-    std::string message = path_ + ": " + acorn_status_text(status);
-    if (fault.section != nullptr && fault.section[0] != 0) {
-      message += std::string(" (section ") + fault.section + ", index " + std::to_string(fault.index) + ", offset " +
-                 std::to_string(fault.offset) + ")";
-    }
-    throw Error(ExitCode::kBadModel, message);
-  }
-
-  std::string path_;
-  std::unique_ptr<acorn_posix, void (*)(acorn_posix *)> posix_;
-  std::vector<uint8_t> block_;
-  acorn_model *model_ = nullptr;
-  acorn_session *session_ = nullptr;
-  uint32_t context_tokens_ = 0;
-};
-
-std::unique_ptr<schema::ReferenceRunT> MakeRun(const schema::ModelT &model, Opened *opened) {
+std::unique_ptr<schema::ReferenceRunT> MakeRun(const schema::ModelT &model, OpenedModel *opened) {
   if (opened->context_tokens() < 2) return nullptr;
   auto run = std::make_unique<schema::ReferenceRunT>();
   run->generated.resize(std::min(kGeneratedTokens, opened->context_tokens() / 2));
@@ -112,7 +55,7 @@ std::unique_ptr<schema::ReferenceRunT> MakeRun(const schema::ModelT &model, Open
   run->seed = kSeed;
   run->prefill.resize(model.body.size() + model.head.size());
   run->decode.resize(run->prefill.size());
-  opened->Record(run.get());
+  Record(opened, run.get());
   return run;
 }
 
@@ -127,7 +70,10 @@ std::vector<uint8_t> Pack(const schema::ModelT &model) {
 void RecordReferenceRun(const std::string &from, const std::string &to) {
   const MappedFile file(from);
   Progress progress("recording the reference run", 1);
-  Opened opened(file);
+  acorn_options options = {};
+  options.context_tokens = kPromptTokens + kGeneratedTokens;
+  options.flags = ACORN_OPEN_SCALAR | ACORN_OPEN_TRACE | ACORN_OPEN_CHECK_WEIGHTS;
+  OpenedModel opened(file, options);
   schema::ModelT model;
   schema::GetModel(file.data() + kHeaderBytes)->UnPackTo(&model);
   model.reference_run = MakeRun(model, &opened);

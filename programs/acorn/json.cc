@@ -39,17 +39,65 @@ class Reader {
  public:
   explicit Reader(const std::string &text) : text_(text) {}
 
-  bool FindText(const char *key, std::string *value) {
-    if (!Take('{')) return false;
-    if (Take('}')) return false;
+  bool IsObject() {
+    Space();
+    if (Peek() != '{' || !Skip(0)) return false;
+    Space();
+    return at_ == text_.size();
+  }
+
+  /// Moves to the first member of that name whose value starts with one of the characters.
+  bool Find(const char *key, const char *starts) {
+    if (!Take('{') || Take('}')) return false;
     do {
       std::string name;
       if (!String(&name) || !Take(':')) return false;
       Space();
-      if (name == key && Peek() == '"') return String(value);
+      if (name == key && Peek() != 0 && std::strchr(starts, Peek()) != nullptr) return true;
       if (!Skip(0)) return false;
     } while (Take(','));
     return false;
+  }
+
+  bool String(std::string *out) {
+    if (!Take('"')) return false;
+    out->clear();
+    while (at_ < text_.size()) {
+      const char c = text_[at_++];
+      if (c == '"') return true;
+      if (c != '\\')
+        *out += c;
+      else if (!Escape(out))
+        return false;
+    }
+    return false;
+  }
+
+  bool Strings(std::vector<std::string> *out) {
+    out->clear();
+    if (!Take('[')) return false;
+    if (Take(']')) return true;
+    do {
+      out->emplace_back();
+      if (!String(&out->back())) return false;
+    } while (Take(','));
+    return Take(']');
+  }
+
+  bool Integer(int64_t *out) {
+    const bool negative = Take('-');
+    const size_t begin = at_;
+    *out = 0;
+    for (; Peek() >= '0' && Peek() <= '9'; ++at_) {
+      const int64_t digit = Peek() - '0';
+      if (__builtin_mul_overflow(*out, int64_t{10}, out) ||
+          __builtin_add_overflow(*out, negative ? -digit : digit, out)) {
+        return false;
+      }
+    }
+    const bool digits = at_ > begin;
+    Space();
+    return digits && (Peek() == ',' || Peek() == '}');
   }
 
  private:
@@ -101,20 +149,6 @@ class Reader {
     }
     AppendUtf8(out, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
     return true;
-  }
-
-  bool String(std::string *out) {
-    if (!Take('"')) return false;
-    out->clear();
-    while (at_ < text_.size()) {
-      const char c = text_[at_++];
-      if (c == '"') return true;
-      if (c != '\\')
-        *out += c;
-      else if (!Escape(out))
-        return false;
-    }
-    return false;
   }
 
   bool Skip(int depth) {
@@ -183,6 +217,21 @@ void JsonWriter::Raw(const char *key, const std::string &value) {
   text_ += value;
 }
 
-bool FindJsonText(const std::string &line, const char *key, std::string *value) { return Reader(line).FindText(key, value); }
+bool IsJsonObject(const std::string &line) { return Reader(line).IsObject(); }
+
+bool FindJsonText(const std::string &line, const char *key, std::string *value) {
+  Reader reader(line);
+  return reader.Find(key, "\"") && reader.String(value);
+}
+
+bool FindJsonTexts(const std::string &line, const char *key, std::vector<std::string> *values) {
+  Reader reader(line);
+  return reader.Find(key, "[") && reader.Strings(values);
+}
+
+bool FindJsonInteger(const std::string &line, const char *key, int64_t *value) {
+  Reader reader(line);
+  return reader.Find(key, "-0123456789") && reader.Integer(value);
+}
 
 }  // namespace acorn::program

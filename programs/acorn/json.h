@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace acorn::program {
 
@@ -26,8 +27,14 @@ class JsonWriter {
 
 std::string JsonQuoted(const std::string &text);
 
+/// True for one whole object and nothing behind it.
+bool IsJsonObject(const std::string &line);
 /// Finds a member of an object, given as one line of text, whose value is a string.
 /// Returns false if the line is no object or has no such member; other members may hold any JSON.
 bool FindJsonText(const std::string &line, const char *key, std::string *value);
+/// The same for an array of strings, which may be empty; an array that holds anything else is not found.
+bool FindJsonTexts(const std::string &line, const char *key, std::vector<std::string> *values);
+/// The same for a whole number that int64 holds, written without fraction and exponent.
+bool FindJsonInteger(const std::string &line, const char *key, int64_t *value);
 
 }  // namespace acorn::program

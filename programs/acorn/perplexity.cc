@@ -8,12 +8,11 @@
 
 #include "commands.h"
 #include "error.h"
+#include "likelihood.h"
 #include "statistics.h"
 
 namespace acorn::program {
 namespace {
-
-constexpr uint32_t kLogitRows = 32;  // enough for the head's weights to be read rarely
 
 struct Score {
   const int32_t *targets;  // of row 0, 1, …
@@ -25,12 +24,7 @@ struct Score {
 
 int OnLogits(void *ctx, size_t row, const int32_t *logits, size_t count) {
   auto *score = static_cast<Score *>(ctx);
-  const int32_t largest = *std::max_element(logits, logits + count);
-  double sum = 0;
-  for (size_t i = 0; i < count; ++i) {
-    sum += std::exp((static_cast<double>(logits[i]) - largest) * score->unit);
-  }
-  score->loss += std::log(sum) + (static_cast<double>(largest) - logits[score->targets[row]]) * score->unit;
+  score->loss += ScoreToken(logits, count, score->targets[row], score->unit).loss;
   ++score->tokens;
   score->digest.Add(logits, count);
   return 0;
@@ -78,9 +72,8 @@ void Perplexity(int argc, char **argv) {
     Fail(ExitCode::kUsage, "%s has %zu tokens, less than one window of %llu", text.c_str(), ids.size(),
          static_cast<unsigned long long>(window));
   }
-  const acorn_model_info &info = device.info();
   Score score = {};
-  score.unit = std::ldexp(static_cast<double>(info.logit_multiplier), -info.logit_shift - 16);
+  score.unit = LogitUnit(device.info());
   for (uint64_t i = 0; i < windows; ++i) {
     const int32_t *begin = ids.data() + i * window;
     acorn_session_reset(device.session());

@@ -39,6 +39,14 @@ inline __m128i LoadRaw(const int16_t *p, size_t n) {
 
 inline __m256i LoadS16(const int16_t *p, size_t n) { return _mm256_cvtepi16_epi32(LoadRaw(p, n)); }
 
+/// min(n, 8) values, zeros behind them; reads nothing else.
+inline __m256i LoadS32(const int32_t *p, size_t n) {
+  if (n >= 8) return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+  alignas(32) int32_t values[8] = {};
+  __builtin_memcpy(values, p, n * sizeof(int32_t));
+  return _mm256_load_si256(reinterpret_cast<const __m256i *>(values));
+}
+
 /// Eight low halves and eight high halves of 32-bit lanes, from 16-bit values.
 inline __m256i Pair(__m128i low, __m128i high) {
   return _mm256_or_si256(_mm256_cvtepu16_epi32(low), _mm256_slli_epi32(_mm256_cvtepu16_epi32(high), 16));

@@ -17,6 +17,7 @@ constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: doc
 constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
 constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
+constexpr uint32_t kMaxLayerNormDepth = 8192;  // of a part: docs/ARITHMETIC.md §4.2
 constexpr uint32_t kMaxReferenceTokens = 1024;  // of a reference run: a device is to prove itself in seconds
 constexpr uint32_t kMaxReferenceTemperatureQ16 = 100u << 16;  // what the sampler takes
 
@@ -63,7 +64,7 @@ struct Cache {
 };
 
 enum class OpKind : uint8_t {
-  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd
+  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd, kLayerNorm
 };
 
 struct EmbeddingOp {
@@ -134,6 +135,16 @@ struct AddOp {
   int32_t a_multiplier, b_multiplier, shift;
 };
 
+struct LayerNormOp {
+  Slice in, out;
+  uint32_t groups;
+  const int16_t *gamma;  // [width]
+  const int32_t *bias;   // [width]
+  uint64_t eps_term;
+  int32_t shift;
+  int32_t zero_point;
+};
+
 struct Step {
   OpKind kind;
   union {
@@ -146,6 +157,7 @@ struct Step {
     GluOp glu;
     HadamardOp hadamard;
     AddOp add;
+    LayerNormOp layer_norm;
   };
 };
 

@@ -475,6 +475,26 @@ Status ModelReader::Read(const void *table, AddOp *out) {
   return CheckShift(op.shift());
 }
 
+Status ModelReader::Read(const void *table, LayerNormOp *out) {
+  const auto &op = *static_cast<const schema::LayerNorm *>(table);
+  DType in, result;
+  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->groups = op.groups();
+  out->eps_term = op.eps_term();
+  out->shift = op.shift();
+  out->zero_point = op.zero_point();
+  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16) || out->in.width != out->out.width ||
+      out->groups == 0 || out->in.width % out->groups != 0 || out->in.width / out->groups > kMaxLayerNormDepth ||
+      out->eps_term >> 60 != 0) {
+    return Invalid();
+  }
+  ACORN_TRY(ResolveArray(op.gamma(), out->in.width, &out->gamma));
+  ACORN_TRY(ResolveArray(op.bias(), out->in.width, &out->bias));
+  ACORN_TRY(CheckShift(op.shift()));
+  return CheckZeroPoint(out->zero_point, result);
+}
+
 Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
   const void *table = step.op();
   if (table == nullptr) return Invalid();
@@ -488,6 +508,7 @@ Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
     case schema::Op::Glu: out->kind = OpKind::kGlu; return Read(table, &out->glu);
     case schema::Op::Hadamard: out->kind = OpKind::kHadamard; return Read(table, &out->hadamard);
     case schema::Op::Add: out->kind = OpKind::kAdd; return Read(table, &out->add);
+    case schema::Op::LayerNorm: out->kind = OpKind::kLayerNorm; return Read(table, &out->layer_norm);
     default: return Fail(Status::kUnsupported, section_, index_, static_cast<uint64_t>(step.op_type()));
   }
 }
@@ -517,6 +538,7 @@ StepEdges EdgesOf(const Step &step) {
     case OpKind::kGlu: return {bit(step.glu.gate) | bit(step.glu.up), bit(step.glu.out)};
     case OpKind::kHadamard: return {bit(step.hadamard.in), bit(step.hadamard.out)};
     case OpKind::kAdd: return {bit(step.add.a) | bit(step.add.b), bit(step.add.out)};
+    case OpKind::kLayerNorm: return {bit(step.layer_norm.in), bit(step.layer_norm.out)};
   }
   return {0, 0};
 }
@@ -531,6 +553,7 @@ Slice OutputOf(const Step &step) {
     case OpKind::kGlu: return step.glu.out;
     case OpKind::kHadamard: return step.hadamard.out;
     case OpKind::kAdd: return step.add.out;
+    case OpKind::kLayerNorm: return step.layer_norm.out;
     case OpKind::kAppend: break;
   }
   return {0, 0, 0};

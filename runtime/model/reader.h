@@ -86,6 +86,7 @@ class ModelReader {
   Status Read(const void *table, GluOp *out);
   Status Read(const void *table, HadamardOp *out);
   Status Read(const void *table, AddOp *out);
+  Status Read(const void *table, LayerNormOp *out);
 
   Span<const uint8_t> image_;
   const schema::Model *model_ = nullptr;

@@ -9,6 +9,7 @@ KernelSet SelectKernels(uint32_t features) {
           attention::Select(features),
           glu::Select(features),
           hadamard::Select(features),
+          layernorm::Select(features),
           requantise::Select(features),
           rmsnorm::Select(features),
           rotate::Select(features)};
@@ -25,6 +26,7 @@ void RunStep(const Step &step, const RunContext &context) {
     case OpKind::kGlu: return Run(step.glu, context);
     case OpKind::kHadamard: return Run(step.hadamard, context);
     case OpKind::kAdd: return Run(step.add, context);
+    case OpKind::kLayerNorm: return Run(step.layer_norm, context);
   }
 }
 
@@ -50,6 +52,7 @@ KernelName NameOf(const Step &step, const Graph &graph, const KernelSet &kernels
     case OpKind::kGlu: return {"glu", kernels.glu->name};
     case OpKind::kHadamard: return {"hadamard", kernels.hadamard->name};
     case OpKind::kAdd: return {"add", kernels.add->name};
+    case OpKind::kLayerNorm: return {"layernorm", kernels.layernorm->name};
   }
   return {"", ""};
 }

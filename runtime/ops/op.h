@@ -12,6 +12,7 @@
 #include "kernels/gemm.h"
 #include "kernels/glu/kernel.h"
 #include "kernels/hadamard/kernel.h"
+#include "kernels/layernorm/kernel.h"
 #include "kernels/requantise/kernel.h"
 #include "kernels/rmsnorm/kernel.h"
 #include "kernels/rotate/kernel.h"
@@ -28,6 +29,7 @@ struct KernelSet {
   const attention::Kernel *attention;
   const glu::Kernel *glu;
   const hadamard::Kernel *hadamard;
+  const layernorm::Kernel *layernorm;
   const requantise::Kernel *requantise;
   const rmsnorm::Kernel *rmsnorm;
   const rotate::Kernel *rotate;
@@ -93,6 +95,7 @@ void Run(const AttentionOp &op, const RunContext &context);
 void Run(const GluOp &op, const RunContext &context);
 void Run(const HadamardOp &op, const RunContext &context);
 void Run(const AddOp &op, const RunContext &context);
+void Run(const LayerNormOp &op, const RunContext &context);
 
 OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context);
 OpNeeds Needs(const AttentionOp &op, const Cache &cache, const PlanContext &context);

@@ -78,6 +78,7 @@ const char *OpName(OpKind kind) {
     case OpKind::kGlu: return "Glu";
     case OpKind::kHadamard: return "Hadamard";
     case OpKind::kAdd: return "Add";
+    case OpKind::kLayerNorm: return "LayerNorm";
   }
   return "";
 }

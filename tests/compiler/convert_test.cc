@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
 
 #include "tests/support/shared_data.h"
@@ -48,9 +50,7 @@ class Convert : public testing::Test {
 };
 
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  ExpectRefused("--recipe mobilequant", 2, "--recipe mobilequant is not in this version");
-  for (const char *option :
-       {"--profiles 0,15", "--expert-bits 4", "--mixed auto", "--heal 10", "--steps 5", "--time-limit 3"}) {
+  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--mixed auto", "--heal 10"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -70,11 +70,58 @@ TEST_F(Convert, RefusesBadOptions) {
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama")).exit_code, 2);
 }
 
+TEST_F(Convert, TrainingOptionsNeedTheRecipeThatTrains) {
+  for (const std::string option : {"--steps", "--time-limit", "--checkpoint"}) {
+    ExpectRefused(option + " 5", 2, option + " needs --recipe mobilequant");
+  }
+  ExpectRefused("--steps 0 --recipe mobilequant", 2, "--steps");
+  ExpectRefused("--loss squared --recipe mobilequant", 2, "--loss");
+#ifndef ACORN_WITH_TORCH
+  ExpectRefused("--recipe mobilequant", 2, "built without LibTorch (toolchains/setup.sh --train installs it)");
+#endif
+}
+
+#ifdef ACORN_WITH_TORCH
+TEST_F(Convert, TrainsReportsAndLeavesNothingBehind) {
+  const std::string train = "--recipe mobilequant --steps 20 --calibration-windows 12 ";
+  const Outcome outcome = Run(train + "--report " + folder_.File("report"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("on text it never saw"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn.checkpoint")));
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  EXPECT_NE(page.find("all of its 20 steps done"), std::string::npos);
+  EXPECT_NE(page.find("integers fixed"), std::string::npos);
+  EXPECT_EQ(Inspect()["provenance"]["recipe"], "mobilequant");
+  // The same again, and with another number of threads the same model up to the order of sums in float.
+  ASSERT_EQ(Run(train, "again.acorn").exit_code, 0);
+  EXPECT_EQ(test::ReadFile(folder_.File("again.acorn")), test::ReadFile(folder_.File("m.acorn")));
+}
+
+TEST_F(Convert, ATimeLimitKeepsTheBestAndWhatToGoOnFrom) {
+  // Far more steps than a machine does in a second: the limit ends it, the file is there, and so is the checkpoint.
+  const Outcome outcome = Run("--recipe mobilequant --steps 10000000 --calibration-windows 12 --time-limit 0.02");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("stopped by the time limit"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(std::filesystem::exists(folder_.File("m.acorn.checkpoint")));
+  Inspect();
+}
+
+TEST_F(Convert, TooLittleTextToTrainOn) {
+  const Outcome outcome = Run("--recipe mobilequant --steps 5 --calibration-windows 3");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_NE(outcome.err.find("training needs 4 windows"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn")));
+}
+#endif
+
 TEST_F(Convert, BadFilesHaveTheirExitCodes) {
   EXPECT_EQ(RunAcornc("convert " + folder_.File("absent") + " -o " + folder_.File("m")).exit_code, 5);
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama") + " --recipe rtn -o " + folder_.File("absent/m")).exit_code,
             5);
   EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+  const Outcome outcome = Run("--recipe rtn --report " + folder_.Write("file", "") + "/report");
+  EXPECT_EQ(outcome.exit_code, 5);
+  EXPECT_NE(outcome.err.find("cannot create " + folder_.File("file") + "/report"), std::string::npos) << outcome.err;
 }
 
 TEST_F(Convert, WritesWhatTheOptionsSay) {
@@ -94,7 +141,16 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_EQ(file["reference_run"]["prompt"].size(), 32u);
   EXPECT_EQ(file["reference_run"]["generated"].size(), 16u);
   EXPECT_EQ(file["reference_run"]["steps"], 1 + 2 * 14 + 2);
-  EXPECT_TRUE(test::PathExists(folder_.File("report/layers.csv")));
+  // The report tells of the same conversion.
+  const std::string csv = test::ReadFile(folder_.File("report/layers.csv"));
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 1 + 2 * 4 + 2);
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  for (const char *part : {"<h1>small_llama</h1>", "<dd>w4g64</dd>", "<dd>100 tokens</dd>", "<b>attn_in</b>", "source, float",
+                           "simulated, rounded", "From rounding the weight", "From rounding the input", ">embedding<"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(page.find("http"), std::string::npos);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.File("report")), {}), 2);
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);
 }
@@ -113,12 +169,68 @@ TEST_F(Convert, KeysAndValuesOf4Bits) {
   EXPECT_EQ(Inspect()["kv_bits"], 8);
 }
 
+TEST_F(Convert, ReportComparesPerplexities) {
+  const auto value = [](const std::string &page, const std::string &name) {
+    std::smatch match;
+    return std::regex_search(page, match, std::regex(name + "</text>[^<]*<rect[^>]*>[^<]*<text[^>]*>([0-9.]+)"))
+               ? std::stod(match[1])
+               : 0.0;
+  };
+  ASSERT_EQ(Run("--recipe rtn --weights w8 --report " + folder_.File("report")).exit_code, 0);
+  const std::string page = test::ReadFile(folder_.File("report/report.html"));
+  const double source = value(page, "source, float");
+  // A model of random weights, barely rounded: all see nearly the same.
+  EXPECT_GT(source, 1);
+  EXPECT_NEAR(value(page, "simulated, rounded") / source, 1, 0.02);
+  EXPECT_NEAR(value(page, "file, on integers") / source, 1, 0.02);
+  // A file whose context is shorter than a window is not measured.
+  ASSERT_EQ(Run("--recipe rtn --weights w8 --context 100 --report " + folder_.File("report")).exit_code, 0);
+  EXPECT_EQ(value(test::ReadFile(folder_.File("report/report.html")), "file, on integers"), 0);
+}
+
 TEST_F(Convert, SameInputAndSeedGiveTheSameBytes) {
   ASSERT_EQ(Run("--threads 1", "a").exit_code, 0);
   ASSERT_EQ(Run("--threads 2", "b").exit_code, 0);
   EXPECT_EQ(test::ReadFile(folder_.File("a")), test::ReadFile(folder_.File("b")));
   ASSERT_EQ(Run("--seed 9", "c").exit_code, 0);
   EXPECT_NE(test::ReadFile(folder_.File("a")), test::ReadFile(folder_.File("c")));
+}
+
+TEST_F(Convert, RotationsAreRefusedWhereTheyCannotBe) {
+  ExpectRefused("--rotate r3", 2, "--rotate");
+  ExpectRefused("--rotate-seeds 2", 2, "--rotate");
+  ExpectRefused("--rotate r2 --rotate-seeds 0", 2, "--rotate-seeds");
+  ExpectRefused("--rotate r2 --untie-head", 2, "--untie-head is for --rotate r1r2");
+  ExpectRefused("--rotate r2 --recipe rtn", 2, "--rotate r2 needs a recipe that calibrates");
+}
+
+TEST_F(Convert, RotationsAreChosenAndRecorded) {
+  ASSERT_EQ(Run("--rotate none").exit_code, 0);
+  EXPECT_FALSE(Inspect()["provenance"].contains("rotate"));
+  ASSERT_EQ(Run("--rotate r1r2 --rotate-seeds 1").exit_code, 0);
+  EXPECT_EQ(Inspect()["provenance"]["rotate"], "r1r2, seed 1");
+  ASSERT_EQ(Run("--rotate r2 --rotate-seeds 2 --threads 1", "a").exit_code, 0);
+  ASSERT_EQ(Run("--rotate r2 --rotate-seeds 2 --threads 2", "b").exit_code, 0);
+  EXPECT_EQ(test::ReadFile(folder_.File("a")), test::ReadFile(folder_.File("b")));
+  const std::string choice = Inspect("a")["provenance"]["rotate"];
+  EXPECT_TRUE(choice == "r2, seed 1" || choice == "r2, seed 2" || choice == "r2, left out") << choice;
+}
+
+TEST_F(Convert, ATiedHeadIsSeparatedOnlyWhenAskedFor) {
+  const std::string tied = folder_.File("tied");
+  std::filesystem::copy(test::DataPath("small_llama"), tied);
+  nlohmann::json config = nlohmann::json::parse(test::ReadFile(tied + "/config.json"));
+  config["tie_word_embeddings"] = true;
+  folder_.Write("tied/config.json", config.dump());
+  const std::string command = "convert " + tied + " -o " + folder_.File("m.acorn") + " --rotate-seeds 1 --rotate ";
+  const Outcome refused = RunAcornc(command + "r1r2");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("with --untie-head the file holds both and is about 0.00819 MB larger"), std::string::npos)
+      << refused.err;
+  ASSERT_EQ(RunAcornc(command + "r2").exit_code, 0);
+  EXPECT_EQ(Inspect()["weights"].size(), 2u * 4 + 1);
+  ASSERT_EQ(RunAcornc(command + "r1r2 --untie-head").exit_code, 0);
+  EXPECT_EQ(Inspect()["weights"].size(), 2u * 4 + 2);
 }
 
 TEST_F(Convert, TargetChoosesTheLayout) {

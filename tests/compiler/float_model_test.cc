@@ -63,6 +63,17 @@ TEST(FloatModel, SmallLlamaGguf) { ExpectGolden(test::DataPath("small_llama.gguf
 
 TEST(FloatModel, SmallLlama2c) { ExpectGolden(test::DataPath("small_llama.bin"), test::DataPath("small_llama_bin.json")); }
 
+class SmallFamilies : public testing::TestWithParam<const char *> {};
+
+TEST_P(SmallFamilies, FolderAndGguf) {
+  const std::string folder = test::DataPath(std::string("small_") + GetParam());
+  ExpectGolden(folder, folder + "/golden.json");
+  ExpectGolden(folder + ".gguf", folder + "/golden.json");
+}
+
+INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "stablelm"),
+                         [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
+
 class TinyModels : public testing::TestWithParam<const char *> {};
 
 TEST_P(TinyModels, EveryLogit) {
@@ -71,7 +82,8 @@ TEST_P(TinyModels, EveryLogit) {
   ExpectGolden(test::SharedPath(folder), test::SharedPath(folder + "/golden.json"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TinyModels, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3"),
+INSTANTIATE_TEST_SUITE_P(Shared, TinyModels,
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
                          [](const testing::TestParamInfo<const char *> &param_info) { return std::string(param_info.param); });
 
 TEST(FloatModel, DensePromptsAndGreedy) {

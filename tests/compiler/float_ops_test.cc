@@ -96,6 +96,26 @@ TEST(FloatOps, RmsNormOverRowsAndHeads) {
   }
 }
 
+TEST(FloatOps, LayerNormTakesMeanAndVariance) {
+  const Matrix x = (Random(300, 24, 1).array() + 0.7f).matrix();
+  const RowVector weight = Random(1, 24, 2).row(0), bias = Random(1, 24, 3).row(0);
+  std::vector<double> want;
+  for (int64_t t = 0; t < 300; ++t) {
+    const auto row = x.row(t).cast<double>();
+    const double mean = row.sum() / 24, variance = row.squaredNorm() / 24 - mean * mean;
+    for (int64_t c = 0; c < 24; ++c) want.push_back((row(c) - mean) / std::sqrt(variance + 1e-3) * weight(c) + bias(c));
+  }
+  Matrix out(300, 24);
+  LayerNorm(out, x, weight, bias, 1e-3);
+  ExpectNear(out, want, "layernorm");
+  out = x;
+  ModelConfig config = SmallConfig();
+  config.norm = NormKind::kLayer;
+  config.rms_eps = 1e-3;
+  NormRows(out, out, config, weight, bias);
+  ExpectNear(out, want, "in place");
+}
+
 TEST(FloatOps, RopeFrequencies) {
   ModelConfig config = SmallConfig();
   const std::vector<double> plain = RopeFrequencies(config);
@@ -308,7 +328,7 @@ TEST(RunLayer, GroupsOfWindows) {
 TEST(HeadScorer, LossesAreNegativeLogProbabilities) {
   ModelConfig config = SmallConfig();
   const Matrix head = Random(5000, 24, 40), x = Random(600, 24, 41);
-  const HeadScorer scorer(config, Random(1, 24, 42).row(0), head);
+  const HeadScorer scorer(config, Random(1, 24, 42).row(0), {}, head);
   std::vector<int32_t> targets;
   for (int i = 0; i < 600; ++i) targets.push_back(i * 8 % 5000);
   const std::vector<double> losses = scorer.Losses(x, targets);

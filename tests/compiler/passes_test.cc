@@ -75,6 +75,10 @@ LayerWeights UnevenWeights(const ModelConfig &config) {
   const int64_t q = config.heads * config.head_dim, kv = config.kv_heads * config.head_dim;
   w.attn_norm = uneven(config.hidden);
   w.ffn_norm = uneven(config.hidden);
+  if (config.norm == NormKind::kLayer) {
+    w.attn_norm_bias = uneven(config.hidden);
+    w.ffn_norm_bias = uneven(config.hidden);
+  }
   w.q = 0.1f * Matrix::Random(q, config.hidden);
   w.k = 0.1f * Matrix::Random(kv, config.hidden);
   w.v = uneven(kv).asDiagonal() * Matrix::Random(kv, config.hidden);
@@ -101,8 +105,9 @@ class Transform : public LayerObserver {
 };
 
 /// The strengths of a layer's scaling for a cache of kv_limit, behind a transform of heads in blocks; it must compute the same.
-Equalisation ExpectSameLayer(double kv_limit, int64_t head_block) {
-  const ModelConfig config = SmallConfig();
+Equalisation ExpectSameLayer(NormKind norm, double kv_limit, int64_t head_block) {
+  ModelConfig config = SmallConfig();
+  config.norm = norm;
   LayerWeights w = UnevenWeights(config);
   HadamardRows(w.down, 32);
   const RopeTable rope = MakeRopeTable(config, 64);
@@ -111,7 +116,7 @@ Equalisation ExpectSameLayer(double kv_limit, int64_t head_block) {
   Matrix before = input;
   RunLayer(config, w, 0, before, {0, 64}, rope, nullptr, &ranges);
   const Equalisation scaled = EqualiseLayer(config, &w, ranges, WeightFormat::kW8, kv_limit);
-  EXPECT_TRUE(scaled.any());
+  EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kNormQkv)], 0);
   Transform transform(32);
   Matrix after = input;
   RunLayer(config, w, 0, after, {0, 64}, rope, nullptr, &transform);
@@ -119,15 +124,22 @@ Equalisation ExpectSameLayer(double kv_limit, int64_t head_block) {
   return scaled;
 }
 
-TEST(Equalise, ChangesNothingThatALayerComputes) {
-  EXPECT_GT(ExpectSameLayer(127, 1).strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
+class EqualiseNorms : public testing::TestWithParam<NormKind> {};
+
+TEST_P(EqualiseNorms, ChangesNothingThatALayerComputes) {
+  EXPECT_GT(ExpectSameLayer(GetParam(), 127, 1).strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
 }
 
-TEST(Equalise, OfACacheOf4BitsScalesValuesAlone) {
-  const Equalisation scaled = ExpectSameLayer(7, HeadBlock(SmallConfig().head_dim));
+TEST_P(EqualiseNorms, OfACacheOf4BitsScaleValuesAlone) {
+  const Equalisation scaled = ExpectSameLayer(GetParam(), 7, HeadBlock(SmallConfig().head_dim));
   EXPECT_EQ(scaled.strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
   EXPECT_EQ(scaled.strength[static_cast<size_t>(ScalingPair::kValueOut)], 1);
 }
+
+INSTANTIATE_TEST_SUITE_P(Norms, EqualiseNorms, testing::Values(NormKind::kRms, NormKind::kLayer),
+                         [](const testing::TestParamInfo<NormKind> &norm) {
+                           return norm.param == NormKind::kRms ? "rms" : "layer";
+                         });
 
 TEST(Equalise, ANormBetweenWeightsAndScoresForbidsQueryKey) {
   ModelConfig config = SmallConfig();

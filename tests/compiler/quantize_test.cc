@@ -8,8 +8,6 @@
 #include "quantize/cached.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
-#include "quantize/report.h"
-#include "tests/support/temp_folder.h"
 
 namespace acorn::compiler {
 namespace {
@@ -249,24 +247,6 @@ TEST(Calibration, WindowsAreTheFirstOnesOrSeeded) {
   EXPECT_NE(seeded, ChooseWindows(100, 20, 8));
   for (size_t i = 1; i < seeded.size(); ++i) EXPECT_LT(seeded[i - 1], seeded[i]);
   EXPECT_LT(seeded.back(), 100);
-}
-
-TEST(Report, HasALineForEachWeightAndTwoPictures) {
-  const test::TempFolder folder;
-  LayerReport report;
-  for (int64_t layer = 0; layer < 3; ++layer) {
-    for (const char *weight : {"qkv", "o"}) report.weights.push_back({layer, weight, "w4g32", 1e-3, 1e-4, 0.5, 0.75, 0.25});
-  }
-  WriteReport(folder.File("report"), report);
-  const std::string csv = test::ReadFile(folder.File("report/layers.csv"));
-  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 7);
-  EXPECT_NE(csv.find("2,o,w4g32,0.001,0.0001,0.5,0.7500,0.25\n"), std::string::npos) << csv;
-  for (const char *name : {"report/weight_error.svg", "report/input_error.svg"}) {
-    const std::string svg = test::ReadFile(folder.File(name));
-    EXPECT_EQ(svg.compare(0, 4, "<svg"), 0);
-    EXPECT_NE(svg.find("</svg>"), std::string::npos);
-    EXPECT_NE(svg.find(">qkv<"), std::string::npos);
-  }
 }
 
 }  // namespace

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "graph/float_model.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
@@ -84,6 +86,68 @@ TEST(SourceModel, GgufEqualsFolderUpToRounding) {
   }
 }
 
+// What the two formats call differently or store differently comes out the same.
+TEST(SourceModel, GgufEqualsFolderInEveryFamily) {
+  for (const char *family : {"gemma", "phi3", "stablelm"}) {
+    SCOPED_TRACE(family);
+    const std::string path = test::DataPath(std::string("small_") + family);
+    const auto folder = OpenSourceModel(path), file = OpenSourceModel(path + ".gguf");
+    const ModelConfig &want = folder->config(), &got = file->config();
+    EXPECT_EQ(want.family, family);
+    EXPECT_EQ(got.family, want.family);
+    EXPECT_EQ(got.head_dim, want.head_dim);
+    EXPECT_EQ(got.rotary_dims, want.rotary_dims);
+    EXPECT_EQ(got.max_context, want.max_context);
+    EXPECT_EQ(got.norm, want.norm);
+    EXPECT_NEAR(got.rms_eps, want.rms_eps, 1e-12);
+    EXPECT_EQ(got.activation, want.activation);
+    EXPECT_EQ(got.tied_head, want.tied_head);
+    EXPECT_EQ(got.embedding_scale, want.embedding_scale);
+    EXPECT_EQ(got.q_bias, want.q_bias);
+    EXPECT_EQ(got.sliding_window, want.sliding_window);
+    EXPECT_EQ(got.rope.kind, want.rope.kind);
+    EXPECT_NEAR(got.rope.attention_factor, want.rope.attention_factor, 1e-7);
+    for (int role = 0; role < kTensorRoles; ++role) {
+      const auto kind = static_cast<TensorRole>(role);
+      ASSERT_EQ(HasRole(got, kind), HasRole(want, kind)) << TensorRoleName(kind);
+      if (HasRole(want, kind)) {
+        EXPECT_EQ(file->Load(kind, 1), folder->Load(kind, 1)) << TensorRoleName(kind);
+      }
+    }
+  }
+}
+
+TEST(SourceModel, FamiliesDifferWhereTheyShould) {
+  const auto config = [](const char *family) {
+    return OpenSourceModel(test::DataPath(std::string("small_") + family))->config();
+  };
+  const ModelConfig gemma = config("gemma");
+  EXPECT_EQ(gemma.activation, ActivationKind::kGeluTanh);  // whatever hidden_act says
+  EXPECT_TRUE(gemma.tied_head);
+  EXPECT_DOUBLE_EQ(gemma.embedding_scale, std::sqrt(32.0));
+  EXPECT_EQ(gemma.head_dim, 16);
+  const ModelConfig phi3 = config("phi3");
+  EXPECT_EQ(phi3.rotary_dims, 12);
+  EXPECT_EQ(phi3.max_context, 32);
+  EXPECT_EQ(phi3.sliding_window, 24);
+  EXPECT_GT(phi3.rope.attention_factor, 1);
+  const ModelConfig stablelm = config("stablelm");
+  EXPECT_EQ(stablelm.norm, NormKind::kLayer);
+  EXPECT_EQ(stablelm.rotary_dims, 4);
+  EXPECT_TRUE(stablelm.q_bias && stablelm.k_bias && stablelm.v_bias && !stablelm.o_bias);
+}
+
+TEST(SourceModel, FusedTensorsOfAnotherShapeAreRefused) {
+  const test::TempFolder copy;
+  const std::string folder = test::DataPath("small_phi3");
+  std::filesystem::copy(folder + "/model.safetensors", copy.File("model.safetensors"));
+  json config = json::parse(test::ReadFile(folder + "/config.json"));
+  config["num_key_value_heads"] = 2;
+  copy.Write("config.json", config.dump());
+  EXPECT_ERROR(OpenSourceModel(copy.path()), kBad, "qkv_proj.weight at offset");
+  EXPECT_ERROR(OpenSourceModel(copy.path()), kBad, "is [64, 32], the configuration wants [96, 32]");
+}
+
 TEST(SourceModel, Llama2cEqualsFolder) {
   const auto folder = OpenSourceModel(test::DataPath("small_llama"));
   const auto file = OpenSourceModel(test::DataPath("small_llama.bin"), {test::DataPath("small_llama/config.json")});
@@ -153,6 +217,43 @@ TEST_F(Folder, ReadsBothSpellings) {
   EXPECT_ERROR(Open(config), kBad, "rope type 'yarn' is not supported");
 }
 
+TEST_F(Folder, LongRopeHoldsWithinTheOriginalContext) {
+  json config = SmallConfig();
+  config["rope_scaling"] = {{"type", "longrope"}, {"short_factor", {1, 1, 2, 2, 3, 3, 4, 4.5}}, {"long_factor", {8}}};
+  config["original_max_position_embeddings"] = 64;
+  const ModelConfig read = Open(config)->config();
+  EXPECT_EQ(read.rope.kind, RopeKind::kDivisors);
+  EXPECT_EQ(read.rope.divisors, (std::vector<double>{1, 1, 2, 2, 3, 3, 4, 4.5}));
+  EXPECT_EQ(read.max_context, 64);  // of 256
+  EXPECT_DOUBLE_EQ(read.rope.attention_factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
+
+  config["rope_scaling"]["type"] = "su";
+  config["rope_scaling"]["original_max_position_embeddings"] = 128;
+  config["rope_scaling"]["attention_factor"] = 1.25;
+  EXPECT_EQ(Open(config)->config().max_context, 128);
+  EXPECT_DOUBLE_EQ(Open(config)->config().rope.attention_factor, 1.25);
+
+  // The factor is part of the layer's weights, where they are rotated.
+  config["rope_scaling"]["partial_rotary_factor"] = 0.5;
+  config["rope_scaling"]["short_factor"] = {1, 1, 1, 1};
+  const auto source = Open(config);
+  Matrix want = source->Load(TensorRole::kK, 1);
+  for (int64_t row = 0; row < want.rows(); ++row) {
+    if (row % 16 < 8) want.row(row) *= 1.25f;
+  }
+  EXPECT_EQ(LoadLayer(*source, 1).k, want);
+
+  config["rope_scaling"]["short_factor"] = {1, 1, 1};
+  EXPECT_ERROR(Open(config), kBad, "short_factor is no array of 4 numbers");
+  config["rope_scaling"]["short_factor"] = {1, 1, 1, "1"};
+  EXPECT_ERROR(Open(config), kBad, "short_factor holds something that is no number");
+  config["rope_scaling"]["short_factor"] = {1, 1, 1, 0};
+  EXPECT_ERROR(Open(config), kBad, "rope divisor");
+  config["rope_scaling"].erase("original_max_position_embeddings");
+  config.erase("original_max_position_embeddings");
+  EXPECT_ERROR(Open(config), kBad, "original_max_position_embeddings is missing");
+}
+
 TEST_F(Folder, ReadsDefaultsAndTokens) {
   json config = SmallConfig();
   config["head_dim"] = nullptr;
@@ -186,6 +287,9 @@ TEST_F(Folder, RefusesConfigs) {
   refuse("head_dim", 15, "rotary dims");
   refuse("rms_norm_eps", 0, "RMSNorm epsilon");
   refuse("hidden_act", "relu", "hidden_act 'relu' is not supported");
+  refuse("use_parallel_residual", true, "use_parallel_residual is not supported");
+  refuse("qk_layernorm", true, "qk_layernorm is not supported");
+  refuse("use_bidirectional_attention", true, "use_bidirectional_attention is not supported");
   refuse("quantization_config", {{"bits", 4}}, "quantised already");
   refuse("intermediate_size", 128, "the configuration wants [128, 64]");
   refuse("num_hidden_layers", 3, "tensor model.layers.2.");

@@ -8,6 +8,7 @@
 #include "acorn_schema/file.h"
 #include "base/progress.h"
 #include "graph/float_model.h"
+#include "passes/rotate.h"
 #include "quantize/recipe.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/model_session.h"
@@ -118,7 +119,7 @@ CalibrationWindows SomeWindows(const ModelConfig &config) {
 /// The line of progress is for people.
 [[maybe_unused]] const bool kSilent = (Progress::Silence(), true);
 
-ConvertResult Convert(const SourceModel &source, const Case &c, const std::string &path) {
+void Convert(const SourceModel &source, const Case &c, const std::string &path) {
   RecipeOptions options;
   options.recipe = c.recipe;
   options.body_format = c.body;
@@ -130,14 +131,18 @@ ConvertResult Convert(const SourceModel &source, const Case &c, const std::strin
   facts.family = source.config().family;
   facts.vocab_size = static_cast<uint32_t>(source.config().vocab);
   facts.max_context = 128;
-  return ConvertModel(source, SomeWindows(source.config()), options, facts, path);
+  FileSink sink(source.config());
+  QuantizeModel(source, SomeWindows(source.config()), options, &sink);
+  sink.Finish(path, facts);
 }
 
-/// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens.
+/// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens or what
+/// of it a sliding window sees whole: the device's context ends there.
 double LogitError(const SourceModel &source, const std::string &path) {
   const CalibrationWindows windows = SomeWindows(source.config());
-  const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + 64);
-  const Matrix want = HeadScorer(source).Logits(RunLayers(source, ids, {0, 64}));
+  const int64_t sliding = source.config().sliding_window, length = sliding > 0 ? std::min<int64_t>(sliding, 64) : 64;
+  const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + length);
+  const Matrix want = HeadScorer(source).Logits(RunLayers(source, ids, {0, length}));
   const std::string file = test::ReadFile(path);
   test::ModelSession session(test::AlignedBytes(std::vector<uint8_t>(file.begin(), file.end())));
   EXPECT_EQ(session.status(), ACORN_OK) << "section " << (session.fault().section == nullptr ? "" : session.fault().section)
@@ -183,6 +188,38 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"fast_w4g32_s15", Recipe::kFast, WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, Layout::kX16C8, 0.03}),
     [](const testing::TestParamInfo<Case> &c) { return std::string(c.param.name); });
 
+struct FamilyCase {
+  const char *name;
+  const char *family;  // tests/data/small_*
+  Recipe recipe;
+  double tolerance;  // measured, and half as much again
+};
+
+void PrintTo(const FamilyCase &c, std::ostream *out) { *out << c.name; }
+
+class SmallFamilies : public testing::TestWithParam<FamilyCase> {};
+
+TEST_P(SmallFamilies, LogitsStayCloseToFloat) {
+  const FamilyCase &c = GetParam();
+  const auto source = OpenSourceModel(test::DataPath(std::string("small_") + c.family));
+  const test::TempFolder folder;
+  Convert(*source, {"", c.recipe, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0},
+          folder.File("m"));
+  const double error = LogitError(*source, folder.File("m"));
+  EXPECT_LT(error, c.tolerance);
+  RecordProperty("error", std::to_string(error));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, SmallFamilies,
+    testing::Values(FamilyCase{"gemma_rtn", "gemma", Recipe::kRtn, 0.1},
+                    FamilyCase{"gemma_fast", "gemma", Recipe::kFast, 0.09},
+                    FamilyCase{"phi3_rtn", "phi3", Recipe::kRtn, 0.1},
+                    FamilyCase{"phi3_fast", "phi3", Recipe::kFast, 0.09},
+                    FamilyCase{"stablelm_rtn", "stablelm", Recipe::kRtn, 0.09},
+                    FamilyCase{"stablelm_fast", "stablelm", Recipe::kFast, 0.07}),
+    [](const testing::TestParamInfo<FamilyCase> &c) { return std::string(c.param.name); });
+
 class TinyFamilies : public testing::TestWithParam<const char *> {};
 
 TEST_P(TinyFamilies, ConvertAndAgree) {
@@ -197,7 +234,21 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   RecordProperty("error", std::to_string(error));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3"),
+TEST_P(TinyFamilies, RotatedTheyAgreeToo) {
+  const std::string folder_name = std::string("models/tiny/") + GetParam();
+  ACORN_NEED_SHARED(folder_name);
+  const auto source = OpenSourceModel(test::SharedPath(folder_name));
+  if (RefusalOf(source->config(), RotationKind::kR1R2) != nullptr) GTEST_SKIP() << "R1 is refused here";
+  const test::TempFolder folder;
+  Convert(RotatedModel(*source, RotationKind::kR1R2, 1),
+          {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0}, folder.File("m"));
+  const double error = LogitError(*source, folder.File("m"));
+  EXPECT_LT(error, 0.02);
+  RecordProperty("error", std::to_string(error));
+}
+
+INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies,
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 }  // namespace

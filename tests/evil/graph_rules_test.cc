@@ -269,9 +269,9 @@ std::vector<Case> StepCases() {
   return cases;
 }
 
-void ExpectRefused(const std::vector<Case> &cases) {
+void ExpectRefused(const std::vector<Case> &cases, const ModelSpec &spec) {
   for (const Case &harm : cases) {
-    Victim victim(Spec());
+    Victim victim(spec);
     harm.harm(&victim);
     if (testing::Test::HasFatalFailure()) return;
     ModelSession session(victim.Sealed());
@@ -286,9 +286,43 @@ TEST(EvilGraph, TheVictimIsHealthyWithoutHarm) {
   EXPECT_EQ(ModelSession(victim.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
 }
 
-TEST(EvilGraph, ListsAndSegments) { ExpectRefused(SegmentAndListCases()); }
+TEST(EvilGraph, ListsAndSegments) { ExpectRefused(SegmentAndListCases(), Spec()); }
 
-TEST(EvilGraph, Steps) { ExpectRefused(StepCases()); }
+TEST(EvilGraph, Steps) { ExpectRefused(StepCases(), Spec()); }
+
+TEST(EvilGraph, LayerNorms) {
+  ModelSpec spec = Spec();
+  spec.norms = Norms::kLayer;
+  spec.hidden = 8196;  // in one part, wider than a part may be; the builder leaves the rule to the reader
+  spec.layers = 1;
+  ModelSession too_wide(BuildModel(spec));
+  EXPECT_EQ(too_wide.status(), static_cast<acorn_status>(ACORN_ERR_INVALID));
+  Victim parted(spec);
+  for (uint32_t i = 0; i < 2; ++i) parted.Poke<uint32_t>(parted.Table(Op::LayerNorm, i), schema::LayerNorm::VT_GROUPS, 2);
+  parted.Poke<uint32_t>(parted.Table(Op::LayerNorm, 0, true), schema::LayerNorm::VT_GROUPS, 2);
+  EXPECT_EQ(ModelSession(parted.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
+
+  spec = Spec();
+  spec.norms = Norms::kLayer;
+  std::vector<Case> cases = {
+      {"uneven groups", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::LayerNorm), schema::LayerNorm::VT_GROUPS, 7); }},
+      {"shift past 62", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::LayerNorm), schema::LayerNorm::VT_SHIFT, 63); }},
+      {"shift 0", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::LayerNorm), schema::LayerNorm::VT_SHIFT, 0); }},
+      {"epsilon too large", "body",
+       [](Victim *v) { v->Poke<uint64_t>(v->Table(Op::LayerNorm), schema::LayerNorm::VT_EPS_TERM, uint64_t{1} << 60); }},
+      {"zero point past s8", "body",
+       [](Victim *v) { v->Poke<int16_t>(v->Table(Op::LayerNorm), schema::LayerNorm::VT_ZERO_POINT, 128); }},
+      {"to another width", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::LayerNorm>(Op::LayerNorm)->out();
+         v->Put(s, Moved(s, 0, 0, -1));
+       }},
+  };
+  AddRefCases(&cases, "layer norm gamma", "body", Op::LayerNorm, &schema::LayerNorm::gamma);
+  AddRefCases(&cases, "layer norm bias", "body", Op::LayerNorm, &schema::LayerNorm::bias);
+  ExpectRefused(cases, spec);
+}
 
 TEST(EvilGraph, AnUnknownOperatorIsUnsupported) {
   Victim victim(Spec());

@@ -49,9 +49,9 @@ const std::map<std::string, Set> &AllowedParts() {
       {"ports", {"public", "conformance"}},  // the port of a board links the conformance program into its image
       {"programs", {"public", "ports"}},
       {"examples", {"public", "ports"}},
-      // acornc packs with the kernels' layouts, computes with their scalar references, and checks what it wrote with the
-      // runtime's own reader, tokenizer and public interface.
-      {"compiler", {"schema", "base", "platform", "kernels", "model", "text", "public", "ports"}},
+      // acornc packs with the kernels' layouts, trains on the device's own operators, and checks what it wrote with the runtime's
+      // own reader, tokenizer and public interface.
+      {"compiler", {"schema", "base", "platform", "kernels", "ops", "model", "text", "public", "ports"}},
   };
   return allowed;
 }

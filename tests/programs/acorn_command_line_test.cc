@@ -65,7 +65,10 @@ TEST_F(CommandLine, BadUsageIsTwo) {
   ExpectFailure({"perplexity", "MODEL"}, 2, {"--text"});
   ExpectFailure({"perplexity", "MODEL", "--text", model_, "--window", "8", "--score-from", "8"}, 2, {"--score-from 8"});
   ExpectFailure({"bench", "MODEL", "--prompt-tokens", "161"}, 2, {"160"});
-  ExpectFailure({"eval", "MODEL", "--task", "piqa", "--data", "x"}, 2, {"piqa"});
+  ExpectFailure({"eval", "MODEL", "--data", "x"}, 2, {"--task NAME is missing", "lambada"});
+  ExpectFailure({"eval", "MODEL", "--task", "mmlu", "--data", "x"}, 2, {"--task mmlu", "exact, lambada, piqa, arc-easy, winogrande"});
+  ExpectFailure({"eval", "MODEL", "--task", "piqa"}, 2, {"--data FILE is missing"});
+  ExpectFailure({"eval", "MODEL", "--task", "piqa", "--data", "x", "-n", "3"}, 2, {"-n is for --task exact"});
 #if defined(__x86_64__)
   ExpectFailure({"plan", "MODEL", "--isa", "i8mm"}, 2, {"does not have it"});
 #else
@@ -100,6 +103,8 @@ TEST_F(CommandLine, BadModelsAreThreeWithThePlace) {
   ExpectFailure({"plan", write("version", damaged)}, 3, {"version", "offset 8"});
   ExpectFailure({"run", Mute(), "-p", "x"}, 3, {"no tokenizer"});
   ExpectFailure({"tokenize", Mute()}, 3, {"no tokenizer"}, "x");
+  ExpectFailure({"eval", Mute(), "--task", "lambada", "--data", write("data", R"({"context": "a", "continuation": "b"})")}, 3,
+                {"no tokenizer"});
 }
 
 TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
@@ -108,6 +113,7 @@ TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
   ExpectFailure({"plan", folder_.path()}, 5, {"directory"});
   ExpectFailure({"perplexity", "MODEL", "--window", "64", "--text", folder_.File("none")}, 5, {"none"});
   ExpectFailure({"eval", "MODEL", "--task", "exact", "--data", folder_.File("none")}, 5, {"none"});
+  ExpectFailure({"eval", "MODEL", "--task", "lambada", "--data", folder_.File("none")}, 5, {"none"});
   const std::string picture = folder_.File("none/plan.svg");
   ExpectFailure({"plan", "MODEL", "--svg", picture}, 5, {"plan.svg"});
 }

@@ -165,6 +165,31 @@ void RmsNorm(const RmsNormSpec &spec, const int32_t *x, int32_t *y) {
   }
 }
 
+void LayerNorm(const LayerNormSpec &spec, const int32_t *x, int32_t *y) {
+  const auto width = static_cast<int64_t>(spec.gamma.size());
+  Require(width >= 1 && width <= 8192, "layer norm: width out of range");
+  Require(spec.eps_term < Power(60), "layer norm: eps_term out of range");
+  Wide sum = 0, squares = 0;
+  for (int64_t i = 0; i < width; ++i) {
+    sum += x[i];
+    squares += Wide{x[i]} * x[i];
+  }
+  const Wide wide_n = width * squares - sum * sum + spec.eps_term;
+  Require(wide_n >= 0 && wide_n < Power(61), "layer norm: n out of range");
+  const auto n = static_cast<uint64_t>(wide_n);
+  const int e = n == 0 ? 0 : (Bits(n) - 29) >> 1;
+  const int64_t r = n == 0 ? 0 : static_cast<int64_t>(Rsqrt(e >= 0 ? n >> (2 * e) : n << (-2 * e)));
+  for (int64_t i = 0; i < width; ++i) {
+    const Wide d = width * Wide{x[i]} - sum;
+    RequireInside(d, Power(29), "layer norm: |d| >= 2^29");
+    const int64_t z = RoundShift(d * r, 24 + e);
+    RequireInside(z, Power(27), "layer norm: |z| >= 2^27");
+    const auto column = static_cast<size_t>(i);
+    const Wide sloped = Wide{z} * spec.gamma[column] + Wide{spec.bias[column]} * 32768;
+    y[i] = Saturate(RoundShift(sloped, spec.shift) + spec.zero_point, spec.output);
+  }
+}
+
 int32_t Sine(uint32_t phase) {
   static const std::array<int64_t, 258> table = SineTable();
   const uint32_t quadrant = phase >> 30;

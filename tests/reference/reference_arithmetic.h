@@ -46,7 +46,7 @@ struct LinearSpec {
 };
 void Linear(const LinearSpec &spec, const int32_t *x, int32_t *y);
 
-/// §4: one group x [width].
+/// §4.1: one group x [width].
 struct RmsNormSpec {
   std::vector<int16_t> gamma;
   uint64_t eps_term;
@@ -55,6 +55,17 @@ struct RmsNormSpec {
   Range output;
 };
 void RmsNorm(const RmsNormSpec &spec, const int32_t *x, int32_t *y);
+
+/// §4.2: one part x [width].
+struct LayerNormSpec {
+  std::vector<int16_t> gamma;
+  std::vector<int32_t> bias;
+  uint64_t eps_term;
+  int shift;
+  int zero_point;
+  Range output;
+};
+void LayerNorm(const LayerNormSpec &spec, const int32_t *x, int32_t *y);
 
 /// §5: one head x [head_dim] at `position`.
 void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, Range range,

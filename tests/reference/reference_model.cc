@@ -51,6 +51,8 @@ const schema::Slice *OutputOf(const schema::Step &step) {
       return step.op_as_Hadamard()->out();
     case Op::Add:
       return step.op_as_Add()->out();
+    case Op::LayerNorm:
+      return step.op_as_LayerNorm()->out();
     default:
       return nullptr;
   }
@@ -263,6 +265,24 @@ void ReferenceModel::Execute(Run *run, const schema::Add &op) const {
   }
 }
 
+void ReferenceModel::Execute(Run *run, const schema::LayerNorm &op) const {
+  const uint32_t width = op.input()->width() / op.groups();
+  const auto gamma = Array<int16_t>(op.gamma(), op.input()->width());
+  const auto bias = Array<int32_t>(op.bias(), op.input()->width());
+  for (uint32_t group = 0; group < op.groups(); ++group) {
+    const uint32_t first = group * width;
+    const LayerNormSpec spec{{gamma.begin() + first, gamma.begin() + first + width},
+                             {bias.begin() + first, bias.begin() + first + width},
+                             op.eps_term(),
+                             op.shift(),
+                             op.zero_point(),
+                             RangeOf(op.out())};
+    for (uint32_t row = 0; row < run->rows; ++row) {
+      LayerNorm(spec, run->Row(op.input(), row) + first, run->Row(op.out(), row) + first);
+    }
+  }
+}
+
 void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
   switch (step.op_type()) {
     case Op::Embedding:
@@ -283,6 +303,8 @@ void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
       return Execute(run, *step.op_as_Hadamard());
     case Op::Add:
       return Execute(run, *step.op_as_Add());
+    case Op::LayerNorm:
+      return Execute(run, *step.op_as_LayerNorm());
     default:
       Require(false, "unknown operator");
   }

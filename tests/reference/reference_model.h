@@ -53,6 +53,7 @@ class ReferenceModel {
   void Execute(Run *run, const schema::Glu &op) const;
   void Execute(Run *run, const schema::Hadamard &op) const;
   void Execute(Run *run, const schema::Add &op) const;
+  void Execute(Run *run, const schema::LayerNorm &op) const;
 
   std::vector<uint8_t> file_;
   std::vector<Matrix> weights_;

@@ -112,6 +112,35 @@ TEST(ReferenceRmsNorm, ZeroesGiveTheZeroPoint) {
   EXPECT_EQ(y, std::vector<int32_t>(4, 9));
 }
 
+TEST(ReferenceLayerNorm, AgreesWithMeanAndVariance) {
+  for (const double spread : {1.0, 50.0, 3000.0, 30000.0}) {
+    test::Random random(5);
+    std::vector<int32_t> x(96), y(96);
+    for (int32_t &value : x) value = static_cast<int32_t>(std::lround(random.Real(-spread, spread / 3)));
+    LayerNormSpec spec{std::vector<int16_t>(96), std::vector<int32_t>(96), 96 * 96 * 17, 22, 0, Range::kS16};
+    for (int16_t &g : spec.gamma) g = static_cast<int16_t>(random.Between(-20000, 20000));
+    for (int32_t &b : spec.bias) b = static_cast<int32_t>(random.Between(-1000000, 1000000));
+    LayerNorm(spec, x.data(), y.data());
+    double mean = 0, variance = 17;
+    for (const int32_t value : x) mean += value / 96.0;
+    for (const int32_t value : x) variance += (value - mean) * (value - mean) / 96;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double exact = (x[i] - mean) / std::sqrt(variance) * spec.gamma[i] / 4 + spec.bias[i] / 128.0;
+      const double clamped = std::clamp(exact, -32767.0, 32767.0);
+      // Half a unit of the result, half a unit of z in Q20 times gamma / 4, and the root's error.
+      ASSERT_NEAR(y[i], clamped, 0.51 + 5000 / 2097152.0 + std::fabs(exact) * 4e-7) << spread << " at " << i;
+    }
+  }
+}
+
+TEST(ReferenceLayerNorm, EqualValuesGiveTheBias) {
+  const LayerNormSpec spec{std::vector<int16_t>(4, 100), {0, 1 << 10, -(1 << 10), 5 << 10}, 0, 25, 9, Range::kS8};
+  const std::vector<int32_t> x(4, -77);
+  std::vector<int32_t> y(4, -1);
+  LayerNorm(spec, x.data(), y.data());
+  EXPECT_EQ(y, (std::vector<int32_t>{9, 10, 8, 14}));
+}
+
 TEST(ReferenceHadamard, TwiceIsTheBlockTimesTheInput) {
   std::vector<int32_t> x = {5, -7, 11, 2, 0, 1, -3, 8}, once(8), twice(8);
   Hadamard(8, {int64_t{1} << 20, 20}, 0, Range::kS16, x.data(), once.data());

@@ -89,6 +89,8 @@ class Builder {
   void Push(Op type, flatbuffers::Offset<void> op);
   Edge Embed(const Stored &weight);
   Edge RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point);
+  Edge LayerNorm(const char *role, const Edge &input, double rms, int zero_point);
+  Edge Norm(const char *role, const Edge &input, int zero_point);
   Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
   Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
   Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
@@ -166,6 +168,29 @@ Edge Builder::RmsNorm(const char *role, const Edge &input, uint32_t groups, DTyp
        schema::CreateRmsNorm(fbb_, &in, &out_slice, groups, &gamma_ref, &stored, 3 * width, static_cast<int16_t>(zero_point))
            .Union());
   return out;
+}
+
+Edge Builder::LayerNorm(const char *role, const Edge &input, double rms, int zero_point) {
+  const Edge out = NewValue(role, DType::S8, input.width, rms, zero_point);
+  const uint32_t width = input.width;
+  // One of z, which is 2^20, times the mean gain is rms units of the output.
+  const auto shift = static_cast<uint8_t>(std::lround(std::log2(kGammaMean / rms)) + 20);
+  std::vector<int16_t> gamma(width);
+  std::vector<int32_t> bias(width);
+  for (int16_t &g : gamma) g = static_cast<int16_t>(kGammaMean * random_.Real(0.5, 1.5));
+  for (int32_t &b : bias) b = static_cast<int32_t>(std::ldexp(rms * random_.Real(-0.3, 0.3), shift - 15));
+  const Slice in = input.slice(), out_slice = out.slice();
+  const Ref gamma_ref = segments_.Put(constants_, gamma), bias_ref = segments_.Put(constants_, bias);
+  Push(Op::LayerNorm, schema::CreateLayerNorm(fbb_, &in, &out_slice, 1, &gamma_ref, &bias_ref, shift,
+                                              uint64_t{3} * width * width, static_cast<int16_t>(zero_point))
+                          .Union());
+  return out;
+}
+
+// The norm of whole rows in front of a linear layer.
+Edge Builder::Norm(const char *role, const Edge &input, int zero_point) {
+  if (spec_.norms == Norms::kLayer) return LayerNorm(role, input, kRms8, zero_point);
+  return RmsNorm(role, input, 1, DType::S8, kRms8, zero_point);
 }
 
 Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms) {
@@ -284,7 +309,7 @@ Edge Builder::Add(const char *role, const Edge &a, const Edge &b) {
 Edge Builder::Layer(Edge residual) {
   weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
   const uint32_t q_width = spec_.heads * spec_.head_dim, kv_width = spec_.kv_heads * spec_.head_dim;
-  const Edge normed = RmsNorm("attention_in", residual, 1, DType::S8, kRms8, 5);
+  const Edge normed = Norm("attention_in", residual, 5);
   const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, q_width + 2 * kv_width, spec_.hidden), DType::S16, kRms16);
   Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, kv_width);
   const Edge v = qkv.Columns(q_width + kv_width, kv_width);
@@ -297,7 +322,7 @@ Edge Builder::Layer(Edge residual) {
   const Edge mixed = Attend(rotated_q, rotated_k, v);
   residual = Add("middle", residual,
                  Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
-  const Edge ffn_in = RmsNorm("ffn_in", residual, 1, DType::S8, kRms8, -2);
+  const Edge ffn_in = Norm("ffn_in", residual, -2);
   const Edge both = Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16);
   const Edge gated = Transform(Gate(both.Columns(0, spec_.ffn), both.Columns(spec_.ffn, spec_.ffn)));
   return Add(
@@ -345,7 +370,7 @@ AlignedBytes Builder::Build() {
   for (uint32_t layer = 0; layer < spec_.layers; ++layer) residual = Layer(residual);
 
   steps_ = &head_;
-  const Edge normed = RmsNorm("head_in", residual, 1, DType::S8, kRms8, 1);
+  const Edge normed = Norm("head_in", residual, 1);
   if (spec_.head_weights == HeadWeights::kOwn) weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
   const Edge logits =
       Linear("logits", normed,
@@ -420,6 +445,11 @@ std::vector<ModelSpec> VariedSpecs() {
   {
     ModelSpec &spec = add("w8_kv4", w8, w8);
     spec.kv_bits = 4, spec.head_dim = 24, spec.rotary_dims = 20, spec.prefix_rows = 2;
+  }
+  {
+    ModelSpec &spec = add("w8_layer_norms", w8, w8);
+    spec.norms = Norms::kLayer, spec.bias = true, spec.hidden = 70, spec.rotary_dims = 4, spec.prefix_rows = 1;
+    spec.head_weights = HeadWeights::kOwn;
   }
   return specs;
 }

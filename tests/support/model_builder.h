@@ -35,6 +35,7 @@ class AlignedBytes {
 };
 
 enum class Gating { kSilu, kGelu };
+enum class Norms { kRms, kLayer };
 enum class HeadWeights { kTied, kOwn };
 
 /// A model of the Llama family. Widths in grouped formats are multiples of the group.
@@ -57,6 +58,7 @@ struct ModelSpec {
   WeightKind head;               // the head, and the embedding
   HeadWeights head_weights = HeadWeights::kTied;
   Gating gating = Gating::kSilu;
+  Norms norms = Norms::kRms;  // of the rows; those of the heads are RMSNorms
   bool bias = false;  // of every linear layer; where it is false, zero points alone are folded in
   bool qk_norm = false;
   double rope_base = 10000;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/error.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/opened_tokenizer.h"
 #include "tests/support/shared_data.h"
@@ -209,6 +210,21 @@ TEST(SentencePiece, PrefixBosAndMetaspace) {
   EXPECT_EQ(tokenizer.Encode("<s>").size(), 4u);  // plain text is no markup: the prefix and three characters
   EXPECT_EQ(tokenizer.EncodeMarkup("<s>a</s>b").front(), 1);
   EXPECT_EQ(tokenizer.Decode(tokenizer.EncodeMarkup("<s>a</s>b")), " a b");
+}
+
+TEST(SentencePiece, GemmasTokenizerSplitsAtSpacesThatAreGone) {
+  const TempFolder folder;
+  const auto read = [&](const char *pattern) {
+    return compiler::ReadTokenizerJson(folder.Write("tokenizer.json", std::string(R"({"added_tokens": [],
+      "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+      "pre_tokenizer": {"type": "Split", "pattern": {"String": ")") + pattern + R"("}, "behavior": "MergedWithPrevious"},
+      "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>",
+                "vocab": {"<unk>": 0, "a": 1, "b": 2, "\u2581": 3, "ab": 4, "\u2581a": 5},
+                "merges": [["a", "b"], ["\u2581", "a"]]}})"), "", "", {});
+  };
+  const OpenedTokenizer tokenizer(read(" "));
+  EXPECT_EQ(tokenizer.Encode("ab a b"), (Ids{4, 5, 3, 2}));
+  EXPECT_THROW(read("a"), compiler::Error);
 }
 
 TEST(Pieces, ALongOneIsCutBetweenCharacters) {

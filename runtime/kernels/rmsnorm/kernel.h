@@ -55,6 +55,14 @@ struct Reciprocal {
 /// The formula's R and its shift.  n = sum of squares + eps_term
 Reciprocal ReciprocalRoot(uint64_t n, const Args &args);
 
+/// 1 / sqrt(n) as r / 2^(44 + e):  e = (bits(n) - 29) >> 1,  r = Rsqrt(n / 4^e)
+struct Root {
+  int64_t r;  // in [2^29, 2^30]
+  int e;      // in [-14, 17]
+};
+/// n not 0
+Root RootOf(uint64_t n);
+
 /// Rsqrt of the formula.  v in [2^28, 2^30); result in [2^29, 2^30], relative error below 2e-7
 uint64_t Rsqrt(uint64_t v);
 

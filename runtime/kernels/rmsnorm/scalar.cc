@@ -43,14 +43,17 @@ uint64_t Rsqrt(uint64_t v) {
   return r < uint64_t{1} << 30 ? r : uint64_t{1} << 30;
 }
 
+Root RootOf(uint64_t n) {
+  const int e = (BitLength(n) - 29) >> 1;
+  return {static_cast<int64_t>(Rsqrt(e >= 0 ? n >> (2 * e) : n << (-2 * e))), e};
+}
+
 Reciprocal ReciprocalRoot(uint64_t n, const Args &args) {
   if (n == 0) return {0, 0};
-  const int e = (BitLength(n) - 29) >> 1;
-  const uint64_t v = e >= 0 ? n >> (2 * e) : n << (-2 * e);
-  const int shift = args.shift + 13 + e;
+  const Root root = RootOf(n);
+  const int shift = args.shift + 13 + root.e;
   if (shift > 62) return {0, 0};
-  const int64_t r = static_cast<int64_t>(Rsqrt(v));
-  return {static_cast<int32_t>(RoundShift(r * args.multiplier, 31)), shift};
+  return {static_cast<int32_t>(RoundShift(root.r * args.multiplier, 31)), shift};
 }
 
 void RunS8Scalar(const Args &args) { Rows<int8_t, SaturateS8>(args); }

@@ -1,0 +1,94 @@
+#include "quantize/edge_ranges.h"
+
+#include <cmath>
+
+#include "write/op_integers.h"
+
+namespace acorn::compiler {
+namespace {
+
+const char *TypeName(EdgeType type) {
+  switch (type) {
+    case EdgeType::kS8:
+      return "s8";
+    case EdgeType::kS15:
+      return "s15";
+    case EdgeType::kS16:
+      return "s16";
+    case EdgeType::kS32:
+      return "s32";
+  }
+  return "";
+}
+
+class Rows {
+ public:
+  Rows(int64_t layer, const RangeObserver *ranges) : layer_(layer), ranges_(ranges) {}
+
+  void Add(const char *edge, const char *meaning, EdgeType type, double scale, int32_t zero_point, Edge seen) {
+    Add(edge, meaning, type, scale, zero_point, ranges_ == nullptr ? NAN : ranges_->Largest(seen));
+  }
+  void Add(const char *edge, const char *meaning, EdgeType type, double scale, int32_t zero_point, double largest) {
+    rows_.push_back(EdgeRange(layer_, edge, meaning, type, scale, zero_point, largest));
+  }
+  void Add16(const char *edge, const char *meaning, double scale, Edge seen) {
+    Add(edge, meaning, EdgeType::kS16, scale, 0, seen);
+  }
+  void AddHeads(const char *edge, const char *meaning, const std::vector<double> &scales, Edge seen) {
+    for (size_t head = 0; head < scales.size(); ++head) {
+      Add(edge, meaning, EdgeType::kS8, scales[head], 0, ranges_ == nullptr ? NAN : ranges_->LargestOfHeads(seen)[head]);
+      rows_.back().head = static_cast<int64_t>(head);
+    }
+  }
+  std::vector<RangeReport> Take() { return std::move(rows_); }
+
+ private:
+  int64_t layer_;
+  const RangeObserver *ranges_;
+  std::vector<RangeReport> rows_;
+};
+
+}  // namespace
+
+RangeReport EdgeRange(int64_t layer, const char *edge, const char *meaning, EdgeType type, double scale, int32_t zero_point,
+                      double largest) {
+  RangeReport row;
+  row.layer = layer;
+  row.edge = edge;
+  row.meaning = meaning;
+  row.type = TypeName(type);
+  row.largest = largest;
+  row.closed_form = row.in_file = scale * EdgeLimit(type);
+  row.zero_point = zero_point;
+  return row;
+}
+
+std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, EdgeType down_in_type, bool qk_norm,
+                                     const RangeObserver *ranges) {
+  Rows rows(layer, ranges);
+  rows.Add("attn_in", "input of q, k, v", EdgeType::kS8, scales.attn_in, scales.attn_in_zero, Edge::kAttnIn);
+  rows.Add16("q16", "queries", scales.q16, Edge::kQ);
+  rows.Add16("k16", "keys", scales.k16, Edge::kK);
+  rows.Add16("v16", "values", scales.v16, Edge::kV);
+  if (qk_norm) {
+    rows.Add16("q_normed16", "queries after their norm", scales.q_normed16, Edge::kQNormed);
+    rows.Add16("k_normed16", "keys after their norm", scales.k_normed16, Edge::kKNormed);
+  }
+  rows.AddHeads("q8", "rotated queries, each head", scales.q8, Edge::kQRotated);
+  rows.AddHeads("k8", "cached keys, each head", scales.k8, Edge::kKRotated);
+  rows.AddHeads("v8", "cached values, each head", scales.v8, Edge::kV);
+  rows.Add("attn_out", "input of o", EdgeType::kS8, scales.attn_out, scales.attn_out_zero, Edge::kAttnOut);
+  rows.Add16("o16", "output of o", scales.o16, Edge::kOOut);
+  rows.Add16("mid16", "residual between attention and FFN", scales.mid16, Edge::kResidualMid);
+  rows.Add("ffn_in", "input of gate and up", EdgeType::kS8, scales.ffn_in, scales.ffn_in_zero, Edge::kFfnIn);
+  rows.Add16("gate16", "gate", scales.gate16, Edge::kGate);
+  rows.Add16("up16", "up", scales.up16, Edge::kUp);
+  rows.Add16("glu16", "activation(gate) × up", GluScale(scales.gate16, scales.up16, scales.glu_largest), Edge::kGlu);
+  rows.Add("down_in", "input of down", down_in_type, scales.down_in, scales.down_in_zero,
+           ranges == nullptr ? NAN : ranges->LargestDownInput());
+  rows.Add16("down16", "output of down", scales.down16, Edge::kDownOut);
+  rows.Add16("out16", "residual after the layer", scales.out16, Edge::kResidualOut);
+  return rows.Take();
+}
+
+}  // namespace acorn::compiler

@@ -1,0 +1,61 @@
+// Parameters: the real numbers of a quantised model that training moves while every weight's integers stay.
+//
+// Scales move by factors, gains relative to their size, biases relative to the reach of their output, zero points in units:
+// so one learning rate serves all.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "quantize/quantized_model.h"
+#include "train/learner.h"
+
+namespace acorn::compiler {
+
+class Parameters : public Learner {
+ public:
+  /// model: outlives this; what it holds now is where every parameter starts.
+  Parameters(const ModelConfig &config, QuantizedModel *model);
+
+  bool WantsWeights() const override { return false; }
+  void Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) override;
+  bool Apply() override;
+  Adam &adam() override { return adam_; }
+
+ private:
+  /// What a linear layer trains.
+  struct LinearParameters {
+    size_t rows, bias;
+    std::vector<double> scale;  // where rows start
+    std::vector<double> bias_start;
+    double bias_unit = 1;
+  };
+  struct LayerParameters {
+    LinearParameters qkv, o, gate_up, down;
+    size_t attn_norm, ffn_norm, q_norm, k_norm;
+    size_t attn_norm_bias, ffn_norm_bias;  // of LayerNorms
+    size_t attn_in, attn_out, ffn_in, down_in;  // units of s8 edges
+    size_t attn_in_zero, attn_out_zero, ffn_in_zero, down_in_zero;
+    size_t q8, k8, v8;
+    size_t prefix_k, prefix_v;                        // keys and values of the constant prefix
+    std::vector<double> prefix_k_start, prefix_v_start;  // real
+    LayerScales scales;
+    RowVector attn_norm_start, ffn_norm_start, q_norm_start, k_norm_start, attn_norm_bias_start, ffn_norm_bias_start;
+  };
+  LinearParameters NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, double bias_unit);
+  void ApplyLinear(const LinearParameters &linear, QuantizedMatrix *matrix, RowVector *bias) const;
+  void ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) const;
+  void LinearGradients(const LinearParameters &linear, const StepGradients &gradients);
+  void LayerGradients(const LayerParameters &layer, const LiveStep *steps, const StepGradients *gradients, size_t count);
+
+  QuantizedModel *model_;
+  size_t head_dim_;
+  Adam adam_;
+  std::vector<LayerParameters> layers_;
+  size_t head_rows_, head_norm_, head_norm_bias_, head_in_, head_in_zero_;
+  std::vector<double> head_scale_;
+  RowVector head_norm_start_, head_norm_bias_start_;
+  double head_in_start_;
+};
+
+}  // namespace acorn::compiler

@@ -1,0 +1,51 @@
+#include "train/rounding.h"
+
+#include "base/parallel.h"
+#include "base/progress.h"
+#include "quantize/grid.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr double kDamping = 0.01;  // as in the closed form
+
+Matrix ToMatrix(const torch::Tensor &tensor) {
+  const torch::Tensor dense = tensor.contiguous();
+  return Eigen::Map<const Matrix>(dense.data_ptr<float>(), dense.size(0), dense.size(1));
+}
+
+}  // namespace
+
+void RoundOnLearnedGrids(const Shaping &shaping, const std::vector<std::vector<int32_t>> &windows, ModelTwin *twin,
+                         QuantizedModel *model) {
+  std::vector<torch::Tensor> streams;
+  for (const std::vector<int32_t> &ids : windows) streams.push_back(twin->EnterLayers(ids));
+  const auto layers = static_cast<int64_t>(model->layers.size());
+  Progress progress("rounding on learned grids", layers);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    torch::Tensor moments[Shaping::kWeights];
+    for (size_t w = 0; w < windows.size(); ++w) {
+      std::vector<torch::Tensor> inputs;
+      twin->RunLayer(layer, windows[w], streams[w], &inputs);
+      for (int i = 0; i < Shaping::kWeights; ++i) {
+        const torch::Tensor &x = inputs[static_cast<size_t>(i)];
+        if (!moments[i].defined()) moments[i] = torch::zeros({x.size(1), x.size(1)});
+        moments[i].addmm_(x.t(), x);
+      }
+    }
+    QuantizedLayer &to = model->layers[static_cast<size_t>(layer)];
+    QuantizedMatrix *const weights[] = {&to.qkv, &to.o, &to.gate_up, &to.down};
+    ParallelFor(Shaping::kWeights, [&](int64_t i) {
+      const Matrix hessian = ToMatrix(moments[i]), real = shaping.Real(layer, static_cast<Shaping::Weight>(i));
+      GptqOnGrid(real, FactorHessian(hessian, weights[i]->group(), kDamping), weights[i]);
+      RefitScales(real, hessian, weights[i]);
+    });
+    twin->RepackLayer(layer);
+    twin->Refresh();
+    for (size_t w = 0; w < windows.size(); ++w) streams[w] = twin->RunLayer(layer, windows[w], streams[w], nullptr);
+    progress.Update(layer + 1);
+  }
+  progress.Finish();
+}
+
+}  // namespace acorn::compiler

@@ -1,0 +1,23 @@
+// What a user may say about training.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace acorn::compiler {
+
+enum class TrainLoss {
+  kLogits,  // Kullback-Leibler divergence from the float model's predictions
+  kHidden,  // squared error of the last hidden states, relative to their size (MobileQuant, section 4.3)
+};
+
+struct TrainOptions {
+  int64_t steps = 0;              // windows to train on
+  double time_limit_minutes = 0;  // 0: none
+  uint64_t seed = 0;
+  TrainLoss loss = TrainLoss::kLogits;
+  std::string checkpoint;         // file to go on from and to keep for going on; empty: none
+  double checkpoint_minutes = 5;
+};
+
+}  // namespace acorn::compiler

@@ -1,0 +1,248 @@
+#include "write/file_graph.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/file.h"
+#include "pack/pack.h"
+#include "write/file_writer.h"
+#include "write/op_integers.h"
+
+namespace acorn::compiler {
+namespace {
+
+schema::DType ToSchema(EdgeType type) { return static_cast<schema::DType>(type); }
+schema::Slice ToSchema(const Port &port) { return schema::Slice(port.value, port.offset, port.width); }
+schema::Factor ToSchema(IntegerFactor factor) { return schema::Factor(factor.multiplier, static_cast<uint8_t>(factor.shift)); }
+
+}  // namespace
+
+struct FileGraph::State {
+  flatbuffers::FlatBufferBuilder fbb;
+  std::vector<SegmentBytes> segments;  // 0: constants
+  std::vector<schema::Value> values;
+  std::vector<PackedWeight> weights;  // bytes moved to the segment
+  std::vector<schema::Ref> weight_data;
+  std::vector<flatbuffers::Offset<schema::Rope>> ropes;
+  std::vector<flatbuffers::Offset<schema::Cache>> caches;
+  std::vector<flatbuffers::Offset<schema::Step>> body, head;
+  bool in_head = false;
+  uint16_t body_out = 0;
+
+  template <typename Op>
+  void Step(schema::Op kind, flatbuffers::Offset<Op> op) {
+    (in_head ? head : body).push_back(schema::CreateStep(fbb, kind, op.Union()));
+  }
+
+  schema::Ref Append(size_t segment, const uint8_t *data, size_t size) {
+    std::vector<uint8_t> &bytes = segments[segment].bytes;
+    bytes.resize((bytes.size() + kRefAlignment - 1) / kRefAlignment * kRefAlignment);
+    const uint64_t offset = bytes.size();
+    bytes.insert(bytes.end(), data, data + size);
+    return schema::Ref(static_cast<uint16_t>(segment), offset, size);
+  }
+
+  /// Little-endian integers of a type, in the constants.
+  template <typename T>
+  schema::Ref Constants(const std::vector<T> &values_in) {
+    std::vector<uint8_t> bytes(values_in.size() * sizeof(T));
+    for (size_t i = 0; i < values_in.size(); ++i) {
+      for (size_t b = 0; b < sizeof(T); ++b) {
+        bytes[i * sizeof(T) + b] = static_cast<uint8_t>(static_cast<uint64_t>(values_in[i]) >> (8 * b));
+      }
+    }
+    return Append(0, bytes.data(), bytes.size());
+  }
+};
+
+FileGraph::FileGraph() : state_(std::make_unique<State>()) {
+  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Constants), {}});
+}
+FileGraph::~FileGraph() = default;
+
+Port FileGraph::NewValue(EdgeType type, int64_t width) {
+  state_->values.emplace_back(ToSchema(type), static_cast<uint32_t>(width));
+  return {static_cast<uint16_t>(state_->values.size() - 1), 0, static_cast<uint32_t>(width), type, 1};
+}
+
+void FileGraph::BeginWeightSegment() {
+  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Weights), {}});
+}
+
+WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) {
+  State &s = *state_;
+  PackedWeight packed = Pack(matrix, layout);
+  packed.acc_bound = packed.acc_bound / kRowLimit * InputLimit(input);
+  const std::vector<uint8_t> bytes = std::move(packed.bytes);
+  packed.bytes.clear();
+  s.weight_data.push_back(s.Append(s.segments.size() - 1, bytes.data(), bytes.size()));
+  s.weights.push_back(std::move(packed));
+  return DescribeWeight(static_cast<uint16_t>(s.weights.size() - 1), matrix);
+}
+
+uint16_t FileGraph::AddRope(const std::vector<double> &turns) {
+  const schema::Ref ref = state_->Constants(RopeFrequencyIntegers(turns));
+  state_->ropes.push_back(schema::CreateRope(state_->fbb, static_cast<uint32_t>(2 * turns.size()), &ref));
+  return static_cast<uint16_t>(state_->ropes.size() - 1);
+}
+
+uint16_t FileGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
+                             const std::vector<int8_t> &prefix_v) {
+  State &s = *state_;
+  const auto heads = static_cast<uint32_t>(kv_heads);
+  const auto dim = static_cast<uint32_t>(head_dim);
+  const auto width = static_cast<uint8_t>(bits);
+  if (prefix_k.empty()) {
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, nullptr, nullptr, width));
+  } else {
+    const schema::Ref k = s.Constants(prefix_k);
+    const schema::Ref v = s.Constants(prefix_v);
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v, width));
+  }
+  return static_cast<uint16_t>(s.caches.size() - 1);
+}
+
+void FileGraph::BeginHead(const Port &body_out) {
+  state_->in_head = true;
+  state_->body_out = body_out.value;
+}
+
+void FileGraph::Embedding(const Port &out, const WeightInfo &weight) {
+  const IntegerFactors integers = EmbeddingIntegers(out, weight.scale);
+  const schema::Ref multipliers = state_->Constants(integers.multipliers);
+  const schema::Slice slice = ToSchema(out);
+  const auto op =
+      schema::CreateEmbedding(state_->fbb, &slice, weight.index, &multipliers, static_cast<uint8_t>(integers.shift));
+  state_->body.insert(state_->body.begin(), schema::CreateStep(state_->fbb, schema::Op::Embedding, op.Union()));
+}
+
+void FileGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) {
+  const NormIntegers integers = RmsNormIntegers(in, out, groups, gamma, eps);
+  const schema::Ref gamma_ref = state_->Constants(integers.gamma);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  const schema::Factor f = ToSchema(integers.factor);
+  state_->Step(schema::Op::RmsNorm, schema::CreateRmsNorm(state_->fbb, &from, &to, static_cast<uint32_t>(groups), &gamma_ref,
+                                                          &f, integers.eps_term, static_cast<int16_t>(out.zero_point)));
+}
+
+void FileGraph::LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                          double eps) {
+  const LayerNormIntegers integers = MakeLayerNormIntegers(in, out, gain, bias, eps);
+  const schema::Ref gamma_ref = state_->Constants(integers.gamma), beta_ref = state_->Constants(integers.beta);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  state_->Step(schema::Op::LayerNorm,
+               schema::CreateLayerNorm(state_->fbb, &from, &to, 1, &gamma_ref, &beta_ref, static_cast<uint8_t>(integers.shift),
+                                       integers.eps_term, static_cast<int16_t>(out.zero_point)));
+}
+
+void FileGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
+                       const std::vector<double> &out_scales) {
+  const LinearIntegers integers = MakeLinearIntegers(in, weight, bias, out_scales);
+  const schema::Ref bias_ref = state_->Constants(integers.bias);
+  const schema::Ref multipliers = state_->Constants(integers.factors.multipliers);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  state_->Step(schema::Op::Linear, schema::CreateLinear(state_->fbb, &from, &to, weight.index, &bias_ref, &multipliers,
+                                                        static_cast<uint8_t>(integers.factors.shift), 0));
+}
+
+void FileGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) {
+  const IntegerFactors integers = RotateIntegers(in, out_scales);
+  const schema::Ref multipliers = state_->Constants(integers.multipliers);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  state_->Step(schema::Op::Rotate, schema::CreateRotate(state_->fbb, &from, &to, static_cast<uint32_t>(out_scales.size()), rope,
+                                                        &multipliers, static_cast<uint8_t>(integers.shift)));
+}
+
+void FileGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) {
+  const IntegerFactors integers = AppendIntegers(v, v_scales);
+  const schema::Ref multipliers = state_->Constants(integers.multipliers);
+  const schema::Slice keys = ToSchema(k), rows = ToSchema(v);
+  state_->Step(schema::Op::Append,
+               schema::CreateAppend(state_->fbb, &keys, &rows, cache, &multipliers, static_cast<uint8_t>(integers.shift)));
+}
+
+void FileGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
+                          const std::vector<double> &v_scales) {
+  const AttentionIntegers integers = MakeAttentionIntegers(q, out, score_scales, v_scales);
+  const schema::Ref exp_ref = state_->Constants(integers.exp.multipliers);
+  const schema::Ref out_ref = state_->Constants(integers.out.multipliers);
+  const schema::Slice from = ToSchema(q), to = ToSchema(out);
+  state_->Step(schema::Op::Attention,
+               schema::CreateAttention(state_->fbb, &from, &to, cache, static_cast<uint32_t>(score_scales.size()), &exp_ref,
+                                       static_cast<uint8_t>(integers.exp.shift), &out_ref,
+                                       static_cast<uint8_t>(integers.out.shift), static_cast<int16_t>(out.zero_point)));
+}
+
+void FileGraph::Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) {
+  const GluIntegers integers = MakeGluIntegers(gate, up, out, factor);
+  const schema::Ref table_ref = state_->Constants(integers.table);
+  const schema::Slice g = ToSchema(gate), u = ToSchema(up), to = ToSchema(out);
+  const schema::Factor f = ToSchema(integers.index);
+  state_->Step(schema::Op::Glu,
+               schema::CreateGlu(state_->fbb, &g, &u, &to, &f, &table_ref, static_cast<uint8_t>(integers.shift)));
+}
+
+void FileGraph::Hadamard(const Port &in, const Port &out, uint32_t block) {
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  const schema::Factor f = ToSchema(HadamardIntegers(in, out, block));
+  state_->Step(schema::Op::Hadamard,
+               schema::CreateHadamard(state_->fbb, &from, &to, block, &f, static_cast<int16_t>(out.zero_point)));
+}
+
+void FileGraph::Add(const Port &a, const Port &b, const Port &out) {
+  const IntegerFactors factors = AddIntegers(a, b, out);
+  const schema::Slice left = ToSchema(a), right = ToSchema(b), to = ToSchema(out);
+  state_->Step(schema::Op::Add, schema::CreateAdd(state_->fbb, &left, &right, &to, factors.multipliers[0],
+                                                  factors.multipliers[1], static_cast<uint8_t>(factors.shift)));
+}
+
+uint64_t FileGraph::Finish(const std::string &path, const Port &logits, const ModelFacts &facts) {
+  State &s = *state_;
+  flatbuffers::FlatBufferBuilder &fbb = s.fbb;
+  uint16_t tokenizer_segment = 65535;
+  if (!facts.tokenizer.empty()) {
+    tokenizer_segment = static_cast<uint16_t>(s.segments.size());
+    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Tokenizer), facts.tokenizer});
+  }
+  // Segments are structs stored inline, so that their places can be written once the size of the graph is known.
+  std::vector<schema::Segment> places(s.segments.size());
+  std::vector<flatbuffers::Offset<schema::Weight>> weights;
+  for (size_t i = 0; i < s.weights.size(); ++i) {
+    const PackedWeight &w = s.weights[i];
+    weights.push_back(schema::CreateWeight(fbb, static_cast<uint8_t>(w.format), static_cast<uint8_t>(w.layout),
+                                           static_cast<uint32_t>(w.n), static_cast<uint32_t>(w.k),
+                                           static_cast<uint32_t>(w.k_panel), &s.weight_data[i], w.acc_bound));
+  }
+  std::vector<flatbuffers::Offset<schema::Provenance>> provenance;
+  for (const auto &[key, value] : facts.provenance) {
+    provenance.push_back(schema::CreateProvenance(fbb, fbb.CreateString(key), fbb.CreateString(value)));
+  }
+  const auto name = fbb.CreateString(facts.name);
+  const auto family = fbb.CreateString(facts.family);
+  const auto prefix = fbb.CreateVector(facts.prefix_tokens);
+  const auto segments = fbb.CreateVectorOfStructs(places);
+  const auto values = fbb.CreateVectorOfStructs(s.values);
+  const auto weights_vector = fbb.CreateVector(weights);
+  const auto ropes = fbb.CreateVector(s.ropes);
+  const auto caches = fbb.CreateVector(s.caches);
+  const auto body = fbb.CreateVector(s.body);
+  const auto head = fbb.CreateVector(s.head);
+  const auto provenance_vector = fbb.CreateVector(provenance);
+  const schema::Factor logit_factor = ToSchema(MakeFactor(logits.scale * 65536, uint64_t{1} << 31));
+  const auto model = schema::CreateModel(fbb, name, family, facts.vocab_size, facts.max_context, prefix, segments, values,
+                                         weights_vector, ropes, caches, body, head, s.body_out, logits.value, &logit_factor,
+                                         tokenizer_segment, provenance_vector);
+  schema::FinishModelBuffer(fbb, model);
+  std::vector<uint8_t> graph(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
+  const auto *stored = schema::GetModel(graph.data())->segments();
+  const std::vector<SegmentPlace> final_places = PlaceSegments(s.segments, graph.size());
+  for (size_t i = 0; i < final_places.size(); ++i) {
+    const SegmentPlace &place = final_places[i];
+    *const_cast<schema::Segment *>(stored->Get(static_cast<flatbuffers::uoffset_t>(i))) =
+        schema::Segment(static_cast<schema::SegmentKind>(place.kind), place.offset, place.bytes, place.checksum);
+  }
+  return WriteModelFile(path, graph, s.segments);
+}
+
+}  // namespace acorn::compiler

@@ -1,0 +1,60 @@
+// FileGraph: the GraphBuilder that collects constants, weights and steps of a model file (schema/acorn.fbs) and writes it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "write/graph_builder.h"
+
+namespace acorn::compiler {
+
+struct ModelFacts {
+  std::string name;
+  std::string family;
+  uint32_t vocab_size = 0;
+  uint32_t max_context = 0;
+  std::vector<int32_t> prefix_tokens;
+  std::vector<uint8_t> tokenizer;  // compiled segment, empty when there is none
+  std::vector<std::pair<std::string, std::string>> provenance;
+};
+
+class FileGraph : public GraphBuilder {
+ public:
+  FileGraph();
+  ~FileGraph() override;
+  FileGraph(const FileGraph &) = delete;
+  FileGraph &operator=(const FileGraph &) = delete;
+
+  Port NewValue(EdgeType type, int64_t width) override;
+  void BeginWeightSegment() override;
+  WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) override;
+  uint16_t AddRope(const std::vector<double> &turns) override;
+  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
+                    const std::vector<int8_t> &prefix_v) override;
+  void BeginHead(const Port &body_out) override;
+  void Embedding(const Port &out, const WeightInfo &weight) override;
+  void RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) override;
+  void LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
+                 double eps) override;
+  void Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
+              const std::vector<double> &out_scales) override;
+  void Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) override;
+  void Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) override;
+  void Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
+                 const std::vector<double> &v_scales) override;
+  void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
+  void Hadamard(const Port &in, const Port &out, uint32_t block) override;
+  void Add(const Port &a, const Port &b, const Port &out) override;
+
+  /// Writes the file. `logits` is an s32 port. Returns its size in bytes.
+  uint64_t Finish(const std::string &path, const Port &logits, const ModelFacts &facts);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace acorn::compiler
