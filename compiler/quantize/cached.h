@@ -10,6 +10,8 @@ namespace acorn::compiler {
 
 /// Largest integer of a cache of 4 bits.
 inline constexpr double kNibbleLimit = 7;
+/// Of one of 8 or 4 bits.
+inline constexpr double CacheLimit(int bits) { return bits == 4 ? kNibbleLimit : 127; }
 
 /// For each `head_dim` columns of `samples` [t, heads * head_dim], the step for which rounding to [-limit, limit] steps changes
 /// them least (squares); never 0.

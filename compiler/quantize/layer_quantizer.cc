@@ -193,7 +193,7 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
   const EdgeType down_in_type = options_.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
-  for (RangeReport &row : LayerRanges(layer, work.out.scales, down_in_type, config_.qk_norm, work.ranges.get())) {
+  for (RangeReport &row : LayerRanges(layer, work.out.scales, down_in_type, cache_.bits, config_.qk_norm, work.ranges.get())) {
     report->ranges.push_back(std::move(row));
   }
   if (unrounded != nullptr) *unrounded = w;
@@ -228,7 +228,7 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
 
 void LayerQuantizer::Equalise(Work *work) const {
   work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, options_.body_format,
-                                     cache_.bits == 4 ? kNibbleLimit : 127);
+                                     CacheLimit(cache_.bits));
   if (!work->equalisation.any()) return;
   RunPrefix(work);
   MeasureRanges(work);

@@ -83,6 +83,7 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
                                    static_cast<int64_t>(model.frame.writer.down_in_type),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w8),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w4)});
+  archive->Put<int64_t>("cache", {model.frame.writer.cache.bits, model.frame.writer.cache.head_block});
   archive->PutOne("stream_scale", model.stream_scale);
   PutMatrix(archive, "embedding", model.embedding);
   archive->PutOne("layers", static_cast<int64_t>(model.layers.size()));
@@ -115,14 +116,16 @@ QuantizedModel GetModel(const Archive &archive) {
   QuantizedModel model;
   model.frame.prefix_tokens = archive.Get<int32_t>("prefix_tokens");
   const std::vector<int64_t> ffn = archive.Get<int64_t>("ffn"), writer = archive.Get<int64_t>("writer");
+  const std::vector<int64_t> cache = archive.Get<int64_t>("cache");
   const auto layers = archive.GetOne<int64_t>("layers");
-  if (ffn.size() != 2 || writer.size() != 4 || layers < 0) {
+  if (ffn.size() != 2 || writer.size() != 4 || cache.size() != 2 || layers < 0) {
     throw Error(ExitCode::kIo, "checkpoint: not of this version; remove it to start anew");
   }
   model.frame.ffn = {ffn[0], ffn[1]};
   model.frame.writer.hadamard_block = static_cast<uint32_t>(writer[0]);
   model.frame.writer.down_in_type = static_cast<EdgeType>(writer[1]);
   model.frame.writer.channel_layouts = {static_cast<Layout>(writer[2]), static_cast<Layout>(writer[3])};
+  model.frame.writer.cache = {static_cast<int>(cache[0]), cache[1]};
   model.stream_scale = archive.GetOne<double>("stream_scale");
   model.embedding = GetMatrix(archive, "embedding");
   for (int64_t i = 0; i < layers; ++i) {

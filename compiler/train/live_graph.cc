@@ -190,8 +190,9 @@ void LiveGraph::Glu(const Port &gate, const Port &up, const Port &out, const std
   live.step.glu = {ToSlice(gate), ToSlice(up), ToSlice(out), ToScale(integers.index), live.constants.data(), integers.shift};
 }
 
-void LiveGraph::Hadamard(const Port &in, const Port &out, uint32_t block) {
+void LiveGraph::Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) {
   LiveStep &live = NewStep(OpKind::kHadamard, in, out);
+  live.scales = head_units;
   live.step.hadamard = {ToSlice(in), ToSlice(out), block, ToScale(HadamardIntegers(in, out, block)), out.zero_point};
 }
 

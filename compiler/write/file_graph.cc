@@ -183,7 +183,7 @@ void FileGraph::Glu(const Port &gate, const Port &up, const Port &out, const std
                schema::CreateGlu(state_->fbb, &g, &u, &to, &f, &table_ref, static_cast<uint8_t>(integers.shift)));
 }
 
-void FileGraph::Hadamard(const Port &in, const Port &out, uint32_t block) {
+void FileGraph::Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &) {
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
   const schema::Factor f = ToSchema(HadamardIntegers(in, out, block));
   state_->Step(schema::Op::Hadamard,

@@ -51,8 +51,9 @@ class GraphBuilder {
                          const std::vector<double> &v_scales) = 0;
   /// factor: the activation's a(x) / x at (i - 256) / 16. out.scale must come from GluScale().
   virtual void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) = 0;
-  /// out = orthonormal Hadamard transform of each block of `block` columns.
-  virtual void Hadamard(const Port &in, const Port &out, uint32_t block) = 0;
+  /// out = orthonormal Hadamard transform of each block of `block` columns. head_units: [heads], real sizes of what the scales of
+  /// `in` and `out` count in, head by head; empty: 1.
+  virtual void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) = 0;
   virtual void Add(const Port &a, const Port &b, const Port &out) = 0;
 };
 

@@ -101,7 +101,7 @@ void ModelWriter::Position(const Port &in, const Port &rotated, const Port &out,
   std::vector<double> rotated_scales;
   for (const double scale : scales) rotated_scales.push_back(scale * unit);
   graph_->Rotate(in, rotated, rope_, rotated_scales);
-  graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block);
+  graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block, scales);
 }
 
 void ModelWriter::NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias) {
@@ -165,7 +165,7 @@ void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const Port glu = Scaled(glu_, GluScale(gate.scale, up.scale, scales.glu_largest));
   graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
   const Port down_in = Scaled(down_in_, scales.down_in, scales.down_in_zero);
-  graph_->Hadamard(glu, down_in, options_.hadamard_block);
+  graph_->Hadamard(glu, down_in, options_.hadamard_block, {});
   CloseBranch(down_in, layer.down, layer.down_bias, scales.down16, scales.out16);
 }
 

@@ -97,6 +97,14 @@ TEST_F(Convert, TrainsReportsAndLeavesNothingBehind) {
   EXPECT_EQ(test::ReadFile(folder_.File("again.acorn")), test::ReadFile(folder_.File("m.acorn")));
 }
 
+TEST_F(Convert, TrainsForACacheOf4Bits) {
+  const Outcome outcome = Run("--recipe mobilequant --steps 8 --calibration-windows 12 --kv 4 --report " + folder_.File("report"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out.find("with 8 bits under the same weights"), std::string::npos) << outcome.out;
+  EXPECT_EQ(Inspect()["kv_bits"], 4);
+  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find(">s4<"), std::string::npos);
+}
+
 TEST_F(Convert, ATimeLimitKeepsTheBestAndWhatToGoOnFrom) {
   // Far more steps than a machine does in a second: the limit ends it, the file is there, and so is the checkpoint.
   const Outcome outcome = Run("--recipe mobilequant --steps 10000000 --calibration-windows 12 --time-limit 0.02");
