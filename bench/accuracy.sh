@@ -2,7 +2,7 @@
 # What quantisation costs, on real weights: converts each source with each recipe, measures perplexity of the float source and of
 # the integer file in the same protocol (windows that do not overlap, an empty session each, position 1 on scored), prints a table.
 #
-#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|commands|long|tasks]...      default: all
+#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|mixed|commands|long|tasks]...      default: all
 #
 # DATA_DIR holds text/wikitext2/{wiki.test.raw,wiki.valid.tokens}, text/tinystories/train_head_2MB.txt, models/stories260K/,
 # commands/, eval/, and dense/ or ../models/dense (the home model's source); OUT_DIR keeps the converted files and smollm2.gguf, which
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=$1 out=$2
 shift 2
-[ $# -gt 0 ] || set -- stories smollm2 commands long tasks
+[ $# -gt 0 ] || set -- stories smollm2 mixed commands long tasks
 mkdir -p "$out"
 acornc=${ACORNC:-build/release/bin/acornc} acorn=${ACORN:-build/release/bin/acorn}
 
@@ -53,6 +53,20 @@ for what in "$@"; do
       convert "$source" "$file" ${recipe#*:}
       integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
       row SmolLM2-135M-Instruct "${recipe%%:*}" "$(bytes "$file")" "$integer" "$(ratio "$integer" "$float")"
+    done ;;
+  mixed)
+    # From position 257 on is what llama-perplexity -c 512 scores.
+    source=$out/smollm2.gguf
+    for from in 1 257; do
+      protocol=(--text "$data/text/wikitext2/wiki.test.raw" --window 512 --windows 40 --score-from "$from" --json)
+      float=$("$acornc" perplexity "$source" "${protocol[@]}" | number perplexity)
+      row "SmolLM2-135M-Instruct, scored from $from" float "$(bytes "$source")" "$float" 1
+      for budget in 92000000 97000000 105000000; do
+        file=$out/smollm2-mixed-$budget.acorn
+        convert "$source" "$file" --mixed auto --budget "$budget" --calibration "$data/text/wikitext2/wiki.valid.tokens"
+        integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
+        row "SmolLM2-135M-Instruct, scored from $from" "w4-mixed-$budget" "$(bytes "$file")" "$integer" "$(ratio "$integer" "$float")"
+      done
     done ;;
   long)
     source=$out/smollm2.gguf file=$out/smollm2-w4-default.acorn

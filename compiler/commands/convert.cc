@@ -1,9 +1,13 @@
 // acornc convert: a source model becomes a model file.
 #include <unistd.h>
 
+#include <cctype>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,8 +18,10 @@
 #include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
+#include "quantize/file_size.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
+#include "quantize/mixed.h"
 #include "quantize/recipe.h"
 #include "quantize/rotation_search.h"
 #include "report/report.h"
@@ -28,6 +34,7 @@ namespace acorn::compiler {
 namespace {
 
 constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
+constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
 
 struct Options {
   std::string source;
@@ -43,6 +50,8 @@ struct Options {
   std::string rotate = "none";
   int64_t rotate_seeds = 4;
   bool untie_head = false;
+  std::string mixed;   // "auto" or nothing
+  std::string budget;  // of --mixed
   CalibrationOptions calibration;
   int64_t context = 0;
   int threads = 0;
@@ -59,7 +68,7 @@ constexpr int64_t kDefaultSteps = 4000;
 constexpr int64_t kTrainingWindows = 512;
 
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--mixed", "--heal"};
+constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
@@ -84,6 +93,8 @@ ChannelLayouts LayoutsOf(const std::string &target) {
 
 RecipeOptions ToRecipe(const Options &options) {
   RecipeOptions recipe;
+  if (!options.mixed.empty() && options.weights == "w8") Refuse("--mixed " + options.mixed + " needs --weights w4");
+  if (!options.budget.empty() && options.mixed.empty()) Refuse("--budget " + options.budget + " needs --mixed auto");
   recipe.recipe = options.recipe == "rtn" ? Recipe::kRtn : Recipe::kFast;
   recipe.body_format = BodyFormat(options);
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;
@@ -123,6 +134,53 @@ RotationOptions ToRotation(const Options &options, const SourceModel &source, co
            ": with --untie-head the file holds both and is about " + EmbeddingSize(config, recipe.head_format) + " larger");
   }
   return rotation;
+}
+
+/// "300M" in bytes; nothing when it is no size.
+std::optional<uint64_t> ParseSize(const std::string &text) {
+  constexpr char kUnits[] = "KMG";
+  size_t digits = 0;
+  uint64_t size = 0;
+  for (; digits < text.size() && digits < 18 && std::isdigit(static_cast<unsigned char>(text[digits])) != 0; ++digits) {
+    size = size * 10 + static_cast<uint64_t>(text[digits] - '0');
+  }
+  if (digits == 0 || digits + 1 < text.size()) return std::nullopt;
+  if (digits == text.size()) return size;
+  const char *unit = std::strchr(kUnits, std::toupper(static_cast<unsigned char>(text[digits])));
+  if (unit == nullptr || *unit == 0) return std::nullopt;
+  const auto shift = static_cast<int>(10 * (unit - kUnits + 1));
+  if (size > UINT64_MAX >> shift) return std::nullopt;
+  return size << shift;
+}
+
+/// "1.5%" as 0.015; nothing when it is no percentage.
+std::optional<double> ParsePercent(const std::string &text) {
+  if (text.size() < 2 || text.back() != '%') return std::nullopt;
+  const std::string number = text.substr(0, text.size() - 1);
+  if (number.find_first_not_of("0123456789.") != std::string::npos) return std::nullopt;
+  char *end = nullptr;
+  const double percent = std::strtod(number.c_str(), &end);
+  if (*end != 0) return std::nullopt;
+  return percent / 100;
+}
+
+/// plain_bytes: of the file without any choice.
+MixedBudget BudgetOf(const Options &options, uint64_t plain_bytes) {
+  MixedBudget budget;
+  if (options.budget.empty()) {
+    budget.file_bytes = static_cast<uint64_t>(kDefaultBudget * static_cast<double>(plain_bytes));
+  } else if (const auto loss = ParsePercent(options.budget)) {
+    budget.loss = *loss;
+  } else if (const auto size = ParseSize(options.budget)) {
+    if (*size < plain_bytes) {
+      Refuse("--budget " + options.budget + ": " + std::to_string(*size) + " bytes are less than the " +
+             std::to_string(plain_bytes) + " that the file takes with nothing in more bits");
+    }
+    budget.file_bytes = *size;
+  } else {
+    Refuse("--budget " + options.budget + ": a size such as 100M or a loss such as 2% is wanted");
+  }
+  return budget;
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
@@ -191,6 +249,23 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   // The default is left out: a file of it is what it was before there was a choice.
   if (options.kv != 8) facts.provenance.push_back({"kv", std::to_string(options.kv)});
   return facts;
+}
+
+/// --mixed auto: what `recipe` becomes is in the choice. Adds a line to the facts.
+MixedChoice ChooseParts(const SourceModel &source, const Options &options, const CalibrationWindows &windows,
+                        const RecipeOptions &recipe, ModelFacts *facts) {
+  const ModelConfig &config = source.config();
+  const size_t tokenizer_bytes = facts->tokenizer.size();
+  const MixedBudget budget = BudgetOf(options, FileBytes(config, FfnShapeOf(config, recipe), recipe, tokenizer_bytes));
+  const Sensitivities sensitivities = MeasureSensitivities(source, windows, recipe);
+  MixedChoice choice = ChooseMixed(config, recipe, sensitivities, budget, tokenizer_bytes);
+  char text[200];
+  std::snprintf(text, sizeof text, "%d weights in more bits, %d inputs in 15; estimated loss %.4f nats a token, plain %.4f",
+                choice.raised_weights, choice.raised_inputs, choice.loss, choice.plain_loss);
+  std::fprintf(stderr, "acornc: mixed: %s\n", text);
+  const std::string limit = options.budget.empty() ? "" : ", budget " + options.budget;
+  facts->provenance.emplace_back("mixed", options.mixed + limit + ": " + text);
+  return choice;
 }
 
 /// Name of the model file before its reference run is in it, beside the output. Nobody else's: it holds the process's number.
@@ -265,10 +340,17 @@ void Run(const Options &options) {
     const std::string seed = rotation.model != nullptr ? "seed " + std::to_string(rotation.seed) : "left out";
     facts.provenance.emplace_back("rotate", options.rotate + ", " + seed);
   }
+  std::vector<SensitivityReport> sensitivities;
+  if (!options.mixed.empty()) {
+    MixedChoice mixed = ChooseParts(model, options, windows, recipe, &facts);
+    recipe = std::move(mixed.options);
+    sensitivities = std::move(mixed.sensitivities);
+  }
   const std::string bare = BarePath(options.output);
   FileSink sink(model.config());
-  const RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
-                                              : QuantizeModel(model, windows, recipe, &sink);
+  RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
+                                        : QuantizeModel(model, windows, recipe, &sink);
+  result.report.sensitivities = std::move(sensitivities);
   sink.Finish(bare, facts);
   try {
     RecordReferenceRun(bare, options.output);
@@ -338,6 +420,11 @@ void AddConvertCommand(CLI::App *app) {
       ->capture_default_str();
   command->add_flag("--untie-head", o->untie_head, "let --rotate r1r2 write a head that is the embedding as a second matrix")
       ->needs(rotate);
+  command->add_option("--mixed", o->mixed, "auto: more bits for the parts of the model that gain most from them")
+      ->check(CLI::IsMember({"auto"}));
+  command->add_option("--budget", o->budget,
+                      "of --mixed: size of the whole file (100M), or loss of perplexity over 8-bit weights (2%); "
+                      "default: 1.05 times the plain file");
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();

@@ -135,7 +135,7 @@ void GridObserver::AddMoments(LinearInput input, ConstMatrixRef values) {
 void GridObserver::OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) {
   switch (edge) {
     case Edge::kAttnIn:
-      RoundToStep(values, grid_.attn_in, 127);
+      RoundToStep(values, grid_.attn_in, grid_.attn_in_limit);
       return AddMoments(LinearInput::kQkv, values);
     case Edge::kQRotated:
       HadamardRows(values, grid_.head_block);
@@ -149,7 +149,7 @@ void GridObserver::OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) {
       RoundToStep(values, grid_.attn_out, 127);
       return AddMoments(LinearInput::kO, values);
     case Edge::kFfnIn:
-      RoundToStep(values, grid_.ffn_in, 127);
+      RoundToStep(values, grid_.ffn_in, grid_.ffn_in_limit);
       return AddMoments(LinearInput::kGateUp, values);
     case Edge::kGlu:
       HadamardRows(values, block_);

@@ -62,10 +62,10 @@ class RangeObserver : public LayerObserver {
   Matrix head_samples_[kEdges];
 };
 
-/// Steps of the static grids that a layer's s8 (or s15) edges are rounded to.
+/// Steps and limits of the static grids that a layer's s8 (or s15) edges are rounded to.
 struct ActivationGrid {
   double attn_in = 0, attn_out = 0, ffn_in = 0, down_in = 0;
-  double down_in_limit = 127;   // 16319 for s15
+  double attn_in_limit = 127, ffn_in_limit = 127, down_in_limit = 127;  // EdgeLimit() of their types
   std::vector<double> q, k, v;  // of each head
   double kv_limit = 127;        // 7 in a cache of 4 bits
   int64_t head_block = 1;       // of the Hadamard transform of rotated heads; 1: none

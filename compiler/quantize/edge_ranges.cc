@@ -67,10 +67,10 @@ RangeReport EdgeRange(int64_t layer, const char *edge, const char *meaning, Edge
   return row;
 }
 
-std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, EdgeType down_in_type, int kv_bits, bool qk_norm,
+std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, const InputTypes &inputs, int kv_bits, bool qk_norm,
                                      const RangeObserver *ranges) {
   Rows rows(layer, ranges);
-  rows.Add("attn_in", "input of q, k, v", EdgeType::kS8, scales.attn_in, scales.attn_in_zero, Edge::kAttnIn);
+  rows.Add("attn_in", "input of q, k, v", inputs.attn_in, scales.attn_in, scales.attn_in_zero, Edge::kAttnIn);
   rows.Add16("q16", "queries", scales.q16, Edge::kQ);
   rows.Add16("k16", "keys", scales.k16, Edge::kK);
   rows.Add16("v16", "values", scales.v16, Edge::kV);
@@ -84,11 +84,11 @@ std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, E
   rows.Add("attn_out", "input of o", EdgeType::kS8, scales.attn_out, scales.attn_out_zero, Edge::kAttnOut);
   rows.Add16("o16", "output of o", scales.o16, Edge::kOOut);
   rows.Add16("mid16", "residual between attention and FFN", scales.mid16, Edge::kResidualMid);
-  rows.Add("ffn_in", "input of gate and up", EdgeType::kS8, scales.ffn_in, scales.ffn_in_zero, Edge::kFfnIn);
+  rows.Add("ffn_in", "input of gate and up", inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero, Edge::kFfnIn);
   rows.Add16("gate16", "gate", scales.gate16, Edge::kGate);
   rows.Add16("up16", "up", scales.up16, Edge::kUp);
   rows.Add16("glu16", "activation(gate) × up", GluScale(scales.gate16, scales.up16, scales.glu_largest), Edge::kGlu);
-  rows.Add("down_in", "input of down", down_in_type, scales.down_in, scales.down_in_zero,
+  rows.Add("down_in", "input of down", inputs.down_in, scales.down_in, scales.down_in_zero,
            ranges == nullptr ? NAN : ranges->LargestDownInput());
   rows.Add16("down16", "output of down", scales.down16, Edge::kDownOut);
   rows.Add16("out16", "residual after the layer", scales.out16, Edge::kResidualOut);

@@ -145,7 +145,12 @@ struct LayerQuantizer::Work {
   ActivationGrid wide_grid;  // with a cache of 8 bits, where it has 4
   KvPrefix wide_prefix;      // the same
   std::unique_ptr<GridObserver> moments;
+  LayerFormats formats;
   QuantizedLayer out;
+  const Matrix &weight(LinearInput input) const {
+    const Matrix *const all[kLinearInputs] = {&qkv, &weights.o, &gate_up, &weights.down};
+    return *all[static_cast<size_t>(input)];
+  }
   const KvPrefix *prefix_or_null() const { return prefix.k.rows() == 0 ? nullptr : &prefix; }
 };
 
@@ -153,9 +158,37 @@ CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim) {
   return options.kv_bits == 4 ? CacheFormat{4, HeadBlock(head_dim)} : CacheFormat{};
 }
 
+void ReplaceByRounded(const QuantizedLayer &rounded, LayerWeights *weights) {
+  LayerWeights &w = *weights;
+  const Matrix qkv = Dequantize(rounded.qkv);
+  const Matrix gate_up = Dequantize(rounded.gate_up);
+  w.q = qkv.topRows(w.q.rows());
+  w.k = qkv.middleRows(w.q.rows(), w.k.rows());
+  w.v = qkv.bottomRows(w.v.rows());
+  w.gate = gate_up.topRows(w.gate.rows());
+  w.up = gate_up.bottomRows(w.up.rows());
+  w.o = Dequantize(rounded.o);
+  w.down = Dequantize(rounded.down);
+}
+
 WeightFormat FormatForDepth(WeightFormat wanted, int64_t k) {
   const int64_t group = GroupSize(wanted);
   return group != 0 && k % group != 0 ? WeightFormat::kW8 : wanted;
+}
+
+LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t ffn, int64_t layer) {
+  LayerFormats formats;
+  if (options.layers.empty()) {
+    for (WeightFormat *format : {&formats.qkv, &formats.o, &formats.gate_up, &formats.down}) *format = options.body_format;
+    formats.inputs.down_in = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
+  } else {
+    formats = options.layers[static_cast<size_t>(layer)];
+  }
+  formats.qkv = FormatForDepth(formats.qkv, config.hidden);
+  formats.o = FormatForDepth(formats.o, config.heads * config.head_dim);
+  formats.gate_up = FormatForDepth(formats.gate_up, config.hidden);
+  formats.down = FormatForDepth(formats.down, ffn);
+  return formats;
 }
 
 LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x,
@@ -173,9 +206,12 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
   if (cache_.bits == 4) x_wide_ = x_.topRows(std::min(x_.rows(), kWideWindows * window));
 }
 
-QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report) {
+QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report,
+                                        LayerProbe *probe) {
   Work work;
   work.layer = layer;
+  work.formats = FormatsOf(options_, config_, ffn_.padded, layer);
+  work.out.inputs = work.formats.inputs;
   LayerWeights &w = work.weights;
   w = LoadLayer(source_, layer);
   w.gate = PadRows(w.gate, ffn_.padded);
@@ -192,11 +228,18 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
-  const EdgeType down_in_type = options_.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
-  for (RangeReport &row : LayerRanges(layer, work.out.scales, down_in_type, cache_.bits, config_.qk_norm, work.ranges.get())) {
+  for (RangeReport &row :
+       LayerRanges(layer, work.out.scales, work.out.inputs, cache_.bits, config_.qk_norm, work.ranges.get())) {
     report->ranges.push_back(std::move(row));
   }
   if (unrounded != nullptr) *unrounded = w;
+  if (probe != nullptr) {
+    const auto round = [&](LinearInput input, WeightFormat format) {
+      if (work.moments == nullptr) return RoundToGrid(work.weight(input), format, ScaleRule::kMinMax, {});
+      return Gptq(work.weight(input), format, FactorHessian(work.moments->Moments(input), GroupSize(format), kDamping));
+    };
+    probe->OnLayer({layer, config_, rope_, ffn_.block, &w, work.prefix_or_null(), work.grid, work.out, round});
+  }
   CarryOn(&work);
   return std::move(work.out);
 }
@@ -239,18 +282,18 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   LayerScales &scales = work->out.scales;
   ActivationGrid &grid = work->grid;
   const bool measured = options_.recipe == Recipe::kFast;
-  const auto input_step = [&](LinearInput input, double largest, const Matrix &weight) {
-    return measured ? BestActivationStep(ranges.Samples(input), weight, largest) : StepFor(largest, 127);
+  const InputTypes &types = work->formats.inputs;
+  grid.attn_in_limit = EdgeLimit(types.attn_in);
+  grid.ffn_in_limit = EdgeLimit(types.ffn_in);
+  grid.down_in_limit = EdgeLimit(types.down_in);
+  const auto input_step = [&](LinearInput input, EdgeType type, double largest) {
+    if (type == EdgeType::kS15) return StepFor(largest * kHeadroom16, EdgeLimit(type));
+    return measured ? BestActivationStep(ranges.Samples(input), work->weight(input), largest) : StepFor(largest, 127);
   };
-  grid.attn_in = input_step(LinearInput::kQkv, ranges.Reach(Edge::kAttnIn), work->qkv);
-  grid.attn_out = input_step(LinearInput::kO, ranges.Reach(Edge::kAttnOut), work->weights.o);
-  grid.ffn_in = input_step(LinearInput::kGateUp, ranges.Reach(Edge::kFfnIn), work->gate_up);
-  if (options_.down_input == DownInput::kS15) {
-    grid.down_in_limit = EdgeLimit(EdgeType::kS15);
-    grid.down_in = StepFor(ranges.ReachOfDownInput() * kHeadroom16, grid.down_in_limit);
-  } else {
-    grid.down_in = input_step(LinearInput::kDown, ranges.ReachOfDownInput(), work->weights.down);
-  }
+  grid.attn_in = input_step(LinearInput::kQkv, types.attn_in, ranges.Reach(Edge::kAttnIn));
+  grid.attn_out = input_step(LinearInput::kO, EdgeType::kS8, ranges.Reach(Edge::kAttnOut));
+  grid.ffn_in = input_step(LinearInput::kGateUp, types.ffn_in, ranges.Reach(Edge::kFfnIn));
+  grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
   ChooseCacheScales(work);
 
   scales.attn_in = grid.attn_in;
@@ -333,43 +376,45 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
     const char *name;
     LinearInput input;
     const Matrix *weight;
+    WeightFormat format;
     QuantizedMatrix *result;
     double step, limit, largest;
     ScalingPair scaling;
   };
   const RangeObserver &ranges = *work->ranges;
   const ActivationGrid &grid = work->grid;
+  const LayerFormats &formats = work->formats;
   const Target targets[kLinearInputs] = {
-      {"qkv", LinearInput::kQkv, &work->qkv, &out.qkv, grid.attn_in, 127, ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
-      {"o", LinearInput::kO, &w.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut), ScalingPair::kValueOut},
-      {"gate_up", LinearInput::kGateUp, &work->gate_up, &out.gate_up, grid.ffn_in, 127, ranges.Largest(Edge::kFfnIn),
-       ScalingPair::kNormGateUp},
-      {"down", LinearInput::kDown, &w.down, &out.down, grid.down_in, grid.down_in_limit, ranges.LargestDownInput(),
-       ScalingPair::kUpDown},
+      {"qkv", LinearInput::kQkv, &work->qkv, formats.qkv, &out.qkv, grid.attn_in, grid.attn_in_limit,
+       ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
+      {"o", LinearInput::kO, &w.o, formats.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut),
+       ScalingPair::kValueOut},
+      {"gate_up", LinearInput::kGateUp, &work->gate_up, formats.gate_up, &out.gate_up, grid.ffn_in, grid.ffn_in_limit,
+       ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp},
+      {"down", LinearInput::kDown, &w.down, formats.down, &out.down, grid.down_in, grid.down_in_limit,
+       ranges.LargestDownInput(), ScalingPair::kUpDown},
   };
   GptqFactor factors[kLinearInputs];
   if (work->moments != nullptr) {
     ParallelFor(kLinearInputs, [&](int64_t i) {
-      const WeightFormat format = FormatForDepth(options_.body_format, targets[i].weight->cols());
-      factors[i] = FactorHessian(work->moments->Moments(targets[i].input), GroupSize(format), kDamping);
+      factors[i] = FactorHessian(work->moments->Moments(targets[i].input), GroupSize(targets[i].format), kDamping);
     });
   }
   for (int i = 0; i < kLinearInputs; ++i) {
     const Target &target = targets[i];
-    const WeightFormat format = FormatForDepth(options_.body_format, target.weight->cols());
     WeightReport line;
     if (work->moments != nullptr) {
-      *target.result = Gptq(*target.weight, format, factors[i]);
+      *target.result = Gptq(*target.weight, target.format, factors[i]);
       line.weight_error = RelativeOutputError(*target.weight, *target.result, work->moments->Moments(target.input));
     } else {
-      *target.result = RoundToGrid(*target.weight, format, ScaleRule::kMinMax, {});
+      *target.result = RoundToGrid(*target.weight, target.format, ScaleRule::kMinMax, {});
       Matrix moments;
       AddSecondMoments(&moments, ranges.Samples(target.input));
       line.weight_error = RelativeOutputError(*target.weight, *target.result, moments);
     }
     line.layer = work->layer;
     line.weight = target.name;
-    line.format = FormatName(format);
+    line.format = FormatName(target.format);
     line.scaling = work->equalisation.strength[static_cast<size_t>(target.scaling)];
     line.input_error = InputError(ranges.Samples(target.input), *target.weight, target.step, target.limit);
     line.input_step = target.step;
@@ -398,15 +443,7 @@ void LayerQuantizer::CarryOn(Work *work) {
     RunLayer(config_, work->weights, work->layer, prefix_x_, {0, prefix_x_.rows()}, rope_, nullptr, &transform);
   }
   LayerWeights &w = work->weights;
-  const Matrix qkv = Dequantize(work->out.qkv);
-  const Matrix gate_up = Dequantize(work->out.gate_up);
-  w.q = qkv.topRows(w.q.rows());
-  w.k = qkv.middleRows(w.q.rows(), w.k.rows());
-  w.v = qkv.bottomRows(w.v.rows());
-  w.gate = gate_up.topRows(ffn_.padded);
-  w.up = gate_up.bottomRows(ffn_.padded);
-  w.o = Dequantize(work->out.o);
-  w.down = Dequantize(work->out.down);
+  ReplaceByRounded(work->out, &w);
   GridObserver observer(config_, work->grid, ffn_.block);
   RunLayer(config_, w, work->layer, x_, EvenBoundaries(x_.rows(), window_), rope_, work->prefix_or_null(), &observer);
   if (x_wide_.rows() == 0) return;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "graph/float_model.h"
@@ -13,6 +14,27 @@
 
 namespace acorn::compiler {
 
+/// A layer whose weights are rounded: what a probe may try things with.
+struct LayerView {
+  int64_t layer;
+  const ModelConfig &config;  // with the padded FFN
+  const RopeTable &rope;
+  int64_t hadamard_block;
+  LayerWeights *weights;  // float, scaled, down transformed; a probe may change them and restores what it has changed
+  const KvPrefix *prefix;
+  const ActivationGrid &grid;
+  const QuantizedLayer &rounded;
+  /// The weight of an input in another format, rounded as the recipe does it.
+  std::function<QuantizedMatrix(LinearInput input, WeightFormat format)> round;
+};
+
+/// Sees each layer after its weights were rounded, before the tokens move on.
+class LayerProbe {
+ public:
+  virtual ~LayerProbe() = default;
+  virtual void OnLayer(const LayerView &view) = 0;
+};
+
 class LayerQuantizer {
  public:
   /// x: the hidden states that enter layer 0, [tokens, hidden]; replaced layer by layer.
@@ -21,8 +43,8 @@ class LayerQuantizer {
                  Matrix prefix_x);
 
   /// Appends to `report`.
-  /// unrounded: null, or what takes the weights as they are transformed, before rounding.
-  QuantizedLayer Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report);
+  /// unrounded: null, or what takes the weights as they are transformed, before rounding. probe: may be null.
+  QuantizedLayer Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report, LayerProbe *probe = nullptr);
   /// Hidden states after the layers done so far.
   const Matrix &x() const { return x_; }
   /// Those of the first windows, had keys and values 8 bits under the same weights. No rows if they have.
@@ -52,6 +74,9 @@ class LayerQuantizer {
 
 /// How a session of the model keeps keys and values: of 4 bits, behind a Hadamard transform.
 CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim);
+
+/// Puts the values that the integers stand for in place of the weights.
+void ReplaceByRounded(const QuantizedLayer &rounded, LayerWeights *weights);
 
 /// Format for a weight of depth k: `wanted`, or w8 where k has no whole groups.
 WeightFormat FormatForDepth(WeightFormat wanted, int64_t k);

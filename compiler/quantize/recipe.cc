@@ -128,6 +128,14 @@ uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
   return graph_.Finish(path, logits_, facts);
 }
 
+FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) {
+  const int64_t group = std::max<int64_t>(GroupSize(options.body_format), 1);
+  FfnShape ffn =
+      options.down_input == DownInput::kS15 ? WithoutHadamard(config.ffn, group) : ChooseHadamardBlock(config.ffn);
+  ffn.padded = (ffn.padded + group - 1) / group * group;
+  return ffn;
+}
+
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                            ModelSink *sink) {
   const ModelConfig &config = source.config();
@@ -141,17 +149,11 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
     DropTokens(&ids, result.prefix_tokens, config, windows.window);
   }
 
-  FfnShape ffn = ChooseHadamardBlock(config.ffn);
-  if (options.down_input == DownInput::kS15) ffn = WithoutHadamard(config.ffn, GroupSize(options.body_format));
-  if (ffn.padded % std::max<int64_t>(GroupSize(options.body_format), 1) != 0) {
-    const int64_t group = GroupSize(options.body_format);
-    ffn.padded = (ffn.padded + group - 1) / group * group;
-  }
+  const FfnShape ffn = FfnShapeOf(config, options);
   ModelFrame frame;
   frame.prefix_tokens = result.prefix_tokens;
   frame.ffn = ffn;
   frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
-  frame.writer.down_in_type = options.down_input == DownInput::kS15 ? EdgeType::kS15 : EdgeType::kS8;
   frame.writer.channel_layouts = options.channel_layouts;
   frame.writer.cache = CacheOf(options, config.head_dim);
 

@@ -20,6 +20,15 @@ namespace acorn::compiler {
 enum class Recipe { kRtn, kFast };
 enum class DownInput { kHadamard, kS15 };
 
+/// How the weights of a layer are stored, and in how many bits their inputs come.
+struct LayerFormats {
+  WeightFormat qkv = WeightFormat::kW4G32;
+  WeightFormat o = WeightFormat::kW4G32;
+  WeightFormat gate_up = WeightFormat::kW4G32;
+  WeightFormat down = WeightFormat::kW4G32;
+  InputTypes inputs;
+};
+
 struct RecipeOptions {
   Recipe recipe = Recipe::kFast;
   WeightFormat body_format = WeightFormat::kW4G32;
@@ -27,8 +36,15 @@ struct RecipeOptions {
   DownInput down_input = DownInput::kHadamard;
   int kv_bits = 8;  // of a session's keys and values: 8 or 4
   ChannelLayouts channel_layouts;
+  std::vector<LayerFormats> layers;                   // of a mixed conversion; empty: body_format and down_input for all
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
 };
+
+/// Formats of a layer: the chosen ones, or those that all layers have; w8 where a depth has no whole groups. ffn: as stored.
+LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t ffn, int64_t layer);
+
+/// Width of the FFN as stored, and the blocks of down's transform.
+FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options);
 
 /// Calibration tokens: windows of equal length, one after the other.
 struct CalibrationWindows {

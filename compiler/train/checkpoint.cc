@@ -80,7 +80,6 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
   archive->Put("prefix_tokens", model.frame.prefix_tokens);
   archive->Put<int64_t>("ffn", {model.frame.ffn.padded, model.frame.ffn.block});
   archive->Put<int64_t>("writer", {static_cast<int64_t>(model.frame.writer.hadamard_block),
-                                   static_cast<int64_t>(model.frame.writer.down_in_type),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w8),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w4)});
   archive->Put<int64_t>("cache", {model.frame.writer.cache.bits, model.frame.writer.cache.head_block});
@@ -101,6 +100,9 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
     VisitLayer(
         &layer, [&](const char *field, RowVector *row) { PutRow(archive, name + field, *row); },
         [&](const char *field, QuantizedMatrix *matrix) { PutMatrix(archive, name + field, *matrix); });
+    const InputTypes &inputs = layer.inputs;
+    archive->Put<int64_t>(name + "inputs", {static_cast<int64_t>(inputs.attn_in), static_cast<int64_t>(inputs.ffn_in),
+                                            static_cast<int64_t>(inputs.down_in)});
     archive->Put(name + "prefix_k", layer.prefix_k);
     archive->Put(name + "prefix_v", layer.prefix_v);
   }
@@ -118,13 +120,12 @@ QuantizedModel GetModel(const Archive &archive) {
   const std::vector<int64_t> ffn = archive.Get<int64_t>("ffn"), writer = archive.Get<int64_t>("writer");
   const std::vector<int64_t> cache = archive.Get<int64_t>("cache");
   const auto layers = archive.GetOne<int64_t>("layers");
-  if (ffn.size() != 2 || writer.size() != 4 || cache.size() != 2 || layers < 0) {
+  if (ffn.size() != 2 || writer.size() != 3 || cache.size() != 2 || layers < 0) {
     throw Error(ExitCode::kIo, "checkpoint: not of this version; remove it to start anew");
   }
   model.frame.ffn = {ffn[0], ffn[1]};
   model.frame.writer.hadamard_block = static_cast<uint32_t>(writer[0]);
-  model.frame.writer.down_in_type = static_cast<EdgeType>(writer[1]);
-  model.frame.writer.channel_layouts = {static_cast<Layout>(writer[2]), static_cast<Layout>(writer[3])};
+  model.frame.writer.channel_layouts = {static_cast<Layout>(writer[1]), static_cast<Layout>(writer[2])};
   model.frame.writer.cache = {static_cast<int>(cache[0]), cache[1]};
   model.stream_scale = archive.GetOne<double>("stream_scale");
   model.embedding = GetMatrix(archive, "embedding");
@@ -141,6 +142,9 @@ QuantizedModel GetModel(const Archive &archive) {
     VisitLayer(
         &layer, [&](const char *field, RowVector *row) { *row = GetRow(archive, name + field); },
         [&](const char *field, QuantizedMatrix *matrix) { *matrix = GetMatrix(archive, name + field); });
+    const std::vector<int64_t> inputs = archive.Get<int64_t>(name + "inputs");
+    const auto type = [&](size_t input) { return static_cast<EdgeType>(inputs.at(input)); };
+    layer.inputs = {type(0), type(1), type(2)};
     layer.prefix_k = archive.Get<int8_t>(name + "prefix_k");
     layer.prefix_v = archive.Get<int8_t>(name + "prefix_v");
     model.layers.push_back(std::move(layer));

@@ -44,8 +44,9 @@ RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &wi
   report.training = {std::move(trained.points), trained.end};
   const ModelConfig &config = source.config();
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), model.layers[i].scales, model.frame.writer.down_in_type,
-                                model.frame.writer.cache.bits, config.qk_norm, nullptr),
+    const QuantizedLayer &layer = model.layers[i];
+    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), layer.scales, layer.inputs, model.frame.writer.cache.bits, config.qk_norm,
+                                nullptr),
                     &report);
   }
   TakeFinalRanges({EdgeRange(config.layers, "head_in", "", EdgeType::kS8, model.head.in_scale, model.head.in_zero, NAN)}, &report);

@@ -161,10 +161,13 @@ void Parameters::ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) co
   s.attn_out = layer.scales.attn_out * std::exp(adam_.number(layer.attn_out));
   s.ffn_in = layer.scales.ffn_in * std::exp(adam_.number(layer.ffn_in));
   s.down_in = layer.scales.down_in * std::exp(adam_.number(layer.down_in));
-  s.attn_in_zero = ZeroPoint(adam_.number(layer.attn_in_zero));
+  const auto zero = [&](EdgeType type, size_t parameter) {
+    return type == EdgeType::kS8 ? ZeroPoint(adam_.number(parameter)) : 0;
+  };
+  s.attn_in_zero = zero(to->inputs.attn_in, layer.attn_in_zero);
   s.attn_out_zero = ZeroPoint(adam_.number(layer.attn_out_zero));
-  s.ffn_in_zero = ZeroPoint(adam_.number(layer.ffn_in_zero));
-  s.down_in_zero = model_->frame.writer.down_in_type == EdgeType::kS8 ? ZeroPoint(adam_.number(layer.down_in_zero)) : 0;
+  s.ffn_in_zero = zero(to->inputs.ffn_in, layer.ffn_in_zero);
+  s.down_in_zero = zero(to->inputs.down_in, layer.down_in_zero);
   s.q8 = Scaled(layer.scales.q8, adam_.value(layer.q8));
   s.k8 = Scaled(layer.scales.k8, adam_.value(layer.k8));
   s.v8 = Scaled(layer.scales.v8, adam_.value(layer.v8));
@@ -225,7 +228,7 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
       case OpKind::kRmsNorm: {
         const Norm &to = norms[norm++];
         adam_.SetGradient(to.gain, g.gain * ToTensor(*to.start));
-        if (to.start == attn.start || to.start == ffn.start) {
+        if (steps[i].out.type == EdgeType::kS8) {
           adam_.SetGradient(to.scale, g.out_scale);
           adam_.SetGradient(to.zero, g.out_zero);
         }
@@ -244,11 +247,17 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
         adam_.SetGradient(layer.attn_out, g.out_scale);
         adam_.SetGradient(layer.attn_out_zero, g.out_zero);
         break;
-      case OpKind::kHadamard:
+      case OpKind::kHadamard: {
         if (!steps[i].scales.empty()) break;  // of heads
-        adam_.SetGradient(layer.down_in, g.out_scale);
-        adam_.SetGradient(layer.down_in_zero, g.out_zero);
+        // Of down's input, or of another one of 15 bits: whichever the next linear layer reads.
+        const LinearParameters *next = linears[linear];
+        adam_.SetGradient(next == &layer.qkv       ? layer.attn_in
+                          : next == &layer.gate_up ? layer.ffn_in
+                                                   : layer.down_in,
+                          g.out_scale);
+        if (next == &layer.down) adam_.SetGradient(layer.down_in_zero, g.out_zero);
         break;
+      }
       default:
         break;
     }

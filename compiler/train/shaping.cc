@@ -272,7 +272,7 @@ void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const St
           to[c] -= g.gain.data_ptr<float>()[c] * static_cast<float>(steps[i].gain[c]);
           if (!steps[i].bias.empty()) to[c] -= g.bias.data_ptr<float>()[c] * static_cast<float>(steps[i].bias[c]);
         }
-        adam_.SetGradient(first ? layer.attn_in : layer.ffn_in, g.out_scale);
+        if (steps[i].out.type == EdgeType::kS8) adam_.SetGradient(first ? layer.attn_in : layer.ffn_in, g.out_scale);
         break;
       }
       case OpKind::kLinear: {
@@ -294,7 +294,8 @@ void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const St
         break;
       case OpKind::kHadamard:
         if (!steps[i].scales.empty()) break;  // of heads
-        adam_.SetGradient(layer.down_in, g.out_scale);
+        // Of down's input, or of another one of 15 bits: whichever the next linear layer reads.
+        adam_.SetGradient(linear == kQkv ? layer.attn_in : linear == kGateUp ? layer.ffn_in : layer.down_in, g.out_scale);
         break;
       default:
         break;

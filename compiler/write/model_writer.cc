@@ -59,7 +59,7 @@ ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t
   branch_ = graph_->NewValue(EdgeType::kS16, config.hidden);
   gate_up_ = graph_->NewValue(EdgeType::kS16, 2 * ffn);
   glu_ = graph_->NewValue(EdgeType::kS16, ffn);
-  down_in_ = graph_->NewValue(options.down_in_type, ffn);
+  down_in_ = graph_->NewValue(EdgeType::kS8, ffn);
   logits_ = graph_->NewValue(EdgeType::kS32, config.vocab);
 }
 
@@ -113,18 +113,41 @@ void ModelWriter::NormRows(const Port &in, const Port &out, const RowVector &gai
   }
 }
 
+Port ModelWriter::Normed(const RowVector &gain, const RowVector &bias, EdgeType type, double scale, int32_t zero_point) {
+  if (type == EdgeType::kS8) {
+    const Port out = Scaled(normed_, scale, zero_point);
+    NormRows(residual_, out, gain, bias);
+    return out;
+  }
+  // Norms write 8 bits or 16: half the unit, and one rounding more.
+  if (normed15_.width == 0) {
+    normed16_ = graph_->NewValue(EdgeType::kS16, config_.hidden);
+    normed15_ = graph_->NewValue(type, config_.hidden);
+  }
+  const Port fine = Scaled(normed16_, scale / 2), out = Scaled(normed15_, scale);
+  NormRows(residual_, fine, gain, bias);
+  graph_->Hadamard(fine, out, 1, {});
+  return out;
+}
+
+Port ModelWriter::DownIn(EdgeType type) {
+  if (type == EdgeType::kS8) return down_in_;
+  if (down_in15_.width == 0) down_in15_ = graph_->NewValue(type, ffn_);
+  return down_in15_;
+}
+
 void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const int64_t dim = config_.head_dim;
   const auto q_width = static_cast<uint32_t>(config_.heads * dim);
   const auto kv_width = static_cast<uint32_t>(config_.kv_heads * dim);
 
-  const Port normed = Scaled(normed_, scales.attn_in, scales.attn_in_zero);
-  NormRows(residual_, normed, layer.attn_norm, layer.attn_norm_bias);
+  const Port normed =
+      Normed(layer.attn_norm, layer.attn_norm_bias, layer.inputs.attn_in, scales.attn_in, scales.attn_in_zero);
   std::vector<double> out_scales(q_width, scales.q16);
   out_scales.insert(out_scales.end(), kv_width, scales.k16);
   out_scales.insert(out_scales.end(), kv_width, scales.v16);
-  graph_->Linear(normed, qkv_, AddWeight(layer.qkv, EdgeType::kS8), ToDoubles(layer.qkv_bias), out_scales);
+  graph_->Linear(normed, qkv_, AddWeight(layer.qkv, normed.type), ToDoubles(layer.qkv_bias), out_scales);
   Port q = Columns(qkv_, 0, q_width, scales.q16);
   Port k = Columns(qkv_, q_width, kv_width, scales.k16);
   const Port v = Columns(qkv_, q_width + kv_width, kv_width, scales.v16);
@@ -155,16 +178,15 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
 void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const auto ffn = static_cast<uint32_t>(ffn_);
-  const Port normed = Scaled(normed_, scales.ffn_in, scales.ffn_in_zero);
-  NormRows(residual_, normed, layer.ffn_norm, layer.ffn_norm_bias);
+  const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
-  graph_->Linear(normed, gate_up_, AddWeight(layer.gate_up, EdgeType::kS8), ToDoubles(layer.gate_up_bias), out_scales);
+  graph_->Linear(normed, gate_up_, AddWeight(layer.gate_up, normed.type), ToDoubles(layer.gate_up_bias), out_scales);
   const Port gate = Columns(gate_up_, 0, ffn, scales.gate16);
   const Port up = Columns(gate_up_, ffn, ffn, scales.up16);
   const Port glu = Scaled(glu_, GluScale(gate.scale, up.scale, scales.glu_largest));
   graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
-  const Port down_in = Scaled(down_in_, scales.down_in, scales.down_in_zero);
+  const Port down_in = Scaled(DownIn(layer.inputs.down_in), scales.down_in, scales.down_in_zero);
   graph_->Hadamard(glu, down_in, options_.hadamard_block, {});
   CloseBranch(down_in, layer.down, layer.down_bias, scales.down16, scales.out16);
 }
@@ -178,8 +200,7 @@ void ModelWriter::AddLayer(const QuantizedLayer &layer) {
 Port ModelWriter::AddHead(const QuantizedHead &head) {
   graph_->BeginHead(residual_);
   graph_->BeginWeightSegment();
-  const Port normed = Scaled(normed_, head.in_scale, head.in_zero);
-  NormRows(residual_, normed, head.norm, head.norm_bias);
+  const Port normed = Normed(head.norm, head.norm_bias, EdgeType::kS8, head.in_scale, head.in_zero);
   const WeightInfo weight = AddWeight(head.weight, EdgeType::kS8);
   if (config_.tied_head) {
     WeightInfo table = weight;

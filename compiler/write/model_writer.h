@@ -15,7 +15,7 @@ namespace acorn::compiler {
 
 /// Real size of one unit on each edge of a layer. "16": an s16 edge.
 struct LayerScales {
-  double attn_in = 1;                     // s8: input of q, k, v
+  double attn_in = 1;                     // s8 or s15: input of q, k, v
   double q16 = 1, k16 = 1, v16 = 1;       // outputs of the linear layers
   double q_normed16 = 1, k_normed16 = 1;  // only with q/k norms
   std::vector<double> q8;                 // [heads], rotated queries
@@ -23,7 +23,7 @@ struct LayerScales {
   double attn_out = 1;                    // s8: input of o
   double o16 = 1;
   double mid16 = 1;   // the residual between attention and FFN
-  double ffn_in = 1;  // s8: input of gate and up
+  double ffn_in = 1;  // s8 or s15: input of gate and up
   double gate16 = 1, up16 = 1;
   double glu_largest = 1;  // largest magnitude of activation(gate) * up
   double down_in = 1;      // s8 or s15, after the Hadamard transform
@@ -33,9 +33,17 @@ struct LayerScales {
   int32_t attn_in_zero = 0, attn_out_zero = 0, ffn_in_zero = 0, down_in_zero = 0;
 };
 
+/// In how many bits the inputs of a layer's weights come: s8, or s15 for those whose range hurts.
+struct InputTypes {
+  EdgeType attn_in = EdgeType::kS8;
+  EdgeType ffn_in = EdgeType::kS8;
+  EdgeType down_in = EdgeType::kS8;
+};
+
 /// One layer, ready to write. Padded columns and rows of the FFN are part of the weights.
 struct QuantizedLayer {
   LayerScales scales;
+  InputTypes inputs;
   RowVector attn_norm, ffn_norm, q_norm, k_norm;
   RowVector attn_norm_bias, ffn_norm_bias;  // of LayerNorms
   QuantizedMatrix qkv, o, gate_up, down;
@@ -65,8 +73,7 @@ struct CacheFormat {
 };
 
 struct WriterOptions {
-  uint32_t hadamard_block = 128;  // 1: plain requantisation to down_in_type
-  EdgeType down_in_type = EdgeType::kS8;
+  uint32_t hadamard_block = 128;  // 1: plain requantisation to the type of down's input
   ChannelLayouts channel_layouts;
   CacheFormat cache;
 };
@@ -94,6 +101,9 @@ class ModelWriter {
   void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales);
   /// The configuration's norm of rows. bias: empty for an RMSNorm.
   void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
+  /// The norm of the residual stream, in units of `scale`.
+  Port Normed(const RowVector &gain, const RowVector &bias, EdgeType type, double scale, int32_t zero_point);
+  Port DownIn(EdgeType type);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
 
@@ -105,6 +115,7 @@ class ModelWriter {
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
   Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
   Port mixed_, branch_, gate_up_, glu_, down_in_, logits_;
+  Port normed16_, normed15_, down_in15_;  // of layers with 15-bit inputs; made when the first one comes
   Port residual_;  // the one of stream_ that holds the residual now, with its scale
   Port embedded_;
 };

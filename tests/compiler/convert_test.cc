@@ -50,7 +50,7 @@ class Convert : public testing::Test {
 };
 
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--mixed auto", "--heal 10"}) {
+  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--heal 10"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -65,6 +65,13 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--head w2", 2, "--head");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
+  ExpectRefused("--mixed best", 2, "--mixed");
+  ExpectRefused("--mixed auto --weights w8", 2, "--mixed auto needs --weights w4");
+  ExpectRefused("--budget 2M", 2, "--budget 2M needs --mixed auto");
+  for (const char *budget : {"much", "%", "1.2.3%", "-1", "5%M", "2MM", "99999999999999999G"}) {
+    ExpectRefused(std::string("--mixed auto --budget=") + budget, 2, "a size such as 100M or a loss such as 2% is wanted");
+  }
+  ExpectRefused("--mixed auto --budget 9K", 2, "--budget 9K: 9216 bytes are less than the ");
   ExpectRefused("--unknown", 2, "--unknown");
   EXPECT_EQ(RunAcornc("convert").exit_code, 2);
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama")).exit_code, 2);
@@ -239,6 +246,23 @@ TEST_F(Convert, ATiedHeadIsSeparatedOnlyWhenAskedFor) {
   EXPECT_EQ(Inspect()["weights"].size(), 2u * 4 + 1);
   ASSERT_EQ(RunAcornc(command + "r1r2 --untie-head").exit_code, 0);
   EXPECT_EQ(Inspect()["weights"].size(), 2u * 4 + 2);
+}
+
+TEST_F(Convert, MixedKeepsItsBudgetAndSaysWhatItChose) {
+  ASSERT_EQ(Run("", "plain").exit_code, 0);
+  const uint64_t budget = std::filesystem::file_size(folder_.File("plain")) + 40000;
+  const std::string mixed = "--mixed auto --budget " + std::to_string(budget) + " --report " + folder_.File("report");
+  ASSERT_EQ(Run(mixed + " --threads 1", "a").exit_code, 0);
+  ASSERT_EQ(Run(mixed + " --threads 2", "b").exit_code, 0);
+  EXPECT_EQ(test::ReadFile(folder_.File("a")), test::ReadFile(folder_.File("b")));
+  EXPECT_GT(std::filesystem::file_size(folder_.File("a")), std::filesystem::file_size(folder_.File("plain")));
+  EXPECT_LE(std::filesystem::file_size(folder_.File("a")), budget);
+  const nlohmann::json file = Inspect("a");
+  int eights = 0;
+  for (const auto &weight : file["weights"]) eights += weight["format"] == "w8";
+  EXPECT_GT(eights, 2);  // embedding and head have been before
+  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find("Sensitivity of the tensors"), std::string::npos);
+  EXPECT_NE(file["provenance"]["mixed"].get<std::string>().find("weights in more bits"), std::string::npos);
 }
 
 TEST_F(Convert, TargetChoosesTheLayout) {

@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "graph/float_model.h"
 #include "passes/rotate.h"
+#include "quantize/file_size.h"
 #include "quantize/recipe.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/model_session.h"
@@ -119,13 +120,7 @@ CalibrationWindows SomeWindows(const ModelConfig &config) {
 /// The line of progress is for people.
 [[maybe_unused]] const bool kSilent = (Progress::Silence(), true);
 
-void Convert(const SourceModel &source, const Case &c, const std::string &path) {
-  RecipeOptions options;
-  options.recipe = c.recipe;
-  options.body_format = c.body;
-  options.head_format = c.head;
-  options.down_input = c.down;
-  options.channel_layouts = {c.layout, c.layout};
+uint64_t Convert(const SourceModel &source, const RecipeOptions &options, const std::string &path) {
   ModelFacts facts;
   facts.name = "test";
   facts.family = source.config().family;
@@ -133,7 +128,17 @@ void Convert(const SourceModel &source, const Case &c, const std::string &path) 
   facts.max_context = 128;
   FileSink sink(source.config());
   QuantizeModel(source, SomeWindows(source.config()), options, &sink);
-  sink.Finish(path, facts);
+  return sink.Finish(path, facts);
+}
+
+void Convert(const SourceModel &source, const Case &c, const std::string &path) {
+  RecipeOptions options;
+  options.recipe = c.recipe;
+  options.body_format = c.body;
+  options.head_format = c.head;
+  options.down_input = c.down;
+  options.channel_layouts = {c.layout, c.layout};
+  Convert(source, options, path);
 }
 
 /// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens or what
@@ -219,6 +224,52 @@ INSTANTIATE_TEST_SUITE_P(
                     FamilyCase{"stablelm_rtn", "stablelm", Recipe::kRtn, 0.09},
                     FamilyCase{"stablelm_fast", "stablelm", Recipe::kFast, 0.07}),
     [](const testing::TestParamInfo<FamilyCase> &c) { return std::string(c.param.name); });
+
+/// A layer of many formats with every input in 15 bits that can be, and one of 8-bit weights.
+RecipeOptions MixedOptions(Recipe recipe) {
+  RecipeOptions options;
+  options.recipe = recipe;
+  LayerFormats parts;
+  parts.qkv = WeightFormat::kW8;
+  parts.o = WeightFormat::kW4G64;
+  parts.gate_up = WeightFormat::kW8;
+  parts.inputs = {EdgeType::kS15, EdgeType::kS15, EdgeType::kS15};
+  LayerFormats eight;
+  for (WeightFormat *format : {&eight.qkv, &eight.o, &eight.gate_up, &eight.down}) *format = WeightFormat::kW8;
+  options.layers = {parts, eight};
+  return options;
+}
+
+TEST(MixedModel, ComputesWhatItsPartsSay) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  const test::TempFolder folder;
+  for (const Recipe recipe : {Recipe::kRtn, Recipe::kFast}) {
+    Convert(*source, MixedOptions(recipe), folder.File("mixed"));
+    RecipeOptions plain;
+    plain.recipe = recipe;
+    Convert(*source, plain, folder.File("plain"));
+    const double error = LogitError(*source, folder.File("mixed"));
+    EXPECT_LT(error, 0.9 * LogitError(*source, folder.File("plain")));
+    RecordProperty("error", std::to_string(error));
+  }
+}
+
+TEST(MixedModel, FileBytesIsATightBound) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  const test::TempFolder folder;
+  RecipeOptions channel;
+  channel.body_format = WeightFormat::kW4;
+  channel.head_format = WeightFormat::kW4G32;
+  RecipeOptions narrow_cache = MixedOptions(Recipe::kRtn);
+  narrow_cache.kv_bits = 4;
+  for (const RecipeOptions &options : {RecipeOptions(), channel, MixedOptions(Recipe::kRtn), narrow_cache}) {
+    const uint64_t bytes = Convert(*source, options, folder.File("m"));
+    const uint64_t bound = FileBytes(source->config(), FfnShapeOf(source->config(), options), options, 0);
+    EXPECT_LE(bytes, bound);
+    // The graph and the constants may each take a step of alignment less.
+    EXPECT_LE(bound, bytes + 2 * kSegmentAlignment);
+  }
+}
 
 class TinyFamilies : public testing::TestWithParam<const char *> {};
 
