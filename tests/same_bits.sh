@@ -2,7 +2,7 @@
 # The second promise, machine by machine: the same file, prompt and seed give the same logits and tokens on every instruction
 # set of this machine and on every emulated one. Prints a table of digests and ends with "N passed, N failed".
 #
-#   bash tests/same_bits.sh           stories260K (three weight formats) and the home model; about 2 minutes
+#   bash tests/same_bits.sh           stories260K (three weight formats, and a cache of 4 bits) and the home model; about 2 minutes
 #   bash tests/same_bits.sh --all     SmolLM2-135M-Instruct as well (converted first where it is not there yet)
 #
 # Needs the builds of the presets release, aarch64, armhf and riscv64: what is missing is a failure, a CPU's instruction
@@ -28,7 +28,7 @@ mkdir -p "$models" "$work"
 # ---- the files -------------------------------------------------------------------------------------------------------
 
 files=()
-story() {  # NAME OPTION...: stories260K in one weight format
+story() {  # NAME OPTION...: stories260K converted so
   local file="$work/stories260K-$1.acorn"
   shift
   "$acornc" convert "$stories/stories260K.bin" --tokenizer "$stories/tok512.bin" -o "$file" "$@" 2>/dev/null >&2
@@ -38,6 +38,7 @@ if [ -e "$stories/stories260K.bin" ]; then
   story w8 --weights w8
   story w4 --weights w4 --group channel
   story w4g32 --weights w4 --group 32 --head w4
+  story kv4 --kv 4
 else
   echo "same_bits: without stories260K ($stories is not there)" >&2
 fi

@@ -88,30 +88,32 @@ void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
   std::vector<int8_t> y(kRows * n);
   const rotate::Args args = {y.data(),      x.data(),          n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(),
                              cosine.data(), multiplier.data(), 53};
-  Elements(state, kRows * n, [&] { kernel.run(args); });
+  Elements(state, kRows * n, [&] { kernel.s8(args); });
 }
 
 void Append(benchmark::State &state, const append::Kernel &kernel) {
   const auto kv_heads = static_cast<size_t>(state.range(0)), head_dim = static_cast<size_t>(state.range(1));
+  const auto bits = static_cast<size_t>(state.range(2));
   const size_t width = kv_heads * head_dim, capacity = 64;
   const auto k = Random<int8_t>(kRows * width, -127, 127);
   const auto v = Random<int16_t>(kRows * width, -32767, 32767);
   const auto multiplier = Random<int32_t>(kv_heads, 1 << 30, 2147483647);
-  std::vector<uint8_t> k_cache(kv_cache::CacheBytes(capacity, kv_heads, head_dim));
+  std::vector<uint8_t> k_cache(kv_cache::CacheBytes(capacity, kv_heads, head_dim, bits));
   std::vector<int8_t> v_cache(k_cache.size());
   const append::Args args = {k_cache.data(), v_cache.data(),    capacity, 3,        kRows,
-                             kv_heads,       head_dim,          k.data(), v.data(), width,
-                             width,          multiplier.data(), 40};
+                             kv_heads,       head_dim,          bits,     k.data(), v.data(),
+                             width,          width,             multiplier.data(), 40};
   Elements(state, 2 * kRows * width, [&] { kernel.run(args); });
 }
 
-/// range: query rows, keys that the last of them sees, heads of a KV head, head_dim
+/// range: query rows, keys that the last of them sees, heads of a KV head, head_dim, bits of the cache
 void Attention(benchmark::State &state, const attention::Kernel &kernel) {
   const auto m = static_cast<size_t>(state.range(0)), rows = static_cast<size_t>(state.range(1));
   const auto heads = static_cast<size_t>(state.range(2)), head_dim = static_cast<size_t>(state.range(3));
+  const auto bits = static_cast<size_t>(state.range(4));
   const auto q = Random<int8_t>(m * heads * head_dim, -127, 127);
-  const auto k = Random<uint8_t>(kv_cache::HeadBytes(rows, head_dim) + 64, 1, 255);
-  const auto v = Random<int8_t>(kv_cache::HeadBytes(rows, head_dim) + 64, -127, 127);
+  const auto k = Random<uint8_t>(kv_cache::HeadBytes(rows, head_dim, bits) + 64, 1, 255);
+  const auto v = Random<int8_t>(kv_cache::HeadBytes(rows, head_dim, bits) + 64, -127, 127);
   std::vector<uint8_t> scratch(attention::ScratchBytes(rows, head_dim) + 64);
   std::vector<int8_t> y(q.size());
   const std::vector<int32_t> exp_multiplier(heads, 1 << 30), out_multiplier(heads, 1 << 30);
@@ -126,6 +128,7 @@ void Attention(benchmark::State &state, const attention::Kernel &kernel) {
                                 m,
                                 heads,
                                 head_dim,
+                                bits,
                                 rows - m,
                                 align(k.data()),
                                 align(v.data()),
@@ -170,12 +173,20 @@ void RegisterFamilies() {
     for (int64_t block : {1, 8, 32, 64, 128, 1024}) bench->Args({8192, block});
   };
   const auto heads = [](auto *bench) { bench->Args({576, 64})->Args({2048, 128}); };
-  const auto kv_heads = [](auto *bench) { bench->Args({3, 64})->Args({4, 64})->Args({8, 128}); };
+  const auto kv_heads = [](auto *bench) {
+    for (int64_t bits : {8, 4}) bench->Args({3, 64, bits})->Args({4, 64, bits})->Args({8, 128, bits});
+  };
   const auto contexts = [](auto *bench) {
-    bench->ArgNames({"m", "keys", "heads", "head_dim"});
-    for (int64_t keys : {64, 1024, 8192})
-      bench->Args({1, keys, 3, 64})->Args({1, keys, 8, 64})->Args({1, keys, 1, 64})->Args({1, keys, 1, 128});
-    for (int64_t keys : {128, 1024, 8192}) bench->Args({16, keys, 3, 64})->Args({128, keys, 3, 64})->Args({16, keys, 4, 128});
+    bench->ArgNames({"m", "keys", "heads", "head_dim", "bits"});
+    for (int64_t bits : {8, 4}) {
+      for (int64_t keys : {64, 1024, 8192}) {
+        for (int64_t group : {1, 3, 8}) bench->Args({1, keys, group, 64, bits});
+        bench->Args({1, keys, 1, 128, bits});
+      }
+      for (int64_t keys : {128, 1024, 8192}) {
+        bench->Args({16, keys, 3, 64, bits})->Args({128, keys, 3, 64, bits})->Args({16, keys, 4, 128, bits});
+      }
+    }
   };
   RegisterAll("rmsnorm", rmsnorm::Kernels(), RmsNorm, widths);
   RegisterAll("layernorm", layernorm::Kernels(), LayerNorm, widths);

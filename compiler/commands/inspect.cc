@@ -122,6 +122,7 @@ Json Describe(const MappedFile &file, const schema::Model &model) {
     for (const int32_t token : *model.prefix_tokens()) out["prefix_tokens"].push_back(token);
   }
   out["layers"] = model.caches() == nullptr ? 0 : model.caches()->size();
+  if (model.caches() != nullptr && model.caches()->size() != 0) out["kv_bits"] = model.caches()->Get(0)->bits();
   out["tokenizer"] = model.tokenizer_segment() != 65535;
   out["body"] = Steps(*model.body());
   out["head"] = Steps(*model.head());

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "quantize/cached.h"
 #include "quantize/grid.h"
 
 namespace acorn::compiler {
@@ -86,6 +87,15 @@ double EqualiseNorm(RowVector *gain, RowVector *bias, std::initializer_list<Matr
   return strength;
 }
 
+/// v / factors, columns of o * factors: one for each channel of each KV head.
+void ScaleValueOut(const ModelConfig &config, LayerWeights *w, const RowVector &factors) {
+  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
+  RowVector repeated(w->o.cols());
+  for (int64_t c = 0; c < repeated.size(); ++c) repeated[c] = factors[c / dim / group * dim + c % dim];
+  ScaleColumns(&w->o, repeated);
+  ScaleRows(&w->v, &w->v_bias, factors.cwiseInverse());
+}
+
 double EqualiseValueOut(const ModelConfig &config, LayerWeights *w, const RangeObserver &ranges, WeightFormat format) {
   const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
   const RowVector &columns = ranges.ColumnLargest(LinearInput::kO);
@@ -97,9 +107,7 @@ double EqualiseValueOut(const ModelConfig &config, LayerWeights *w, const RangeO
   for (int64_t c = 0; c < columns.size(); ++c) repeated[c] = shared[c / dim / group * dim + c % dim];
   const double strength = ChooseStrength(ranges.Samples(LinearInput::kO), w->o, repeated, format);
   if (strength == 0) return 0;
-  // The geometric mean of the shared factors is that of the repeated ones.
-  ScaleColumns(&w->o, Factors(repeated, strength));
-  ScaleRows(&w->v, &w->v_bias, Factors(shared, strength).cwiseInverse());
+  ScaleValueOut(config, w, Factors(shared, strength));
   return strength;
 }
 
@@ -195,7 +203,8 @@ bool Equalisation::any() const {
   return std::any_of(std::begin(strength), std::end(strength), [](double value) { return value != 0; });
 }
 
-Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format) {
+Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format,
+                           double kv_limit) {
   Equalisation result;
   const auto format_for = [&](int64_t k) {
     const int64_t group = GroupSize(format);
@@ -213,8 +222,13 @@ Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, con
     return EqualiseNorm(&w.ffn_norm, &w.ffn_norm_bias, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges,
                         LinearInput::kGateUp, format_for(w.gate.cols()));
   });
-  run(ScalingPair::kValueOut, [&] { return EqualiseValueOut(config, &w, ranges, format_for(w.o.cols())); });
-  run(ScalingPair::kQueryKey, [&] { return EqualiseQueryKey(config, &w, ranges); });
+  run(ScalingPair::kValueOut, [&] {
+    if (kv_limit > kNibbleLimit) return EqualiseValueOut(config, &w, ranges, format_for(w.o.cols()));
+    ScaleValueOut(config, &w, ChannelFactors(ranges.HeadSamples(Edge::kV), kv_limit));
+    return 1.0;
+  });
+  // Before a cache of 4 bits a Hadamard transform spreads what is large: factors of a dimension would undo that.
+  if (kv_limit > kNibbleLimit) run(ScalingPair::kQueryKey, [&] { return EqualiseQueryKey(config, &w, ranges); });
   return result;
 }
 

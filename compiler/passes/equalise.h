@@ -15,7 +15,7 @@ enum class ScalingPair : uint8_t {
   kNormQkv,     // attention norm's gain and bias -> columns of q, k, v
   kNormGateUp,  // FFN norm's gain and bias -> columns of gate and up
   kUpDown,      // rows of up -> columns of down: always refused, the transform before down does more
-  kValueOut,    // rows of v -> columns of o, repeated for the query heads of a KV head
+  kValueOut,    // rows of v -> columns of o, repeated for the query heads of a KV head; always, for a cache of 4 bits
   kQueryKey,    // rows of q <-> rows of k, one factor for each rotated pair
 };
 inline constexpr int kScalingPairs = 5;
@@ -30,7 +30,8 @@ struct Equalisation {
 };
 
 /// Scales `weights`, which will be stored in `format`, in place; down and up are left alone. `ranges` were measured with
-/// these weights and are out of date when any() is true.
-Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format);
+/// these weights and are out of date when any() is true. kv_limit: of cached integers, 127 or 7.
+Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format,
+                           double kv_limit);
 
 }  // namespace acorn::compiler

@@ -44,8 +44,14 @@ bool IsPerHead(Edge edge) { return edge == Edge::kQRotated || edge == Edge::kKRo
 
 }  // namespace
 
-RangeObserver::RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t tokens, int64_t sample_rows)
-    : head_dim_(config.head_dim), block_(hadamard_block), stride_(std::max<int64_t>(1, tokens / sample_rows)) {}
+int64_t HeadBlock(int64_t head_dim) { return head_dim & -head_dim; }
+
+RangeObserver::RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t head_block, int64_t tokens,
+                             int64_t sample_rows)
+    : head_dim_(config.head_dim),
+      block_(hadamard_block),
+      head_block_(head_block),
+      stride_(std::max<int64_t>(1, tokens / sample_rows)) {}
 
 bool RangeObserver::Wants(Edge edge) const { return edge != Edge::kResidualIn && edge != Edge::kAct; }
 
@@ -53,18 +59,29 @@ void RangeObserver::Sample(LinearInput input, int64_t first_token, ConstMatrixRe
   const auto slot = static_cast<size_t>(input);
   RowVector largest = values.cwiseAbs().colwise().maxCoeff();
   columns_[slot] = columns_[slot].size() == 0 ? largest : RowVector(columns_[slot].cwiseMax(largest));
-  Matrix &kept = samples_[slot];
+  Keep(&samples_[slot], first_token, values);
+}
+
+void RangeObserver::Keep(Matrix *kept, int64_t first_token, ConstMatrixRef values) const {
   const int64_t first = (first_token + stride_ - 1) / stride_ * stride_ - first_token;
   if (first >= values.rows()) return;
   const int64_t count = (values.rows() - first + stride_ - 1) / stride_;
-  const int64_t before = kept.rows();
-  kept.conservativeResize(before + count, values.cols());
-  for (int64_t i = 0; i < count; ++i) kept.row(before + i) = values.row(first + i * stride_);
+  const int64_t before = kept->rows();
+  kept->conservativeResize(before + count, values.cols());
+  for (int64_t i = 0; i < count; ++i) kept->row(before + i) = values.row(first + i * stride_);
 }
 
 void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef values) {
   const auto slot = static_cast<size_t>(edge);
   AppendMagnitudes(&magnitudes_[slot], values);
+  if (edge == Edge::kQRotated || edge == Edge::kKRotated) {
+    RowVector &largest = rotated_largest_[edge == Edge::kQRotated ? 0 : 1];
+    RowVector &energy = rotated_energy_[edge == Edge::kQRotated ? 0 : 1];
+    if (largest.size() == 0) largest = energy = RowVector::Zero(values.cols());
+    largest = largest.cwiseMax(values.cwiseAbs().colwise().maxCoeff()).eval();
+    energy += values.colwise().squaredNorm();
+    HadamardRows(values, head_block_);
+  }
   if (IsPerHead(edge)) {
     const int64_t heads = values.cols() / head_dim_;
     heads_[slot].resize(static_cast<size_t>(heads), 0.0);
@@ -72,13 +89,7 @@ void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef va
       double &head = heads_[slot][static_cast<size_t>(h)];
       head = std::max(head, static_cast<double>(values.middleCols(h * head_dim_, head_dim_).cwiseAbs().maxCoeff()));
     }
-  }
-  if (edge == Edge::kQRotated || edge == Edge::kKRotated) {
-    RowVector &largest = rotated_largest_[edge == Edge::kQRotated ? 0 : 1];
-    RowVector &energy = rotated_energy_[edge == Edge::kQRotated ? 0 : 1];
-    if (largest.size() == 0) largest = energy = RowVector::Zero(values.cols());
-    largest = largest.cwiseMax(values.cwiseAbs().colwise().maxCoeff()).eval();
-    energy += values.colwise().squaredNorm();
+    Keep(&head_samples_[slot], first_token, values);
   }
   switch (edge) {
     case Edge::kAttnIn:
@@ -127,11 +138,13 @@ void GridObserver::OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) {
       RoundToStep(values, grid_.attn_in, grid_.attn_in_limit);
       return AddMoments(LinearInput::kQkv, values);
     case Edge::kQRotated:
-      return RoundHeads(values, head_dim_, grid_.q);
+      HadamardRows(values, grid_.head_block);
+      return RoundHeads(values, head_dim_, grid_.q, 127);
     case Edge::kKRotated:
-      return RoundHeads(values, head_dim_, grid_.k);
+      HadamardRows(values, grid_.head_block);
+      return RoundHeads(values, head_dim_, grid_.k, grid_.kv_limit);
     case Edge::kV:
-      return RoundHeads(values, head_dim_, grid_.v);
+      return RoundHeads(values, head_dim_, grid_.v, grid_.kv_limit);
     case Edge::kAttnOut:
       RoundToStep(values, grid_.attn_out, 127);
       return AddMoments(LinearInput::kO, values);
@@ -155,12 +168,12 @@ void RoundToStep(MatrixRef values, double step, double limit) {
   });
 }
 
-void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &steps) {
+void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &steps, double limit) {
   ForRowBlocks(values.rows(), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       for (size_t h = 0; h < steps.size(); ++h) {
         RoundRow(values.data() + r * values.outerStride() + static_cast<int64_t>(h) * head_dim, head_dim,
-                 static_cast<float>(steps[h]), 127);
+                 static_cast<float>(steps[h]), static_cast<float>(limit));
       }
     }
   });

@@ -14,11 +14,14 @@ namespace acorn::compiler {
 enum class LinearInput : uint8_t { kQkv = 0, kO = 1, kGateUp = 2, kDown = 3 };
 inline constexpr int kLinearInputs = 4;
 
-/// Ranges of one layer, from a run that changes nothing but the Hadamard transform before down.
+/// The largest power of two that divides head_dim: the block of the Hadamard transform of rotated heads.
+int64_t HeadBlock(int64_t head_dim);
+
+/// Ranges of one layer, from a run that changes nothing but the Hadamard transforms before down and of rotated heads.
 class RangeObserver : public LayerObserver {
  public:
-  /// Keeps about `sample_rows` rows of each linear input, evenly spread over `tokens`.
-  RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t tokens, int64_t sample_rows);
+  /// Keeps about `sample_rows` rows of each linear input and of queries, keys and values, evenly spread over `tokens`.
+  RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t head_block, int64_t tokens, int64_t sample_rows);
 
   bool Wants(Edge edge) const override;
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
@@ -30,22 +33,25 @@ class RangeObserver : public LayerObserver {
   /// all others (massive activations), which then saturate.
   double Reach(Edge edge) const { return ReachOf(magnitudes_[static_cast<size_t>(edge)]); }
   double ReachOfDownInput() const { return ReachOf(down_input_); }
-  /// Largest magnitude of each head; kQRotated, kKRotated and kV only.
+  /// Largest magnitude of each head; kQRotated and kKRotated (both after the transform) and kV only.
   const std::vector<double> &LargestOfHeads(Edge edge) const { return heads_[static_cast<size_t>(edge)]; }
   /// Largest magnitude of each column of a linear input.
   const RowVector &ColumnLargest(LinearInput input) const { return columns_[static_cast<size_t>(input)]; }
-  /// Largest magnitude and sum of squares of each column; kQRotated and kKRotated only.
+  /// Largest magnitude and sum of squares of each column; kQRotated and kKRotated only, before the transform.
   const RowVector &RotatedLargest(Edge edge) const { return rotated_largest_[edge == Edge::kQRotated ? 0 : 1]; }
   const RowVector &RotatedEnergy(Edge edge) const { return rotated_energy_[edge == Edge::kQRotated ? 0 : 1]; }
   const Matrix &Samples(LinearInput input) const { return samples_[static_cast<size_t>(input)]; }
+  /// kQRotated and kKRotated (both after the transform) and kV only.
+  const Matrix &HeadSamples(Edge edge) const { return head_samples_[static_cast<size_t>(edge)]; }
 
  private:
   void Sample(LinearInput input, int64_t first_token, ConstMatrixRef values);
+  void Keep(Matrix *kept, int64_t first_token, ConstMatrixRef values) const;
   static double Maximum(const std::vector<float> &magnitudes);
   static double ReachOf(const std::vector<float> &magnitudes);
 
   int64_t head_dim_;
-  int64_t block_;
+  int64_t block_, head_block_;
   int64_t stride_;
   std::vector<float> magnitudes_[kEdges];  // of each token, its largest
   std::vector<float> down_input_;
@@ -53,6 +59,7 @@ class RangeObserver : public LayerObserver {
   RowVector columns_[kLinearInputs];
   RowVector rotated_largest_[2], rotated_energy_[2];  // q, k
   Matrix samples_[kLinearInputs];
+  Matrix head_samples_[kEdges];
 };
 
 /// Steps and limits of the static grids that a layer's s8 (or s15) edges are rounded to.
@@ -60,6 +67,8 @@ struct ActivationGrid {
   double attn_in = 0, attn_out = 0, ffn_in = 0, down_in = 0;
   double attn_in_limit = 127, ffn_in_limit = 127, down_in_limit = 127;  // EdgeLimit() of their types
   std::vector<double> q, k, v;  // of each head
+  double kv_limit = 127;        // 7 in a cache of 4 bits
+  int64_t head_block = 1;       // of the Hadamard transform of rotated heads; 1: none
 };
 
 /// Rounds the edges of a run to their grids and, if asked, sums the second moments of the rounded linear inputs.
@@ -86,8 +95,8 @@ class GridObserver : public LayerObserver {
 
 /// values = step * clamp(round(values / step), -limit, limit), on all threads.
 void RoundToStep(MatrixRef values, double step, double limit);
-/// The same with one step for each `head_dim` columns and limit 127.
-void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &steps);
+/// The same with one step for each `head_dim` columns.
+void RoundHeads(MatrixRef values, int64_t head_dim, const std::vector<double> &steps, double limit);
 
 /// sum += values^T * values, upper triangle and its mirror.
 void AddSecondMoments(Matrix *sum, ConstMatrixRef values);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "quantize/cached.h"
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
@@ -34,10 +35,13 @@ class Rows {
   void Add16(const char *edge, const char *meaning, double scale, Edge seen) {
     Add(edge, meaning, EdgeType::kS16, scale, 0, seen);
   }
-  void AddHeads(const char *edge, const char *meaning, const std::vector<double> &scales, Edge seen) {
+  void AddHeads(const char *edge, const char *meaning, int bits, const std::vector<double> &scales, Edge seen) {
     for (size_t head = 0; head < scales.size(); ++head) {
       Add(edge, meaning, EdgeType::kS8, scales[head], 0, ranges_ == nullptr ? NAN : ranges_->LargestOfHeads(seen)[head]);
-      rows_.back().head = static_cast<int64_t>(head);
+      RangeReport &row = rows_.back();
+      row.head = static_cast<int64_t>(head);
+      row.type = bits == 4 ? "s4" : "s8";
+      row.closed_form = row.in_file = scales[head] * CacheLimit(bits);
     }
   }
   std::vector<RangeReport> Take() { return std::move(rows_); }
@@ -63,7 +67,7 @@ RangeReport EdgeRange(int64_t layer, const char *edge, const char *meaning, Edge
   return row;
 }
 
-std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, const InputTypes &inputs, bool qk_norm,
+std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, const InputTypes &inputs, int kv_bits, bool qk_norm,
                                      const RangeObserver *ranges) {
   Rows rows(layer, ranges);
   rows.Add("attn_in", "input of q, k, v", inputs.attn_in, scales.attn_in, scales.attn_in_zero, Edge::kAttnIn);
@@ -74,9 +78,9 @@ std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, c
     rows.Add16("q_normed16", "queries after their norm", scales.q_normed16, Edge::kQNormed);
     rows.Add16("k_normed16", "keys after their norm", scales.k_normed16, Edge::kKNormed);
   }
-  rows.AddHeads("q8", "rotated queries, each head", scales.q8, Edge::kQRotated);
-  rows.AddHeads("k8", "cached keys, each head", scales.k8, Edge::kKRotated);
-  rows.AddHeads("v8", "cached values, each head", scales.v8, Edge::kV);
+  rows.AddHeads("q8", "rotated queries, each head", 8, scales.q8, Edge::kQRotated);
+  rows.AddHeads("k8", "cached keys, each head", kv_bits, scales.k8, Edge::kKRotated);
+  rows.AddHeads("v8", "cached values, each head", kv_bits, scales.v8, Edge::kV);
   rows.Add("attn_out", "input of o", EdgeType::kS8, scales.attn_out, scales.attn_out_zero, Edge::kAttnOut);
   rows.Add16("o16", "output of o", scales.o16, Edge::kOOut);
   rows.Add16("mid16", "residual between attention and FFN", scales.mid16, Edge::kResidualMid);

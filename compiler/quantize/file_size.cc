@@ -13,6 +13,7 @@ constexpr int64_t kPanelDepth = 1024;  // a panel of w8 is never cut below it (C
 // Of the graph: steps, weights and digests of a layer take 1.8 KiB (SmolLM2) and two requantisations 0.3 more, the rest a few
 // hundred bytes and the provenance.
 constexpr uint64_t kGraphBytesOfLayer = 2304;
+constexpr uint64_t kTransformBytes = 384;  // of a layer, for what stands before a cache of 4 bits
 constexpr uint64_t kGraphBytes = 8192;
 constexpr uint64_t kPrefixRows = 2;
 constexpr uint64_t kGluTable = 514;
@@ -49,7 +50,7 @@ uint64_t FileBytes(const ModelConfig &config, const FfnShape &ffn, const RecipeO
     return WeightBytes(format, options.channel_layouts, n, k);
   };
   const auto vocab = static_cast<uint64_t>(config.vocab), layers = static_cast<uint64_t>(config.layers);
-  const uint64_t graph = kGraphBytes + layers * kGraphBytesOfLayer;
+  const uint64_t graph = kGraphBytes + layers * (kGraphBytesOfLayer + (options.kv_bits == 4 ? kTransformBytes : 0));
   const uint64_t constants = layers * LayerConstants(config, static_cast<uint64_t>(ffn.padded)) + 12 * vocab +
                              static_cast<uint64_t>(8 * config.hidden) + 16 * kRefAlignment;
   uint64_t end = kHeaderBytes + graph;

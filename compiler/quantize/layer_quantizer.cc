@@ -6,6 +6,7 @@
 
 #include "base/parallel.h"
 #include "passes/equalise.h"
+#include "quantize/cached.h"
 #include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
 #include "write/op_integers.h"
@@ -19,6 +20,7 @@ constexpr double kDamping = 0.01;      // of GPTQ, relative to the mean of the d
 constexpr int64_t kRangeWindows = 32;  // fast: windows that ranges are measured on
 constexpr int64_t kSampleRows = 512;   // of a linear input, for choosing its range
 constexpr int64_t kWindowsAtOnce = 8;  // of the pass that collects moments
+constexpr int64_t kWideWindows = 8;    // that are carried on with keys and values of 8 bits as well
 
 Matrix PadRows(const Matrix &m, int64_t rows) {
   if (m.rows() == rows) return m;
@@ -90,15 +92,21 @@ void IncludeRows(std::vector<double> *largest, const Matrix &rows, int64_t head_
   }
 }
 
+/// Rows of whole steps, as integers.
 std::vector<int8_t> PrefixIntegers(const Matrix &rows, int64_t head_dim, const std::vector<double> &steps) {
   std::vector<int8_t> integers;
   for (int64_t r = 0; r < rows.rows(); ++r) {
     for (int64_t c = 0; c < rows.cols(); ++c) {
-      const double value = std::round(rows(r, c) / steps[static_cast<size_t>(c / head_dim)]);
-      integers.push_back(static_cast<int8_t>(std::min(std::max(value, -127.0), 127.0)));
+      integers.push_back(static_cast<int8_t>(std::lround(rows(r, c) / steps[static_cast<size_t>(c / head_dim)])));
     }
   }
   return integers;
+}
+
+void ScaleHeads(Matrix *rows, int64_t head_dim, const std::vector<double> &steps) {
+  for (size_t h = 0; h < steps.size(); ++h) {
+    rows->middleCols(static_cast<int64_t>(h) * head_dim, head_dim) *= static_cast<float>(steps[h]);
+  }
 }
 
 /// Keys and values of the prefix as a float run computes them.
@@ -134,6 +142,8 @@ struct LayerQuantizer::Work {
   KvPrefix prefix;  // float until the scales are chosen, then rounded
   std::unique_ptr<RangeObserver> ranges;
   ActivationGrid grid;
+  ActivationGrid wide_grid;  // with a cache of 8 bits, where it has 4
+  KvPrefix wide_prefix;      // the same
   std::unique_ptr<GridObserver> moments;
   LayerFormats formats;
   QuantizedLayer out;
@@ -143,6 +153,10 @@ struct LayerQuantizer::Work {
   }
   const KvPrefix *prefix_or_null() const { return prefix.k.rows() == 0 ? nullptr : &prefix; }
 };
+
+CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim) {
+  return options.kv_bits == 4 ? CacheFormat{4, HeadBlock(head_dim)} : CacheFormat{};
+}
 
 void ReplaceByRounded(const QuantizedLayer &rounded, LayerWeights *weights) {
   LayerWeights &w = *weights;
@@ -184,10 +198,12 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
       ffn_(ffn),
       config_(source.config()),
       window_(window),
+      cache_(CacheOf(options, config_.head_dim)),
       rope_(MakeRopeTable(source.config(), window + prefix_x.rows())),
       x_(std::move(x)),
       prefix_x_(std::move(prefix_x)) {
   config_.ffn = ffn.padded;
+  if (cache_.bits == 4) x_wide_ = x_.topRows(std::min(x_.rows(), kWideWindows * window));
 }
 
 QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report,
@@ -212,7 +228,8 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
-  for (RangeReport &row : LayerRanges(layer, work.out.scales, work.out.inputs, config_.qk_norm, work.ranges.get())) {
+  for (RangeReport &row :
+       LayerRanges(layer, work.out.scales, work.out.inputs, cache_.bits, config_.qk_norm, work.ranges.get())) {
     report->ranges.push_back(std::move(row));
   }
   if (unrounded != nullptr) *unrounded = w;
@@ -233,13 +250,14 @@ void LayerQuantizer::RunPrefix(Work *work) const {
   Matrix rows = prefix_x_;
   PrefixObserver observer(&work->prefix);
   RunLayer(config_, work->weights, work->layer, rows, {0, rows.rows()}, rope_, nullptr, &observer);
+  HadamardRows(work->prefix.k, cache_.head_block);
 }
 
 void LayerQuantizer::MeasureRanges(Work *work) const {
   const int64_t windows = x_.rows() / window_;
   const int64_t used = options_.recipe == Recipe::kFast ? std::min(windows, kRangeWindows) : windows;
   // Evenly spread, and few enough at a time that the copy stays small.
-  work->ranges = std::make_unique<RangeObserver>(config_, ffn_.block, used * window_, kSampleRows);
+  work->ranges = std::make_unique<RangeObserver>(config_, ffn_.block, cache_.head_block, used * window_, kSampleRows);
   for (int64_t first = 0; first < used; first += kWindowsAtOnce) {
     const int64_t count = std::min(kWindowsAtOnce, used - first);
     Matrix part(count * window_, x_.cols());
@@ -252,7 +270,8 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
 }
 
 void LayerQuantizer::Equalise(Work *work) const {
-  work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, options_.body_format);
+  work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, options_.body_format,
+                                     CacheLimit(cache_.bits));
   if (!work->equalisation.any()) return;
   RunPrefix(work);
   MeasureRanges(work);
@@ -275,21 +294,7 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   grid.attn_out = input_step(LinearInput::kO, EdgeType::kS8, ranges.Reach(Edge::kAttnOut));
   grid.ffn_in = input_step(LinearInput::kGateUp, types.ffn_in, ranges.Reach(Edge::kFfnIn));
   grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
-  std::vector<double> largest_k = ranges.LargestOfHeads(Edge::kKRotated);
-  std::vector<double> largest_v = ranges.LargestOfHeads(Edge::kV);
-  IncludeRows(&largest_k, work->prefix.k, config_.head_dim);
-  IncludeRows(&largest_v, work->prefix.v, config_.head_dim);
-  grid.q = HeadSteps(ranges.LargestOfHeads(Edge::kQRotated));
-  for (double &value : largest_k) value *= kKeyHeadroom;
-  grid.k = HeadSteps(largest_k);
-  grid.v = HeadSteps(largest_v);
-  RaiseToOneBinade(&grid.v, grid.attn_out);
-  if (work->prefix.k.rows() > 0) {
-    work->out.prefix_k = PrefixIntegers(work->prefix.k, config_.head_dim, grid.k);
-    work->out.prefix_v = PrefixIntegers(work->prefix.v, config_.head_dim, grid.v);
-    RoundHeads(work->prefix.k, config_.head_dim, grid.k);
-    RoundHeads(work->prefix.v, config_.head_dim, grid.v);
-  }
+  ChooseCacheScales(work);
 
   scales.attn_in = grid.attn_in;
   scales.attn_out = grid.attn_out;
@@ -312,6 +317,44 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   scales.glu_largest = std::max(ranges.Reach(Edge::kGlu), 1e-6) * kHeadroom16;
   scales.down16 = Step16(ranges.Reach(Edge::kDownOut));
   scales.out16 = Step16(ranges.Reach(Edge::kResidualOut));
+}
+
+void LayerQuantizer::ChooseCacheScales(Work *work) const {
+  const RangeObserver &ranges = *work->ranges;
+  const int64_t dim = config_.head_dim;
+  ActivationGrid &grid = work->grid;
+  KvPrefix &prefix = work->prefix;
+  std::vector<double> largest_k = ranges.LargestOfHeads(Edge::kKRotated);
+  std::vector<double> largest_v = ranges.LargestOfHeads(Edge::kV);
+  IncludeRows(&largest_k, prefix.k, dim);
+  IncludeRows(&largest_v, prefix.v, dim);
+  for (double &value : largest_k) value *= kKeyHeadroom;
+  grid.head_block = cache_.head_block;
+  grid.q = HeadSteps(ranges.LargestOfHeads(Edge::kQRotated));
+  grid.k = HeadSteps(largest_k);
+  grid.v = HeadSteps(largest_v);
+  RaiseToOneBinade(&grid.v, grid.attn_out);
+  if (cache_.bits == 4) {
+    work->wide_grid = grid;
+    work->wide_prefix = prefix;
+    RoundHeads(work->wide_prefix.k, dim, grid.k, grid.kv_limit);
+    RoundHeads(work->wide_prefix.v, dim, grid.v, grid.kv_limit);
+    // So few steps are better spent on what is frequent than on what is largest.
+    grid.kv_limit = kNibbleLimit;
+    grid.k = BestHeadSteps(ranges.HeadSamples(Edge::kKRotated), dim, kNibbleLimit);
+    grid.v = BestHeadSteps(ranges.HeadSamples(Edge::kV), dim, kNibbleLimit);
+    RaiseToOneBinade(&grid.v, grid.attn_out);
+  }
+  if (prefix.k.rows() == 0) return;
+  if (cache_.bits == 4) {
+    prefix.k = RoundForQueries(prefix.k, ranges.HeadSamples(Edge::kQRotated), dim, grid.k, kNibbleLimit);
+    ScaleHeads(&prefix.k, dim, grid.k);
+  } else {
+    RoundHeads(prefix.k, dim, grid.k, grid.kv_limit);
+  }
+  RoundHeads(prefix.v, dim, grid.v, grid.kv_limit);
+  work->out.prefix_k = PrefixIntegers(prefix.k, dim, grid.k);
+  work->out.prefix_v = PrefixIntegers(prefix.v, dim, grid.v);
 }
 
 void LayerQuantizer::CollectMoments(Work *work) const {
@@ -396,13 +439,17 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
 void LayerQuantizer::CarryOn(Work *work) {
   if (prefix_x_.rows() > 0) {
     // In float, through the transform that the weights expect.
-    RangeObserver transform(config_, ffn_.block, prefix_x_.rows(), prefix_x_.rows());
+    RangeObserver transform(config_, ffn_.block, cache_.head_block, prefix_x_.rows(), prefix_x_.rows());
     RunLayer(config_, work->weights, work->layer, prefix_x_, {0, prefix_x_.rows()}, rope_, nullptr, &transform);
   }
   LayerWeights &w = work->weights;
   ReplaceByRounded(work->out, &w);
   GridObserver observer(config_, work->grid, ffn_.block);
   RunLayer(config_, w, work->layer, x_, EvenBoundaries(x_.rows(), window_), rope_, work->prefix_or_null(), &observer);
+  if (x_wide_.rows() == 0) return;
+  GridObserver wide(config_, work->wide_grid, ffn_.block);
+  RunLayer(config_, w, work->layer, x_wide_, EvenBoundaries(x_wide_.rows(), window_), rope_,
+           work->prefix.k.rows() == 0 ? nullptr : &work->wide_prefix, &wide);
 }
 
 }  // namespace acorn::compiler

@@ -47,6 +47,8 @@ class LayerQuantizer {
   QuantizedLayer Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report, LayerProbe *probe = nullptr);
   /// Hidden states after the layers done so far.
   const Matrix &x() const { return x_; }
+  /// Those of the first windows, had keys and values 8 bits under the same weights. No rows if they have.
+  const Matrix &x_with_8_bit_kv() const { return x_wide_; }
 
  private:
   struct Work;
@@ -54,6 +56,7 @@ class LayerQuantizer {
   void MeasureRanges(Work *work) const;
   void Equalise(Work *work) const;
   void ChooseScales(Work *work) const;
+  void ChooseCacheScales(Work *work) const;
   void CollectMoments(Work *work) const;
   void RoundWeights(Work *work, ConversionReport *report) const;
   void CarryOn(Work *work);
@@ -63,10 +66,14 @@ class LayerQuantizer {
   FfnShape ffn_;
   ModelConfig config_;  // with the padded FFN
   int64_t window_;
+  CacheFormat cache_;
   RopeTable rope_;
-  Matrix x_;
+  Matrix x_, x_wide_;
   Matrix prefix_x_;
 };
+
+/// How a session of the model keeps keys and values: of 4 bits, behind a Hadamard transform.
+CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim);
 
 /// Puts the values that the integers stand for in place of the weights.
 void ReplaceByRounded(const QuantizedLayer &rounded, LayerWeights *weights);

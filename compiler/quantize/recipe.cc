@@ -155,6 +155,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   frame.ffn = ffn;
   frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
   frame.writer.channel_layouts = options.channel_layouts;
+  frame.writer.cache = CacheOf(options, config.head_dim);
 
   // The stream's first scale covers every row of the table, rounding included.
   result.report.layers = config.layers;
@@ -209,6 +210,10 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   ids.resize(std::min(ids.size(), static_cast<size_t>(kScoredWindows * windows.window)));
   result.scored_ids = std::move(ids);
   result.simulated_perplexity = SimulatedPerplexity(quantizer.x(), norm, out.weight, result.scored_ids, windows.window);
+  if (options.kv_bits == 4) {
+    result.perplexity_with_8_bit_kv =
+        SimulatedPerplexity(quantizer.x_with_8_bit_kv(), norm, out.weight, result.scored_ids, windows.window);
+  }
   sink->Head(std::move(out));
   head_progress.Finish();
   return result;

@@ -34,6 +34,7 @@ struct RecipeOptions {
   WeightFormat body_format = WeightFormat::kW4G32;
   WeightFormat head_format = WeightFormat::kW8;
   DownInput down_input = DownInput::kHadamard;
+  int kv_bits = 8;  // of a session's keys and values: 8 or 4
   ChannelLayouts channel_layouts;
   std::vector<LayerFormats> layers;                   // of a mixed conversion; empty: body_format and down_input for all
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
@@ -92,6 +93,7 @@ class FileSink : public ModelSink {
 struct RecipeResult {
   std::vector<int32_t> prefix_tokens;
   double simulated_perplexity = 0;  // of the rounded layers in float, on scored_ids
+  std::optional<double> perplexity_with_8_bit_kv;  // of the same weights, where the recipe's keys and values have 4 bits
   std::vector<int32_t> scored_ids;  // the first calibration windows, [windows * window]
   ConversionReport report;          // layers, weights and ranges; the caller knows the rest
 };

@@ -205,7 +205,9 @@ Sensitivities MeasureSensitivities(const SourceModel &source, const CalibrationW
   const auto formats = static_cast<int64_t>(std::max<size_t>(1, MeasuredFormats(options.body_format).size()));
   const SearchTokens tokens = ChooseTokens(windows, config.layers * (kWeightParts * formats + kInputParts), config.hidden);
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
-  LayerQuantizer quantizer(source, options, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration),
+  RecipeOptions measured = options;
+  measured.kv_bits = 8;  // what 4 cost is not for weights and inputs to win back
+  LayerQuantizer quantizer(source, measured, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration),
                            prefix_x);
   TrialProbe probe(Embed(source, tokens.trial), tokens.trial_window);
   Progress progress("measuring sensitivities, layers", config.layers);

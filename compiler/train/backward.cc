@@ -167,9 +167,9 @@ void HeadsBackward(const HeadShape &shape, const EdgeRows &x, const float *cosin
         for (int64_t i = 0; i < dim; ++i) {
           to[i] = gradient[row * whole + head * dim + i];
           rounded[static_cast<size_t>(i)] =
-              scale * std::min(std::max(std::floor(v[i] * inverse + 0.5f), -127.0f), 127.0f);
+              scale * std::min(std::max(std::floor(v[i] * inverse + 0.5f), -shape.limit), shape.limit);
         }
-        PassRow(v, rounded.data(), dim, inverse, 0, 127, to, &sums[static_cast<size_t>(task * shape.heads + head)]);
+        PassRow(v, rounded.data(), dim, inverse, 0, shape.limit, to, &sums[static_cast<size_t>(task * shape.heads + head)]);
         for (int64_t i = 0; i < half; ++i) {
           const float a = to[i], b = to[i + half];
           to[i] = a * c[i] + b * s[i];
@@ -185,22 +185,29 @@ void HeadsBackward(const HeadShape &shape, const EdgeRows &x, const float *cosin
   }
 }
 
-EdgeSums HadamardBackward(int64_t rows, int64_t width, int64_t block, const EdgeRows &x, const EdgeRows &y, const float *gradient,
-                          float *dx) {
-  std::vector<EdgeSums> sums(static_cast<size_t>(Tasks(rows, kTaskRows)));
-  ForTasks(rows, kTaskRows, [&](int64_t task, int64_t begin, int64_t end) {
+std::vector<EdgeSums> HadamardBackward(const HadamardShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gradient,
+                                       float *dx) {
+  const int64_t width = shape.width, part = width / shape.parts, tasks = Tasks(shape.rows, kTaskRows);
+  std::vector<std::vector<EdgeSums>> sums(static_cast<size_t>(shape.parts),
+                                          std::vector<EdgeSums>(static_cast<size_t>(tasks)));
+  ForTasks(shape.rows, kTaskRows, [&](int64_t task, int64_t begin, int64_t end) {
     std::vector<float> value(static_cast<size_t>(width)), output(value.size());
     for (int64_t row = begin; row < end; ++row) {
       float *to = dx + row * width;
       ReadRow(x, row, width, value.data());
       ReadRow(y, row, width, output.data());
       std::copy(gradient + row * width, gradient + (row + 1) * width, to);
-      HadamardBlocks(value.data(), width, block);
-      PassRow(value.data(), output.data(), width, 1 / y.scale, y.zero_point, y.limit, to, &sums[static_cast<size_t>(task)]);
-      HadamardBlocks(to, width, block);
+      HadamardBlocks(value.data(), width, shape.block);
+      for (int64_t p = 0; p < shape.parts; ++p) {
+        PassRow(value.data() + p * part, output.data() + p * part, part, 1 / y.scale, y.zero_point, y.limit, to + p * part,
+                &sums[static_cast<size_t>(p)][static_cast<size_t>(task)]);
+      }
+      HadamardBlocks(to, width, shape.block);
     }
   });
-  return Total(sums);
+  std::vector<EdgeSums> totals;
+  for (const std::vector<EdgeSums> &of_part : sums) totals.push_back(Total(of_part));
+  return totals;
 }
 
 void GluBackward(int64_t rows, int64_t width, const EdgeRows &gate, const EdgeRows &up, const float *table,

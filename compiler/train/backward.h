@@ -47,17 +47,21 @@ void LinearBackward(const LinearShape &shape, const int16_t *y16, const int32_t 
                     const float *bias, const float *row_scale, const float *gradient, float *scaled, float *rows_gradient,
                     float *bias_gradient);
 
-/// Heads of dim values, rotated by cosine and sine [rows, half] (null: not rotated), then rounded to units of their own.
-/// x.scale: of the values before. y: null where the integers are what the formula gives.
+/// Heads of dim values, rotated by cosine and sine [rows, half] (null: not rotated), then rounded to units of their own, within
+/// [-limit, limit] of them. x.scale: of the values before.
 struct HeadShape {
   int64_t rows, heads, dim, half;
+  float limit;
 };
 void HeadsBackward(const HeadShape &shape, const EdgeRows &x, const float *cosine, const float *sine, const float *head_scale,
                    const float *gradient, float *dx, double *log_scale);
 
-/// Blocks through the orthonormal Hadamard transform, then rounded.
-EdgeSums HadamardBackward(int64_t rows, int64_t width, int64_t block, const EdgeRows &x, const EdgeRows &y, const float *gradient,
-                          float *dx);
+/// Blocks through the orthonormal Hadamard transform, then rounded. Returns sums of `parts` equal parts of the columns.
+struct HadamardShape {
+  int64_t rows, width, block, parts;
+};
+std::vector<EdgeSums> HadamardBackward(const HadamardShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gradient,
+                                       float *dx);
 
 /// y = a(gate) * up with a(x) = x * T(x), T from a table of 514 factors at (j - 256) / 16.
 void GluBackward(int64_t rows, int64_t width, const EdgeRows &gate, const EdgeRows &up, const float *table,

@@ -82,6 +82,7 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
   archive->Put<int64_t>("writer", {static_cast<int64_t>(model.frame.writer.hadamard_block),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w8),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w4)});
+  archive->Put<int64_t>("cache", {model.frame.writer.cache.bits, model.frame.writer.cache.head_block});
   archive->PutOne("stream_scale", model.stream_scale);
   PutMatrix(archive, "embedding", model.embedding);
   archive->PutOne("layers", static_cast<int64_t>(model.layers.size()));
@@ -117,13 +118,15 @@ QuantizedModel GetModel(const Archive &archive) {
   QuantizedModel model;
   model.frame.prefix_tokens = archive.Get<int32_t>("prefix_tokens");
   const std::vector<int64_t> ffn = archive.Get<int64_t>("ffn"), writer = archive.Get<int64_t>("writer");
+  const std::vector<int64_t> cache = archive.Get<int64_t>("cache");
   const auto layers = archive.GetOne<int64_t>("layers");
-  if (ffn.size() != 2 || writer.size() != 3 || layers < 0) {
+  if (ffn.size() != 2 || writer.size() != 3 || cache.size() != 2 || layers < 0) {
     throw Error(ExitCode::kIo, "checkpoint: not of this version; remove it to start anew");
   }
   model.frame.ffn = {ffn[0], ffn[1]};
   model.frame.writer.hadamard_block = static_cast<uint32_t>(writer[0]);
   model.frame.writer.channel_layouts = {static_cast<Layout>(writer[1]), static_cast<Layout>(writer[2])};
+  model.frame.writer.cache = {static_cast<int>(cache[0]), cache[1]};
   model.stream_scale = archive.GetOne<double>("stream_scale");
   model.embedding = GetMatrix(archive, "embedding");
   for (int64_t i = 0; i < layers; ++i) {

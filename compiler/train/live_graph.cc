@@ -91,11 +91,11 @@ uint16_t LiveGraph::AddRope(const std::vector<double> &turns) {
   return static_cast<uint16_t>(ropes_.size() - 1);
 }
 
-uint16_t LiveGraph::AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
+uint16_t LiveGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                              const std::vector<int8_t> &prefix_v) {
   prefixes_.push_back(std::make_unique<Prefix>(Prefix{prefix_k, prefix_v}));
-  caches_.push_back({static_cast<uint32_t>(kv_heads), static_cast<uint32_t>(head_dim), prefixes_.back()->k.data(),
-                     prefixes_.back()->v.data()});
+  caches_.push_back({static_cast<uint32_t>(kv_heads), static_cast<uint32_t>(head_dim), static_cast<uint32_t>(bits),
+                     prefixes_.back()->k.data(), prefixes_.back()->v.data()});
   return static_cast<uint16_t>(caches_.size() - 1);
 }
 
@@ -190,8 +190,9 @@ void LiveGraph::Glu(const Port &gate, const Port &up, const Port &out, const std
   live.step.glu = {ToSlice(gate), ToSlice(up), ToSlice(out), ToScale(integers.index), live.constants.data(), integers.shift};
 }
 
-void LiveGraph::Hadamard(const Port &in, const Port &out, uint32_t block) {
+void LiveGraph::Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) {
   LiveStep &live = NewStep(OpKind::kHadamard, in, out);
+  live.scales = head_units;
   live.step.hadamard = {ToSlice(in), ToSlice(out), block, ToScale(HadamardIntegers(in, out, block)), out.zero_point};
 }
 

@@ -29,7 +29,7 @@ struct LiveStep {
   Port in, other;  // other: up of Glu, v of Append, b of Add
   Port out;        // Append has none
   std::vector<double> scales;        // Linear: of the output columns; Rotate: of the heads; Append: of the cached values;
-                                     // Attention: of a head's scores
+                                     // Attention: of a head's scores; Hadamard: what heads count in, empty: 1
   std::vector<double> value_scales;  // Attention: of the values that a head reads
   std::vector<double> gain;          // RmsNorm, LayerNorm
   std::vector<double> bias;          // Linear and LayerNorm, empty: none
@@ -60,7 +60,7 @@ class LiveGraph : public GraphBuilder {
   void BeginWeightSegment() override {}
   WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) override;
   uint16_t AddRope(const std::vector<double> &turns) override;
-  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
+  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                     const std::vector<int8_t> &prefix_v) override;
   void BeginHead(const Port &) override { in_head_ = true; }
   void Embedding(const Port &out, const WeightInfo &weight) override;
@@ -74,7 +74,7 @@ class LiveGraph : public GraphBuilder {
   void Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
                  const std::vector<double> &v_scales) override;
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
-  void Hadamard(const Port &in, const Port &out, uint32_t block) override;
+  void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
 
  private:

@@ -55,7 +55,9 @@ void Machine::Load(LiveGraph *graph) {
   thread_scratch_ = Bytes(most.thread_bytes * parallel_.threads);
   uint64_t cache_bytes = 0;
   for (const Cache &cache : view_->caches) {
-    cache_bytes = std::max(cache_bytes, kv_cache::CacheBytes(static_cast<size_t>(rows_ + prefix_rows_), cache.kv_heads, cache.head_dim));
+    const uint64_t bytes =
+        kv_cache::CacheBytes(static_cast<size_t>(rows_ + prefix_rows_), cache.kv_heads, cache.head_dim, cache.bits);
+    cache_bytes = std::max(cache_bytes, bytes);
   }
   k_cache_ = Bytes(cache_bytes);
   v_cache_ = Bytes(cache_bytes);
@@ -88,6 +90,7 @@ void Machine::CopyPrefix(const AppendOp &op) {
   args.m = static_cast<size_t>(prefix_rows_);
   args.kv_heads = cache.kv_heads;
   args.head_dim = cache.head_dim;
+  args.bits = cache.bits;
   args.k = cache.prefix_k;
   args.v = cache.prefix_v;
   args.k_stride = args.v_stride = size_t{cache.kv_heads} * cache.head_dim;

@@ -45,11 +45,14 @@ RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &wi
   const ModelConfig &config = source.config();
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const QuantizedLayer &layer = model.layers[i];
-    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), layer.scales, layer.inputs, config.qk_norm, nullptr), &report);
+    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), layer.scales, layer.inputs, model.frame.writer.cache.bits, config.qk_norm,
+                                nullptr),
+                    &report);
   }
   TakeFinalRanges({EdgeRange(config.layers, "head_in", "", EdgeType::kS8, model.head.in_scale, model.head.in_zero, NAN)}, &report);
   result.scored_ids = std::move(trained.held_out);
   result.simulated_perplexity = trained.perplexity_after;
+  result.perplexity_with_8_bit_kv.reset();  // of the closed form
   WriteModel(std::move(model), sink);
   return result;
 }

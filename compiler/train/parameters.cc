@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantize/cached.h"
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
@@ -45,11 +46,11 @@ std::vector<double> RealPrefix(const std::vector<int8_t> &integers, const std::v
   for (size_t i = 0; i < real.size(); ++i) real[i] = integers[i] * scales[i / dim % scales.size()];
   return real;
 }
-std::vector<int8_t> IntegerPrefix(const std::vector<double> &real, const std::vector<double> &scales, size_t dim) {
+std::vector<int8_t> IntegerPrefix(const std::vector<double> &real, const std::vector<double> &scales, size_t dim, double limit) {
   std::vector<int8_t> integers(real.size());
   for (size_t i = 0; i < real.size(); ++i) {
     const double units = std::round(real[i] / scales[i / dim % scales.size()]);
-    integers[i] = static_cast<int8_t>(std::min(std::max(units, -127.0), 127.0));
+    integers[i] = static_cast<int8_t>(std::min(std::max(units, -limit), limit));
   }
   return integers;
 }
@@ -62,7 +63,9 @@ std::vector<double> Moved(const std::vector<double> &start, const torch::Tensor 
 }
 
 /// A typical magnitude of cached rows: the unit of the prefix.
-double PrefixUnit(const std::vector<double> &scales) { return *std::max_element(scales.begin(), scales.end()) * 127 * kReachShare; }
+double PrefixUnit(const std::vector<double> &scales, double limit) {
+  return *std::max_element(scales.begin(), scales.end()) * limit * kReachShare;
+}
 
 int32_t ZeroPoint(double value) { return static_cast<int32_t>(std::lround(std::min(std::max(value, -64.0), 64.0))); }
 
@@ -80,7 +83,9 @@ Parameters::LinearParameters Parameters::NewLinear(const QuantizedMatrix &matrix
 }
 
 Parameters::Parameters(const ModelConfig &config, QuantizedModel *model, bool integers, const Shaping *shaping)
-    : model_(model), head_dim_(static_cast<size_t>(config.head_dim)) {
+    : model_(model),
+      head_dim_(static_cast<size_t>(config.head_dim)),
+      cache_limit_(CacheLimit(model->frame.writer.cache.bits)) {
   for (const QuantizedLayer &from : model->layers) {
     const LayerScales &s = from.scales;
     const auto unit = [](double scale) { return scale * 32767 / 2 * kReachShare; };  // 16-bit edges have twice the reach
@@ -179,10 +184,12 @@ void Parameters::ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) co
   s.k8 = Scaled(layer.scales.k8, adam_.value(layer.k8));
   s.v8 = Scaled(layer.scales.v8, adam_.value(layer.v8));
   RaiseToOneBinade(&s.v8, s.attn_out);
-  to->prefix_k = IntegerPrefix(Moved(layer.prefix_k_start, adam_.value(layer.prefix_k), PrefixUnit(layer.scales.k8)),
-                               s.k8, head_dim_);
-  to->prefix_v = IntegerPrefix(Moved(layer.prefix_v_start, adam_.value(layer.prefix_v), PrefixUnit(layer.scales.v8)),
-                               s.v8, head_dim_);
+  to->prefix_k = IntegerPrefix(
+      Moved(layer.prefix_k_start, adam_.value(layer.prefix_k), PrefixUnit(layer.scales.k8, cache_limit_)), s.k8, head_dim_,
+      cache_limit_);
+  to->prefix_v = IntegerPrefix(
+      Moved(layer.prefix_v_start, adam_.value(layer.prefix_v), PrefixUnit(layer.scales.v8, cache_limit_)), s.v8, head_dim_,
+      cache_limit_);
 }
 
 bool Parameters::Apply() {
@@ -219,7 +226,11 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
     norms.push_back({layer.k_norm, &layer.k_norm_start, 0, 0, 0});
   }
   norms.push_back(ffn);
-  size_t linear = 0, norm = 0, rotate = 0;
+  const HeadUnitGradients heads = GradientsOfHeadUnits(steps, gradients, count);
+  adam_.SetGradient(layer.q8, heads.q8);
+  adam_.SetGradient(layer.k8, heads.k8);
+  adam_.SetGradient(layer.v8, heads.v8);
+  size_t linear = 0, norm = 0;
   for (size_t i = 0; i < count; ++i) {
     const StepGradients &g = gradients[i];
     switch (steps[i].step.kind) {
@@ -238,14 +249,10 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
       case OpKind::kLinear:
         LinearGradients(*linears[linear++], g);
         break;
-      case OpKind::kRotate:
-        adam_.SetGradient(rotate++ == 0 ? layer.q8 : layer.k8, g.out_scale);
-        break;
       case OpKind::kAppend:
-        adam_.SetGradient(layer.v8, g.out_scale);
         if (g.prefix_k.defined()) {
-          adam_.SetGradient(layer.prefix_k, g.prefix_k.flatten() * PrefixUnit(layer.scales.k8));
-          adam_.SetGradient(layer.prefix_v, g.prefix_v.flatten() * PrefixUnit(layer.scales.v8));
+          adam_.SetGradient(layer.prefix_k, g.prefix_k.flatten() * PrefixUnit(layer.scales.k8, cache_limit_));
+          adam_.SetGradient(layer.prefix_v, g.prefix_v.flatten() * PrefixUnit(layer.scales.v8, cache_limit_));
         }
         break;
       case OpKind::kAttention:
@@ -253,6 +260,7 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
         adam_.SetGradient(layer.attn_out_zero, g.out_zero);
         break;
       case OpKind::kHadamard: {
+        if (!steps[i].scales.empty()) break;  // of heads
         // Of down's input, or of another one of 15 bits: whichever the next linear layer reads.
         const LinearParameters *next = linears[linear];
         adam_.SetGradient(next == &layer.qkv       ? layer.attn_in

@@ -56,6 +56,7 @@ class Parameters : public Learner {
 
   QuantizedModel *model_;
   size_t head_dim_;
+  double cache_limit_;  // of cached integers
   std::vector<LayerParameters> layers_;
   std::vector<Offsets> offsets_;  // of four weights of each layer, or none
   size_t head_rows_, head_norm_, head_norm_bias_, head_in_, head_in_zero_;

@@ -252,8 +252,12 @@ void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const St
   const int64_t group = config_.heads / config_.kv_heads, ffn = model_->frame.ffn.padded;
   std::vector<float> by_in[kWeights], by_out[kWeights];
   std::vector<float> attn(static_cast<size_t>(config_.hidden), 0.0f), ffn_in(attn.size(), 0.0f);
+  const HeadUnitGradients heads = GradientsOfHeadUnits(steps, gradients, count);
+  adam_.SetGradient(layer.q8, heads.q8);
+  adam_.SetGradient(layer.k8, heads.k8);
+  adam_.SetGradient(layer.v8, heads.v8);
   int linear = 0;
-  size_t norm = 0, rotate = 0;
+  size_t norm = 0;
   const size_t norms = config_.qk_norm ? 4 : 2;
   for (size_t i = 0; i < count; ++i) {
     const StepGradients &g = gradients[i];
@@ -285,16 +289,11 @@ void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const St
         ++linear;
         break;
       }
-      case OpKind::kRotate:
-        adam_.SetGradient(rotate++ == 0 ? layer.q8 : layer.k8, g.out_scale);
-        break;
-      case OpKind::kAppend:
-        adam_.SetGradient(layer.v8, g.out_scale);
-        break;
       case OpKind::kAttention:
         adam_.SetGradient(layer.attn_out, g.out_scale);
         break;
       case OpKind::kHadamard:
+        if (!steps[i].scales.empty()) break;  // of heads
         // Of down's input, or of another one of 15 bits: whichever the next linear layer reads.
         adam_.SetGradient(linear == kQkv ? layer.attn_in : linear == kGateUp ? layer.ffn_in : layer.down_in, g.out_scale);
         break;

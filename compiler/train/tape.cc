@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "quantize/cached.h"
 #include "train/backward.h"
 #include "train/product.h"
 
@@ -70,7 +71,31 @@ torch::Tensor WeightIntegers(const QuantizedMatrix &matrix) {
   return out;
 }
 
+/// [heads] to the shape of [rows, heads, dim].
+torch::Tensor Units(const std::vector<double> &scales) {
+  return torch::tensor(scales, torch::kDouble).to(torch::kFloat).view({1, static_cast<int64_t>(scales.size()), 1});
+}
+
+torch::Tensor Integers(const torch::Tensor &buffer, const Port &port) { return Tape::Real(buffer, Scaled(port, 1)); }
+
 }  // namespace
+
+HeadUnitGradients GradientsOfHeadUnits(const LiveStep *steps, const StepGradients *gradients, size_t count) {
+  HeadUnitGradients heads;
+  size_t rotations = 0;  // queries come first
+  for (size_t i = 0; i < count; ++i) {
+    const StepGradients &g = gradients[i];
+    const OpKind kind = steps[i].step.kind;
+    if (kind == OpKind::kRotate) ++rotations;
+    if (kind == OpKind::kRotate || (kind == OpKind::kHadamard && !steps[i].scales.empty())) {
+      AddTo(rotations == 1 ? &heads.q8 : &heads.k8, g.out_scale);
+    }
+    if (kind != OpKind::kAppend) continue;
+    AddTo(&heads.v8, g.out_scale);
+    if (g.key_scale.defined()) AddTo(&heads.k8, g.key_scale);
+  }
+  return heads;
+}
 
 torch::Tensor Tape::Real(const torch::Tensor &buffer, const Port &port) {
   const torch::Tensor integers = buffer.view(TypeOf(port.type)).narrow(1, port.offset, port.width).to(torch::kFloat);
@@ -159,7 +184,11 @@ void Tape::BackHeads(const torch::Tensor &buffer, const Port &in, const LiveStep
   const int64_t rows = buffer.size(0), dim = in.width / heads;
   const float *cosine = nullptr, *sine = nullptr;
   int64_t half = 0;
-  if (live.step.kind == OpKind::kRotate) {
+  double limit = 0;
+  if (live.step.kind == OpKind::kAppend) {
+    limit = CacheLimit(static_cast<int>(machine_->view().caches[live.step.append.cache].bits));
+  } else {
+    limit = EdgeLimit(live.out.type);
     const torch::Tensor &table = machine_->cosine(live.step.rotate.rope);
     half = table.size(1);
     cosine = table.data_ptr<float>();
@@ -167,8 +196,9 @@ void Tape::BackHeads(const torch::Tensor &buffer, const Port &in, const LiveStep
   }
   torch::Tensor dx = torch::empty({rows, heads * dim});
   std::vector<double> log_scale(live.scales.size(), 0);
-  HeadsBackward({rows, heads, dim, half}, RowsOf(buffer, in), cosine, sine, ToFloats(live.scales).data(), g.data_ptr<float>(),
-                dx.data_ptr<float>(), log_scale.data());
+  const HeadShape shape = {rows, heads, dim, half, static_cast<float>(limit)};
+  HeadsBackward(shape, RowsOf(buffer, in), cosine, sine, ToFloats(live.scales).data(), g.data_ptr<float>(), dx.data_ptr<float>(),
+                log_scale.data());
   float *sum = Sum(&to->out_scale, heads);
   for (int64_t h = 0; h < heads; ++h) sum[h] += static_cast<float>(log_scale[static_cast<size_t>(h)]);
   AddGradient(in, std::move(dx));
@@ -182,7 +212,15 @@ void Tape::BackAppend(const Record &record, StepGradients *to) {
     AddTo(&to->prefix_v, value_gradient_.narrow(0, 0, prefix));
   }
   BackHeads(record.other, live.other, live, value_gradient_.narrow(0, prefix, rows).contiguous(), to);
-  AddGradient(live.in, key_gradient_.narrow(0, prefix, rows).reshape({rows, width}));
+  torch::Tensor keys = key_gradient_.narrow(0, prefix, rows);
+  if (machine_->view().caches[live.step.append.cache].bits == 4) {
+    // Rounded to 8 bits before, where nothing saturates that does not saturate here: only what is cut off is left to do.
+    const torch::Tensor integers = Integers(record.in, live.in).view(keys.sizes());
+    const torch::Tensor kept = integers.clamp(-kNibbleLimit, kNibbleLimit), outside = integers != kept;
+    AddTo(&to->key_scale, (keys * kept * outside * Units(*head_scales_[live.in.value])).sum(2).sum(0));
+    keys = keys.masked_fill(outside, 0);
+  }
+  AddGradient(live.in, keys.reshape({rows, width}));
 }
 
 void Tape::BackAttention(const Record &record, StepGradients *to) {
@@ -192,10 +230,8 @@ void Tape::BackAttention(const Record &record, StepGradients *to) {
   const LiveStep &append = *append_->live;
   const int64_t rows = record.in.size(0), prefix = machine_->prefix_rows();
   const AttentionShape shape = {rows, prefix, op.heads, cache.kv_heads, cache.head_dim};
-  const auto units = [](const std::vector<double> &scales) {
-    return torch::tensor(scales, torch::kDouble).to(torch::kFloat).view({1, static_cast<int64_t>(scales.size()), 1});
-  };
-  const torch::Tensor value_units = units(append.scales), key_units = units(*head_scales_[append.in.value]);
+  const double limit = CacheLimit(static_cast<int>(cache.bits));
+  const torch::Tensor value_units = Units(append.scales), key_units = Units(*head_scales_[append.in.value]);
   // [prefix + rows, kv_heads, dim] -> [kv_heads, prefix + rows, dim], the prefix before the rows
   const auto with_prefix = [&](const int8_t *first, const torch::Tensor &fresh) {
     torch::Tensor all = fresh.view({rows, shape.kv_heads, shape.dim});
@@ -206,12 +242,12 @@ void Tape::BackAttention(const Record &record, StepGradients *to) {
     }
     return all;
   };
-  const auto integers = [](const torch::Tensor &buffer, const Port &port) { return Real(buffer, Scaled(port, 1)); };
-  const torch::Tensor k =
-      with_prefix(cache.prefix_k, integers(append_->in, append.in)).permute({1, 0, 2}).contiguous();
+  const torch::Tensor k = with_prefix(cache.prefix_k, Integers(append_->in, append.in).clamp(-limit, limit))
+                              .permute({1, 0, 2})
+                              .contiguous();
   const torch::Tensor fresh = (Real(append_->other, append.other).view({rows, shape.kv_heads, shape.dim}) / value_units)
                                   .round()
-                                  .clamp(-127, 127)
+                                  .clamp(-limit, limit)
                                   .contiguous();
   const torch::Tensor v = (with_prefix(cache.prefix_v, fresh) * value_units).permute({1, 0, 2}).contiguous();
   const torch::Tensor g = TakeGradient(live.out);
@@ -223,7 +259,7 @@ void Tape::BackAttention(const Record &record, StepGradients *to) {
           to);
   value_gradient_ = dv.permute({1, 0, 2}).contiguous();
   key_gradient_ = (dk.permute({1, 0, 2}) / key_units).contiguous();
-  AddGradient(live.in, (dq / units(*head_scales_[live.in.value])).view({rows, shape.heads * shape.dim}));
+  AddGradient(live.in, (dq / Units(*head_scales_[live.in.value])).view({rows, shape.heads * shape.dim}));
 }
 
 void Tape::BackGlu(const Record &record) {
@@ -240,12 +276,23 @@ void Tape::BackGlu(const Record &record) {
 void Tape::BackHadamard(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
   const int64_t rows = record.in.size(0), width = live.in.width;
-  const torch::Tensor g = TakeGradient(live.out);
-  torch::Tensor dx = torch::empty({rows, width});
-  AddSums(HadamardBackward(rows, width, live.step.hadamard.block, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
-                           g.data_ptr<float>(), dx.data_ptr<float>()),
-          to);
-  AddGradient(live.in, std::move(dx));
+  torch::Tensor g = TakeGradient(live.out), dx = torch::empty({rows, width});
+  const auto back = [&](int64_t parts) {
+    return HadamardBackward({rows, width, live.step.hadamard.block, parts}, RowsOf(record.in, live.in),
+                            RowsOf(record.out, live.out), g.data_ptr<float>(), dx.data_ptr<float>());
+  };
+  if (live.scales.empty()) {
+    AddSums(back(1).front(), to);
+    return AddGradient(live.in, std::move(dx));
+  }
+  // Integers count in the heads' units, gradients are by real values.
+  const auto heads = static_cast<int64_t>(live.scales.size());
+  const torch::Tensor units = Units(live.scales);
+  g = (g.view({rows, heads, width / heads}) * units).contiguous();
+  const std::vector<EdgeSums> sums = back(heads);
+  float *sum = Sum(&to->out_scale, heads);
+  for (int64_t h = 0; h < heads; ++h) sum[h] += static_cast<float>(sums[static_cast<size_t>(h)].log_scale);
+  AddGradient(live.in, (dx.view({rows, heads, width / heads}) / units).view({rows, width}));
 }
 
 void Tape::Backward(StepGradients *gradients, bool weights) {
@@ -272,11 +319,12 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
         BackAppend(record, to);
         break;
       case OpKind::kAttention: {
-        // The rotations and the append that fed it come before it.
+        // The append that fed it and what wrote its heads come before it.
         for (size_t before = i; before-- > 0;) {
           const LiveStep &feeder = *records_[before].live;
           if (feeder.step.kind == OpKind::kAppend) append_ = &records_[before];
-          if (feeder.step.kind == OpKind::kRotate) head_scales_[feeder.out.value] = &feeder.scales;
+          const bool heads = feeder.step.kind == OpKind::kRotate || feeder.step.kind == OpKind::kHadamard;
+          if (heads) head_scales_[feeder.out.value] = &feeder.scales;
           if (feeder.step.kind == OpKind::kAttention) break;
         }
         BackAttention(record, to);

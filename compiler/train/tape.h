@@ -19,6 +19,7 @@ namespace acorn::compiler {
 /// What a step's real numbers get. Undefined: none. Sums over everything since they were last cleared.
 struct StepGradients {
   torch::Tensor out_scale;  // by the logarithm of the unit of the output; [1] or [heads]
+  torch::Tensor key_scale;  // Append to 4 bits: [kv_heads], by the logarithm of the keys' units, where keys saturate
   torch::Tensor out_zero;   // [1], by the zero point
   torch::Tensor gain;       // RmsNorm: [width of a group], LayerNorm: [width]
   torch::Tensor rows;       // Linear: [n], by the logarithm of the weight's channel scales
@@ -26,6 +27,13 @@ struct StepGradients {
   torch::Tensor weight;     // Linear, on demand: [n, k], by the real weight
   torch::Tensor prefix_k, prefix_v;  // Append: [prefix rows, kv_heads, head_dim], by the real constant prefix
 };
+
+/// What the units of a layer's rotated queries [heads], cached keys and cached values [kv_heads] get from all steps that round to
+/// them; by their logarithms.
+struct HeadUnitGradients {
+  torch::Tensor q8, k8, v8;
+};
+HeadUnitGradients GradientsOfHeadUnits(const LiveStep *steps, const StepGradients *gradients, size_t count);
 
 /// The memory of one machine: scratch, cache and rotary tables for windows of up to `rows` tokens. One layer's keys and values
 /// at a time: layers follow each other.
@@ -106,7 +114,7 @@ class Tape {
   std::vector<torch::Tensor> gradients_;  // by value
   std::vector<Record> records_;
   const Record *append_ = nullptr;  // of the layer whose attention is being gone through
-  std::vector<const std::vector<double> *> head_scales_;  // by value: units of the heads that a Rotate wrote
+  std::vector<const std::vector<double> *> head_scales_;  // by value: units of the heads that attention reads
   torch::Tensor key_gradient_, value_gradient_;  // [prefix rows + tokens, kv_heads, head_dim], from Attention for Append
 };
 

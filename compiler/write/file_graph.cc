@@ -87,17 +87,18 @@ uint16_t FileGraph::AddRope(const std::vector<double> &turns) {
   return static_cast<uint16_t>(state_->ropes.size() - 1);
 }
 
-uint16_t FileGraph::AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
-                                const std::vector<int8_t> &prefix_v) {
+uint16_t FileGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
+                             const std::vector<int8_t> &prefix_v) {
   State &s = *state_;
   const auto heads = static_cast<uint32_t>(kv_heads);
   const auto dim = static_cast<uint32_t>(head_dim);
+  const auto width = static_cast<uint8_t>(bits);
   if (prefix_k.empty()) {
-    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim));
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, nullptr, nullptr, width));
   } else {
     const schema::Ref k = s.Constants(prefix_k);
     const schema::Ref v = s.Constants(prefix_v);
-    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v));
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v, width));
   }
   return static_cast<uint16_t>(s.caches.size() - 1);
 }
@@ -182,7 +183,7 @@ void FileGraph::Glu(const Port &gate, const Port &up, const Port &out, const std
                schema::CreateGlu(state_->fbb, &g, &u, &to, &f, &table_ref, static_cast<uint8_t>(integers.shift)));
 }
 
-void FileGraph::Hadamard(const Port &in, const Port &out, uint32_t block) {
+void FileGraph::Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &) {
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
   const schema::Factor f = ToSchema(HadamardIntegers(in, out, block));
   state_->Step(schema::Op::Hadamard,

@@ -32,7 +32,7 @@ class FileGraph : public GraphBuilder {
   void BeginWeightSegment() override;
   WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) override;
   uint16_t AddRope(const std::vector<double> &turns) override;
-  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
+  uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                     const std::vector<int8_t> &prefix_v) override;
   void BeginHead(const Port &body_out) override;
   void Embedding(const Port &out, const WeightInfo &weight) override;
@@ -46,7 +46,7 @@ class FileGraph : public GraphBuilder {
   void Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
                  const std::vector<double> &v_scales) override;
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
-  void Hadamard(const Port &in, const Port &out, uint32_t block) override;
+  void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
 
   /// Writes the file. `logits` is an s32 port. Returns its size in bytes.

@@ -24,8 +24,9 @@ class GraphBuilder {
   virtual WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) = 0;
   /// Frequencies in turns per position.
   virtual uint16_t AddRope(const std::vector<double> &turns) = 0;
+  /// bits: of an element in the device's memory, 8 or 4.
   /// prefix_k, prefix_v: s8 [rows, kv_heads, head_dim], empty without a prefix.
-  virtual uint16_t AddCache(int64_t kv_heads, int64_t head_dim, const std::vector<int8_t> &prefix_k,
+  virtual uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                             const std::vector<int8_t> &prefix_v) = 0;
 
   /// Steps go to the body until BeginHead(), then to the head.
@@ -50,8 +51,9 @@ class GraphBuilder {
                          const std::vector<double> &v_scales) = 0;
   /// factor: the activation's a(x) / x at (i - 256) / 16. out.scale must come from GluScale().
   virtual void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) = 0;
-  /// out = orthonormal Hadamard transform of each block of `block` columns.
-  virtual void Hadamard(const Port &in, const Port &out, uint32_t block) = 0;
+  /// out = orthonormal Hadamard transform of each block of `block` columns. head_units: [heads], real sizes of what the scales of
+  /// `in` and `out` count in, head by head; empty: 1.
+  virtual void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) = 0;
   virtual void Add(const Port &a, const Port &b, const Port &out) = 0;
 };
 

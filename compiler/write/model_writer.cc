@@ -49,6 +49,10 @@ ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t
     q_normed_ = graph_->NewValue(EdgeType::kS16, q_width);
     k_normed_ = graph_->NewValue(EdgeType::kS16, kv_width);
   }
+  if (options.cache.head_block > 1) {
+    q_rotated_ = graph_->NewValue(EdgeType::kS16, q_width);
+    k_rotated_ = graph_->NewValue(EdgeType::kS16, kv_width);
+  }
   q8_ = graph_->NewValue(EdgeType::kS8, q_width);
   k8_ = graph_->NewValue(EdgeType::kS8, kv_width);
   mixed_ = graph_->NewValue(EdgeType::kS8, q_width);
@@ -88,6 +92,18 @@ void ModelWriter::CloseBranch(const Port &in, const QuantizedMatrix &matrix, con
   residual_ = sum;
 }
 
+void ModelWriter::Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales) {
+  const auto block = static_cast<uint32_t>(options_.cache.head_block);
+  if (block == 1) return graph_->Rotate(in, out, rope_, scales);
+  // In units of a head's step, so that one factor serves all heads. The transform keeps lengths: what it takes to 127 steps or
+  // less in every dimension has at most 127 * sqrt(block) in one.
+  const double unit = 127 * std::sqrt(static_cast<double>(block)) / EdgeLimit(EdgeType::kS16);
+  std::vector<double> rotated_scales;
+  for (const double scale : scales) rotated_scales.push_back(scale * unit);
+  graph_->Rotate(in, rotated, rope_, rotated_scales);
+  graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block, scales);
+}
+
 void ModelWriter::NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias) {
   switch (config_.norm) {
     case NormKind::kRms:
@@ -110,7 +126,7 @@ Port ModelWriter::Normed(const RowVector &gain, const RowVector &bias, EdgeType 
   }
   const Port fine = Scaled(normed16_, scale / 2), out = Scaled(normed15_, scale);
   NormRows(residual_, fine, gain, bias);
-  graph_->Hadamard(fine, out, 1);
+  graph_->Hadamard(fine, out, 1, {});
   return out;
 }
 
@@ -143,9 +159,9 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
     q = q_normed;
     k = k_normed;
   }
-  graph_->Rotate(q, q8_, rope_, scales.q8);
-  graph_->Rotate(k, k8_, rope_, scales.k8);
-  const uint16_t cache = graph_->AddCache(config_.kv_heads, dim, layer.prefix_k, layer.prefix_v);
+  Position(q, q_rotated_, q8_, scales.q8);
+  Position(k, k_rotated_, k8_, scales.k8);
+  const uint16_t cache = graph_->AddCache(config_.kv_heads, dim, options_.cache.bits, layer.prefix_k, layer.prefix_v);
   graph_->Append(k8_, v, cache, scales.v8);
 
   std::vector<double> score_scales, v_scales;
@@ -171,7 +187,7 @@ void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const Port glu = Scaled(glu_, GluScale(gate.scale, up.scale, scales.glu_largest));
   graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
   const Port down_in = Scaled(DownIn(layer.inputs.down_in), scales.down_in, scales.down_in_zero);
-  graph_->Hadamard(glu, down_in, options_.hadamard_block);
+  graph_->Hadamard(glu, down_in, options_.hadamard_block, {});
   CloseBranch(down_in, layer.down, layer.down_bias, scales.down16, scales.out16);
 }
 

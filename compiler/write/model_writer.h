@@ -19,7 +19,7 @@ struct LayerScales {
   double q16 = 1, k16 = 1, v16 = 1;       // outputs of the linear layers
   double q_normed16 = 1, k_normed16 = 1;  // only with q/k norms
   std::vector<double> q8;                 // [heads], rotated queries
-  std::vector<double> k8, v8;             // [kv_heads], cached rows
+  std::vector<double> k8, v8;             // [kv_heads], cached rows, of 4 bits too
   double attn_out = 1;                    // s8: input of o
   double o16 = 1;
   double mid16 = 1;   // the residual between attention and FFN
@@ -66,9 +66,16 @@ struct ChannelLayouts {
   Layout w4 = Layout::kX16C8;
 };
 
+/// How a session keeps keys and values.
+struct CacheFormat {
+  int bits = 8;            // 8 or 4
+  int64_t head_block = 1;  // of the Hadamard transform of rotated queries and keys; 1: none
+};
+
 struct WriterOptions {
   uint32_t hadamard_block = 128;  // 1: plain requantisation to the type of down's input
   ChannelLayouts channel_layouts;
+  CacheFormat cache;
 };
 
 class ModelWriter {
@@ -90,6 +97,8 @@ class ModelWriter {
   void AddEmbedding(const WeightInfo &weight);
   /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
+  /// Rotates the heads of `in` (s16) to `out` (s8) of scales [heads], through the transform if there is one.
+  void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales);
   /// The configuration's norm of rows. bias: empty for an RMSNorm.
   void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   /// The norm of the residual stream, in units of `scale`.
@@ -104,7 +113,8 @@ class ModelWriter {
   GraphBuilder *graph_;
   uint16_t rope_ = 0;
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
-  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q8_, k8_, mixed_, branch_, gate_up_, glu_, down_in_, logits_;
+  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
+  Port mixed_, branch_, gate_up_, glu_, down_in_, logits_;
   Port normed16_, normed15_, down_in15_;  // of layers with 15-bit inputs; made when the first one comes
   Port residual_;  // the one of stream_ that holds the residual now, with its scale
   Port embedded_;

@@ -58,6 +58,7 @@ struct Rope {
 /// Keys and values of one layer.
 struct Cache {
   uint32_t kv_heads, head_dim;
+  uint32_t bits;           // of an element: 8 or 4
   const int8_t *prefix_k;  // [prefix_rows, kv_heads, head_dim]
   const int8_t *prefix_v;
 };

@@ -259,7 +259,9 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   const schema::Cache *cache = model_->caches()->Get(index);
   out->kv_heads = cache->kv_heads();
   out->head_dim = cache->head_dim();
+  out->bits = cache->bits();
   out->prefix_k = out->prefix_v = nullptr;
+  if (out->bits != 8 && out->bits != 4) return Invalid();
   if (out->kv_heads == 0 || out->head_dim == 0 || out->head_dim % 2 != 0 || out->head_dim > kMaxHeadDim || out->kv_heads > kMaxWidth / kMaxHeadDim) {
     return Invalid();
   }
@@ -373,8 +375,9 @@ Status ModelReader::Read(const void *table, RotateOp *out) {
   out->heads = op.heads();
   out->rope = op.rope();
   out->shift = op.shift();
-  if (in != DType::kS16 || result != DType::kS8 || out->in.width != out->out.width || out->heads == 0 ||
-      out->in.width % out->heads != 0 || model_->ropes() == nullptr || out->rope >= model_->ropes()->size()) {
+  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16)) return Invalid();
+  if (out->in.width != out->out.width || out->heads == 0 || out->in.width % out->heads != 0 || model_->ropes() == nullptr ||
+      out->rope >= model_->ropes()->size()) {
     return Invalid();
   }
   const uint32_t head_dim = out->in.width / out->heads;

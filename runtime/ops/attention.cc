@@ -16,7 +16,7 @@ void Run(const AttentionOp &op, const RunContext &context) {
   const bool split = cache.kv_heads * row_blocks < context.parallel.threads;
   const size_t heads_per_task = split ? 1 : group;
   const size_t head_tasks = op.heads / heads_per_task;
-  const uint64_t head_bytes = kv_cache::HeadBytes(context.cache_rows, head_dim);
+  const uint64_t head_bytes = kv_cache::HeadBytes(context.cache_rows, head_dim, cache.bits);
   context.parallel.For(static_cast<uint32_t>(head_tasks * row_blocks), [&](uint32_t task, uint32_t thread) {
     const size_t head = task % head_tasks * heads_per_task;
     // The last rows see the most keys: first, so that no thread is left with a long task at the end.
@@ -29,6 +29,7 @@ void Run(const AttentionOp &op, const RunContext &context) {
     args.m = context.m - first < attention::kTaskRows ? context.m - first : attention::kTaskRows;
     args.heads = heads_per_task;
     args.head_dim = head_dim;
+    args.bits = cache.bits;
     args.first_position = context.first_row + first;
     args.k = context.caches[op.cache].k + head / group * head_bytes;
     args.v = context.caches[op.cache].v + head / group * head_bytes;

@@ -115,7 +115,8 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   for (uint32_t i = 0; i < opening->counts.caches; ++i) {
     Cache cache;
     ACORN_TRY(opening->reader.ReadCache(i, &cache));
-    const uint64_t bytes = kv_cache::CacheBytes(opening->dims.context + opening->summary.prefix_tokens.size(), cache.kv_heads, cache.head_dim);
+    const uint64_t rows = opening->dims.context + opening->summary.prefix_tokens.size();
+    const uint64_t bytes = kv_cache::CacheBytes(rows, cache.kv_heads, cache.head_dim, cache.bits);
     session.Take<uint8_t>(bytes);
     session.Take<uint8_t>(bytes);
   }
@@ -250,7 +251,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
     session->model = model;
     for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
       const Cache &cache = model->graph.caches[i];
-      const uint64_t bytes = kv_cache::CacheBytes(model->cache_rows, cache.kv_heads, cache.head_dim);
+      const uint64_t bytes = kv_cache::CacheBytes(model->cache_rows, cache.kv_heads, cache.head_dim, cache.bits);
       session->caches[i].k = arena.Take<uint8_t>(bytes).data();
       session->caches[i].v = arena.Take<int8_t>(bytes).data();
     }

@@ -107,6 +107,7 @@ void ResetSession(Session *session) {
     args.m = model->graph.prefix_tokens.size();
     args.kv_heads = cache.kv_heads;
     args.head_dim = cache.head_dim;
+    args.bits = cache.bits;
     args.k = cache.prefix_k;
     args.v = cache.prefix_v;
     args.k_stride = args.v_stride = size_t{cache.kv_heads} * cache.head_dim;

@@ -50,7 +50,7 @@ class Convert : public testing::Test {
 };
 
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--kv 4", "--heal 10"}) {
+  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--heal 10"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -60,6 +60,7 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--recipe best", 2, "--recipe");
   ExpectRefused("--weights w3", 2, "--weights");
   ExpectRefused("--group 48", 2, "--group");
+  ExpectRefused("--kv 5", 2, "--kv");
   ExpectRefused("--weights w8 --group 32", 2, "--group 32 needs --weights w4");
   ExpectRefused("--head w2", 2, "--head");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
@@ -101,6 +102,14 @@ TEST_F(Convert, TrainsReportsAndLeavesNothingBehind) {
   // The same again, and with another number of threads the same model up to the order of sums in float.
   ASSERT_EQ(Run(train, "again.acorn").exit_code, 0);
   EXPECT_EQ(test::ReadFile(folder_.File("again.acorn")), test::ReadFile(folder_.File("m.acorn")));
+}
+
+TEST_F(Convert, TrainsForACacheOf4Bits) {
+  const Outcome outcome = Run("--recipe mobilequant --steps 8 --calibration-windows 12 --kv 4 --report " + folder_.File("report"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out.find("with 8 bits under the same weights"), std::string::npos) << outcome.out;
+  EXPECT_EQ(Inspect()["kv_bits"], 4);
+  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find(">s4<"), std::string::npos);
 }
 
 TEST_F(Convert, ATimeLimitKeepsTheBestAndWhatToGoOnFrom) {
@@ -159,6 +168,20 @@ TEST_F(Convert, WritesWhatTheOptionsSay) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.File("report")), {}), 2);
   // People get the same without --json.
   EXPECT_NE(RunAcornc("inspect " + folder_.File("m.acorn")).out.find("w4g64"), std::string::npos);
+}
+
+TEST_F(Convert, KeysAndValuesOf4Bits) {
+  for (const char *recipe : {"fast", "rtn"}) {
+    const Outcome outcome = Run(std::string("--kv 4 --recipe ") + recipe);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_NE(outcome.out.find("keys and values of 4 bits: with 8 bits"), std::string::npos) << outcome.out;
+    const nlohmann::json file = Inspect();
+    EXPECT_EQ(file["kv_bits"], 4);
+    EXPECT_EQ(file["provenance"]["kv"], "4");
+    EXPECT_EQ(file["reference_run"]["steps"], 1 + 2 * 16 + 2);  // a transform of queries and one of keys in each layer
+  }
+  ASSERT_EQ(Run("").exit_code, 0);
+  EXPECT_EQ(Inspect()["kv_bits"], 8);
 }
 
 TEST_F(Convert, ReportComparesPerplexities) {

@@ -104,25 +104,36 @@ class Transform : public LayerObserver {
   int64_t block_;
 };
 
-class EqualiseNorms : public testing::TestWithParam<NormKind> {};
-
-TEST_P(EqualiseNorms, ChangesNothingThatALayerComputes) {
+/// The strengths of a layer's scaling for a cache of kv_limit, behind a transform of heads in blocks; it must compute the same.
+Equalisation ExpectSameLayer(NormKind norm, double kv_limit, int64_t head_block) {
   ModelConfig config = SmallConfig();
-  config.norm = GetParam();
+  config.norm = norm;
   LayerWeights w = UnevenWeights(config);
   HadamardRows(w.down, 32);
   const RopeTable rope = MakeRopeTable(config, 64);
   const Matrix input = Matrix::Random(64, config.hidden);
-  RangeObserver ranges(config, 32, 64, 64);
+  RangeObserver ranges(config, 32, head_block, 64, 64);
   Matrix before = input;
   RunLayer(config, w, 0, before, {0, 64}, rope, nullptr, &ranges);
-  const Equalisation scaled = EqualiseLayer(config, &w, ranges, WeightFormat::kW8);
+  const Equalisation scaled = EqualiseLayer(config, &w, ranges, WeightFormat::kW8, kv_limit);
   EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kNormQkv)], 0);
-  EXPECT_GT(scaled.strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
   Transform transform(32);
   Matrix after = input;
   RunLayer(config, w, 0, after, {0, 64}, rope, nullptr, &transform);
   EXPECT_LT((after - before).cwiseAbs().maxCoeff(), 2e-5f * before.cwiseAbs().maxCoeff());
+  return scaled;
+}
+
+class EqualiseNorms : public testing::TestWithParam<NormKind> {};
+
+TEST_P(EqualiseNorms, ChangesNothingThatALayerComputes) {
+  EXPECT_GT(ExpectSameLayer(GetParam(), 127, 1).strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
+}
+
+TEST_P(EqualiseNorms, OfACacheOf4BitsScaleValuesAlone) {
+  const Equalisation scaled = ExpectSameLayer(GetParam(), 7, HeadBlock(SmallConfig().head_dim));
+  EXPECT_EQ(scaled.strength[static_cast<size_t>(ScalingPair::kQueryKey)], 0);
+  EXPECT_EQ(scaled.strength[static_cast<size_t>(ScalingPair::kValueOut)], 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Norms, EqualiseNorms, testing::Values(NormKind::kRms, NormKind::kLayer),

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "quantize/activations.h"
+#include "quantize/cached.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
 
@@ -165,7 +166,7 @@ TEST(Activations, RoundingIsToTheGrid) {
   EXPECT_EQ(x, want);
   Matrix heads(1, 4);
   heads << 0.3f, 0.3f, 0.3f, 0.3f;
-  RoundHeads(heads, 2, {0.25, 0.1});
+  RoundHeads(heads, 2, {0.25, 0.1}, 127);
   EXPECT_FLOAT_EQ(heads(0, 0), 0.25f);
   EXPECT_FLOAT_EQ(heads(0, 3), 0.3f);
 }
@@ -180,6 +181,62 @@ TEST(Activations, BestStepClipsAnOutlierThatCostsResolution) {
   // Without outliers nearly the whole range is kept.
   const Matrix even = Matrix::Random(256, 32);
   EXPECT_GT(BestActivationStep(even, RandomWeights(48, 32, 12), 1.0) * 127, 0.85);
+}
+
+double ErrorOf(const Matrix &x, int64_t head_dim, const std::vector<double> &steps) {
+  Matrix rounded = x;
+  RoundHeads(rounded, head_dim, steps, kNibbleLimit);
+  return static_cast<double>((rounded - x).squaredNorm());
+}
+
+TEST(Cached, StepsAreTheBestOfEachHead) {
+  Matrix x = RandomWeights(300, 16, 13);
+  x.rightCols(8) *= 5;
+  const std::vector<double> best = BestHeadSteps(x, 8, kNibbleLimit);
+  ASSERT_EQ(best.size(), 2u);
+  EXPECT_NEAR(best[1] / best[0], 5, 1);
+  for (double ratio : {0.5, 0.7, 1.4, 2.0}) {
+    EXPECT_LT(ErrorOf(x, 8, best), ErrorOf(x, 8, {best[0] * ratio, best[1]}));
+    EXPECT_LT(ErrorOf(x, 8, best), ErrorOf(x, 8, {best[0], best[1] * ratio}));
+  }
+  EXPECT_GT(BestHeadSteps(Matrix::Zero(4, 8), 8, kNibbleLimit)[0], 0);
+}
+
+TEST(Cached, ChannelsShareAStepAfterTheirFactors) {
+  Matrix x = RandomWeights(300, 8, 14);
+  for (int64_t c = 0; c < 8; ++c) x.col(c) *= std::pow(2.0f, static_cast<float>(c));
+  const RowVector factors = ChannelFactors(x, kNibbleLimit);
+  double logarithms = 0;
+  for (const float factor : factors) logarithms += std::log(static_cast<double>(factor));
+  EXPECT_NEAR(logarithms, 0, 1e-4);
+  Matrix even = x;
+  even.array().rowwise() /= factors.array();
+  const std::vector<double> steps = BestHeadSteps(even, 1, kNibbleLimit);
+  for (const double step : steps) EXPECT_NEAR(step / steps[0], 1, 0.08);
+}
+
+TEST(Cached, PrefixKeysKeepTheirScoresThoughTheyDoNotFit) {
+  // Queries with a direction in common, as those that attend to a prefix have; a key of three times the range.
+  const Matrix direction = RandomWeights(1, 32, 15);
+  const Matrix queries = 0.3f * RandomWeights(400, 32, 16) + Matrix::Ones(400, 1) * direction;
+  Matrix keys = RandomWeights(2, 16, 17);
+  keys.row(0) *= 5;
+  const std::vector<double> steps = {0.5};  // 16 dimensions, two query heads
+  const Matrix integers = RoundForQueries(keys, queries, 16, steps, kNibbleLimit);
+  for (const float integer : integers.reshaped()) {
+    EXPECT_LE(std::abs(integer), 7);
+    EXPECT_EQ(integer, std::round(integer));
+  }
+  Matrix nearest = keys;
+  RoundHeads(nearest, 16, steps, kNibbleLimit);
+  const auto error = [&](const Matrix &rounded) {
+    double sum = 0;
+    for (int64_t head : {0, 1}) {
+      sum += static_cast<double>((queries.middleCols(16 * head, 16) * (rounded - keys).transpose()).squaredNorm());
+    }
+    return sum;
+  };
+  EXPECT_LT(error(0.5f * integers), 0.6 * error(nearest));
 }
 
 TEST(Calibration, WindowsAreTheFirstOnesOrSeeded) {

@@ -260,7 +260,9 @@ TEST(MixedModel, FileBytesIsATightBound) {
   RecipeOptions channel;
   channel.body_format = WeightFormat::kW4;
   channel.head_format = WeightFormat::kW4G32;
-  for (const RecipeOptions &options : {RecipeOptions(), channel, MixedOptions(Recipe::kRtn)}) {
+  RecipeOptions narrow_cache = MixedOptions(Recipe::kRtn);
+  narrow_cache.kv_bits = 4;
+  for (const RecipeOptions &options : {RecipeOptions(), channel, MixedOptions(Recipe::kRtn), narrow_cache}) {
     const uint64_t bytes = Convert(*source, options, folder.File("m"));
     const uint64_t bound = FileBytes(source->config(), FfnShapeOf(source->config(), options), options, 0);
     EXPECT_LE(bytes, bound);

@@ -72,6 +72,7 @@ struct Case {
 ModelSpec Spec() {
   ModelSpec spec;
   spec.prefix_rows = 1;
+  spec.kv_bits = 4;  // written, as 8 would not be
   spec.qk_norm = true;
   spec.layers = 2;
   spec.head_weights = HeadWeights::kOwn;
@@ -152,6 +153,10 @@ std::vector<Case> SegmentAndListCases() {
        [](Victim *v) { v->Poke<uint32_t>(v->model()->caches()->Get(1), schema::Cache::VT_KV_HEADS, 3); }},
       {"cache of giant heads", "body",
        [](Victim *v) { v->Poke<uint32_t>(v->model()->caches()->Get(1), schema::Cache::VT_HEAD_DIM, 0x80000000u); }},
+      {"cache of odd width", "caches",
+       [](Victim *v) { v->Poke<uint8_t>(v->model()->caches()->Get(1), schema::Cache::VT_BITS, 5); }},
+      {"cache of no width", "caches",
+       [](Victim *v) { v->Poke<uint8_t>(v->model()->caches()->Get(1), schema::Cache::VT_BITS, 0); }},
       {"context past the rows", "model",
        [](Victim *v) { v->Poke<uint32_t>(v->model(), schema::Model::VT_MAX_CONTEXT, 65536); }},
       {"prefix token outside", "model",
@@ -252,7 +257,7 @@ std::vector<Case> StepCases() {
       {"hadamard block too large", "body",
        [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 2048); }},
       {"hadamard block not of the width", "body",
-       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 64); }},
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Hadamard), schema::Hadamard::VT_BLOCK, 128); }},
       {"add shift", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Add), schema::Add::VT_SHIFT, 0); }},
   };
   AddRefCases(&cases, "linear bias", "body", Op::Linear, &schema::Linear::bias);

@@ -44,30 +44,32 @@ struct Problem {
 
 /// A cache of one layer and what went into it.
 struct Layer {
-  explicit Layer(const Problem &p)
+  Layer(const Problem &p, size_t width_bits)
       : width(p.kv_heads * p.head_dim),
         capacity(p.rows + 5),
+        bits(width_bits),
         k(p.rows * width),
         v(p.rows * width),
-        k_cache(kv_cache::CacheBytes(capacity, p.kv_heads, p.head_dim)),
+        k_cache(kv_cache::CacheBytes(capacity, p.kv_heads, p.head_dim, bits)),
         v_cache(k_cache.size()) {
     test::Corners corners(p.rows * 31 + p.head_dim);
-    for (int8_t &b : k) b = static_cast<int8_t>(corners.Signed(127));
-    for (int8_t &b : v) b = static_cast<int8_t>(corners.Signed(127));
+    const int limit = bits == 4 ? 7 : 127;
+    for (int8_t &b : k) b = static_cast<int8_t>(corners.Signed(limit));
+    for (int8_t &b : v) b = static_cast<int8_t>(corners.Signed(limit));
     if (p.scores == Scores::kAlike) {
       for (size_t i = width; i < k.size(); ++i) k[i] = k[i - width];
     }
     if (p.scores == Scores::kExtreme) {
-      for (int8_t &b : k) b = static_cast<int8_t>(b < 0 ? -127 : 127);
-      for (int8_t &b : v) b = 127;
+      for (int8_t &b : k) b = static_cast<int8_t>(b < 0 ? -limit : limit);
+      for (int8_t &b : v) b = static_cast<int8_t>(limit);
     }
     for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
     for (int8_t &b : v_cache) b = -77;
     append::Select(test::HostFeatures())
-        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, k.data(), v.data(), width, width,
-                nullptr, 0});
+        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, bits, k.data(), v.data(), width,
+                width, nullptr, 0});
   }
-  size_t width, capacity;
+  size_t width, capacity, bits;
   std::vector<int8_t> k, v;  // [rows, kv_heads, head_dim]
   GuardedBuffer<uint8_t> k_cache;
   GuardedBuffer<int8_t> v_cache;
@@ -107,7 +109,8 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
 
 void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer) {
   SCOPED_TRACE(testing::Message() << kernel.name << " rows=" << p.rows << " m=" << p.m << " heads=" << p.heads_per_kv
-                                  << " head_dim=" << p.head_dim << " exp " << p.exp_multiplier << '/' << p.exp_shift);
+                                  << " head_dim=" << p.head_dim << " bits=" << layer.bits << " exp " << p.exp_multiplier
+                                  << '/' << p.exp_shift);
   test::Corners corners(p.rows + p.m);
   const size_t width = p.heads_per_kv * p.head_dim, q_stride = width + 3, y_stride = width + 1;
   GuardedBuffer<int8_t> q((p.m - 1) * q_stride + width), y((p.m - 1) * y_stride + width);
@@ -118,7 +121,7 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
   GuardedBuffer<uint8_t> scratch(attention::ScratchBytes(p.rows, p.head_dim));
   for (size_t kv_head = 0; kv_head < p.kv_heads; ++kv_head) {
     for (int8_t &b : y) b = 99;
-    const size_t block = kv_head * kv_cache::HeadBytes(layer.capacity, p.head_dim);
+    const size_t block = kv_head * kv_cache::HeadBytes(layer.capacity, p.head_dim, layer.bits);
     const attention::Args args = {y.data(),
                                   q.data(),
                                   y_stride,
@@ -126,6 +129,7 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
                                   p.m,
                                   p.heads_per_kv,
                                   p.head_dim,
+                                  layer.bits,
                                   p.rows - p.m,
                                   layer.k_cache.data() + block,
                                   layer.v_cache.data() + block,
@@ -146,10 +150,12 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
 }
 
 void CheckAll(const Problem &p) {
-  const Layer layer(p);
   const uint32_t features = test::HostFeatures();
-  for (const attention::Kernel &kernel : attention::Kernels()) {
-    if ((kernel.needs & ~features) == 0) Check(kernel, p, layer);
+  for (size_t bits : {8, 4}) {
+    const Layer layer(p, bits);
+    for (const attention::Kernel &kernel : attention::Kernels()) {
+      if ((kernel.needs & ~features) == 0) Check(kernel, p, layer);
+    }
   }
 }
 

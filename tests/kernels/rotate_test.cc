@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kernels/rotate/kernel.h"
@@ -69,6 +70,7 @@ struct Shape {
 constexpr Shape kShapes[] = {{1, 1, 2, 1},   {2, 3, 6, 2},   {1, 2, 6, 0},   {3, 2, 16, 8},   {1, 2, 30, 15},  {2, 1, 34, 17},
                              {2, 9, 64, 32}, {1, 3, 80, 40}, {1, 2, 80, 10}, {2, 2, 128, 64}, {1, 1, 256, 64}, {1, 3, 97, 33}};
 
+template <typename Out>
 void Check(const rotate::Kernel &kernel, const Shape &s, int32_t largest, int32_t shift, Guard guard) {
   SCOPED_TRACE(testing::Message() << kernel.name << " m=" << s.m << " heads=" << s.heads << " head_dim=" << s.head_dim
                                   << " half=" << s.half << " shift=" << shift);
@@ -77,14 +79,15 @@ void Check(const rotate::Kernel &kernel, const Shape &s, int32_t largest, int32_
   GuardedBuffer<int16_t> x((s.m - 1) * x_stride + width, guard);
   GuardedBuffer<int16_t> cosine(s.m * s.half, guard), sine(s.m * s.half, guard);
   GuardedBuffer<int32_t> multiplier(s.heads, guard);
-  GuardedBuffer<int8_t> y((s.m - 1) * y_stride + width, guard);
+  GuardedBuffer<Out> y((s.m - 1) * y_stride + width, guard);
   corners.FillSigned(&x, 32767);
   corners.FillSigned(&cosine, 16384);
   corners.FillSigned(&sine, 16384);
   corners.FillSigned(&multiplier, largest);
-  for (int8_t &v : y) v = 99;
-  kernel.run({y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
-              multiplier.data(), shift});
+  for (Out &v : y) v = 99;
+  const rotate::Args args = {y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
+                             multiplier.data(), shift};
+  (sizeof(Out) == 1 ? kernel.s8 : kernel.s16)(args);
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / y_stride, column = i % y_stride;
     if (column >= width) {
@@ -100,7 +103,8 @@ void Check(const rotate::Kernel &kernel, const Shape &s, int32_t largest, int32_
       const size_t pair = d - s.half;
       sum = test::Wide{v[d]} * cosine[row * s.half + pair] + test::Wide{v[pair]} * sine[row * s.half + pair];
     }
-    ASSERT_EQ(y[i], test::Sat8(test::Rs(sum * multiplier[head], shift))) << "row " << row << " head " << head << " d " << d;
+    const test::Wide value = test::Rs(sum * multiplier[head], shift);
+    ASSERT_EQ(y[i], sizeof(Out) == 1 ? test::Sat8(value) : test::Sat16(value)) << "row " << row << " head " << head << " d " << d;
   }
 }
 
@@ -110,12 +114,11 @@ TEST(Rotate, EveryVariantIsTheFormula) {
     if ((kernel.needs & ~features) != 0) continue;
     for (const Shape &shape : kShapes) {
       for (Guard guard : {Guard::kEnd, Guard::kBegin}) {
-        Check(kernel, shape, 2147483647, 1, guard);
-        Check(kernel, shape, 2147483647, 52, guard);
-        Check(kernel, shape, 1 << 20, 40, guard);
-        Check(kernel, shape, 1 << 10, 31, guard);
-        Check(kernel, shape, 1 << 12, 32, guard);
-        Check(kernel, shape, 2147483647, 62, guard);
+        for (const auto &[largest, shift] :
+             {std::pair(2147483647, 1), {2147483647, 52}, {1 << 20, 40}, {1 << 10, 31}, {1 << 12, 32}, {2147483647, 62}}) {
+          Check<int8_t>(kernel, shape, largest, shift, guard);
+          Check<int16_t>(kernel, shape, largest, shift, guard);
+        }
       }
     }
   }

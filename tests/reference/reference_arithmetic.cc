@@ -202,17 +202,17 @@ int32_t Sine(uint32_t phase) {
   return static_cast<int32_t>(quadrant >= 2 ? -s : s);
 }
 
-void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, const int32_t *x,
-            int32_t *y) {
+void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, Range range,
+            const int32_t *x, int32_t *y) {
   const size_t half = frequencies.size();
   for (size_t i = 0; i < half; ++i) {
     const auto phase = static_cast<uint32_t>((position * frequencies[i]) >> 32);
     const int64_t sine = Sine(phase), cosine = Sine(phase + (uint32_t{1} << 30));
     const int64_t a = x[i], b = x[i + half];
-    y[i] = Saturate(Apply(factor, a * cosine - b * sine), Range::kS8);
-    y[i + half] = Saturate(Apply(factor, b * cosine + a * sine), Range::kS8);
+    y[i] = Saturate(Apply(factor, a * cosine - b * sine), range);
+    y[i + half] = Saturate(Apply(factor, b * cosine + a * sine), range);
   }
-  for (size_t j = 2 * half; j < head_dim; ++j) y[j] = Saturate(Apply(factor, int64_t{x[j]} * 16384), Range::kS8);
+  for (size_t j = 2 * half; j < head_dim; ++j) y[j] = Saturate(Apply(factor, int64_t{x[j]} * 16384), range);
 }
 
 uint32_t Exp2(int64_t t) {

@@ -68,8 +68,8 @@ struct LayerNormSpec {
 void LayerNorm(const LayerNormSpec &spec, const int32_t *x, int32_t *y);
 
 /// §5: one head x [head_dim] at `position`.
-void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, const int32_t *x,
-            int32_t *y);
+void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, Range range,
+            const int32_t *x, int32_t *y);
 int32_t Sine(uint32_t phase);
 
 /// §7: one query head against `keys` rows of head_dim values that lie `stride` apart.

@@ -186,7 +186,7 @@ void ReferenceModel::Execute(Run *run, const schema::Rotate &op) const {
   const uint32_t head_dim = op.input()->width() / op.heads();
   for (uint32_t row = 0; row < run->rows; ++row) {
     for (uint32_t head = 0; head < op.heads(); ++head) {
-      Rotate(frequencies, run->first_position + row, head_dim, {multipliers[head], op.shift()},
+      Rotate(frequencies, run->first_position + row, head_dim, {multipliers[head], op.shift()}, RangeOf(op.out()),
              run->Row(op.input(), row) + head * head_dim, run->Row(op.out(), row) + head * head_dim);
     }
   }
@@ -209,6 +209,10 @@ void ReferenceModel::Execute(Run *run, const schema::Append &op) const {
       k.push_back(static_cast<int8_t>(k_row[i]));
       v.push_back(static_cast<int8_t>(Saturate(Apply(factor, v_row[i]), Range::kS8)));
     }
+  }
+  if (cache->bits() != 4) return;
+  for (std::vector<int8_t> *rows : {&k, &v}) {
+    for (int8_t &value : *rows) value = value < -7 ? int8_t{-7} : value > 7 ? int8_t{7} : value;
   }
 }
 

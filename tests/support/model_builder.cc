@@ -17,7 +17,7 @@ using schema::Ref;
 using schema::Slice;
 
 // Root mean squares that the factors aim at.
-constexpr double kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
+constexpr double kRms4 = 2.5, kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
 
 constexpr int32_t kLargest15 = 16320;
 constexpr double kInt16 = 32767, kInt31 = 2147483647;
@@ -92,10 +92,12 @@ class Builder {
   Edge LayerNorm(const char *role, const Edge &input, double rms, int zero_point);
   Edge Norm(const char *role, const Edge &input, int zero_point);
   Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
-  Edge Rotate(const char *role, const Edge &input, uint32_t heads);
+  Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
+  Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
   Edge Attend(const Edge &q, const Edge &k, const Edge &v);
   Edge Gate(const Edge &gate, const Edge &up);
   Edge Transform(const Edge &input);
+  Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
   Edge Add(const char *role, const Edge &a, const Edge &b);
   Edge Layer(Edge residual);
   void AddRope();
@@ -213,37 +215,46 @@ Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, 
   return out;
 }
 
-Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads) {
-  const Edge out = NewValue(role, DType::S8, input.width, kRms8);
-  const Factors factors = MakeFactors(Spread(heads, std::ldexp(kRms8 / input.rms, -14)), std::ldexp(1, 30));
+Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms) {
+  const Edge out = NewValue(role, type, input.width, rms);
+  const Factors factors = MakeFactors(Spread(heads, std::ldexp(rms / input.rms, -14)), std::ldexp(1, 30));
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
   Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift).Union());
   return out;
 }
 
+// Heads for attention: rotated, and for a cache of 4 bits through a Hadamard transform of each head.
+Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, double rms) {
+  if (spec_.kv_bits == 8) return Rotate(role, input, heads, DType::S8, rms);
+  const uint32_t block = spec_.head_dim & (0 - spec_.head_dim);
+  const std::string rotated = std::string(role) + "_rotated";
+  return Hadamard(role, Rotate(rotated.c_str(), input, heads, DType::S16, kRms16), block, DType::S8, rms, 0);
+}
+
 Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
+  const bool narrow = spec_.kv_bits == 4;
   Ref prefix_k, prefix_v;
   if (spec_.prefix_rows > 0) {
     std::vector<int8_t> rows(size_t{spec_.prefix_rows} * k.width);
-    for (int8_t &value : rows) value = static_cast<int8_t>(random_.Between(-100, 100));
+    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-9, 9) : random_.Between(-100, 100));
     prefix_k = segments_.Put(constants_, rows);
-    for (int8_t &value : rows) value = static_cast<int8_t>(random_.Between(-60, 60));
+    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-4, 4) : random_.Between(-60, 60));
     prefix_v = segments_.Put(constants_, rows);
   }
   const auto cache = static_cast<uint16_t>(caches_.size());
   caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, spec_.head_dim, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
-                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr));
-  const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, kRms8 / v.rms), kInt16);
+                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits)));
+  const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, k.rms / v.rms), kInt16);
   const Slice k_slice = k.slice(), v_slice = v.slice(), q_slice = q.slice();
   const Ref v_multipliers = segments_.Put(constants_, v_factors.multipliers);
   Push(Op::Append, schema::CreateAppend(fbb_, &k_slice, &v_slice, cache, &v_multipliers, v_factors.shift).Union());
 
   const Edge out = NewValue("mixed", DType::S8, q.width, kRms8, 3);
   // Scores spread by about 1.5 in natural units: 1.5 * log2(e) octaves in Q15.
-  const double octaves = 1.5 * 1.4427 * 32768 / (kRms8 * kRms8 * std::sqrt(spec_.head_dim));
+  const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(spec_.head_dim));
   const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * spec_.head_dim);
-  const Factors result = MakeNormalised(Spread(spec_.heads, 1.4));
+  const Factors result = MakeNormalised(Spread(spec_.heads, 1.4 * kRms8 / k.rms));
   const Slice out_slice = out.slice();
   const Ref exponents = segments_.Put(constants_, exponent.multipliers),
             results = segments_.Put(constants_, result.multipliers);
@@ -272,13 +283,15 @@ Edge Builder::Gate(const Edge &gate, const Edge &up) {
 // Input of the last linear layer of a block: Hadamard to s8, or a plain requantisation to s15.
 Edge Builder::Transform(const Edge &input) {
   const bool wide = spec_.hadamard_block == 1;
-  const Edge out = NewValue("down_in", wide ? DType::S15 : DType::S8, input.width, wide ? 3000 : 35, wide ? 0 : -4);
-  const double transformed = input.rms * std::sqrt(spec_.hadamard_block);
-  const schema::Factor factor = MakeFactor(out.rms / transformed, kInt16 * spec_.hadamard_block);
+  return Hadamard("down_in", input, spec_.hadamard_block, wide ? DType::S15 : DType::S8, wide ? 3000 : 35, wide ? 0 : -4);
+}
+
+Edge Builder::Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point) {
+  const Edge out = NewValue(role, type, input.width, rms, zero_point);
+  const schema::Factor factor = MakeFactor(out.rms / (input.rms * std::sqrt(block)), kInt16 * block);
   const Slice in = input.slice(), out_slice = out.slice();
   Push(Op::Hadamard,
-       schema::CreateHadamard(fbb_, &in, &out_slice, spec_.hadamard_block, &factor, static_cast<int16_t>(out.zero_point))
-           .Union());
+       schema::CreateHadamard(fbb_, &in, &out_slice, block, &factor, static_cast<int16_t>(out.zero_point)).Union());
   return out;
 }
 
@@ -304,7 +317,8 @@ Edge Builder::Layer(Edge residual) {
     q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
     k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
   }
-  const Edge rotated_q = Rotate("q", q, spec_.heads), rotated_k = Rotate("k", k, spec_.kv_heads);
+  const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
+  const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
   residual = Add("middle", residual,
                  Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
@@ -427,6 +441,10 @@ std::vector<ModelSpec> VariedSpecs() {
   {
     ModelSpec &spec = add("w4_arm_layouts", {WeightFormat::kW4, Layout::kX16C1}, {WeightFormat::kW8, Layout::kX16C4, 16});
     spec.hidden = 61, spec.ffn = 96, spec.hadamard_block = 32;
+  }
+  {
+    ModelSpec &spec = add("w8_kv4", w8, w8);
+    spec.kv_bits = 4, spec.head_dim = 24, spec.rotary_dims = 20, spec.prefix_rows = 2;
   }
   {
     ModelSpec &spec = add("w8_layer_norms", w8, w8);

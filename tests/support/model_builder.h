@@ -52,6 +52,7 @@ struct ModelSpec {
   uint32_t ffn = 96;
   uint32_t max_context = 64;
   uint32_t prefix_rows = 0;
+  uint32_t kv_bits = 8;  // of a cache's elements; 4: behind a Hadamard transform of rotated heads
   uint32_t hadamard_block = 32;  // 1: the last linear layer of a block reads s15
   WeightKind linear;             // body's linear layers
   WeightKind head;               // the head, and the embedding

@@ -13,17 +13,35 @@ void StoreRow(int8_t *group, size_t row_in_group, __mmask16 mask, __m128i values
   _mm512_mask_storeu_epi8(group, bytes, lanes);
 }
 
-/// load(row, head, d, mask): sixteen finished values of a head from d on.
+/// The same of a cache of 4 bits: sixteen values in eight bytes.
+void StoreNibbles(int8_t *group, size_t row_in_group, __m128i values) {
+  const __m128i limit = _mm_set1_epi8(kv_cache::kNibbleLimit);
+  const __m128i clamped = _mm_max_epi8(_mm_min_epi8(values, limit), _mm_sub_epi8(_mm_setzero_si128(), limit));
+  const __m128i nibbles = _mm_add_epi8(clamped, _mm_set1_epi8(kv_cache::kNibbleOffset));
+  const __m128i eight = _mm_or_si128(nibbles, _mm_slli_epi16(_mm_srli_si128(nibbles, 8), 4));
+  const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(8 * row_in_group));
+  const __m256i lanes = _mm256_sll_epi32(_mm256_cvtepu8_epi32(eight), shift);
+  const __mmask32 bytes = _mm256_movepi8_mask(_mm256_sll_epi32(_mm256_set1_epi32(0x80), shift));
+  _mm256_mask_storeu_epi8(group, bytes, lanes);
+}
+
+/// load(row, head, d, mask): sixteen finished values of a head from d on, 0 behind the mask.
 template <typename Load>
 void AppendValues(const Args &args, const Load &load) {
-  const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim);
+  const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim, args.bits);
   for (size_t row = 0; row < args.m; ++row) {
     const size_t at = args.first_row + row;
     for (size_t head = 0; head < args.kv_heads; ++head) {
-      int8_t *group = args.v_cache + head * head_bytes + kv_cache::ValueOffset(at & ~size_t{3}, 0, args.head_dim);
+      const size_t offset = kv_cache::ValueOffset(at & ~size_t{3}, 0, args.head_dim) / 8 * args.bits;
+      int8_t *group = args.v_cache + head * head_bytes + offset;
       for (size_t d = 0; d < args.head_dim; d += 16) {
         const __mmask16 mask = Mask16(args.head_dim - d);
-        StoreRow(group + 4 * d, at & 3, mask, load(row, head, d, mask));
+        const __m128i values = load(row, head, d, mask);
+        if (args.bits == 8) {
+          StoreRow(group + 4 * d, at & 3, mask, values);
+        } else {
+          StoreNibbles(group + 2 * d, at & 3, values);
+        }
       }
     }
   }

@@ -13,6 +13,7 @@ namespace acorn::append {
 ///   K = k                                                run and copy
 ///   V = sat8(RoundShift(v * multiplier[h], shift))       run:  v is s16
 ///   V = v                                                copy: v is s8, the constant prefix of the file
+/// and in a cache of 4 bits all of them clamped to [-7, 7].
 struct Args {
   uint8_t *k_cache;     // kv_cache::CacheBytes, aligned to kv_cache::kAlignment
   int8_t *v_cache;      // the same
@@ -20,6 +21,7 @@ struct Args {
   size_t first_row, m;  // first_row + m <= capacity
   size_t kv_heads;
   size_t head_dim;            // even
+  size_t bits;                // of the cache: 8 or 4
   const int8_t *k;            // [m, kv_heads, head_dim]
   const void *v;              // [m, kv_heads, head_dim], s16 (run) or s8 (copy)
   size_t k_stride;            // elements from row to row

@@ -55,10 +55,24 @@ inline void StoreRow(int8_t *out, int8x16_t values) {
   if constexpr (kLane + 1 < static_cast<int>(kDims)) StoreRow<kLane + 1>(out, values);
 }
 
+/// Sixteen values as eight bytes of a cache of 4 bits.
+inline uint8x8_t Nibbles(int8x16_t values) {
+  const int8x16_t clamped = vmaxq_s8(vminq_s8(values, vdupq_n_s8(kv_cache::kNibbleLimit)), vdupq_n_s8(-kv_cache::kNibbleLimit));
+  const uint8x16_t nibbles = vreinterpretq_u8_s8(vaddq_s8(clamped, vdupq_n_s8(kv_cache::kNibbleOffset)));
+  return vorr_u8(vget_low_u8(nibbles), vshl_n_u8(vget_high_u8(nibbles), 4));
+}
+
+/// StoreRow of them.
+template <int kLane = 0>
+inline void StoreNibbles(uint8_t *out, uint8x8_t bytes) {
+  vst1_lane_u8(out + 4 * kLane, bytes, kLane);
+  if constexpr (kLane < 7) StoreNibbles<kLane + 1>(out, bytes);
+}
+
 /// Values of a head go in sixteens, behind head_dim into its padding.
 template <typename Finish, typename Value>
 void AppendValues(const Args &args) {
-  const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim);
+  const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim, args.bits);
   for (size_t head = 0; head < args.kv_heads; ++head) {
     const Finish finish(args, head);
     const Value *v = static_cast<const Value *>(args.v) + head * args.head_dim;
@@ -66,16 +80,25 @@ void AppendValues(const Args &args) {
     for (size_t row = 0; row < args.m;) {
       const size_t at = args.first_row + row;
       const bool four = at % 4 == 0 && row + 4 <= args.m;
-      int8_t *group = out + kv_cache::ValueOffset(at, 0, args.head_dim);
-      for (size_t d = 0; d < args.head_dim; d += kDims, group += 4 * kDims) {
+      int8_t *group = out + (args.bits == 8 ? kv_cache::ValueOffset(at, 0, args.head_dim)
+                                            : kv_cache::ValueNibble(at, 0, args.head_dim).byte);
+      for (size_t d = 0; d < args.head_dim; d += kDims, group += 4 * kDims / 8 * args.bits) {
         const size_t n = args.head_dim - d;
+        const int8x16_t first = Finished(finish, v + d, n);
         if (four) {
-          const int8x16x4_t rows = {{Finished(finish, v + d, n), Finished(finish, v + args.v_stride + d, n),
+          const int8x16x4_t rows = {{first, Finished(finish, v + args.v_stride + d, n),
                                      Finished(finish, v + 2 * args.v_stride + d, n),
                                      Finished(finish, v + 3 * args.v_stride + d, n)}};
-          vst4q_s8(group, rows);
+          if (args.bits == 8) {
+            vst4q_s8(group, rows);
+          } else {
+            const uint8x8x4_t bytes = {{Nibbles(rows.val[0]), Nibbles(rows.val[1]), Nibbles(rows.val[2]), Nibbles(rows.val[3])}};
+            vst4_u8(reinterpret_cast<uint8_t *>(group), bytes);
+          }
+        } else if (args.bits == 8) {
+          StoreRow(group, first);
         } else {
-          StoreRow(group, Finished(finish, v + d, n));
+          StoreNibbles(reinterpret_cast<uint8_t *>(group), Nibbles(first));
         }
       }
       const size_t rows = four ? 4 : 1;

@@ -6,22 +6,18 @@ namespace acorn::attention {
 namespace {
 
 /// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
-template <int kPairCount, int kTiles>
+template <int kBits, int kPairCount, int kTiles>
 void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   constexpr int kHalves = 2 * kTiles;  // of eight keys
   const size_t tile_bytes = pass.tile_bytes;
   const uint8_t *k = pass.args.k + tile * tile_bytes;
   const int8_t *q = pass.q + pair * pass.q_stride;
-  const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8(-128);
+  const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum[kPairCount][kHalves];
   for (auto &row : sum) {
     for (__m256i &s : row) s = _mm256_setzero_si256();
   }
-  for (size_t d = 0; d < pass.args.head_dim; d += 4) {
-    __m256i key[kHalves];
-    for (int t = 0; t < kHalves; ++t) {
-      key[t] = _mm256_xor_si256(_mm256_load_si256(At(k + t / 2 * tile_bytes + d * kTileRows + t % 2 * 32)), offset);
-    }
+  const auto add = [&](size_t d, const __m256i (&key)[kHalves]) {
     for (int p = 0; p < kPairCount; ++p) {
       const __m256i quad = _mm256_set1_epi32(LoadQuad(q + p * pass.q_stride + d));
       const __m256i magnitude = _mm256_abs_epi8(quad);
@@ -30,6 +26,19 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
         sum[p][t] = _mm256_add_epi32(sum[p][t], _mm256_madd_epi16(products, ones));
       }
     }
+  };
+  for (size_t d = 0; d < pass.args.head_dim; d += 32 / kBits, k += 4 * kTileRows) {
+    __m256i bytes[kHalves], key[kHalves];
+    for (int t = 0; t < kHalves; ++t) bytes[t] = _mm256_load_si256(At(k + t / 2 * tile_bytes + t % 2 * 32));
+    if constexpr (kBits == 8) {
+      for (int t = 0; t < kHalves; ++t) key[t] = _mm256_xor_si256(bytes[t], _mm256_set1_epi8(-128));
+      add(d, key);
+    } else {  // nibbles keep their offset: two products with a query fit 16 bits
+      for (int t = 0; t < kHalves; ++t) key[t] = Nibbles<0>(bytes[t]);
+      add(d, key);
+      for (int t = 0; t < kHalves; ++t) key[t] = Nibbles<1>(bytes[t]);
+      add(d + 4, key);
+    }
   }
   uint8_t *out = pass.scores + pair * pass.score_stride + tile * kTileScores;
   for (int p = 0; p < kPairCount; ++p) {
@@ -37,20 +46,29 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   }
 }
 
-template <int kTiles>
+template <int kBits, int kTiles>
 void ScoreTiles(const Pass &pass, size_t tile) {
   size_t pair = 0;
-  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<2, kTiles>(pass, pair, tile);
-  if (pair < pass.pairs) ScoreBlock<1, kTiles>(pass, pair, tile);
+  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<kBits, 2, kTiles>(pass, pair, tile);
+  if (pair < pass.pairs) ScoreBlock<kBits, 1, kTiles>(pass, pair, tile);
+}
+
+/// Four values of a head, from the d-th of sixteen on, of four rows; v: the sixteen.
+template <int kBits>
+__m256i LoadValues(const int8_t *v, size_t d) {
+  if constexpr (kBits == 8) return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i *>(v + 4 * d)));
+  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i *>(v + d % 8 * 4));
+  const __m128i nibbles = _mm_and_si128(_mm_srl_epi16(bytes, _mm_cvtsi32_si128(d < 8 ? 0 : 4)), _mm_set1_epi8(15));
+  return _mm256_sub_epi16(_mm256_cvtepu8_epi16(nibbles), _mm256_set1_epi16(kv_cache::kNibbleOffset));
 }
 
 /// Sums of E times V over 4 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
-template <int kPairCount, int kVectors>
+template <int kBits, int kPairCount, int kVectors>
 void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, size_t d) {
   const Args &args = pass.args;
-  const size_t row_bytes = 4 * kv_cache::PaddedDim(args.head_dim);  // of four cache rows
+  const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
-  const int8_t *v = args.v + 4 * d;
+  const int8_t *v = args.v + d / 16 * 8 * kBits;
   __m256i high[kPairCount][kVectors], low[kPairCount][kVectors];  // two partial sums for each value
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm256_setzero_si256();
@@ -58,9 +76,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
     for (size_t quad = 0; quad < kTileRows; quad += 4) {
       __m256i value[kVectors];
-      for (int i = 0; i < kVectors; ++i) {
-        value[i] = _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i *>(v + 16 * i)));
-      }
+      for (int i = 0; i < kVectors; ++i) value[i] = LoadValues<kBits>(v, d % 16 + 4 * static_cast<size_t>(i));
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
         int64_t words[2];
@@ -85,11 +101,12 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   }
 }
 
+template <int kBits>
 struct Engine {
   static void Scores(const Pass &pass) {
     size_t tile = 0;
-    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<2>(pass, tile);
-    for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
+    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
+    for (; tile < pass.tiles; ++tile) ScoreTiles<kBits, 1>(pass, tile);
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
@@ -99,15 +116,15 @@ struct Engine {
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
     for (; pair + 2 <= pass.pairs; pair += 2) {
-      for (size_t d = 0; d < pass.args.head_dim; d += 8) ValueBlock<2, 2>(pass, normalisers, pair, d);
+      for (size_t d = 0; d < pass.args.head_dim; d += 8) ValueBlock<kBits, 2, 2>(pass, normalisers, pair, d);
     }
     if (pair == pass.pairs) return;
-    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<1, 4>(pass, normalisers, pair, d);
+    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<kBits, 1, 4>(pass, normalisers, pair, d);
   }
 };
 
 }  // namespace
 
-void RunAvx2(const Args &args) { RunPasses<Engine>(args); }
+void RunAvx2(const Args &args) { RunEngine<Engine>(args); }
 
 }  // namespace acorn::attention

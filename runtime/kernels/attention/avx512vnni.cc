@@ -5,8 +5,23 @@
 namespace acorn::attention {
 namespace {
 
+/// The low or the high nibbles of bytes.
+template <int kHigh>
+__m512i Nibbles(__m512i bytes) {
+  return _mm512_and_si512(kHigh ? _mm512_srli_epi16(bytes, 4) : bytes, _mm512_set1_epi8(15));
+}
+
+/// Sixteen values of a head, a multiple of sixteen from its first, of four rows.
+template <int kBits>
+__m512i LoadValues(const int8_t *v) {
+  if constexpr (kBits == 8) return _mm512_load_si512(v);
+  const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i *>(v));
+  const __m512i nibbles = _mm512_inserti64x4(_mm512_castsi256_si512(bytes), _mm256_srli_epi16(bytes, 4), 1);
+  return _mm512_sub_epi8(Nibbles<0>(nibbles), _mm512_set1_epi8(kv_cache::kNibbleOffset));
+}
+
 /// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
-template <int kPairCount, int kTiles>
+template <int kBits, int kPairCount, int kTiles>
 void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   const size_t tile_bytes = pass.tile_bytes;
   const uint8_t *k = pass.args.k + tile * tile_bytes;
@@ -15,12 +30,23 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   for (auto &row : sum) {
     for (__m512i &s : row) s = _mm512_setzero_si512();
   }
-  for (size_t d = 0; d < pass.args.head_dim; d += 4) {
-    __m512i key[kTiles];
-    for (int t = 0; t < kTiles; ++t) key[t] = _mm512_load_si512(k + t * tile_bytes + d * kTileRows);
+  const auto add = [&](size_t d, const __m512i (&key)[kTiles]) {
     for (int p = 0; p < kPairCount; ++p) {
       const __m512i quad = _mm512_set1_epi32(LoadQuad(q + p * pass.q_stride + d));
       for (int t = 0; t < kTiles; ++t) sum[p][t] = _mm512_dpbusd_epi32(sum[p][t], key[t], quad);
+    }
+  };
+  for (size_t d = 0; d < pass.args.head_dim; d += 32 / kBits, k += 4 * kTileRows) {
+    __m512i key[kTiles];
+    for (int t = 0; t < kTiles; ++t) key[t] = _mm512_load_si512(k + t * tile_bytes);
+    if constexpr (kBits == 8) {
+      add(d, key);
+    } else {
+      __m512i nibbles[kTiles];
+      for (int t = 0; t < kTiles; ++t) nibbles[t] = Nibbles<0>(key[t]);
+      add(d, nibbles);
+      for (int t = 0; t < kTiles; ++t) nibbles[t] = Nibbles<1>(key[t]);
+      add(d + 4, nibbles);
     }
   }
   uint8_t *out = pass.scores + pair * pass.score_stride + tile * kTileScores;
@@ -29,17 +55,17 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   }
 }
 
-template <int kTiles>
+template <int kBits, int kTiles>
 void ScoreTiles(const Pass &pass, size_t tile) {
   size_t pair = 0;
-  for (; pair + 4 <= pass.pairs; pair += 4) ScoreBlock<4, kTiles>(pass, pair, tile);
+  for (; pair + 4 <= pass.pairs; pair += 4) ScoreBlock<kBits, 4, kTiles>(pass, pair, tile);
   switch (pass.pairs - pair) {
     case 3:
-      return ScoreBlock<3, kTiles>(pass, pair, tile);
+      return ScoreBlock<kBits, 3, kTiles>(pass, pair, tile);
     case 2:
-      return ScoreBlock<2, kTiles>(pass, pair, tile);
+      return ScoreBlock<kBits, 2, kTiles>(pass, pair, tile);
     case 1:
-      return ScoreBlock<1, kTiles>(pass, pair, tile);
+      return ScoreBlock<kBits, 1, kTiles>(pass, pair, tile);
     default:
       return;
   }
@@ -101,12 +127,12 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
 }
 
 /// Sums of E times V over 16 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
-template <int kPairCount, int kVectors>
+template <int kBits, int kPairCount, int kVectors>
 void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, size_t d) {
   const Args &args = pass.args;
-  const size_t row_bytes = 4 * kv_cache::PaddedDim(args.head_dim);  // of four cache rows
+  const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
-  const int8_t *v = args.v + 4 * d;
+  const int8_t *v = args.v + d * kBits / 2;
   __m512i high[kPairCount][kVectors], low[kPairCount][kVectors];
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm512_setzero_si512();
@@ -114,7 +140,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
     for (int quad = 0; quad < 4; ++quad) {
       __m512i value[kVectors];
-      for (int i = 0; i < kVectors; ++i) value[i] = _mm512_load_si512(v + 64 * i);
+      for (int i = 0; i < kVectors; ++i) value[i] = LoadValues<kBits>(v + 8 * kBits * i);
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
         const uint8_t *bytes = e + p * pass.score_stride + 16 * quad;
@@ -144,35 +170,38 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
 }
 
 /// Pairs times vectors at most 8: 16 sums in registers, and enough of them to hide the latency of the dot product.
-template <int kPairCount>
+template <int kBits, int kPairCount>
 void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   constexpr int kMostVectors = kPairCount <= 2 ? 4 : 2;
   const size_t vectors = kv_cache::PaddedDim(pass.args.head_dim) / 16;
   size_t i = 0;
-  for (; i + kMostVectors <= vectors; i += kMostVectors) ValueBlock<kPairCount, kMostVectors>(pass, normalisers, pair, 16 * i);
-  for (; i < vectors; ++i) ValueBlock<kPairCount, 1>(pass, normalisers, pair, 16 * i);
+  for (; i + kMostVectors <= vectors; i += kMostVectors) {
+    ValueBlock<kBits, kPairCount, kMostVectors>(pass, normalisers, pair, 16 * i);
+  }
+  for (; i < vectors; ++i) ValueBlock<kBits, kPairCount, 1>(pass, normalisers, pair, 16 * i);
 }
 
+template <int kBits>
 struct Engine {
   static void Scores(const Pass &pass) {
     size_t tile = 0;
-    for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<4>(pass, tile);
-    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<2>(pass, tile);
-    for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
+    for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<kBits, 4>(pass, tile);
+    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
+    for (; tile < pass.tiles; ++tile) ScoreTiles<kBits, 1>(pass, tile);
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf(pass, pair); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
-    for (; pair + 4 <= pass.pairs; pair += 4) ValuesOf<4>(pass, normalisers, pair);
+    for (; pair + 4 <= pass.pairs; pair += 4) ValuesOf<kBits, 4>(pass, normalisers, pair);
     switch (pass.pairs - pair) {
       case 3:
-        return ValuesOf<3>(pass, normalisers, pair);
+        return ValuesOf<kBits, 3>(pass, normalisers, pair);
       case 2:
-        return ValuesOf<2>(pass, normalisers, pair);
+        return ValuesOf<kBits, 2>(pass, normalisers, pair);
       case 1:
-        return ValuesOf<1>(pass, normalisers, pair);
+        return ValuesOf<kBits, 1>(pass, normalisers, pair);
       default:
         return;
     }
@@ -181,6 +210,6 @@ struct Engine {
 
 }  // namespace
 
-void RunAvx512Vnni(const Args &args) { RunPasses<Engine>(args); }
+void RunAvx512Vnni(const Args &args) { RunEngine<Engine>(args); }
 
 }  // namespace acorn::attention

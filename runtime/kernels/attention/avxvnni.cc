@@ -5,7 +5,7 @@ namespace acorn::attention {
 namespace {
 
 /// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
-template <int kPairCount, int kTiles>
+template <int kBits, int kPairCount, int kTiles>
 void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   constexpr int kHalves = 2 * kTiles;  // of eight keys
   const uint8_t *k = pass.args.k + tile * pass.tile_bytes;
@@ -14,12 +14,23 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   for (auto &row : sum) {
     for (__m256i &s : row) s = _mm256_setzero_si256();
   }
-  for (size_t d = 0; d < pass.args.head_dim; d += 4) {
-    __m256i key[kHalves];
-    for (int t = 0; t < kHalves; ++t) key[t] = _mm256_load_si256(At(k + t / 2 * pass.tile_bytes + d * kTileRows + t % 2 * 32));
+  const auto add = [&](size_t d, const __m256i (&key)[kHalves]) {
     for (int p = 0; p < kPairCount; ++p) {
       const __m256i quad = _mm256_set1_epi32(LoadQuad(q + p * pass.q_stride + d));
       for (int t = 0; t < kHalves; ++t) sum[p][t] = _mm256_dpbusd_avx_epi32(sum[p][t], key[t], quad);
+    }
+  };
+  for (size_t d = 0; d < pass.args.head_dim; d += 32 / kBits, k += 4 * kTileRows) {
+    __m256i key[kHalves];
+    for (int t = 0; t < kHalves; ++t) key[t] = _mm256_load_si256(At(k + t / 2 * pass.tile_bytes + t % 2 * 32));
+    if constexpr (kBits == 8) {
+      add(d, key);
+    } else {
+      __m256i nibbles[kHalves];
+      for (int t = 0; t < kHalves; ++t) nibbles[t] = Nibbles<0>(key[t]);
+      add(d, nibbles);
+      for (int t = 0; t < kHalves; ++t) nibbles[t] = Nibbles<1>(key[t]);
+      add(d + 4, nibbles);
     }
   }
   uint8_t *out = pass.scores + pair * pass.score_stride + tile * kTileScores;
@@ -28,19 +39,20 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
   }
 }
 
-template <int kTiles>
+template <int kBits, int kTiles>
 void ScoreTiles(const Pass &pass, size_t tile) {
   size_t pair = 0;
-  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<2, kTiles>(pass, pair, tile);
-  if (pair < pass.pairs) ScoreBlock<1, kTiles>(pass, pair, tile);
+  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<kBits, 2, kTiles>(pass, pair, tile);
+  if (pair < pass.pairs) ScoreBlock<kBits, 1, kTiles>(pass, pair, tile);
 }
 
-/// Sums of E times V over 8 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
-template <int kPairCount, int kVectors>
+/// Sums of E times V over sixteen values of a head from `d` on, for kPairCount pairs, and their normalised output.
+template <int kBits, int kPairCount>
 void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, size_t d) {
-  const size_t row_bytes = 4 * kv_cache::PaddedDim(pass.args.head_dim);  // of four cache rows
+  constexpr int kVectors = 2;  // of eight values
+  const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
-  const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + 4 * d);
+  const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + d * kBits / 2);
   __m256i high[kPairCount][kVectors], low[kPairCount][kVectors];
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm256_setzero_si256();
@@ -48,7 +60,13 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
     for (size_t quad = 0; quad < kTileRows; quad += 4) {
       __m256i value[kVectors];
-      for (int i = 0; i < kVectors; ++i) value[i] = _mm256_load_si256(At(v + 32 * i));
+      if constexpr (kBits == 8) {
+        for (int i = 0; i < kVectors; ++i) value[i] = _mm256_load_si256(At(v + 32 * i));
+      } else {
+        const __m256i bytes = _mm256_load_si256(At(v)), offset = _mm256_set1_epi8(kv_cache::kNibbleOffset);
+        value[0] = _mm256_sub_epi8(Nibbles<0>(bytes), offset);
+        value[1] = _mm256_sub_epi8(Nibbles<1>(bytes), offset);
+      }
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
         const uint8_t *bytes = e + p * pass.score_stride + 4 * quad;
@@ -69,11 +87,12 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   }
 }
 
+template <int kBits>
 struct Engine {
   static void Scores(const Pass &pass) {
     size_t tile = 0;
-    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<2>(pass, tile);
-    for (; tile < pass.tiles; ++tile) ScoreTiles<1>(pass, tile);
+    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
+    for (; tile < pass.tiles; ++tile) ScoreTiles<kBits, 1>(pass, tile);
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
@@ -83,15 +102,15 @@ struct Engine {
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
     for (; pair + 2 <= pass.pairs; pair += 2) {
-      for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<2, 2>(pass, normalisers, pair, d);
+      for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<kBits, 2>(pass, normalisers, pair, d);
     }
     if (pair == pass.pairs) return;
-    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<1, 2>(pass, normalisers, pair, d);
+    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<kBits, 1>(pass, normalisers, pair, d);
   }
 };
 
 }  // namespace
 
-void RunAvxVnni(const Args &args) { RunPasses<Engine>(args); }
+void RunAvxVnni(const Args &args) { RunEngine<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -26,7 +26,7 @@ void CoupleQueries(const Pass &pass) {
 }
 
 /// Scores of kCouples couples from `pair` on.
-template <int kCouples>
+template <int kBits, int kCouples>
 ACORN_NOINLINE void ScoreCouples(const Pass &pass, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
   const size_t halves = Halves(pass);
@@ -37,16 +37,16 @@ ACORN_NOINLINE void ScoreCouples(const Pass &pass, size_t pair) {
     const int8_t *query = queries;
     int32x4_t sum[kCouples][4];  // of two keys: key 0 pair 0, key 0 pair 1, key 1 pair 0, key 1 pair 1
     Unrolled<kCouples>([&](auto c) { Unrolled<4>([&](auto i) { sum[c][i] = vdupq_n_s32(0); }); });
-    for (size_t d = 0; d < head_dim; d += 16, query += 16) {
+    for (size_t d = 0; d < head_dim; d += 16, query += 16, k += 2 * kBits * kTileRows) {
       Unrolled<2>([&](auto eight) {
-        const uint8x16_t low0 = vld1q_u8(k), low1 = vld1q_u8(k + 16);  // four keys, four dimensions
-        const uint8x16_t high0 = vld1q_u8(k + 4 * kTileRows), high1 = vld1q_u8(k + 4 * kTileRows + 16);
+        constexpr int kLow = 2 * eight, kHigh = kLow + 1;  // quads
+        const uint8x16_t low0 = LoadKeys<kBits, kLow>(k), low1 = LoadKeys<kBits, kLow>(k + 16);  // four keys, four dimensions
+        const uint8x16_t high0 = LoadKeys<kBits, kHigh>(k), high1 = LoadKeys<kBits, kHigh>(k + 16);
         const uint8x16_t key[4] = {ZipLow(low0, high0), ZipHigh(low0, high0), ZipLow(low1, high1), ZipHigh(low1, high1)};
         Unrolled<kCouples>([&](auto c) {
           const int8x16_t q = vld1q_s8(query + (2 * c + eight) * q_stride);
           Unrolled<4>([&](auto i) { sum[c][i] = vusmmlaq_s32(sum[c][i], key[i], q); });
         });
-        k += 8 * kTileRows;
       });
     }
     Unrolled<kCouples>([&](auto c) {
@@ -82,20 +82,22 @@ struct Output {
 };
 
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
-template <int kPairCount, int kVectors>
+template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
-  const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
+  const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
     const uint8_t *e = pass.scores + pair * score_stride;
-    const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + 4 * d);
+    const int8_t *v = pass.args.v + d / 16 * 8 * kBits;
+    const size_t fours = d % 16 / 4;  // of sixteen values, before d
     int32x4_t sum[kPairCount][2 * kVectors];  // of two values: high, high, low, low
     Unrolled<kPairCount>([&](auto p) { Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
     for (size_t half = 0; half < halves; ++half, e += kHalfScores, v += 2 * row_bytes) {
       int8x16_t value[2 * kVectors];  // eight keys, two values
       Unrolled<kVectors>([&](auto i) {
-        const uint8x16_t first = vld1q_u8(v + 16 * i), second = vld1q_u8(v + row_bytes + 16 * i);  // four keys, four values
+        const uint8x16_t first = vreinterpretq_u8_s8(LoadValues<kBits>(v, fours + i));  // four keys, four values
+        const uint8x16_t second = vreinterpretq_u8_s8(LoadValues<kBits>(v + row_bytes, fours + i));
         value[2 * i] = vreinterpretq_s8_u8(ZipLow(first, second));
         value[2 * i + 1] = vreinterpretq_s8_u8(ZipHigh(first, second));
       });
@@ -114,23 +116,24 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
   }
 }
 
+template <int kBits>
 struct Engine {
   static void Scores(const Pass &pass) {
     CoupleQueries(pass);
-    InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<couples>(pass, 2 * couple); });
+    InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<kBits, couples>(pass, 2 * couple); });
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
-      ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair);
+      ValuePairs<kBits, count, (count <= 2 ? 4 : 2)>(pass, outputs, pair);
     });
   }
 };
 
 }  // namespace
 
-void RunI8mm(const Args &args) { RunPasses<Engine>(args); }
+void RunI8mm(const Args &args) { RunEngine<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -24,6 +24,7 @@ struct Args {
   size_t m;                       // query rows, >= 1
   size_t heads;                   // query heads of this call, all of one KV head
   size_t head_dim;                // even
+  size_t bits;                    // of the cache: 8 or 4
   size_t first_position;          // first_position + m <= rows written to the cache
   const uint8_t *k;               // the KV head's block of keys (kv_cache::HeadBytes)
   const int8_t *v;                // the KV head's block of values

@@ -1,4 +1,4 @@
-// E of four keys: 16-bit values in the place of their scores. Keys lose their offset of 128, so that two products with a query
+// E of four keys: 16-bit values in the place of their scores. Keys lose their offset, so that two products with a query
 // fit 16 bits; values gain one, so that their products with E have no sign.
 #include "kernels/attention/softmax_neon.h"
 
@@ -21,7 +21,7 @@ inline void StoreByQuads(uint8_t *at, uint16x8_t e) {
 }
 
 /// Scores of kPairCount pairs from `pair` on, half a tile at a time.
-template <int kPairCount>
+template <int kBits, int kPairCount>
 ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
   const size_t halves = Halves(pass);
@@ -32,11 +32,11 @@ ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
     const int8_t *query = queries;
     int32x4_t sum[kPairCount][4];  // of two keys: two partial sums each
     Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
-    for (size_t d = 0; d < head_dim; d += 8, query += 8, k += 8 * kTileRows) {
+    for (size_t d = 0; d < head_dim; d += 8, query += 8, k += kBits * kTileRows) {
       int8x16_t first[2], second[2];  // four keys, four dimensions; the next four dimensions
       Unrolled<2>([&](auto i) {
-        first[i] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(k + 16 * i), vdupq_n_u8(0x80)));
-        second[i] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(k + 4 * kTileRows + 16 * i), vdupq_n_u8(0x80)));
+        first[i] = LoadSignedKeys<kBits, 0>(k + 16 * i);
+        second[i] = LoadSignedKeys<kBits, 1>(k + 16 * i);
       });
       int32x2_t quads[kPairCount];
       Unrolled<kPairCount>([&](auto p) { quads[p] = Whole(vreinterpret_s32_s8(vld1_s8(query + p * q_stride))); });
@@ -75,15 +75,28 @@ struct Output {
 
 constexpr size_t kBlockQuads = 64;  // 256 times 65535 * 255 fits 32 bits without sign
 
+/// Sixteen values of a head of each of the four rows that start at v.
+template <int kBits>
+ACORN_INLINE int8x16x4_t LoadRows(const int8_t *v) {
+  if constexpr (kBits == 8) return vld4q_s8(v);
+  const uint8x8x4_t bytes = vld4_u8(reinterpret_cast<const uint8_t *>(v));
+  int8x16x4_t rows;
+  Unrolled<4>([&](auto row) {
+    const uint8x16_t nibbles = vcombine_u8(vand_u8(bytes.val[row], vdup_n_u8(15)), vshr_n_u8(bytes.val[row], 4));
+    rows.val[row] = vsubq_s8(vreinterpretq_s8_u8(nibbles), vdupq_n_s8(kv_cache::kNibbleOffset));
+  });
+  return rows;
+}
+
 /// Sums of E times V for kPairCount pairs, sixteen values of a head at a time, and their normalised output.
-template <int kPairCount>
+template <int kBits, int kPairCount>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t quads = 2 * Halves(pass);
-  const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
+  const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < head_dim; d += 16) {
     const uint8_t *e = pass.scores + pair * score_stride;
-    const int8_t *v = pass.args.v + 4 * d;
+    const int8_t *v = pass.args.v + d * kBits / 2;
     uint64x2_t product[kPairCount][8];
     for (int p = 0; p < kPairCount; ++p) {
       for (int i = 0; i < 8; ++i) product[p][i] = outputs[pair + p].offset;
@@ -95,7 +108,7 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
       for (; quad < end; ++quad, e += 16, v += row_bytes) {
         uint16x4_t weight[kPairCount];
         Unrolled<kPairCount>([&](auto p) { weight[p] = vreinterpret_u16_u8(vld1_u8(e + p * score_stride)); });
-        const int8x16x4_t rows = vld4q_s8(v);
+        const int8x16x4_t rows = LoadRows<kBits>(v);
         Unrolled<4>([&](auto row) {
           constexpr int kLane = row;
           const int8x16_t offset = vdupq_n_s8(-128);
@@ -128,22 +141,23 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
   }
 }
 
+template <int kBits>
 struct Engine {
   static void Scores(const Pass &pass) {
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<count>(pass, pair); });
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count>(pass, pair); });
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByQuads>(pass, pair); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
-      ValuePairs<count>(pass, outputs, pair);
+      ValuePairs<kBits, count>(pass, outputs, pair);
     });
   }
 };
 
 }  // namespace
 
-void RunNeon(const Args &args) { RunPasses<Engine>(args); }
+void RunNeon(const Args &args) { RunEngine<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -1,4 +1,4 @@
-// E of half a tile: 8 high bytes, then 8 low bytes. Dot products take operands of one signedness: keys lose their offset of 128,
+// E of half a tile: 8 high bytes, then 8 low bytes. Dot products take operands of one signedness: keys lose their offset,
 // values gain one.
 #include "kernels/attention/softmax_neon.h"
 
@@ -6,7 +6,7 @@ namespace acorn::attention {
 namespace {
 
 /// Scores of kPairCount pairs from `pair` on, 4 * kVectors keys at a time: a tile or half of one.
-template <int kPairCount, int kVectors>
+template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
   const size_t keys = 8 * Halves(pass);
@@ -17,17 +17,15 @@ ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
     const int8_t *query = queries;
     int32x4_t sum[kPairCount][kVectors];
     Unrolled<kPairCount>([&](auto p) { Unrolled<kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
-    for (size_t d = 0; d < head_dim; d += 16, query += 16) {
+    for (size_t d = 0; d < head_dim; d += 16, query += 16, k += 2 * kBits * kTileRows) {
       int8x16_t q[kPairCount];
       Unrolled<kPairCount>([&](auto p) { q[p] = vld1q_s8(query + p * q_stride); });
       Unrolled<4>([&](auto quad) {
         constexpr int kLane = quad;
         Unrolled<kVectors>([&](auto i) {
-          const uint8x16_t with_offset = vld1q_u8(k + 16 * i);
-          const int8x16_t four_keys = vreinterpretq_s8_u8(veorq_u8(with_offset, vdupq_n_u8(0x80)));
+          const int8x16_t four_keys = LoadSignedKeys<kBits, kLane>(k + 16 * i);
           Unrolled<kPairCount>([&](auto p) { sum[p][i] = vdotq_laneq_s32(sum[p][i], four_keys, q[p], kLane); });
         });
-        k += 4 * kTileRows;
       });
     }
     Unrolled<kPairCount>([&](auto p) {
@@ -68,14 +66,15 @@ struct Output {
 };
 
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
-template <int kPairCount, int kVectors>
+template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
-  const size_t row_bytes = 4 * kv_cache::PaddedDim(head_dim);  // of four cache rows
+  const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
     const uint8_t *e = pass.scores + pair * score_stride;
-    const int8_t *v = pass.args.v + 4 * d;
+    const int8_t *v = pass.args.v + d / 16 * 8 * kBits;
+    const size_t first = d % 16 / 4;  // of the fours in sixteen values
     uint32x4_t high[kPairCount][kVectors], low[kPairCount][kVectors];  // at most 65536 * 255 * 255, and what they start from
     Unrolled<kPairCount>([&](auto p) {
       Unrolled<kVectors>([&](auto i) {
@@ -89,7 +88,7 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
       Unrolled<2>([&](auto quad) {
         constexpr int kHighLane = quad, kLowLane = quad + 2;
         Unrolled<kVectors>([&](auto i) {
-          const uint8x16_t value = veorq_u8(vreinterpretq_u8_s8(vld1q_s8(v + 16 * i)), vdupq_n_u8(0x80));
+          const uint8x16_t value = veorq_u8(vreinterpretq_u8_s8(LoadValues<kBits>(v, first + i)), vdupq_n_u8(0x80));
           Unrolled<kPairCount>([&](auto p) {
             high[p][i] = vdotq_laneq_u32(high[p][i], value, bytes[p], kHighLane);
             low[p][i] = vdotq_laneq_u32(low[p][i], value, bytes[p], kLowLane);
@@ -108,23 +107,24 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
   }
 }
 
+template <int kBits>
 struct Engine {
   static void Scores(const Pass &pass) {
-    if (pass.pairs == kPairs) return ScorePairs<kPairs, 2>(pass, 0);  // for four vectors there are not enough registers
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<count, 4>(pass, pair); });
+    if (pass.pairs == kPairs) return ScorePairs<kBits, kPairs, 2>(pass, 0);  // for four vectors there are not enough registers
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count, 4>(pass, pair); });
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
-      ValuePairs<count, (count <= 2 ? 4 : 2)>(pass, outputs, pair);
+      ValuePairs<kBits, count, (count <= 2 ? 4 : 2)>(pass, outputs, pair);
     });
   }
 };
 
 }  // namespace
 
-void RunNeonDot(const Args &args) { RunPasses<Engine>(args); }
+void RunNeonDot(const Args &args) { RunEngine<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -17,7 +17,7 @@ struct Pass {
   const Args &args;
   size_t pairs;
   size_t tiles;         // key tiles that the last pair sees
-  size_t tile_bytes;    // of the cache's keys
+  size_t tile_bytes;    // of the cache's keys, and of its values
   size_t score_stride;  // bytes from pair to pair
   size_t q_stride;      // bytes from pair to pair
   uint8_t *scores;      // [pairs, tiles, kTileScores]
@@ -49,7 +49,7 @@ void RunPasses(const Args &args) {
   Pass pass = {args,
                0,
                0,
-               kTileRows * kv_cache::PaddedDim(args.head_dim),
+               kv_cache::HeadBytes(kTileRows, args.head_dim, args.bits),
                4 * kv_cache::PaddedRows(args.first_position + args.m),
                AlignUp(args.head_dim, 64),
                args.scratch,
@@ -81,6 +81,12 @@ void RunPasses(const Args &args) {
     }
     Engine::Values(pass, normalisers);
   }
+}
+
+/// Engine: by the bits of the cache.
+template <template <int kBits> class Engine>
+void RunEngine(const Args &args) {
+  args.bits == 8 ? RunPasses<Engine<8>>(args) : RunPasses<Engine<4>>(args);
 }
 
 }  // namespace

@@ -11,6 +11,12 @@ namespace {
 inline __m256i *At(uint8_t *p) { return reinterpret_cast<__m256i *>(p); }
 inline const __m256i *At(const uint8_t *p) { return reinterpret_cast<const __m256i *>(p); }
 
+/// The low or the high nibbles of bytes.
+template <int kHigh>
+inline __m256i Nibbles(__m256i bytes) {
+  return _mm256_and_si256(kHigh ? _mm256_srli_epi16(bytes, 4) : bytes, _mm256_set1_epi8(15));
+}
+
 /// What turns a score into E.
 struct Exponential {
   Exponential(int32_t multiplier, int32_t shift, int32_t max)

@@ -42,6 +42,40 @@ inline void InBlocksOfPairs(size_t pairs, const Block &block) {
   }
 }
 
+/// The low or the high nibbles of bytes.
+template <int kHigh>
+ACORN_INLINE uint8x16_t Nibbles(uint8x16_t bytes) {
+  if constexpr (kHigh != 0) return vshrq_n_u8(bytes, 4);
+  return vandq_u8(bytes, vdupq_n_u8(15));
+}
+
+/// Sixteen bytes of a row of keys, the kQuad-th four dimensions of four keys, with the offset of the cache's width. k: the row's
+/// first four.
+template <int kBits, int kQuad>
+ACORN_INLINE uint8x16_t LoadKeys(const uint8_t *k) {
+  if constexpr (kBits == 8) return vld1q_u8(k + kQuad * 4 * kTileRows);
+  return Nibbles<kQuad % 2>(vld1q_u8(k + kQuad / 2 * 4 * kTileRows));
+}
+
+/// What keys have on top of their values.
+template <int kBits>
+inline constexpr uint8_t kKeyOffset = kBits == 8 ? 128 : kv_cache::kNibbleOffset;
+
+/// LoadKeys without the offset.
+template <int kBits, int kQuad>
+ACORN_INLINE int8x16_t LoadSignedKeys(const uint8_t *k) {
+  return vreinterpretq_s8_u8(vsubq_u8(LoadKeys<kBits, kQuad>(k), vdupq_n_u8(kKeyOffset<kBits>)));
+}
+
+/// Four values of a head, of four rows. v: the sixteen values of the rows that hold them; four: which fours.
+template <int kBits>
+ACORN_INLINE int8x16_t LoadValues(const int8_t *v, size_t four) {
+  if constexpr (kBits == 8) return vld1q_s8(v + 16 * four);
+  const uint8x16_t bytes = vreinterpretq_u8_s8(vld1q_s8(v + 16 * (four % 2)));
+  const uint8x16_t nibbles = Nibbles<0>(vshlq_u8(bytes, vdupq_n_s8(four < 2 ? 0 : -4)));
+  return vsubq_s8(vreinterpretq_s8_u8(nibbles), vdupq_n_s8(kv_cache::kNibbleOffset));
+}
+
 /// What turns scores into E. t needs no 64-bit lanes: sqdmulh is the product over 2^31, rounded down, and a rounding shift of that
 /// by one bit or more is the rounding shift of the product. A shift below 32 is lengthened to that end: the multiplier takes as
 /// many bits as it has room for, the difference the rest. A difference that saturates is far beyond the octaves where E is 0.

@@ -4,13 +4,13 @@
 namespace acorn::rotate {
 namespace {
 
-template <Range kRange>
+template <typename Store, Range kRange>
 void Rows(const Args &args) {
   const Rounder round(args.shift);
   const size_t h = args.half;
   for (size_t row = 0; row < args.m; ++row) {
     const int16_t *x = args.x + row * args.x_stride;
-    int8_t *y = args.y + row * args.y_stride;
+    auto *y = static_cast<typename Store::Type *>(args.y) + row * args.y_stride;
     for (size_t i = 0; i < h; i += 8) {
       const size_t left = h - i;
       const __m128i cosine = LoadRaw(args.cosine + row * h + i, left), sine = LoadRaw(args.sine + row * h + i, left);
@@ -20,8 +20,8 @@ void Rows(const Args &args) {
         const size_t at = head * args.head_dim + i;
         const __m256i pair = Pair(LoadRaw(x + at, left), LoadRaw(x + at + h, left));
         const __m256i factor = _mm256_set1_epi64x(args.multiplier[head]);
-        Finish<StoreS8, kRange>(y + at, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_low), factor)), 0);
-        Finish<StoreS8, kRange>(y + at + h, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_high), factor)), 0);
+        Finish<Store, kRange>(y + at, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_low), factor)), 0);
+        Finish<Store, kRange>(y + at + h, left, round(MultiplyAll(_mm256_madd_epi16(pair, to_high), factor)), 0);
       }
     }
     for (size_t i = 2 * h; i < args.head_dim; i += 8) {
@@ -29,14 +29,20 @@ void Rows(const Args &args) {
       for (size_t head = 0; head < args.heads; ++head) {
         const size_t at = head * args.head_dim + i;
         const __m256i v = _mm256_slli_epi32(LoadS16(x + at, left), 14);
-        Finish<StoreS8, kRange>(y + at, left, round(MultiplyAll(v, _mm256_set1_epi64x(args.multiplier[head]))), 0);
+        Finish<Store, kRange>(y + at, left, round(MultiplyAll(v, _mm256_set1_epi64x(args.multiplier[head]))), 0);
       }
     }
   }
 }
 
+template <typename Store>
+void Rotate(const Args &args) {
+  args.shift >= kShiftTo31Bits ? Rows<Store, Range::k31Bits>(args) : Rows<Store, Range::k64Bits>(args);
+}
+
 }  // namespace
 
-void RunAvx2(const Args &args) { args.shift >= kShiftTo31Bits ? Rows<Range::k31Bits>(args) : Rows<Range::k64Bits>(args); }
+void RunS8Avx2(const Args &args) { Rotate<StoreS8>(args); }
+void RunS16Avx2(const Args &args) { Rotate<StoreS16>(args); }
 
 }  // namespace acorn::rotate

@@ -4,13 +4,13 @@
 namespace acorn::rotate {
 namespace {
 
-template <Range kRange>
+template <typename Store, Range kRange>
 void Rows(const Args &args) {
   const Rounder round(args.shift);
   const size_t h = args.half;
   for (size_t row = 0; row < args.m; ++row) {
     const int16_t *x = args.x + row * args.x_stride;
-    int8_t *y = args.y + row * args.y_stride;
+    auto *y = static_cast<typename Store::Type *>(args.y) + row * args.y_stride;
     for (size_t i = 0; i < h; i += 16) {
       const __mmask16 mask = Mask16(h - i);
       const __m256i cosine = _mm256_maskz_loadu_epi16(mask, args.cosine + row * h + i);
@@ -21,8 +21,8 @@ void Rows(const Args &args) {
         const size_t at = head * args.head_dim + i;
         const __m512i pair = Pair(_mm256_maskz_loadu_epi16(mask, x + at), _mm256_maskz_loadu_epi16(mask, x + at + h));
         const __m512i factor = _mm512_set1_epi64(args.multiplier[head]);
-        Finish<StoreS8, kRange>(y + at, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_low), factor)), 0);
-        Finish<StoreS8, kRange>(y + at + h, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_high), factor)), 0);
+        Finish<Store, kRange>(y + at, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_low), factor)), 0);
+        Finish<Store, kRange>(y + at + h, mask, round(MultiplyAll(_mm512_madd_epi16(pair, to_high), factor)), 0);
       }
     }
     for (size_t i = 2 * h; i < args.head_dim; i += 16) {
@@ -30,14 +30,20 @@ void Rows(const Args &args) {
       for (size_t head = 0; head < args.heads; ++head) {
         const size_t at = head * args.head_dim + i;
         const __m512i v = _mm512_slli_epi32(LoadS16(x + at, mask), 14);
-        Finish<StoreS8, kRange>(y + at, mask, round(MultiplyAll(v, _mm512_set1_epi64(args.multiplier[head]))), 0);
+        Finish<Store, kRange>(y + at, mask, round(MultiplyAll(v, _mm512_set1_epi64(args.multiplier[head]))), 0);
       }
     }
   }
 }
 
+template <typename Store>
+void Rotate(const Args &args) {
+  args.shift >= kShiftTo31Bits ? Rows<Store, Range::k31Bits>(args) : Rows<Store, Range::k64Bits>(args);
+}
+
 }  // namespace
 
-void RunAvx512Vnni(const Args &args) { args.shift >= kShiftTo31Bits ? Rows<Range::k31Bits>(args) : Rows<Range::k64Bits>(args); }
+void RunS8Avx512Vnni(const Args &args) { Rotate<StoreS8>(args); }
+void RunS16Avx512Vnni(const Args &args) { Rotate<StoreS16>(args); }
 
 }  // namespace acorn::rotate

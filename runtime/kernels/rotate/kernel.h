@@ -1,4 +1,4 @@
-// rotate: rotary positions, from s16 heads to s8 heads. docs/ARITHMETIC.md §5 is normative.
+// rotate: rotary positions, from s16 heads to s8 or s16 heads. docs/ARITHMETIC.md §5 is normative.
 // All variants are bit-equal to the formula; none allocates or can fail.
 #pragma once
 
@@ -10,12 +10,13 @@
 namespace acorn::rotate {
 
 /// For each row and head, with h = half (pairs i, i + h; values from 2h on only change scale):
-///   y[i]     = sat8(RoundShift((x[i] * cosine[i] - x[i + h] * sine[i]) * multiplier, shift))    i < h
-///   y[i + h] = sat8(RoundShift((x[i + h] * cosine[i] + x[i] * sine[i]) * multiplier, shift))
-///   y[j]     = sat8(RoundShift(x[j] * 2^14 * multiplier, shift))                                j >= 2h
+///   y[i]     = sat(RoundShift((x[i] * cosine[i] - x[i + h] * sine[i]) * multiplier, shift))    i < h
+///   y[i + h] = sat(RoundShift((x[i + h] * cosine[i] + x[i] * sine[i]) * multiplier, shift))
+///   y[j]     = sat(RoundShift(x[j] * 2^14 * multiplier, shift))                                j >= 2h
+/// sat: sat8 or sat16 by the type of the output.
 /// x and y are separate buffers; no alignment beyond that of the types is needed.
 struct Args {
-  int8_t *y;         // [m, heads, head_dim]
+  void *y;           // [m, heads, head_dim] of the output type
   const int16_t *x;  // [m, heads, head_dim], in [-32767, 32767]
   size_t y_stride;   // elements from row to row
   size_t x_stride;   // elements from row to row
@@ -36,7 +37,7 @@ using Run = void (*)(const Args &args);
 struct Kernel {
   const char *name;
   uint32_t needs;  // Feature bits
-  Run run;
+  Run s8, s16;     // by output type
 };
 
 /// All variants, best first, scalar last.

@@ -14,42 +14,46 @@ S32x16 MultiplySubtract(S16x16 a, S16x16 b, S16x16 c, S16x16 d) {
   return y;
 }
 
-template <typename Scale>
+template <typename Out, typename Scale>
 void Rows(const Args &args) {
   const Scale scale(args.shift);
   const size_t h = args.half, heads = args.heads, head_dim = args.head_dim;
   const int32_t *multiplier = args.multiplier;
   for (size_t row = 0; row < args.m; ++row) {
     const int16_t *x_row = args.x + row * args.x_stride;
-    int8_t *y_row = args.y + row * args.y_stride;
+    auto *y_row = static_cast<typename Out::Type *>(args.y) + row * args.y_stride;
     const int16_t *cosine_row = args.cosine + row * h, *sine_row = args.sine + row * h;
     ForBlocks(h, [=](size_t i, size_t count) ACORN_INLINE_BODY {
       const S16x16 cosine = Load(cosine_row + i, count), sine = Load(sine_row + i, count);
       const int16_t *x = x_row + i;
-      int8_t *y = y_row + i;
+      auto *y = y_row + i;
       for (size_t head = 0; head < heads; ++head, x += head_dim, y += head_dim) {
         const int32x4_t factor = vdupq_n_s32(multiplier[head]);
         const S16x16 first = Load(x, count), second = Load(x + h, count);
         const S32x16 low = MultiplySubtract(first, cosine, second, sine);
         const S32x16 high = MultiplyAdd(Multiply(second, cosine), first, sine);
-        StoreS8::Store(y, count, Apply(scale, low, factor), 0);
-        StoreS8::Store(y + h, count, Apply(scale, high, factor), 0);
+        Out::Store(y, count, Apply(scale, low, factor), 0);
+        Out::Store(y + h, count, Apply(scale, high, factor), 0);
       }
     });
     ForBlocks(head_dim - 2 * h, [=](size_t i, size_t count) ACORN_INLINE_BODY {
       for (size_t head = 0; head < heads; ++head) {
         const size_t at = head * head_dim + 2 * h + i;
         const S16x16 one = {{vdupq_n_s16(1 << 14), vdupq_n_s16(1 << 14)}};
-        StoreS8::Store(y_row + at, count, Apply(scale, Multiply(Load(x_row + at, count), one), vdupq_n_s32(multiplier[head])), 0);
+        Out::Store(y_row + at, count, Apply(scale, Multiply(Load(x_row + at, count), one), vdupq_n_s32(multiplier[head])), 0);
       }
     });
   }
 }
 
+template <typename Out>
+void Rotate(const Args &args) {
+  args.shift >= HighScale::kLeastShift ? Rows<Out, HighScale>(args) : Rows<Out, WideScale>(args);
+}
+
 }  // namespace
 
-void RunNeon(const Args &args) {
-  args.shift >= HighScale::kLeastShift ? Rows<HighScale>(args) : Rows<WideScale>(args);
-}
+void RunS8Neon(const Args &args) { Rotate<StoreS8>(args); }
+void RunS16Neon(const Args &args) { Rotate<StoreS16>(args); }
 
 }  // namespace acorn::rotate

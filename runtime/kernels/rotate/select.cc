@@ -3,14 +3,16 @@
 
 namespace acorn::rotate {
 
-#define ACORN_KERNEL(name, needs, run) void run(const Args &args);
+#define ACORN_KERNEL(name, needs, s8, s16) \
+  void s8(const Args &args);               \
+  void s16(const Args &args);
 #include "kernels/rotate/kernels.inc"
 #undef ACORN_KERNEL
 
 namespace {
 
 constexpr Kernel kKernels[] = {
-#define ACORN_KERNEL(name, needs, run) {name, needs, run},
+#define ACORN_KERNEL(name, needs, s8, s16) {name, needs, s8, s16},
 #include "kernels/rotate/kernels.inc"
 #undef ACORN_KERNEL
 };

@@ -3,6 +3,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "graph/float_model.h"
@@ -10,6 +11,7 @@
 #include "tests/support/shared_data.h"
 #include "train/model_twin.h"
 #include "train/parameters.h"
+#include "write/model_writer.h"
 
 namespace acorn::compiler {
 namespace {
@@ -51,6 +53,29 @@ torch::Tensor Turned(const torch::Tensor &x, int64_t heads, const RopeTable &tab
   return torch::cat({a * c - b * s, b * c + a * s, y.narrow(2, 2 * half, dim - 2 * half)}, 2);
 }
 
+/// Orthonormal Hadamard transform of each block.
+torch::Tensor Transformed(const torch::Tensor &x, int64_t block) {
+  torch::Tensor y = x.reshape({-1, block});
+  for (int64_t half = 1; half < block; half *= 2) {
+    const torch::Tensor pairs = y.view({-1, block / (2 * half), 2, half});
+    const torch::Tensor a = pairs.select(2, 0), b = pairs.select(2, 1);
+    y = torch::stack({a + b, a - b}, 2).reshape({-1, block});
+  }
+  return (y / std::sqrt(static_cast<double>(block))).view(x.sizes());
+}
+
+/// x: [tokens, heads, dim], in natural units of the scores but for 1 / sqrt(dim).
+torch::Tensor Attended(const torch::Tensor &q, const torch::Tensor &k, const torch::Tensor &v) {
+  const int64_t tokens = q.size(0), group = q.size(1) / k.size(1);
+  std::vector<torch::Tensor> heads;
+  for (int64_t h = 0; h < q.size(1); ++h) {
+    torch::Tensor scores = torch::mm(q.select(1, h), k.select(1, h / group).t()) / std::sqrt(static_cast<double>(q.size(2)));
+    scores = scores.masked_fill(torch::ones({tokens, tokens}, torch::kBool).triu(1), -INFINITY);
+    heads.push_back(torch::mm(torch::softmax(scores, 1), v.select(1, h / group)));
+  }
+  return torch::cat(heads, 1);
+}
+
 class FloatTwin {
  public:
   FloatTwin(const ModelConfig &config, const QuantizedModel &model) : config_(config), block_(model.frame.ffn.block) {
@@ -74,17 +99,10 @@ class FloatTwin {
       const torch::Tensor q = Turned(qkv.narrow(1, 0, q_width).contiguous(), config_.heads, rope);
       const torch::Tensor k = Turned(qkv.narrow(1, q_width, kv_width).contiguous(), config_.kv_heads, rope);
       const torch::Tensor v = qkv.narrow(1, q_width + kv_width, kv_width).contiguous().view({tokens, config_.kv_heads, dim});
-      const int64_t group = config_.heads / config_.kv_heads;
-      std::vector<torch::Tensor> heads;
-      for (int64_t h = 0; h < config_.heads; ++h) {
-        torch::Tensor scores = torch::mm(q.select(1, h), k.select(1, h / group).t()) / std::sqrt(static_cast<double>(dim));
-        scores = scores.masked_fill(torch::ones({tokens, tokens}, torch::kBool).triu(1), -INFINITY);
-        heads.push_back(torch::mm(torch::softmax(scores, 1), v.select(1, h / group)));
-      }
-      x = x + torch::mm(torch::cat(heads, 1), l.o.t()) + l.o_bias;
+      x = x + torch::mm(Attended(q, k, v), l.o.t()) + l.o_bias;
       const torch::Tensor gate_up = torch::mm(Normed(x, l.ffn_norm, config_.rms_eps), l.gate_up.t()) + l.gate_up_bias;
       const std::vector<torch::Tensor> parts = gate_up.chunk(2, 1);
-      x = x + torch::mm(Transformed(torch::silu(parts[0]) * parts[1]), l.down.t()) + l.down_bias;
+      x = x + torch::mm(Transformed(torch::silu(parts[0]) * parts[1], block_), l.down.t()) + l.down_bias;
     }
     return torch::mm(Normed(x, head_norm, config_.rms_eps), head.t());
   }
@@ -93,16 +111,6 @@ class FloatTwin {
   torch::Tensor head_norm, head;
 
  private:
-  torch::Tensor Transformed(const torch::Tensor &x) const {  // orthonormal Hadamard transform of each block
-    torch::Tensor y = x.reshape({-1, block_});
-    for (int64_t half = 1; half < block_; half *= 2) {
-      const torch::Tensor pairs = y.view({-1, block_ / (2 * half), 2, half});
-      const torch::Tensor a = pairs.select(2, 0), b = pairs.select(2, 1);
-      y = torch::stack({a + b, a - b}, 2).reshape({-1, block_});
-    }
-    return (y / std::sqrt(static_cast<double>(block_))).view(x.sizes());
-  }
-
   ModelConfig config_;
   int64_t block_;
   torch::Tensor table_;
@@ -163,6 +171,88 @@ TEST(Gradients, AgreeWithAutomaticDifferentiation) {
   }
   ExpectClose(gradients.head[0].gain, reference.head_norm.grad(), "head norm");
   ExpectClose(gradients.head[1].weight, reference.head.grad(), "head");
+}
+
+/// Rounded to [-limit, limit] units, straight through: by x where it stays inside, by the unit as learned step sizes have it.
+/// units: to the shape of x.
+torch::Tensor Rounded(const torch::Tensor &x, const torch::Tensor &units, double limit) {
+  const torch::Tensor inside = (x / units).clamp(-limit - 0.5, limit + 0.5);
+  return units * (inside + (inside.round().clamp(-limit, limit) - inside).detach());
+}
+
+TEST(Gradients, OfACacheOf4BitsAgreeWithAutomaticDifferentiation) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  const ModelConfig &config = source->config();
+  RecipeOptions options;
+  options.recipe = Recipe::kRtn;
+  options.kv_bits = 4;
+  const QuantizedModel model = QuantizeSmall(*source, options);
+  const QuantizedLayer &layer = model.layers.front();
+  const LayerScales &s = layer.scales;
+  const int64_t tokens = 40, dim = config.head_dim, block = model.frame.writer.cache.head_block;
+  const int64_t q_width = config.heads * dim, kv_width = config.kv_heads * dim;
+  ASSERT_GT(block, 1);
+
+  // From the outputs of q, k and v, in integers that reach as far as 8 bits go for queries, and beyond what 4 bits hold for others.
+  torch::manual_seed(9);
+  const auto spread = [&](const std::vector<double> &units, double reach, double scale) {
+    const auto heads = static_cast<int64_t>(units.size());
+    const torch::Tensor sizes = torch::tensor(units, torch::kDouble).to(torch::kFloat).view({1, heads, 1});
+    return (torch::randn({tokens, heads, dim}) * sizes * (reach / scale)).round().clamp(-32767, 32767).view({tokens, heads * dim});
+  };
+  const torch::Tensor integers =
+      torch::cat({spread(s.q8, 40, s.q16), spread(s.k8, 4, s.k16), spread(s.v8, 4, s.v16)}, 1);
+  const torch::Tensor weight = torch::randn({tokens, q_width});
+
+  const auto leaf = [](const std::vector<double> &units) {
+    const auto heads = static_cast<int64_t>(units.size());
+    return Leaf(torch::tensor(units, torch::kDouble).to(torch::kFloat).log().view({1, heads, 1}));
+  };
+  const torch::Tensor q = Leaf(integers.narrow(1, 0, q_width) * s.q16);
+  const torch::Tensor k = Leaf(integers.narrow(1, q_width, kv_width) * s.k16);
+  const torch::Tensor v = Leaf(integers.narrow(1, q_width + kv_width, kv_width) * s.v16);
+  const torch::Tensor q8 = leaf(s.q8), k8 = leaf(s.k8), v8 = leaf(s.v8);
+  const RopeTable rope = MakeRopeTable(config, tokens);
+  const auto positioned = [&](const torch::Tensor &x, const torch::Tensor &logs, int64_t heads, double limit) {
+    const double fine = 127 * std::sqrt(static_cast<double>(block)) / 32767;  // of a unit: what 16 bits hold before the transform
+    return Rounded(Transformed(Rounded(Turned(x, heads, rope), logs.exp() * fine, 32767), block), logs.exp(), limit);
+  };
+  const torch::Tensor mixed = Attended(positioned(q, q8, config.heads, 127), positioned(k, k8, config.kv_heads, 7),
+                                       Rounded(v.view({tokens, config.kv_heads, dim}), v8.exp(), 7));
+  (Rounded(mixed, torch::full({1}, s.attn_out), 127) * weight).sum().backward();
+
+  LiveGraph graph;
+  ModelWriter writer(&graph, config, model.frame.ffn.padded, model.frame.writer);
+  writer.Begin(model.stream_scale, nullptr);
+  writer.AddLayer(layer);
+  Machine machine(tokens, 0);
+  machine.Load(&graph);
+  const auto first = std::find_if(graph.body().begin(), graph.body().end(),
+                                  [](const LiveStep &live) { return live.step.kind == OpKind::kRotate; });
+  const auto last = std::find_if(first, graph.body().end(),
+                                 [](const LiveStep &live) { return live.step.kind == OpKind::kAttention; });
+  Port whole = first->in;  // all columns of the value that q is a part of
+  whole.width = machine.view().values[whole.value].width;
+  torch::Tensor buffer = torch::zeros({tokens, static_cast<int64_t>(RowBytes(machine.view().values[whole.value]))}, torch::kUInt8);
+  buffer.view(torch::kShort).narrow(1, 0, whole.width).copy_(integers);
+  const std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  Tape tape(&machine, ids);
+  tape.SetBuffer(whole, buffer);
+  const auto count = static_cast<size_t>(last - first) + 1;
+  tape.Run(&*first, &*first + count, true);
+  tape.SetGradient(last->out, weight);
+  std::vector<StepGradients> gradients(count);
+  const torch::NoGradGuard no_autograd;
+  tape.Backward(gradients.data(), false);
+
+  const torch::Tensor got = tape.TakeGradient(whole);
+  ExpectClose(got.narrow(1, 0, q_width), q.grad(), "q");
+  ExpectClose(got.narrow(1, q_width, kv_width), k.grad(), "k");
+  ExpectClose(got.narrow(1, q_width + kv_width, kv_width), v.grad(), "v");
+  const HeadUnitGradients heads = GradientsOfHeadUnits(&*first, gradients.data(), count);
+  ExpectClose(heads.q8, q8.grad(), "units of queries");
+  ExpectClose(heads.k8, k8.grad(), "units of keys");
+  ExpectClose(heads.v8, v8.grad(), "units of values");
 }
 
 }  // namespace

@@ -67,6 +67,19 @@ TEST_F(Trainer, LowersTheLossOnTextThatItNeverSaw) {
   }
 }
 
+TEST_F(Trainer, LearnsForACacheOf4Bits) {
+  RecipeOptions recipe;
+  recipe.body_format = WeightFormat::kW8;  // so that the cache is what there is to learn for
+  recipe.kv_bits = 4;
+  std::vector<LayerWeights> unrounded;
+  QuantizedModel model = QuantizeSmall(*source_, recipe, &unrounded);
+  const LayerScales before = model.layers.front().scales;
+  const TrainResult result = Train(*source_, windows_, Options(60), unrounded, &model);
+  EXPECT_LT(result.loss_after, result.loss_before * 0.97);
+  EXPECT_NE(model.layers.front().scales.k8, before.k8);
+  EXPECT_NE(model.layers.front().scales.v8, before.v8);
+}
+
 TEST_F(Trainer, SameInputSameResult) {
   QuantizedModel first = model_, second = model_;
   Train(*source_, windows_, Options(8), unrounded_, &first);

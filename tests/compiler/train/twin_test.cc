@@ -53,6 +53,7 @@ struct Case {
   const char *name;
   WeightFormat body, head;
   DownInput down;
+  int kv_bits = 8;
 };
 
 class TwinEqualsDevice : public testing::TestWithParam<Case> {};
@@ -64,6 +65,7 @@ TEST_P(TwinEqualsDevice, Logits) {
   options.body_format = GetParam().body;
   options.head_format = GetParam().head;
   options.down_input = GetParam().down;
+  options.kv_bits = GetParam().kv_bits;
   QuantizedModel model = QuantizeSmall(*source, options);
   const CalibrationWindows windows = SomeWindows(config);
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + windows.window);
@@ -77,7 +79,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{"w8", WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard},
                     Case{"w4", WeightFormat::kW4, WeightFormat::kW8, DownInput::kHadamard},
                     Case{"w4g32_head_w4", WeightFormat::kW4G32, WeightFormat::kW4G32, DownInput::kHadamard},
-                    Case{"w4g32_s15", WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15}),
+                    Case{"w4g32_s15", WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15},
+                    Case{"w8_kv4", WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, 4},
+                    Case{"w4g32_s15_kv4", WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, 4}),
     [](const testing::TestParamInfo<Case> &c) { return std::string(c.param.name); });
 
 class TwinOfFamily : public testing::TestWithParam<const char *> {};
@@ -87,12 +91,16 @@ TEST_P(TwinOfFamily, EqualsDevice) {
   ACORN_NEED_SHARED(folder);
   const auto source = OpenSourceModel(test::SharedPath(folder));
   const ModelConfig &config = source->config();
-  QuantizedModel model = QuantizeSmall(*source, {});
   const CalibrationWindows windows = SomeWindows(config);
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + windows.window);
-  EXPECT_EQ(TwinLogits(config, model, ids), DeviceLogits(config, model, ids));
-  Disturb(config, &model);
-  EXPECT_EQ(TwinLogits(config, model, ids), DeviceLogits(config, model, ids));
+  for (const int kv_bits : {8, 4}) {
+    RecipeOptions options;
+    options.kv_bits = kv_bits;
+    QuantizedModel model = QuantizeSmall(*source, options);
+    EXPECT_EQ(TwinLogits(config, model, ids), DeviceLogits(config, model, ids)) << kv_bits;
+    Disturb(config, &model);
+    EXPECT_EQ(TwinLogits(config, model, ids), DeviceLogits(config, model, ids)) << kv_bits;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shared, TwinOfFamily, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
@@ -110,7 +118,9 @@ TEST(Twin, ShortWindowsRunInTheSameMachine) {
 
 TEST(Checkpoint, KeepsAModelWhole) {
   const auto source = OpenSourceModel(test::DataPath("small_llama"));
-  QuantizedModel model = QuantizeSmall(*source, {});
+  RecipeOptions options;
+  options.kv_bits = 4;
+  QuantizedModel model = QuantizeSmall(*source, options);
   Disturb(source->config(), &model);
   const test::TempFolder folder;
   Archive archive;
