@@ -31,6 +31,7 @@ constexpr int64_t kLeastWindows = 4;    // of which one is held out
 constexpr double kStageEnds[] = {0.2, 0.8, 1};  // shares of the steps, or of the time, by which each stage is done
 constexpr double kShapingRate = 5e-3;   // of Adam, for the logarithms of equivalent scales
 constexpr double kTuningRate = 5e-4;    // in the units of parameters.h
+constexpr double kFinalRate = 1e-4;     // the same, of the last stage: the one before has cooled down
 constexpr double kLastRate = 0.05;      // share of the rate at the end of a stage's cosine
 constexpr double kWarmUpSteps = 20;
 constexpr int64_t kMeasurements = 24;   // of the held-out windows, evenly over the steps
@@ -185,7 +186,7 @@ class Training {
   void Tune(const Archive *resumed) {
     Parameters parameters(config_, model_, false);
     if (result_.end == TrainingEnd::kAllSteps) {
-      RunStage(&parameters, step_, kTuningRate, resumed);
+      RunStage(&parameters, step_, kFinalRate, resumed);
     } else {
       parameters.Apply();
       twin_.Refresh();

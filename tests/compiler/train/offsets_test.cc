@@ -44,13 +44,28 @@ TEST(Offsets, IntegersFollowTheGradientToTheEndsOfTheirRange) {
 }
 
 TEST(Offsets, WeightsOfSmallGradientsMoveLess) {
-  QuantizedMatrix matrix = Zeros(WeightFormat::kW4G32, 1, 64);
+  QuantizedMatrix matrix = Zeros(WeightFormat::kW4G32, 2, 64);
   Offsets offsets(&matrix);
-  torch::Tensor gradient = torch::full({1, 64}, 1.0f);
-  gradient[0][7] = 0.01f;
+  torch::Tensor gradient = torch::full({2, 64}, 1.0f);
+  gradient[0][7] = 0.01f;  // beside large ones in its row and in its column
   for (int i = 0; i < 20; ++i) offsets.Step(gradient.clone(), 0.1);
   EXPECT_LT(matrix.weight(0, 6), 0);
   EXPECT_EQ(matrix.weight(0, 7), 0);
+}
+
+TEST(Offsets, StartFromWhatRoundingLeft) {
+  QuantizedMatrix matrix = Zeros(WeightFormat::kW4G32, 1, 64);  // steps of 0.75
+  Offsets offsets(&matrix);
+  Matrix real = Matrix::Zero(1, 64);
+  real(0, 0) = 0.75f * 0.4f;   // close to 1
+  real(0, 1) = -0.75f * 0.4f;  // close to -1
+  real(0, 2) = 0.75f * 3;      // GPTQ put it far from where it was
+  offsets.StartFrom(real);
+  offsets.Step(torch::full({1, 64}, -1.0f), 0.11);
+  EXPECT_EQ(matrix.weight(0, 0), 1);
+  EXPECT_EQ(matrix.weight(0, 1), 0);
+  EXPECT_EQ(matrix.weight(0, 2), 1);
+  EXPECT_EQ(matrix.weight(0, 3), 0);
 }
 
 TEST(Offsets, GoOnFromTheirState) {
