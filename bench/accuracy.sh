@@ -2,7 +2,7 @@
 # What quantisation costs, on real weights: converts each source with each recipe, measures perplexity of the float source and of
 # the integer file in the same protocol (windows that do not overlap, an empty session each, position 1 on scored), prints a table.
 #
-#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|mixed|commands|long|tasks]...      default: all
+#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|mixed|trained|commands|long|tasks]...      default: all
 #
 # DATA_DIR holds text/wikitext2/{wiki.test.raw,wiki.valid.tokens}, text/tinystories/train_head_2MB.txt, models/stories260K/,
 # commands/, eval/, and dense/ or ../models/dense (the home model's source); OUT_DIR keeps the converted files and smollm2.gguf, which
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=$1 out=$2
 shift 2
-[ $# -gt 0 ] || set -- stories smollm2 mixed commands long tasks
+[ $# -gt 0 ] || set -- stories smollm2 mixed trained commands long tasks
 mkdir -p "$out"
 acornc=${ACORNC:-build/release/bin/acornc} acorn=${ACORN:-build/release/bin/acorn}
 
@@ -67,6 +67,25 @@ for what in "$@"; do
         integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
         row "SmolLM2-135M-Instruct, scored from $from" "w4-mixed-$budget" "$(bytes "$file")" "$integer" "$(ratio "$integer" "$float")"
       done
+    done ;;
+  trained)
+    # Hours: four trainings with the default budget, on text of two kinds.
+    source=$out/smollm2.gguf
+    texts="--calibration $data/text/wikitext2/wiki.valid.tokens --calibration $data/text/tinystories/train_head_2MB.txt"
+    for recipe in 'w8:--weights w8' 'w4-channel:--group channel' 'w4-default:' 'w4-mixed-105M:--mixed auto --budget 105000000'; do
+      file=$out/smollm2-${recipe%%:*}-mobilequant.acorn
+      # shellcheck disable=SC2086
+      convert "$source" "$file" --recipe mobilequant $texts ${recipe#*:}
+      for from in 1 257; do
+        protocol=(--text "$data/text/wikitext2/wiki.test.raw" --window 512 --windows 40 --score-from "$from" --json)
+        float=$("$acornc" perplexity "$source" "${protocol[@]}" | number perplexity)
+        integer=$("$acorn" perplexity "$file" "${protocol[@]}" | number perplexity)
+        row "SmolLM2-135M-Instruct, scored from $from" "${recipe%%:*}, mobilequant" "$(bytes "$file")" "$integer" \
+          "$(ratio "$integer" "$float")"
+      done
+      protocol=(--task lambada --data "$data/eval/lambada_openai.jsonl" --limit 300 --json)
+      row 'SmolLM2, LAMBADA, right of 300' "${recipe%%:*}, mobilequant" - \
+        "$("$acorn" eval "$file" "${protocol[@]}" | number correct)" -
     done ;;
   long)
     source=$out/smollm2.gguf file=$out/smollm2-w4-default.acorn

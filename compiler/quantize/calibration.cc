@@ -17,10 +17,10 @@ namespace {
 std::vector<std::vector<int32_t>> TokenizeTexts(const SourceTokenizer &tokenizer, const std::vector<std::string> &files) {
   std::vector<std::vector<int32_t>> texts;
   Progress progress("tokenizing calibration text", std::max<int64_t>(1, static_cast<int64_t>(files.size())));
-  if (files.empty()) texts.push_back(tokenizer.EncodeMarkup(CalibrationText()));
+  if (files.empty()) texts.push_back(tokenizer.EncodeTexts(CalibrationText()));
   for (const std::string &path : files) {
     const MappedFile file(path);
-    texts.push_back(tokenizer.EncodeMarkup(file.text()));
+    texts.push_back(tokenizer.EncodeTexts(file.text()));
     progress.Update(static_cast<int64_t>(texts.size()));
   }
   size_t tokens = 0;

@@ -456,7 +456,8 @@ void Page::ErrorChart(const char *title, double WeightReport::*member) {
 }
 
 void Page::Errors() {
-  Paragraph("How much the output of each linear layer changes, relative to its size: squared, averaged over calibration tokens.",
+  const std::string before = HasTraining() ? " Errors are those of the closed form, which training began with." : "";
+  Paragraph("How much the output of each linear layer changes, relative to its size: squared, averaged over calibration tokens." + before,
             "note");
   ErrorChart("From rounding the weight", &WeightReport::weight_error);
   ErrorChart("From rounding the input", &WeightReport::input_error);

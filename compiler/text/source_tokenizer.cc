@@ -1,11 +1,31 @@
 #include "text/source_tokenizer.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "import/source_model.h"
 
 namespace acorn::compiler {
+namespace {
 
-SourceTokenizer::SourceTokenizer(const TokenizerModel &model) : segment_(BuildTokenizerSegment(model)) {
+/// Tokens that end a generation and stand in no part of the chat format.
+std::vector<int32_t> TextEnds(const TokenizerModel &model) {
+  std::vector<int32_t> ends;
+  for (size_t id = 0; id < model.tokens.size(); ++id) {
+    if ((model.tokens[id].special_flags & tokenizer_layout::kSpecialStop) == 0) continue;
+    const bool in_chat = std::any_of(model.chat.sections.begin(), model.chat.sections.end(), [&](const auto &section) {
+      return std::any_of(section.begin(), section.end(), [&](const auto &op) {
+        return op.kind == tokenizer_layout::ChatOpKind::kToken && op.token == id;
+      });
+    });
+    if (!in_chat) ends.push_back(static_cast<int32_t>(id));
+  }
+  return ends;
+}
+
+}  // namespace
+
+SourceTokenizer::SourceTokenizer(const TokenizerModel &model) : segment_(BuildTokenizerSegment(model)), text_ends_(TextEnds(model)) {
   TokenizerFault fault;
   if (acorn::OpenTokenizer(&tokenizer_, Span<const uint8_t>(segment_.data(), segment_.size()), &fault) != Status::kOk) {
     throw Error(ExitCode::kBadModel, "the tokenizer makes no legal segment: table " + std::to_string(fault.table) +
@@ -28,6 +48,14 @@ std::vector<int32_t> SourceTokenizer::EncodeMarkup(std::string_view text) const 
   EncodeOptions options;
   options.markup = true;
   return Run(text, options);
+}
+
+std::vector<int32_t> SourceTokenizer::EncodeTexts(std::string_view text) const {
+  std::vector<int32_t> ids = EncodeMarkup(text);
+  ids.erase(std::remove_if(ids.begin(), ids.end(),
+                           [this](int32_t id) { return std::count(text_ends_.begin(), text_ends_.end(), id) != 0; }),
+            ids.end());
+  return ids;
 }
 
 std::vector<int32_t> SourceTokenizer::Run(std::string_view text, EncodeOptions options) const {

@@ -28,6 +28,8 @@ class SourceTokenizer {
   std::vector<int32_t> EncodePrompt(std::string_view text) const;
   /// Plain text without BOS, special tokens recognised.
   std::vector<int32_t> EncodeMarkup(std::string_view text) const;
+  /// The same of a file of texts without the tokens that end one: a device stops at those, and no chat puts anything behind them.
+  std::vector<int32_t> EncodeTexts(std::string_view text) const;
 
   const std::vector<uint8_t> &segment() const { return segment_; }
   const Tokenizer &get() const { return tokenizer_; }
@@ -40,6 +42,7 @@ class SourceTokenizer {
   std::vector<uint8_t> segment_;
   Tokenizer tokenizer_;
   std::string chat_warning_;
+  std::vector<int32_t> text_ends_;
 };
 
 /// What a model's configuration says to its tokenizer.

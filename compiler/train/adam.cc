@@ -41,7 +41,7 @@ std::vector<torch::Tensor> Adam::Values() const {
 }
 
 void Adam::SetValues(const std::vector<torch::Tensor> &values) {
-  for (size_t i = 0; i < values.size(); ++i) parameters_[i].value.copy_(values[i]);
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].value.copy_(values[i]);
 }
 
 std::vector<torch::Tensor> Adam::State() const {

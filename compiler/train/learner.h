@@ -1,6 +1,8 @@
 // Learner: what a stage of training moves, and how it gets into the model.
 #pragma once
 
+#include <vector>
+
 #include "train/adam.h"
 #include "train/model_twin.h"
 
@@ -15,7 +17,16 @@ class Learner {
   virtual void Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) = 0;
   /// Writes the present values into the model. Returns true when integers of weights changed.
   virtual bool Apply() = 0;
-  virtual Adam &adam() = 0;
+
+  /// Present values, for keeping the best; and back, which Apply() must follow.
+  virtual std::vector<torch::Tensor> Values() const { return adam_.Values(); }
+  virtual void SetValues(const std::vector<torch::Tensor> &values) { adam_.SetValues(values); }
+  /// Everything else that later steps depend on.
+  virtual std::vector<torch::Tensor> State() const { return adam_.State(); }
+  virtual void SetState(const std::vector<torch::Tensor> &state) { adam_.SetState(state); }
+
+ protected:
+  Adam adam_;
 };
 
 }  // namespace acorn::compiler

@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kRangeRate = 0.5;   // a range is one number for a whole edge: slower than the numbers of single channels
 constexpr double kZeroRate = 20;     // units, not shares
+constexpr double kOffsetRate = 2;    // steps of a weight's grid, not shares
 constexpr double kReachShare = 0.1;  // of an output's reach: a typical magnitude, the unit of its bias
 
 std::vector<double> Scaled(const std::vector<double> &start, const torch::Tensor &logs) {
@@ -81,7 +82,7 @@ Parameters::LinearParameters Parameters::NewLinear(const QuantizedMatrix &matrix
   return linear;
 }
 
-Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
+Parameters::Parameters(const ModelConfig &config, QuantizedModel *model, bool integers, const Shaping *shaping)
     : model_(model),
       head_dim_(static_cast<size_t>(config.head_dim)),
       cache_limit_(CacheLimit(model->frame.writer.cache.bits)) {
@@ -122,6 +123,17 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model)
     layer.q_norm_start = from.q_norm;
     layer.k_norm_start = from.k_norm;
     layers_.push_back(std::move(layer));
+  }
+  if (integers) {
+    for (size_t i = 0; i < model->layers.size(); ++i) {
+      QuantizedLayer &layer = model->layers[i];
+      QuantizedMatrix *const matrices[] = {&layer.qkv, &layer.o, &layer.gate_up, &layer.down};
+      for (int weight = 0; weight < Shaping::kWeights; ++weight) {
+        offsets_.emplace_back(matrices[weight]);
+        if (shaping == nullptr) continue;
+        offsets_.back().StartFrom(shaping->Real(static_cast<int64_t>(i), static_cast<Shaping::Weight>(weight)));
+      }
+    }
   }
   const QuantizedHead &head = model->head;
   head_rows_ = adam_.New(head.weight.n, 1);
@@ -188,7 +200,7 @@ bool Parameters::Apply() {
   head.norm_bias = Shifted(head_norm_bias_start_, head_norm_start_, adam_.value(head_norm_bias_));
   head.in_scale = head_in_start_ * std::exp(adam_.number(head_in_));
   head.in_zero = ZeroPoint(adam_.number(head_in_zero_));
-  return false;
+  return !offsets_.empty();
 }
 
 void Parameters::LinearGradients(const LinearParameters &linear, const StepGradients &gradients) {
@@ -283,6 +295,35 @@ void Parameters::Step(const ModelTwin &twin, const ModelGradients &gradients, do
     }
   }
   adam_.Step(rate);
+  for (size_t i = 0, next = 0; i < gradients.body.size() && !offsets_.empty(); ++i) {
+    if (twin.graph().body()[i].step.kind == OpKind::kLinear) offsets_[next++].Step(gradients.body[i].weight, rate * kOffsetRate);
+  }
+}
+
+std::vector<torch::Tensor> Parameters::Values() const {
+  std::vector<torch::Tensor> values = adam_.Values();
+  for (const Offsets &offsets : offsets_) values.push_back(offsets.Integers());
+  return values;
+}
+
+void Parameters::SetValues(const std::vector<torch::Tensor> &values) {
+  adam_.SetValues(values);
+  const size_t first = values.size() - offsets_.size();
+  for (size_t i = 0; i < offsets_.size(); ++i) offsets_[i].SetIntegers(values[first + i]);
+}
+
+std::vector<torch::Tensor> Parameters::State() const {
+  std::vector<torch::Tensor> state = adam_.State();
+  for (const Offsets &offsets : offsets_) {
+    for (torch::Tensor &tensor : offsets.State()) state.push_back(std::move(tensor));
+  }
+  return state;
+}
+
+void Parameters::SetState(const std::vector<torch::Tensor> &state) {
+  adam_.SetState(state);
+  const torch::Tensor *from = state.data() + (state.size() - offsets_.size() * Offsets::kStateTensors);
+  for (size_t i = 0; i < offsets_.size(); ++i) offsets_[i].SetState(from + i * Offsets::kStateTensors);
 }
 
 }  // namespace acorn::compiler

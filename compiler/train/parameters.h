@@ -1,4 +1,4 @@
-// Parameters: the real numbers of a quantised model that training moves while every weight's integers stay.
+// Parameters: the real numbers of a quantised model that training moves on fixed grids, and, if asked, the weights' integers.
 //
 // Scales move by factors, gains relative to their size, biases relative to the reach of their output, zero points in units:
 // so one learning rate serves all.
@@ -9,18 +9,24 @@
 
 #include "quantize/quantized_model.h"
 #include "train/learner.h"
+#include "train/offsets.h"
+#include "train/shaping.h"
 
 namespace acorn::compiler {
 
 class Parameters : public Learner {
  public:
   /// model: outlives this; what it holds now is where every parameter starts.
-  Parameters(const ModelConfig &config, QuantizedModel *model);
+  /// integers: those of the layers' weights move too, not the head's. shaping: null, or what says which real numbers they stand for.
+  Parameters(const ModelConfig &config, QuantizedModel *model, bool integers, const Shaping *shaping = nullptr);
 
-  bool WantsWeights() const override { return false; }
+  bool WantsWeights() const override { return !offsets_.empty(); }
   void Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) override;
   bool Apply() override;
-  Adam &adam() override { return adam_; }
+  std::vector<torch::Tensor> Values() const override;
+  void SetValues(const std::vector<torch::Tensor> &values) override;
+  std::vector<torch::Tensor> State() const override;
+  void SetState(const std::vector<torch::Tensor> &state) override;
 
  private:
   /// What a linear layer trains.
@@ -51,8 +57,8 @@ class Parameters : public Learner {
   QuantizedModel *model_;
   size_t head_dim_;
   double cache_limit_;  // of cached integers
-  Adam adam_;
   std::vector<LayerParameters> layers_;
+  std::vector<Offsets> offsets_;  // of four weights of each layer, or none
   size_t head_rows_, head_norm_, head_norm_bias_, head_in_, head_in_zero_;
   std::vector<double> head_scale_;
   RowVector head_norm_start_, head_norm_bias_start_;

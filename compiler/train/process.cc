@@ -45,6 +45,9 @@ void PrepareTraining() {
   setenv(kReadyMark, "1", 1);
   // OpenBLAS 0.3.21 takes newer processors with AVX-512 for Haswell, at half the speed.
   if ((acorn_posix_cpu_features() & ACORN_CPU_AVX512VNNI) != 0) setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+  // Its threads would go on asking for work between products, a quarter of the time of two cores (perf, SmolLM2-135M), so products
+  // are shared out here (train/product.h).
+  setenv("OPENBLAS_NUM_THREADS", "1", 1);
   // A step has thousands of short parallel loops. Spinning for long between them starves whoever shares the machine, this
   // program's other threads among them.
   setenv("GOMP_SPINCOUNT", "20000", 0);

@@ -3,6 +3,7 @@
 #include "base/parallel.h"
 #include "base/progress.h"
 #include "quantize/grid.h"
+#include "train/product.h"
 
 namespace acorn::compiler {
 namespace {
@@ -30,7 +31,7 @@ void RoundOnLearnedGrids(const Shaping &shaping, const std::vector<std::vector<i
       for (int i = 0; i < Shaping::kWeights; ++i) {
         const torch::Tensor &x = inputs[static_cast<size_t>(i)];
         if (!moments[i].defined()) moments[i] = torch::zeros({x.size(1), x.size(1)});
-        moments[i].addmm_(x.t(), x);
+        moments[i].add_(Product(x.t(), x));
       }
     }
     QuantizedLayer &to = model->layers[static_cast<size_t>(layer)];

@@ -50,7 +50,6 @@ class Shaping : public Learner {
   bool WantsWeights() const override { return true; }
   void Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) override;
   bool Apply() override;
-  Adam &adam() override { return adam_; }
 
   enum Weight { kQkv, kO, kGateUp, kDown };
   static constexpr int kWeights = 4;
@@ -76,7 +75,6 @@ class Shaping : public Learner {
 
   ModelConfig config_;
   QuantizedModel *model_;
-  Adam adam_;
   std::vector<Layer> layers_;
 };
 

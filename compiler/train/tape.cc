@@ -8,6 +8,7 @@
 
 #include "quantize/cached.h"
 #include "train/backward.h"
+#include "train/product.h"
 
 namespace acorn::compiler {
 namespace {
@@ -173,8 +174,8 @@ void Tape::BackLinear(const Record &record, StepGradients *to, bool weights) {
                  static_cast<size_t>(record.out.size(1)) / (wide ? 4 : 2), ToFloats(live.scales).data(),
                  bias.empty() ? nullptr : bias.data(), ToFloats(weight.info.scale).data(), g.data_ptr<float>(),
                  scaled.data_ptr<float>(), Sum(&to->rows, n), Sum(&to->bias, n));
-  AddGradient(live.in, torch::mm(scaled, WeightIntegers(*weight.matrix)));
-  if (weights) AddTo(&to->weight, torch::mm(g.t(), Real(record.in, live.in)));
+  AddGradient(live.in, Product(scaled, WeightIntegers(*weight.matrix)));
+  if (weights) AddTo(&to->weight, Product(g.t(), Real(record.in, live.in)));
 }
 
 void Tape::BackHeads(const torch::Tensor &buffer, const Port &in, const LiveStep &live, const torch::Tensor &g,

@@ -7,6 +7,7 @@
 
 #include "base/progress.h"
 #include "graph/float_model.h"
+#include "train/product.h"
 
 namespace acorn::compiler {
 namespace {
@@ -47,7 +48,7 @@ torch::Tensor Teacher::Logits(int64_t window) const {
   torch::Tensor normed = torch::empty_like(x);
   Eigen::Map<Matrix> out(normed.data_ptr<float>(), x.size(0), x.size(1));
   NormRows(out, Eigen::Map<const Matrix>(x.data_ptr<float>(), x.size(0), x.size(1)), config_, norm_, norm_bias_);
-  return torch::mm(normed, head_.t());
+  return Product(normed, head_.t());
 }
 
 Divergence DivergenceOf(const torch::Tensor &teacher, const std::vector<int32_t> &ids, torch::Tensor *logits) {

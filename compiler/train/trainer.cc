@@ -28,7 +28,7 @@ namespace {
 
 constexpr int64_t kHeldOut = 8;         // windows that training never sees
 constexpr int64_t kLeastWindows = 4;    // of which one is held out
-constexpr double kShapingShare = 0.2;   // of the steps
+constexpr double kStageEnds[] = {0.2, 0.8, 1};  // shares of the steps, or of the time, by which each stage is done
 constexpr double kShapingRate = 5e-3;   // of Adam, for the logarithms of equivalent scales
 constexpr double kTuningRate = 5e-4;    // in the units of parameters.h
 constexpr double kLastRate = 0.05;      // share of the rate at the end of a stage's cosine
@@ -36,7 +36,8 @@ constexpr double kWarmUpSteps = 20;
 constexpr int64_t kMeasurements = 24;   // of the held-out windows, evenly over the steps
 constexpr double kSmoothing = 0.05;     // of the training loss that is shown
 constexpr double kPi = 3.14159265358979323846;
-const char *const kStages[] = {"scales, clipping, ranges", "integers fixed"};
+constexpr int64_t kLastStage = 2;
+const char *const kStages[] = {"scales, clipping, ranges", "rounding", "integers fixed"};
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 uint64_t NextRandom(uint64_t *state) {
@@ -120,9 +121,11 @@ class Training {
     result_.loss_before = closed_form.loss;
     result_.perplexity_before = closed_form.perplexity;
     const std::unique_ptr<Archive> resumed = Resume();
-    const bool tuning = stage_ == 1;  // where the checkpoint was left
-    if (!tuning) Shape(closed_form, resumed.get());
-    Tune(tuning ? resumed.get() : nullptr);
+    const int64_t left = stage_;  // where the checkpoint was left
+    const auto of_stage = [&](int64_t stage) { return left == stage ? resumed.get() : nullptr; };
+    if (stage_ == 0) Shape(closed_form, of_stage(0));
+    if (stage_ == 1) Round(of_stage(1));
+    Tune(of_stage(2));
     result_.steps = step_;
     for (const int64_t window : held_out_) {
       const std::vector<int32_t> ids = teacher_.Ids(window);
@@ -132,16 +135,20 @@ class Training {
   }
 
  private:
+  /// Step before which stage_ ends.
+  int64_t LastStep() const { return static_cast<int64_t>(static_cast<double>(options_.steps) * kStageEnds[stage_]); }
+
   /// Scales, clipping and ranges, then GPTQ on what was learned. The best of the closed form and the two stays.
   void Shape(const HeldOut &closed_form, const Archive *resumed) {
-    const auto steps = static_cast<int64_t>(static_cast<double>(options_.steps) * kShapingShare);
-    if (steps == 0 || unrounded_.empty()) {
+    shaping_ = std::make_unique<Shaping>(config_, model_, std::move(unrounded_));
+    if (LastStep() == 0) {
       stage_ = 1;
       return;
     }
     QuantizedModel best_model = *model_;
-    Shaping shaping(config_, model_, std::move(unrounded_));
-    RunStage(&shaping, 0, steps, kShapingRate, resumed);
+    const std::vector<torch::Tensor> start = shaping_->Values();
+    bool closed_form_stays = true;
+    RunStage(shaping_.get(), 0, kShapingRate, resumed);
     double best = closed_form.loss;
     const auto keep_if_better = [&](const char *what) {
       const double loss = Measure().loss;
@@ -149,25 +156,36 @@ class Training {
       if (!(loss < best)) return;
       best = loss;
       best_model = *model_;
+      closed_form_stays = false;
     };
     keep_if_better("scales learned, rounded to nearest");
     if (result_.end == TrainingEnd::kAllSteps) {
       std::vector<std::vector<int32_t>> windows;
       const size_t stride = std::max<size_t>(1, order_.all.size() / kClosedFormWindows);
       for (size_t i = 0; i < order_.all.size(); i += stride) windows.push_back(teacher_.Ids(order_.all[i]));
-      RoundOnLearnedGrids(shaping, windows, &twin_, model_);
+      RoundOnLearnedGrids(*shaping_, windows, &twin_, model_);
       keep_if_better("scales learned, rounded by GPTQ");
     }
     result_.loss_shaped = best;
+    if (closed_form_stays) shaping_->SetValues(start);
     Replace(std::move(best_model));
     stage_ = 1;
   }
 
+  /// The integers of the layers' weights, with all that the last stage moves.
+  void Round(const Archive *resumed) {
+    if (result_.end == TrainingEnd::kAllSteps && step_ < LastStep()) {
+      Parameters parameters(config_, model_, true, shaping_.get());
+      shaping_.reset();
+      RunStage(&parameters, step_, kTuningRate, resumed);
+    }
+    stage_ = kLastStage;
+  }
+
   void Tune(const Archive *resumed) {
-    Parameters parameters(config_, model_);
+    Parameters parameters(config_, model_, false);
     if (result_.end == TrainingEnd::kAllSteps) {
-      const int64_t first = resumed != nullptr ? resumed->GetOne<int64_t>("stage_first") : step_;
-      RunStage(&parameters, first, options_.steps, kTuningRate, resumed);
+      RunStage(&parameters, step_, kTuningRate, resumed);
     } else {
       parameters.Apply();
       twin_.Refresh();
@@ -177,11 +195,14 @@ class Training {
     result_.perplexity_after = now.perplexity;
   }
 
-  /// Steps [first, last) of all, and the best state of them in the model at the end.
-  void RunStage(Learner *learner, int64_t first, int64_t last, double rate, const Archive *resumed) {
-    best_ = learner->adam().Values();
+  /// Steps of all from `first`, or from where a checkpoint left the stage. The best state of them is in the model at the end.
+  void RunStage(Learner *learner, int64_t first, double rate, const Archive *resumed) {
+    best_ = learner->Values();
+    if (stage_ > 0) stage_start_ = *model_;
     best_loss_ = INFINITY;
+    if (resumed != nullptr) first = resumed->GetOne<int64_t>("stage_first");
     stage_first_ = first;
+    const int64_t last = LastStep();
     if (resumed != nullptr) {
       Restore(*resumed, learner);
     } else {
@@ -194,7 +215,10 @@ class Training {
     Progress progress(std::string("training (") + kStages[stage_] + ")", last - first);
     while (step_ < last) {
       if (interrupt_.asked()) result_.end = TrainingEnd::kInterrupted;
-      if (options_.time_limit_minutes > 0 && Minutes() > options_.time_limit_minutes) result_.end = TrainingEnd::kTimeLimit;
+      if (options_.time_limit_minutes > 0 && Minutes() > options_.time_limit_minutes * kStageEnds[stage_]) {
+        if (stage_ != kLastStage) break;  // the next one goes on
+        result_.end = TrainingEnd::kTimeLimit;
+      }
       if (result_.end != TrainingEnd::kAllSteps) break;
       const double step_rate = rate * RateAt(step_ - first, last - first);
       const double loss = Step(learner, step_rate);
@@ -217,7 +241,7 @@ class Training {
       if (!options_.checkpoint.empty()) Save(learner);
       MeasureAndKeep(learner, NAN);  // where it was stopped may be better than at the last measurement
     }
-    learner->adam().SetValues(best_);
+    learner->SetValues(best_);
     Apply(learner);
     progress.Finish(TrainingEndText({result_.points, result_.end}));
   }
@@ -260,7 +284,7 @@ class Training {
     if (!(last_held_out_ < best_loss_)) return;
     best_loss_ = last_held_out_;
     result_.best_step = step_;
-    best_ = learner->adam().Values();
+    best_ = learner->Values();
   }
 
   double Step(Learner *learner, double rate) {
@@ -306,24 +330,16 @@ class Training {
     archive.Put("order", order_.left);
     std::vector<double> points;
     for (const TrainingPoint &point : result_.points) {
-      points.insert(points.end(), {point.stage == kStages[0] ? 0.0 : 1.0, static_cast<double>(point.step), point.training_loss,
+      const auto stage = std::find(std::begin(kStages), std::end(kStages), point.stage) - std::begin(kStages);
+      points.insert(points.end(), {static_cast<double>(stage), static_cast<double>(point.step), point.training_loss,
                                    point.held_out_loss, point.learning_rate});
     }
     archive.Put("points", points);
-    PutTensors(&archive, "values", learner->adam().Values());
+    PutTensors(&archive, "values", learner->Values());
     PutTensors(&archive, "best", best_);
-    PutTensors(&archive, "state", learner->adam().State());
-    // The first stage starts from the closed form, which is computed anew; the second from what the first has made.
-    if (stage_ == 1) {
-      const std::vector<torch::Tensor> now = learner->adam().Values();
-      std::vector<torch::Tensor> start = learner->adam().Values();
-      for (torch::Tensor &value : start) value.zero_();
-      learner->adam().SetValues(start);
-      learner->Apply();
-      PutModel(&archive, *model_);
-      learner->adam().SetValues(now);
-      learner->Apply();
-    }
+    PutTensors(&archive, "state", learner->State());
+    // The first stage starts from the closed form, which is computed anew; the others from what those before have made.
+    if (stage_ > 0) PutModel(&archive, stage_start_);
     archive.Save(options_.checkpoint);
     saved_ = Minutes();
   }
@@ -336,9 +352,8 @@ class Training {
       throw Error(ExitCode::kUsage, options_.checkpoint + ": of a conversion with other input or options; remove it to start anew");
     }
     stage_ = archive->GetOne<int64_t>("stage");
-    if (stage_ == 1) {
-      Replace(GetModel(*archive));
-    }
+    if (stage_ < 0 || stage_ > kLastStage) RefuseCheckpoint();
+    if (stage_ > 0) Replace(GetModel(*archive));
     return archive;
   }
 
@@ -373,14 +388,15 @@ class Training {
     const std::vector<double> points = archive.Get<double>("points");
     for (size_t i = 0; i + 4 < points.size(); i += 5) {
       result_.points.push_back(
-          {kStages[points[i] == 0 ? 0 : 1], static_cast<int64_t>(points[i + 1]), points[i + 2], points[i + 3], points[i + 4]});
+          {kStages[points[i] < 1 ? 0 : points[i] < 2 ? 1 : 2], static_cast<int64_t>(points[i + 1]), points[i + 2], points[i + 3],
+           points[i + 4]});
     }
-    std::vector<torch::Tensor> values = learner->adam().Values(), state = learner->adam().State();
+    std::vector<torch::Tensor> values = learner->Values(), state = learner->State();
     GetTensors(archive, "values", &values);
     GetTensors(archive, "best", &best_);
     GetTensors(archive, "state", &state);
-    learner->adam().SetValues(values);
-    learner->adam().SetState(state);
+    learner->SetValues(values);
+    learner->SetState(state);
     Apply(learner);
     std::fprintf(stderr, "acornc: going on from %s, step %lld\n", options_.checkpoint.c_str(), static_cast<long long>(step_));
   }
@@ -393,6 +409,7 @@ class Training {
   ModelConfig config_;
   TrainOptions options_;
   std::vector<LayerWeights> unrounded_;
+  std::unique_ptr<Shaping> shaping_;  // until the next stage starts
   QuantizedModel *model_;
   Teacher teacher_;
   ModelTwin twin_;
@@ -404,6 +421,7 @@ class Training {
   int64_t stage_ = 0, stage_first_ = 0, step_ = 0;
   double smoothed_ = NAN, last_held_out_ = NAN, best_loss_ = INFINITY;
   std::vector<torch::Tensor> best_;
+  QuantizedModel stage_start_;
   TrainResult result_;
 };
 

@@ -106,6 +106,21 @@ TEST(Chats, Qwen3AndLlama3) {
                                "<|start_header_id|>assistant<|end_header_id|>\n\n"));
 }
 
+TEST(Texts, GoWithoutWhatEndsThem) {
+  ACORN_NEED_SHARED("data/tokenizers/qwen3");
+  const std::string folder = SharedPath("data/tokenizers/qwen3");
+  const compiler::SourceTokenizer qwen(
+      compiler::ReadTokenizerJson(folder + "/tokenizer.json", folder + "/tokenizer_config.json", "", {}));
+  const Ids end = qwen.EncodeMarkup("<|endoftext|>"), turn_end = qwen.EncodeMarkup("<|im_end|>");
+  ASSERT_EQ(end.size(), 1u);
+  const std::string text = "<|im_start|>user\nhi<|im_end|>\nOne.<|endoftext|>Two.";
+  Ids expected = qwen.EncodeMarkup(text);
+  ASSERT_EQ(std::count(expected.begin(), expected.end(), end[0]), 1);
+  ASSERT_EQ(std::count(expected.begin(), expected.end(), turn_end[0]), 1);  // chats go on behind it
+  expected.erase(std::find(expected.begin(), expected.end(), end[0]));
+  EXPECT_EQ(qwen.EncodeTexts(text), expected);
+}
+
 // The four trained models share one tokenizer.
 TEST(Vectors, ReferenceModels) {
   for (const char *name : {"dense", "moe", "mamba2", "hybrid"}) {

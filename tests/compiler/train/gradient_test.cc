@@ -134,7 +134,7 @@ TEST(Gradients, AgreeWithAutomaticDifferentiation) {
   options.recipe = Recipe::kRtn;  // without a prefix
   options.body_format = WeightFormat::kW8;
   QuantizedModel model = QuantizeSmall(*source, options);
-  Parameters(config, &model).Apply();  // biases everywhere
+  Parameters(config, &model, false).Apply();  // biases everywhere
   const CalibrationWindows windows = SomeWindows(config);
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + 48);
   torch::manual_seed(3);

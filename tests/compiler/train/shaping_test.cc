@@ -110,8 +110,8 @@ void ShapedModel::ExpectScalesToLeaveTheFunctionAlone(int kv_bits) {
   Shaping shaping(config, &model, std::move(unrounded));
   torch::manual_seed(11);
   // Equivalent scales by up to a third either way; clipping and ranges stay.
-  const std::vector<torch::Tensor> start = shaping.adam().Values();
-  std::vector<torch::Tensor> values = shaping.adam().Values();
+  const std::vector<torch::Tensor> start = shaping.Values();
+  std::vector<torch::Tensor> values = shaping.Values();
   for (torch::Tensor &value : values) {
     const bool is_scale = value.numel() == config.hidden || value.numel() == model.frame.ffn.padded ||
                           value.numel() == config.kv_heads * config.head_dim;
@@ -121,7 +121,7 @@ void ShapedModel::ExpectScalesToLeaveTheFunctionAlone(int kv_bits) {
   for (size_t layer = 0, each = values.size() / model.layers.size(); layer < model.layers.size(); ++layer) {
     for (size_t i = 0; i < Shaping::kWeights; ++i) values[layer * each + i].copy_(start[layer * each + i]);
   }
-  shaping.adam().SetValues(values);
+  shaping.SetValues(values);
   shaping.Apply();
   twin.Repack();
   twin.Refresh();

@@ -43,6 +43,8 @@ class Trainer : public testing::Test {
 void ExpectSame(const QuantizedModel &a, const QuantizedModel &b) {
   for (size_t i = 0; i < a.layers.size(); ++i) {
     EXPECT_EQ(a.layers[i].qkv.scale, b.layers[i].qkv.scale);
+    EXPECT_EQ(a.layers[i].qkv.weights, b.layers[i].qkv.weights);
+    EXPECT_EQ(a.layers[i].down.weights, b.layers[i].down.weights);
     EXPECT_EQ(a.layers[i].down.scale, b.layers[i].down.scale);
     EXPECT_EQ(a.layers[i].attn_norm, b.layers[i].attn_norm);
     EXPECT_EQ(a.layers[i].o_bias, b.layers[i].o_bias);
@@ -88,7 +90,7 @@ TEST_F(Trainer, SameInputSameResult) {
 TEST_F(Trainer, GoesOnFromACheckpointAsIfNothingHadHappened) {
   QuantizedModel whole = model_;
   Train(*source_, windows_, Options(60), unrounded_, &whole);
-  for (const int64_t stop_at : {3, 30}) {  // in the first stage and in the second
+  for (const int64_t stop_at : {3, 30, 50}) {  // in each stage
     const test::TempFolder folder;
     TrainOptions options = Options(60);
     options.checkpoint = folder.File("c");

@@ -40,12 +40,12 @@ std::vector<int32_t> TwinLogits(const ModelConfig &config, const QuantizedModel 
 
 /// Every parameter somewhere else, zero points included.
 void Disturb(const ModelConfig &config, QuantizedModel *model) {
-  Parameters parameters(config, model);
+  Parameters parameters(config, model, false);
   torch::manual_seed(7);
-  std::vector<torch::Tensor> values = parameters.adam().Values();
+  std::vector<torch::Tensor> values = parameters.Values();
   for (torch::Tensor &value : values) value.copy_(torch::randn_like(value) * (value.numel() == 1 ? 3.0 : 0.05));
   for (torch::Tensor &value : values) value.clamp_(-9, 9);
-  parameters.adam().SetValues(values);
+  parameters.SetValues(values);
   parameters.Apply();
 }
 
