@@ -65,7 +65,7 @@ struct Options {
 /// Windows that are trained on when --steps does not say: an hour and a half for 135 M parameters on two cores.
 constexpr int64_t kDefaultSteps = 4000;
 /// Windows of calibration text that a recipe takes when --calibration-windows does not say: training needs more of them.
-constexpr int64_t kTrainingWindows = 512;
+constexpr int64_t kTrainingWindows = 1024;
 
 /// Options that are part of the command line, but not of this version.
 constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--heal"};
@@ -398,7 +398,7 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 512 for training)")
+  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 1024 for training)")
       ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
