@@ -244,7 +244,9 @@ class Training {
     }
     learner->SetValues(best_);
     Apply(learner);
-    progress.Finish(TrainingEndText({result_.points, result_.end}));
+    char best[64];
+    std::snprintf(best, sizeof best, "best held-out loss %.4f", best_loss_);
+    progress.Finish(result_.end == TrainingEnd::kAllSteps ? best : TrainingEndText({result_.points, result_.end}));
   }
 
   void Apply(Learner *learner) {

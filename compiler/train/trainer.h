@@ -27,10 +27,13 @@ struct TrainResult {
   double perplexity_before = 0, perplexity_after = 0;  // the same, by the device's integers
 };
 
-/// Trains `model` in place, in two stages: scales, clipping and ranges (train/shaping.h), then what can move while the integers
-/// stay (train/parameters.h). unrounded: the layers' weights before rounding; empty: without the first stage. Same input, options, machine and number of threads: same result, interrupted and resumed or not,
-/// unless time or a signal (SIGINT, SIGTERM) ended it; then, and from time to time, the checkpoint is written. Throws Error(kUsage) when the windows are too few or the checkpoint is of
-/// another run, Error(kIo) when a checkpoint cannot be written or read.
+/// Trains `model` in place, in three stages: scales, clipping and ranges (train/shaping.h); the integers (train/offsets.h) with all
+/// that the last one moves; what can move while the integers stay (train/parameters.h). unrounded: the layers' weights before
+/// rounding; empty: without the first stage, and the second knows nothing of what rounding left over.
+/// Same input, options, machine and number of threads: same result, interrupted and resumed or not, unless time or a signal
+/// (SIGINT, SIGTERM) ended it; then, and from time to time, the checkpoint is written.
+/// Throws Error(kUsage) when the windows are too few or the checkpoint is of another run, Error(kIo) when a checkpoint cannot be
+/// written or read.
 TrainResult Train(const SourceModel &source, const CalibrationWindows &windows, const TrainOptions &options,
                   std::vector<LayerWeights> unrounded, QuantizedModel *model);
 
