@@ -141,6 +141,10 @@ class Training {
 
   /// Scales, clipping and ranges, then GPTQ on what was learned. The best of the closed form and the two stays.
   void Shape(const HeldOut &closed_form, const Archive *resumed) {
+    if (unrounded_.empty()) {
+      stage_ = 1;
+      return;
+    }
     shaping_ = std::make_unique<Shaping>(config_, model_, std::move(unrounded_));
     if (LastStep() == 0) {
       stage_ = 1;

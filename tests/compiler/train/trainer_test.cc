@@ -80,6 +80,13 @@ TEST_F(Trainer, LearnsForACacheOf4Bits) {
   EXPECT_NE(model.layers.front().scales.v8, before.v8);
 }
 
+TEST_F(Trainer, TrainsWithoutTheWeightsBeforeRounding) {
+  QuantizedModel model = model_;
+  const TrainResult result = Train(*source_, windows_, Options(60), {}, &model);
+  EXPECT_LT(result.loss_after, result.loss_before);
+  for (const TrainingPoint &point : result.points) EXPECT_NE(point.stage, "scales, clipping, ranges");
+}
+
 TEST_F(Trainer, SameInputSameResult) {
   QuantizedModel first = model_, second = model_;
   Train(*source_, windows_, Options(8), unrounded_, &first);
