@@ -120,7 +120,7 @@ int64_t ChoosePanelDepth(const QuantizedMatrix &matrix) {
   }
 }
 
-PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout) {
+PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout, int64_t k_panel) {
   if (!LayoutHolds(layout, matrix.format)) {
     throw Error(ExitCode::kBadModel, "pack: layout " + std::to_string(static_cast<int>(layout)) + " cannot hold format " +
                                          std::to_string(static_cast<int>(matrix.format)));
@@ -130,7 +130,7 @@ PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout) {
   packed.layout = layout;
   packed.n = matrix.n;
   packed.k = matrix.k;
-  packed.k_panel = ChoosePanelDepth(matrix);
+  packed.k_panel = k_panel != 0 ? k_panel : ChoosePanelDepth(matrix);
   int64_t largest = 0;
   for (int64_t channel = 0; channel < matrix.n; ++channel) largest = std::max(largest, matrix.AbsoluteSum(channel));
   packed.acc_bound = static_cast<uint64_t>(kRowLimit * largest);

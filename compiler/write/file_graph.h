@@ -48,6 +48,10 @@ class FileGraph : public GraphBuilder {
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
+  uint16_t BeginExperts(const ExpertSetSpec &spec) override;
+  void AddExpert(const ExpertMatrices &expert) override;
+  void Experts(const Port &router, const Port &out, uint16_t set, const RoutingSpec &routing, const Port *shared,
+               const Port *shared_gate) override;
 
   /// Writes the file. `logits` is an s32 port. Returns its size in bytes.
   uint64_t Finish(const std::string &path, const Port &logits, const ModelFacts &facts);

@@ -31,6 +31,8 @@ uint64_t SegmentsBegin(uint64_t graph_bytes);
 /// leaves nothing behind. Returns the size of the file.
 uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments);
 /// The same with segments that lie as they are to lie in the file, from the first one's beginning to the last one's end.
-uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const uint8_t *segments, uint64_t bytes);
+/// experts: offset of the first segment of experts from there; 0: none
+uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const uint8_t *segments, uint64_t bytes,
+                        uint64_t experts);
 
 }  // namespace acorn::compiler

@@ -82,11 +82,14 @@ void ModelWriter::Begin(double scale, const QuantizedMatrix *embedding) {
   }
 }
 
-void ModelWriter::CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale,
-                              double sum_scale) {
+Port ModelWriter::Branch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double scale) {
   const WeightInfo weight = AddWeight(matrix, in.type);
-  const Port branch = Scaled(branch_, branch_scale);
-  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), branch_scale));
+  const Port branch = Scaled(branch_, scale);
+  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), scale));
+  return branch;
+}
+
+void ModelWriter::CloseBranch(const Port &branch, double sum_scale) {
   const Port sum = Scaled(residual_.value == stream_[0].value ? stream_[1] : stream_[0], sum_scale);
   graph_->Add(residual_, branch, sum);
   residual_ = sum;
@@ -172,13 +175,12 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   }
   const Port mixed = Scaled(mixed_, scales.attn_out, scales.attn_out_zero);
   graph_->Attention(q8_, mixed, cache, score_scales, v_scales);
-  CloseBranch(mixed, layer.o, layer.o_bias, scales.o16, scales.mid16);
+  CloseBranch(Branch(mixed, layer.o, layer.o_bias, scales.o16), scales.mid16);
 }
 
-void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
+Port ModelWriter::DenseFfn(const QuantizedLayer &layer, const Port &normed, double out_scale) {
   const LayerScales &scales = layer.scales;
   const auto ffn = static_cast<uint32_t>(ffn_);
-  const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
   graph_->Linear(normed, gate_up_, AddWeight(layer.gate_up, normed.type), ToDoubles(layer.gate_up_bias), out_scales);
@@ -188,7 +190,57 @@ void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
   const Port down_in = Scaled(DownIn(layer.inputs.down_in), scales.down_in, scales.down_in_zero);
   graph_->Hadamard(glu, down_in, options_.hadamard_block, {});
-  CloseBranch(down_in, layer.down, layer.down_bias, scales.down16, scales.out16);
+  return Branch(down_in, layer.down, layer.down_bias, out_scale);
+}
+
+Port ModelWriter::SparseFfn(const QuantizedLayer &layer, const Port &normed) {
+  const QuantizedExperts &sparse = layer.experts;
+  const ExpertScales &scales = sparse.scales;
+  if (router_.width == 0) {
+    router_ = graph_->NewValue(EdgeType::kS32, sparse.router.n);
+    routed_ = graph_->NewValue(EdgeType::kS16, config_.hidden);
+  }
+  const auto logits = [&](const QuantizedMatrix &weight, Port *port) {
+    const Port out = Scaled(*port, scales.router);
+    graph_->Linear(normed, out, AddWeight(weight, normed.type), {}, std::vector<double>(static_cast<size_t>(weight.n), scales.router));
+    return out;
+  };
+  const Port router = logits(sparse.router, &router_);
+  const bool has_shared = layer.down.n != 0, has_gate = sparse.shared_gate.n != 0;
+  Port shared, shared_gate;
+  if (has_shared) shared = DenseFfn(layer, normed, scales.down16);
+  if (has_gate) {
+    if (shared_gate_.width == 0) shared_gate_ = graph_->NewValue(EdgeType::kS32, 1);
+    shared_gate = logits(sparse.shared_gate, &shared_gate_);
+  }
+  // The edges inside of experts are no values of the graph.
+  const auto ffn = static_cast<uint32_t>(sparse.experts[0].gate.n);
+  const auto edge = [&](EdgeType type, double scale, int32_t zero_point) { return Port{0, 0, ffn, type, scale, zero_point}; };
+  ExpertSetSpec spec;
+  spec.in = normed;
+  spec.gate = edge(EdgeType::kS16, scales.gate16, 0);
+  spec.up = edge(EdgeType::kS16, scales.up16, 0);
+  spec.glu = edge(EdgeType::kS16, GluScale(scales.gate16, scales.up16, scales.glu_largest), 0);
+  spec.down_in = edge(EdgeType::kS8, scales.down_in, scales.down_in_zero);
+  spec.down_scale = scales.down16;
+  spec.layout = options_.channel_layouts.w8;
+  const uint16_t set = graph_->BeginExperts(spec);
+  for (const ExpertMatrices &expert : sparse.experts) graph_->AddExpert(expert);
+  RoutingSpec routing;
+  routing.scoring = options_.scoring;
+  routing.top_k = options_.top_k;
+  routing.factor = ActivationFactors(config_.activation);
+  routing.block = options_.expert_block;
+  const Port out = Scaled(routed_, scales.down16);
+  graph_->Experts(router, out, set, routing, has_shared ? &shared : nullptr, has_gate ? &shared_gate : nullptr);
+  return out;
+}
+
+void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
+  const LayerScales &scales = layer.scales;
+  const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
+  const Port branch = layer.experts.empty() ? DenseFfn(layer, normed, scales.down16) : SparseFfn(layer, normed);
+  CloseBranch(branch, scales.out16);
 }
 
 void ModelWriter::AddLayer(const QuantizedLayer &layer) {

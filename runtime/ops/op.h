@@ -1,11 +1,13 @@
 // Operators: what each step of a model needs (Needs, before there is memory) and does (Run). One file for each operator; they
-// choose tasks and places and leave the arithmetic to runtime/kernels. Nothing here can fail: the reader has checked the step.
+// choose tasks and places and leave the arithmetic to runtime/kernels. The reader has checked the step: nothing here can fail but
+// what waits for storage.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "base/span.h"
+#include "base/status.h"
 #include "kernels/add/kernel.h"
 #include "kernels/append/kernel.h"
 #include "kernels/attention/kernel.h"
@@ -54,6 +56,20 @@ struct RopePlace {
   int16_t *sine;
 };
 
+/// Where the experts of a set are. One visit at a time.
+struct ExpertSource {
+  void *ctx;
+  /// A visit to the experts `wanted` begins: different ones in ascending order, in memory that stays until it ends. Those that are
+  /// not there yet are asked for.
+  Status (*begin)(void *ctx, uint32_t set, Span<const uint16_t> wanted);
+  /// One that was not handed out in this visit and is there: *index in `wanted`, *record verified; it stays until release.
+  /// *index is wanted.size() when all were handed out, or, without `wait`, when none of the others is there yet.
+  Status (*next)(void *ctx, bool wait, size_t *index, const uint8_t **record);
+  void (*release)(void *ctx, size_t index);
+  /// Also after a failure; what was handed out is released.
+  void (*end)(void *ctx);
+};
+
 /// Everything that a step runs on.
 struct RunContext {
   const Graph *graph;
@@ -66,6 +82,7 @@ struct RunContext {
   uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
   uint64_t thread_scratch_bytes;
   size_t cache_rows;          // capacity of a cache
+  ExpertSource experts;       // of a model that has some
   // the chunk
   const int32_t *tokens;      // [m]
   size_t m;                   // rows
@@ -96,11 +113,15 @@ void Run(const GluOp &op, const RunContext &context);
 void Run(const HadamardOp &op, const RunContext &context);
 void Run(const AddOp &op, const RunContext &context);
 void Run(const LayerNormOp &op, const RunContext &context);
+/// Returns: kOk | as ExpertSource
+Status Run(const ExpertsOp &op, const RunContext &context);
 
 OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context);
+OpNeeds Needs(const ExpertsOp &op, const ExpertSet &set, const PlanContext &context);
 OpNeeds Needs(const AttentionOp &op, const Cache &cache, const PlanContext &context);
 
-void RunStep(const Step &step, const RunContext &context);
+/// Returns: kOk | where experts cannot be had: as ExpertSource
+Status RunStep(const Step &step, const RunContext &context);
 
 /// Static name of the kernel that does most of a step's work, such as "4x16c4__avx512vnni", and of its family.
 struct KernelName {

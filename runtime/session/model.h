@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/span.h"
 #include "base/status.h"
+#include "experts/resident.h"
 #include "model/graph.h"
 #include "model/reader.h"
 #include "ops/op.h"
@@ -65,6 +66,8 @@ struct Model {
   ProfileRow profile_rows[kMaxProfileRows];
   uint32_t profile_count;
   Span<uint64_t> trace;  // [body + head], digests of what each step wrote since ResetTrace; empty: nobody asked
+  Span<ExpertRecord> expert_records;  // of all sets
+  ResidentExperts experts;
   Span<Session *> sessions;
   // Views of the scratch for calls that run no step: text in, sampling.
   Span<uint8_t> text_work;

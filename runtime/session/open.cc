@@ -34,6 +34,9 @@ void LayOutModel(const GraphCounts &counts, const Dims &dims, Arena *arena, Mode
   const Span<Weight> weights = arena->Take<Weight>(counts.weights);
   const Span<Rope> ropes = arena->Take<Rope>(counts.ropes);
   const Span<Cache> caches = arena->Take<Cache>(counts.caches);
+  const Span<ExpertSet> expert_sets = arena->Take<ExpertSet>(counts.expert_sets);
+  const Span<ExpertRecord> expert_records = arena->Take<ExpertRecord>(counts.expert_records);
+  const Span<uint8_t> verified = arena->Take<uint8_t>(counts.expert_records);
   const Span<Step> body = arena->Take<Step>(counts.body);
   const Span<Step> head = arena->Take<Step>(counts.head);
   const Span<RopePlace> rope_places = arena->Take<RopePlace>(counts.ropes);
@@ -47,6 +50,9 @@ void LayOutModel(const GraphCounts &counts, const Dims &dims, Arena *arena, Mode
   (*model)->graph.weights = weights;
   (*model)->graph.ropes = ropes;
   (*model)->graph.caches = caches;
+  (*model)->graph.expert_sets = expert_sets;
+  (*model)->expert_records = expert_records;
+  (*model)->experts.verified = verified;
   (*model)->graph.body = body;
   (*model)->graph.head = head;
   (*model)->ropes = rope_places;
@@ -105,6 +111,9 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   ACORN_TRY(opening->reader.ReadSummary(&opening->summary, &opening->counts));
   ACORN_TRY(CheckTokenizer(opening));
   ACORN_TRY(ResolveDims(request, opening));
+  if (opening->counts.expert_sets != 0 && !opening->reader.has_experts()) {
+    return opening->reader.Fail(Status::kTruncated, "experts", 0, request.image.size());
+  }
   opening->kernels = SelectKernels(opening->dims.features);
   ACORN_TRY(PlanScratch(&opening->reader, opening->summary, opening->counts, opening->dims, opening->kernels, &opening->scratch));
 
@@ -135,12 +144,19 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   return Status::kOk;
 }
 
-Status ReadGraph(Opening *opening, Graph *graph) {
+Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
   ModelReader &reader = opening->reader;
   for (uint32_t i = 0; i < graph->values.size(); ++i) ACORN_TRY(reader.ReadValue(i, &graph->values[i]));
   for (uint32_t i = 0; i < graph->weights.size(); ++i) ACORN_TRY(reader.ReadWeight(i, &graph->weights[i]));
   for (uint32_t i = 0; i < graph->ropes.size(); ++i) ACORN_TRY(reader.ReadRope(i, &graph->ropes[i]));
   for (uint32_t i = 0; i < graph->caches.size(); ++i) ACORN_TRY(reader.ReadCache(i, &graph->caches[i]));
+  for (uint32_t i = 0; i < graph->expert_sets.size(); ++i) {
+    ExpertSet &set = graph->expert_sets[i];
+    ACORN_TRY(reader.ReadExpertSet(i, &set));
+    set.records = records.subspan(0, set.count);
+    records = records.subspan(set.count, records.size() - set.count);
+    for (uint32_t j = 0; j < set.count; ++j) ACORN_TRY(reader.ReadExpertRecord(i, j, &set.records[j]));
+  }
   for (uint32_t i = 0; i < graph->body.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kBody, i, &graph->body[i]));
   for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
   return Status::kOk;
@@ -230,9 +246,11 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.weights = lists.weights;
   model->graph.ropes = lists.ropes;
   model->graph.caches = lists.caches;
+  model->graph.expert_sets = lists.expert_sets;
   model->graph.body = lists.body;
   model->graph.head = lists.head;
-  ACORN_TRY(ReadGraph(&opening, &model->graph));
+  ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
+  OpenResidentExperts(&model->experts, &model->graph, request.image);
   model->dims = opening.dims;
   model->memory = opening.memory;
   model->kernels = opening.kernels;

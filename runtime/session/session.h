@@ -42,7 +42,7 @@ void ResetSession(Session *session);
 using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
 
 /// Appends tokens, in chunks.  callback null: only the last token's logits are computed
-/// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept)
+/// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept) | as ExpertSource (the same)
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
 
 /// Drops the tokens from `position` on.

@@ -38,6 +38,8 @@ class ReferenceModel {
   struct Run;
 
   const schema::Model &model() const;
+  struct Expert;
+  Expert UnpackExpert(const schema::ExpertSet &set, uint32_t index) const;
   void UnpackWeights();
   template <typename T>
   std::vector<T> Array(const schema::Ref *ref, uint64_t count) const;
@@ -54,6 +56,7 @@ class ReferenceModel {
   void Execute(Run *run, const schema::Hadamard &op) const;
   void Execute(Run *run, const schema::Add &op) const;
   void Execute(Run *run, const schema::LayerNorm &op) const;
+  void Execute(Run *run, const schema::Experts &op) const;
 
   std::vector<uint8_t> file_;
   std::vector<Matrix> weights_;
