@@ -185,7 +185,8 @@ class Conformance : public testing::Test {
 
 TEST_F(Conformance, AGoodPortPasses) {
   EXPECT_EQ(block_.Run(port_), 0u) << board_.log;
-  for (const char *check : {"fields: ok", "log: came back", "ticks: ok", "parallel_for: ok", "read: ok", "read_submit: ok", "model, portable kernels: ok"}) {
+  for (const char *check : {"fields: ok", "log: came back", "ticks: ok", "parallel_for: ok", "read: ok", "read_submit: ok",
+                            "model, portable kernels: ok"}) {
     EXPECT_NE(board_.log.find(check), std::string::npos) << check;
   }
 }
