@@ -36,6 +36,8 @@ static_assert(static_cast<uint32_t>(Status::kMemory) == ACORN_ERR_MEMORY);
 static_assert(static_cast<uint32_t>(Status::kContextFull) == ACORN_ERR_CONTEXT_FULL);
 static_assert(static_cast<uint32_t>(Status::kBuffer) == ACORN_ERR_BUFFER);
 static_assert(static_cast<uint32_t>(Status::kPort) == ACORN_ERR_PORT);
+static_assert(static_cast<uint32_t>(Status::kStorage) == ACORN_ERR_STORAGE);
+static_assert(static_cast<uint32_t>(Status::kStalled) == ACORN_ERR_STALLED);
 static_assert(static_cast<uint32_t>(Status::kCancelled) == ACORN_ERR_CANCELLED);
 static_assert(ACORN_CPU_AVX2 == acorn::kFeatureAvx2 && ACORN_CPU_AVXVNNI == acorn::kFeatureAvxVnni &&
               ACORN_CPU_AVX512VNNI == acorn::kFeatureAvx512Vnni && ACORN_CPU_GFNI == acorn::kFeatureGfni &&
@@ -47,6 +49,7 @@ static_assert(ACORN_PHASE_PREFILL == static_cast<int>(acorn::RunPhase::kPrefill)
 static_assert(ACORN_STOP_LENGTH == static_cast<int>(acorn::StopReason::kLength) &&
               ACORN_STOP_CALLER == static_cast<int>(acorn::StopReason::kCaller));
 
+constexpr uint32_t kDefaultReadTimeoutMs = 10000;  // no storage that works takes as long
 constexpr uint64_t kBlockAlignment = acorn::Arena::kAlignment;
 
 acorn_status Out(Status status) { return static_cast<acorn_status>(status); }
@@ -55,6 +58,7 @@ bool Aligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % kBlockAlig
 
 Status MakeRequest(const acorn_image *image, const acorn_options *options, const acorn_port *port, OpenRequest *request) {
   *request = {};
+  request->read_timeout_ms = kDefaultReadTimeoutMs;
   if (image == nullptr || image->data == nullptr || !Aligned(image->data)) return Status::kArgument;
   request->image = {static_cast<const uint8_t *>(image->data), image->bytes};
   uint32_t features = 0;
@@ -63,6 +67,8 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     features = port->cpu_features;
     request->parallel = {port->ctx, port->parallel_for, port->threads == 0 ? 1 : port->threads};
     request->clock = {port->ctx, port->ticks};
+    request->storage = {port->ctx,         port->read,           port->read_submit,     port->read_wait,
+                        port->read_cancel, port->read_alignment, port->ticks_per_second};
   }
   if (options != nullptr) {
     if (options->struct_size != sizeof(acorn_options)) return Status::kArgument;
@@ -77,6 +83,10 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     request->check_weights = (options->flags & ACORN_OPEN_CHECK_WEIGHTS) != 0;
     request->profile = (options->flags & ACORN_OPEN_PROFILE) != 0;
     request->trace = (options->flags & ACORN_OPEN_TRACE) != 0;
+    if (options->expert_policy > ACORN_EXPERTS_EDGEMOE) return Status::kArgument;
+    request->expert_policy = static_cast<acorn::ExpertPolicy>(options->expert_policy);
+    request->expert_cache_bytes = options->expert_cache_bytes;
+    if (options->read_timeout_ms != 0) request->read_timeout_ms = options->read_timeout_ms;
   }
   request->features = features;
   return Status::kOk;
@@ -189,6 +199,8 @@ const char *acorn_status_text(acorn_status status) {
     case Status::kContextFull: return "the context is full";
     case Status::kBuffer: return "an output buffer is too small";
     case Status::kPort: return "a callback of the port failed";
+    case Status::kStorage: return "a read of the model file failed";
+    case Status::kStalled: return "the storage did not answer in time";
     case Status::kCancelled: return "cancelled";
   }
   return "unknown status";
@@ -262,6 +274,11 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   plan->scratch_bytes = memory.scratch_bytes;
   plan->block_bytes = memory.block_bytes;
   plan->reference_tokens = memory.reference_tokens;
+  plan->expert_slot_bytes = memory.expert_slot_bytes;
+  plan->experts = memory.experts;
+  plan->expert_slots = dims.expert_slots;
+  plan->useful_expert_slots = memory.useful_slots;
+  plan->expert_record_bytes = memory.slot_bytes;
   return ACORN_OK;
 }
 
@@ -283,6 +300,32 @@ acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const aco
   LogOpen(port, *opened);
   opened->ticks_per_second = port == nullptr ? 0 : port->ticks_per_second;
   *model = static_cast<acorn_model *>(opened);
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_expert_stats(const acorn_model *model, acorn_expert_stats *stats) {
+  if (model == nullptr || stats == nullptr) return ACORN_ERR_ARGUMENT;
+  const acorn::ExpertCounts &counts = model->streaming.pool.counts();
+  const acorn::ExpertTraffic &traffic = model->streaming.traffic;
+  *stats = {};
+  stats->struct_size = sizeof(acorn_expert_stats);
+  stats->hits = counts.hits;
+  stats->misses = counts.misses;
+  stats->bytes_read = traffic.bytes_read;
+  stats->stall_ticks = traffic.stall_ticks;
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fault *fault) {
+  if (model == nullptr || fault == nullptr) return ACORN_ERR_ARGUMENT;
+  const acorn::ExpertFault &found = model->streaming.fault;
+  *fault = {};
+  fault->struct_size = sizeof(acorn_expert_fault);
+  fault->status = Out(found.status);
+  fault->layer = found.set;
+  fault->expert = found.expert;
+  fault->offset = found.offset;
+  fault->error = found.error;
   return ACORN_OK;
 }
 

@@ -5,7 +5,7 @@
 namespace acorn {
 namespace {
 
-Status Begin(void *ctx, uint32_t set, Span<const uint16_t> wanted) {
+Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t>, uint32_t) {
   auto *experts = static_cast<ResidentExperts *>(ctx);
   experts->set = set;
   experts->wanted = wanted;

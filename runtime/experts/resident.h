@@ -13,7 +13,7 @@ struct ResidentExperts {
   Span<uint8_t> verified;  // [records of all sets]
   // the visit
   uint32_t set;
-  Span<const uint16_t> wanted;
+  Span<const uint32_t> wanted;
   size_t handed_out;
 };
 

@@ -14,7 +14,7 @@ struct Workspace {
   uint32_t *first;   // [experts + 1], of `tokens`
   uint32_t *tokens;  // [m * top_k], by expert
   uint16_t *weights;  // [m * top_k], Q15
-  uint16_t *wanted;  // [experts]
+  uint32_t *wanted, *uses;  // [experts]
   int64_t *sums;     // [m, hidden], Q15
   // of a batch
   int8_t *x;  // [rows, hidden]
@@ -45,7 +45,8 @@ uint64_t LayOut(uint8_t *base, size_t m, const ExpertsOp &op, const ExpertSet &s
   work.first = reinterpret_cast<uint32_t *>(take((experts + 1) * sizeof(uint32_t)));
   work.tokens = reinterpret_cast<uint32_t *>(take(entries * sizeof(uint32_t)));
   work.weights = reinterpret_cast<uint16_t *>(take(entries * sizeof(uint16_t)));
-  work.wanted = reinterpret_cast<uint16_t *>(take(experts * sizeof(uint16_t)));
+  work.wanted = reinterpret_cast<uint32_t *>(take(experts * sizeof(uint32_t)));
+  work.uses = reinterpret_cast<uint32_t *>(take(experts * sizeof(uint32_t)));
   work.sums = reinterpret_cast<int64_t *>(take(m * strides.hidden * sizeof(int64_t)));
   work.x = reinterpret_cast<int8_t *>(take(rows * strides.hidden));
   work.gate = reinterpret_cast<int16_t *>(take(rows * strides.ffn * sizeof(int16_t)));
@@ -87,7 +88,8 @@ class Visitor {
     Sort();
     StartSums();
     const ExpertSource &source = context_.experts;
-    Status status = source.begin(source.ctx, op_.set, Span<const uint16_t>(work_.wanted, wanted_));
+    Status status = source.begin(source.ctx, op_.set, Span<const uint32_t>(work_.wanted, wanted_), Span<const uint32_t>(work_.uses, wanted_),
+                                 static_cast<uint32_t>(context_.m));
     while (status == Status::kOk) {
       bool done = false;
       status = Gather(&done);
@@ -117,7 +119,10 @@ class Visitor {
     for (size_t e = 0; e <= experts; ++e) work_.first[e] = 0;
     for (size_t i = 0; i < entries; ++i) ++work_.first[work_.routes[i].expert + 1];
     for (size_t e = 0; e < experts; ++e) {
-      if (work_.first[e + 1] != 0) work_.wanted[wanted_++] = static_cast<uint16_t>(e);
+      if (work_.first[e + 1] != 0) {
+        work_.wanted[wanted_] = static_cast<uint32_t>(e);
+        work_.uses[wanted_++] = work_.first[e + 1];
+      }
       work_.first[e + 1] += work_.first[e];
     }
     // first[e] moves to its end, which is where the next one starts.
@@ -168,7 +173,7 @@ class Visitor {
         *done = count_ == 0;
         break;
       }
-      const uint16_t expert = work_.wanted[visit.index];
+      const uint32_t expert = work_.wanted[visit.index];
       visit.facts = &set_.records[expert];
       visit.entry = work_.first[expert];
       visit.rows = work_.first[expert + 1] - visit.entry;

@@ -59,9 +59,9 @@ struct RopePlace {
 /// Where the experts of a set are. One visit at a time.
 struct ExpertSource {
   void *ctx;
-  /// A visit to the experts `wanted` begins: different ones in ascending order, in memory that stays until it ends. Those that are
-  /// not there yet are asked for.
-  Status (*begin)(void *ctx, uint32_t set, Span<const uint16_t> wanted);
+  /// A visit to the experts `wanted` begins: different ones in ascending order, in memory that stays until it ends, with the number
+  /// of tokens that chose each, of `tokens` in the chunk. Those that are not there yet are asked for.
+  Status (*begin)(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens);
   /// One that was not handed out in this visit and is there: *index in `wanted`, *record verified; it stays until release.
   /// *index is wanted.size() when all were handed out, or, without `wait`, when none of the others is there yet.
   Status (*next)(void *ctx, bool wait, size_t *index, const uint8_t **record);

@@ -46,6 +46,8 @@ enum {
   ACORN_ERR_CONTEXT_FULL = 0x31, /* no room for the tokens; state unchanged, nothing lost */
   ACORN_ERR_BUFFER = 0x32,       /* an output buffer is too small */
   ACORN_ERR_PORT = 0x40,         /* a callback of the port failed */
+  ACORN_ERR_STORAGE = 0x41,      /* a read of an expert failed or came short: acorn_model_expert_fault */
+  ACORN_ERR_STALLED = 0x42,      /* a read of an expert did not come in time: the same */
   ACORN_ERR_CANCELLED = 0x50     /* stopped on request */
 };
 
@@ -86,13 +88,24 @@ typedef struct acorn_options {
   uint32_t max_sessions;   /* default 1 */
   uint32_t cpu_features;   /* ANDed with port.cpu_features; default all */
   uint32_t flags;          /* ACORN_OPEN_… */
+  /// Experts of a mixture-of-experts model stay in storage and come through the port as they are needed, into slots of this many
+  /// bytes together (in the block, itemised in the plan). 0: they are part of the image and are used where they lie. Changes
+  /// memory and speed, no result. The image need not go on behind its resident part then.
+  uint64_t expert_cache_bytes;
+  uint32_t expert_policy;   /* ACORN_EXPERTS_… */
+  uint32_t read_timeout_ms; /* that a call waits without any read coming in; default 10,000. Needs port.ticks */
 } acorn_options;
+/// Which expert leaves first when another one needs its slot.
+#define ACORN_EXPERTS_LFRU 0u    /* the smallest frequency / (age + 1) */
+#define ACORN_EXPERTS_LRU 1u     /* the one not used for longest */
+#define ACORN_EXPERTS_EDGEMOE 2u /* the smallest frequency / distance to the layer's next turn */
 #define ACORN_OPEN_CHECK_WEIGHTS 1u /* also verify the checksums of the weights: reads the whole file */
 #define ACORN_OPEN_PROFILE 2u       /* count ticks for each kernel: acorn_model_profile */
 #define ACORN_OPEN_SCALAR 4u        /* portable kernels only, whatever the CPU has */
 #define ACORN_OPEN_TRACE 8u         /* keep a digest of what each step computes: acorn_model_trace, acorn_session_selftest */
 
-/// Exact bytes by class. block_bytes is what acorn_model_open needs: model + max_sessions · session + scratch.
+/// Exact bytes by class. block_bytes is what acorn_model_open needs: model + max_sessions · session + scratch +
+/// expert slots.
 typedef struct acorn_memory_plan {
   uint32_t struct_size;
   uint32_t context_tokens, chunk_tokens, logit_rows, max_sessions, threads; /* as resolved from the options and the port */
@@ -100,11 +113,14 @@ typedef struct acorn_memory_plan {
   uint64_t model_bytes;          /* parsed graph */
   uint64_t session_bytes;        /* one session: keys and values, logits, token history, sampler */
   uint64_t scratch_bytes;        /* activations and kernels' own, shared by all sessions */
-  uint64_t expert_slot_bytes;    /* 0 in this version */
+  uint64_t expert_slot_bytes;    /* slots of experts that stream; 0: none do */
   uint64_t io_bytes;             /* 0 in this version */
   uint64_t block_bytes;          /* total to hand over, of any address aligned to 64 */
   uint32_t reference_tokens;     /* of the file's reference run: the context that acorn_session_selftest needs; 0: no run */
-  uint32_t reserved;             /* 0 */
+  uint32_t experts;              /* of the model, all layers together; 0: it has none */
+  uint32_t expert_slots;         /* experts that are in memory at once; 0: none streams */
+  uint32_t useful_expert_slots;  /* what one token needs: with fewer, every expert is read anew for every token */
+  uint64_t expert_record_bytes;  /* of a slot */
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
@@ -136,6 +152,29 @@ typedef struct acorn_model_info {
   size_t family_bytes;
 } acorn_model_info;
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *info);
+
+/// What streaming experts has cost, since open. All 0 where none streams.
+typedef struct acorn_expert_stats {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t hits, misses; /* experts that a layer needed for a token or a chunk, and found in memory or did not */
+  uint64_t bytes_read;
+  uint64_t stall_ticks; /* of the port's clock, with nothing left to compute while a read was under way */
+} acorn_expert_stats;
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_expert_stats(const acorn_model *model, acorn_expert_stats *stats);
+
+/// What the last call that returned ACORN_ERR_STORAGE, ACORN_ERR_STALLED or, for an expert, ACORN_ERR_DAMAGED or ACORN_ERR_INVALID
+/// met. The session stands at the last whole chunk before: feed the rest again.
+typedef struct acorn_expert_fault {
+  uint32_t struct_size;
+  acorn_status status; /* ACORN_OK: none so far, or experts did not fail the last call */
+  uint32_t layer;      /* among those that have experts */
+  uint32_t expert;
+  uint64_t offset; /* of its record in the file */
+  int32_t error;   /* of the port's read; 0 where the bytes came but were wrong */
+  uint32_t reserved;
+} acorn_expert_fault;
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fault *fault);
 
 /// Text to ids and back. flags: ACORN_TEXT_…
 #define ACORN_TEXT_MARKUP 1u /* special tokens written in the text are read as such; otherwise text is only text */

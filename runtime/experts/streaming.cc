@@ -1,0 +1,228 @@
+#include "experts/streaming.h"
+
+#include "acorn_schema/file.h"
+#include "base/checked.h"
+#include "model/expert_record.h"
+
+namespace acorn {
+namespace {
+
+constexpr size_t kResultsAtOnce = 16;
+constexpr uint64_t kSlicesPerSecond = 20;  // of a wait: a request to stop is seen within 50 ms
+
+StreamingExperts *Of(void *ctx) { return static_cast<StreamingExperts *>(ctx); }
+
+struct Key {
+  uint32_t set, expert;
+};
+Key KeyOf(const StreamingExperts &experts, uint32_t key) {
+  const auto most = static_cast<uint32_t>(experts.handed_out.size());
+  return {key / most, key % most};
+}
+
+const ExpertRecord &RecordOf(const StreamingExperts &experts, Key key) {
+  return experts.graph->expert_sets[key.set].records[key.expert];
+}
+
+uint8_t *SlotOf(const StreamingExperts &experts, uint32_t slot) { return experts.slots.data() + slot * experts.slot_bytes; }
+
+// Whole blocks, which the file has (FORMAT.md).
+uint64_t ReadBytes(const ExpertRecord &record) { return AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment); }
+
+Status Fail(StreamingExperts *experts, Status status, Key key, int32_t error) {
+  experts->fault = {status, key.set, key.expert, RecordOf(*experts, key).offset, error};
+  return status;
+}
+
+// What has come to a slot. A read that nobody waits for fails in silence: it is made again when it is needed.
+Status TakeIn(StreamingExperts *experts, const ExpertRead &read, uint64_t bytes, int32_t error) {
+  const Key key = KeyOf(*experts, read.expert);
+  const ExpertRecord &record = RecordOf(*experts, key);
+  Status status = Status::kOk;
+  if (error != 0 || bytes != ReadBytes(record)) {
+    status = Status::kStorage;
+  } else {
+    experts->traffic.bytes_read += bytes;
+    status = CheckExpertRecord(experts->graph->expert_sets[key.set], record, SlotOf(*experts, read.slot));
+  }
+  bool wanted = false;
+  for (const ExpertUse &use : experts->pool.event()) wanted = wanted || (use.slot == read.slot && use.expert == read.expert);
+  experts->pool.Landed(read.slot, status == Status::kOk);
+  return status == Status::kOk || !wanted ? Status::kOk : Fail(experts, status, key, error);
+}
+
+// A read's name tells its slot and its expert.
+uint64_t IdOf(const ExpertRead &read) { return uint64_t{read.slot} << 32 | read.expert; }
+ExpertRead ReadOf(uint64_t id) { return {static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32)}; }
+
+// Starts what can be started.
+Status Submit(StreamingExperts *experts) {
+  ExpertRead read;
+  while (experts->pool.NextRead(&read)) experts->unsubmitted[experts->unsubmitted_count++] = read;
+  while (experts->unsubmitted_count != 0) {
+    acorn_read_request requests[kResultsAtOnce];
+    size_t count = 0;
+    for (; count < kResultsAtOnce && count < experts->unsubmitted_count; ++count) {
+      const ExpertRead &next = experts->unsubmitted[count];
+      const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, next.expert));
+      requests[count] = {SlotOf(*experts, next.slot), record.offset, static_cast<size_t>(ReadBytes(record)), IdOf(next)};
+    }
+    size_t accepted = 0;
+    const int error = experts->storage.submit(experts->storage.ctx, requests, count, &accepted);
+    experts->unsubmitted_count -= accepted;
+    for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->unsubmitted[i] = experts->unsubmitted[i + accepted];
+    if (error != 0) return Fail(experts, Status::kStorage, KeyOf(*experts, experts->unsubmitted[0].expert), error);
+    if (accepted < count) break;  // as many as the port takes
+  }
+  return Status::kOk;
+}
+
+// Takes in what has ended. *any: something has.
+Status Collect(StreamingExperts *experts, uint64_t timeout, bool *any) {
+  acorn_read_result results[kResultsAtOnce];
+  size_t count = 0;
+  const int error = experts->storage.wait(experts->storage.ctx, results, kResultsAtOnce, timeout, &count);
+  Status status = Status::kOk;
+  for (size_t i = 0; i < count; ++i) {
+    const Status one = TakeIn(experts, ReadOf(results[i].id), results[i].bytes, results[i].error);
+    if (status == Status::kOk) status = one;
+  }
+  *any = count != 0;
+  if (status == Status::kOk && error != 0) {
+    const ExpertUse &use = experts->pool.event()[0];
+    status = Fail(experts, Status::kStorage, KeyOf(*experts, use.expert), error);
+  }
+  return status;
+}
+
+bool Cancelled(const StreamingExperts &experts) {
+  return experts.cancel != nullptr && __atomic_load_n(experts.cancel, __ATOMIC_ACQUIRE) != 0;
+}
+
+// The first expert of the event that still has to come.
+Key Awaited(const StreamingExperts &experts) {
+  for (const ExpertUse &use : experts.pool.event()) {
+    if (use.state == ExpertUse::State::kComing || use.state == ExpertUse::State::kWanted) return KeyOf(experts, use.expert);
+  }
+  return {experts.set, 0};
+}
+
+// Until a read ends.
+Status Stall(StreamingExperts *experts) {
+  const uint64_t begin = experts->clock.Now();
+  const uint64_t per_second = experts->storage.ticks_per_second;
+  Status status = Status::kOk;
+  for (bool any = false; !any && status == Status::kOk;) {
+    status = Collect(experts, per_second == 0 ? UINT64_MAX : per_second / kSlicesPerSecond, &any);
+    if (any || status != Status::kOk) break;
+    if (Cancelled(*experts)) {
+      status = Status::kCancelled;
+    } else if (experts->timeout_ticks != 0 && experts->clock.Now() - begin >= experts->timeout_ticks) {
+      status = Fail(experts, Status::kStalled, Awaited(*experts), 0);
+    }
+  }
+  experts->traffic.stall_ticks += experts->clock.Now() - begin;
+  return status;
+}
+
+// Without asynchronous reads: one, here and now.
+Status ReadOne(StreamingExperts *experts) {
+  if (Cancelled(*experts)) return Status::kCancelled;
+  ExpertRead read;
+  if (!experts->pool.NextRead(&read)) return Status::kOk;
+  const uint64_t begin = experts->clock.Now();
+  const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
+  const uint64_t bytes = ReadBytes(record);
+  const int error =
+      experts->storage.read(experts->storage.ctx, SlotOf(*experts, read.slot), record.offset, static_cast<size_t>(bytes));
+  experts->traffic.stall_ticks += experts->clock.Now() - begin;
+  return TakeIn(experts, read, error == 0 ? bytes : 0, error);
+}
+
+Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens) {
+  StreamingExperts *experts = Of(ctx);
+  experts->set = set;
+  experts->handed_out_count = 0;
+  experts->fault = {};
+  for (uint8_t &handed_out : experts->handed_out) handed_out = 0;
+  experts->pool.Begin(set, wanted, uses, tokens);
+  return experts->storage.submit != nullptr ? Submit(experts) : Status::kOk;
+}
+
+// True if one is ready that was not handed out.
+bool HandOut(StreamingExperts *experts, size_t *index, const uint8_t **record) {
+  const Span<const ExpertUse> event = experts->pool.event();
+  for (size_t i = 0; i < event.size(); ++i) {
+    if (event[i].state != ExpertUse::State::kReady || experts->handed_out[i] != 0) continue;
+    experts->handed_out[i] = 1;
+    ++experts->handed_out_count;
+    *index = i;
+    *record = SlotOf(*experts, event[i].slot);
+    return true;
+  }
+  return false;
+}
+
+Status Next(void *ctx, bool wait, size_t *index, const uint8_t **record) {
+  StreamingExperts *experts = Of(ctx);
+  const size_t all = experts->pool.event().size();
+  for (bool looked = false;;) {
+    if (HandOut(experts, index, record)) return Status::kOk;
+    if (experts->handed_out_count == all) break;
+    if (experts->storage.submit == nullptr) {
+      if (!wait) break;
+      ACORN_TRY(ReadOne(experts));
+      continue;
+    }
+    ACORN_TRY(Submit(experts));
+    if (!looked) {
+      bool any = false;
+      ACORN_TRY(Collect(experts, 0, &any));
+      looked = !any;
+      continue;
+    }
+    if (!wait) break;
+    ACORN_TRY(Stall(experts));
+  }
+  *index = all;
+  return Status::kOk;
+}
+
+void Release(void *ctx, size_t index) {
+  StreamingExperts *experts = Of(ctx);
+  experts->pool.Release(experts->pool.event()[index].slot);
+}
+
+void End(void *ctx) {
+  StreamingExperts *experts = Of(ctx);
+  // Slots of reads that were never begun are empty again; those under way land during a later visit.
+  for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->pool.Landed(experts->unsubmitted[i].slot, false);
+  experts->unsubmitted_count = 0;
+  experts->pool.End();
+}
+
+}  // namespace
+
+uint64_t SlotArrayBytes(const StreamingShape &shape) { return shape.slot_bytes * shape.pool.slots + kSegmentAlignment; }
+
+Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots, StreamingExperts *experts) {
+  ExpertPool counting;
+  const Span<uint8_t> array = slots->Take<uint8_t>(SlotArrayBytes(shape));
+  if (array.empty()) {
+    ACORN_TRY(counting.Open(tables, shape.pool));
+    tables->Take<uint8_t>(shape.pool.experts);
+    tables->Take<ExpertRead>(shape.pool.experts);
+    return Status::kOk;
+  }
+  ACORN_TRY(experts->pool.Open(tables, shape.pool));
+  experts->handed_out = tables->Take<uint8_t>(shape.pool.experts);
+  experts->unsubmitted = tables->Take<ExpertRead>(shape.pool.experts);
+  experts->slot_bytes = shape.slot_bytes;
+  const uint64_t address = reinterpret_cast<uintptr_t>(array.data());
+  experts->slots = array.subspan(AlignUp(address, kSegmentAlignment) - address, shape.slot_bytes * shape.pool.slots);
+  return Status::kOk;
+}
+
+ExpertSource SourceOf(StreamingExperts *experts) { return {experts, Begin, Next, Release, End}; }
+
+}  // namespace acorn
