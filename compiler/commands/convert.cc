@@ -329,6 +329,10 @@ void Run(const Options &options) {
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  if (source->config().experts != 0) {
+    if (Trains(options)) Refuse("--recipe mobilequant does not know layers with experts; --recipe fast does");
+    if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
+  }
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;

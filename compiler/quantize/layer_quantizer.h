@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "graph/float_model.h"
@@ -59,6 +60,8 @@ class LayerQuantizer {
   void ChooseCacheScales(Work *work) const;
   void CollectMoments(Work *work) const;
   void RoundWeights(Work *work, ConversionReport *report) const;
+  void RoundSparse(Work *work, ConversionReport *report) const;
+  std::unique_ptr<RangeObserver> NewRanges(const Work &work, int64_t tokens, int64_t sample_rows) const;
   void CarryOn(Work *work);
 
   const SourceModel &source_;
@@ -68,6 +71,7 @@ class LayerQuantizer {
   int64_t window_;
   CacheFormat cache_;
   RopeTable rope_;
+  FfnShape expert_, shared_;  // of sparse layers
   Matrix x_, x_wide_;
   Matrix prefix_x_;
 };

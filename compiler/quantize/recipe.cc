@@ -111,11 +111,25 @@ WeightReport EmbeddingLine(const Matrix &table, const QuantizedMatrix &rounded) 
   return line;
 }
 
+FfnShape ShapeOf(int64_t width, const RecipeOptions &options, DownInput input) {
+  const int64_t group = std::max<int64_t>(GroupSize(options.body_format), 1);
+  FfnShape ffn = input == DownInput::kS15 ? WithoutHadamard(width, group) : ChooseHadamardBlock(width);
+  ffn.padded = (ffn.padded + group - 1) / group * group;
+  return ffn;
+}
+
+Scoring ScoringOf(const ModelConfig &config) {
+  if (config.router_score == RouterScore::kSigmoid) {
+    return config.normalised_experts ? Scoring::kSigmoidOfChosen : Scoring::kSigmoid;
+  }
+  return config.normalised_experts ? Scoring::kSoftmaxOfChosen : Scoring::kSoftmaxOfAll;
+}
+
 }  // namespace
 
 void FileSink::Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) {
   prefix_tokens_ = frame.prefix_tokens;
-  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.ffn.padded, frame.writer);
+  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.writer);
   writer_->Begin(stream_scale, embedding.n == 0 ? nullptr : &embedding);
 }
 
@@ -128,12 +142,14 @@ uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
   return graph_.Finish(path, logits_, facts);
 }
 
-FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) {
-  const int64_t group = std::max<int64_t>(GroupSize(options.body_format), 1);
-  FfnShape ffn =
-      options.down_input == DownInput::kS15 ? WithoutHadamard(config.ffn, group) : ChooseHadamardBlock(config.ffn);
-  ffn.padded = (ffn.padded + group - 1) / group * group;
-  return ffn;
+FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) { return ShapeOf(config.ffn, options, options.down_input); }
+
+FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options) {
+  return ShapeOf(config.expert_ffn, options, DownInput::kHadamard);
+}
+
+FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options) {
+  return ShapeOf(config.shared_ffn, options, options.down_input);
 }
 
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
@@ -156,6 +172,12 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
   frame.writer.channel_layouts = options.channel_layouts;
   frame.writer.cache = CacheOf(options, config.head_dim);
+  if (config.experts != 0) {
+    frame.writer.scoring = ScoringOf(config);
+    frame.writer.top_k = config.experts_per_token;
+    frame.writer.expert_block = static_cast<uint32_t>(ExpertShapeOf(config, options).block);
+    frame.writer.shared_block = static_cast<uint32_t>(SharedShapeOf(config, options).block);
+  }
 
   // The stream's first scale covers every row of the table, rounding included.
   result.report.layers = config.layers;

@@ -45,6 +45,9 @@ LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, 
 
 /// Width of the FFN as stored, and the blocks of down's transform.
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options);
+/// The same of routed experts, whose input to down always goes through the transform, and of the shared one.
+FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options);
+FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options);
 
 /// Calibration tokens: windows of equal length, one after the other.
 struct CalibrationWindows {

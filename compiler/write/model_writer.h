@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "base/matrix.h"
@@ -99,13 +100,14 @@ struct WriterOptions {
   // Of sparse layers:
   Scoring scoring = Scoring::kSoftmaxOfChosen;
   int64_t top_k = 1;
-  uint32_t expert_block = 128;  // of the Hadamard transform before an expert's down
+  uint32_t expert_block = 128;  // of the Hadamard transform before a routed expert's down
+  uint32_t shared_block = 128;  // before the shared one's
 };
 
 class ModelWriter {
  public:
-  /// graph: where the operators go, outlives the writer. ffn: width of gate and up as stored (padded).
-  ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t ffn, const WriterOptions &options);
+  /// graph: where the operators go, outlives the writer.
+  ModelWriter(GraphBuilder *graph, const ModelConfig &config, const WriterOptions &options);
 
   /// scale: of the residual stream that enters layer 0. embedding: null when tied to the head, which comes last.
   void Begin(double scale, const QuantizedMatrix *embedding);
@@ -129,23 +131,28 @@ class ModelWriter {
   void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   /// The norm of the residual stream, in units of `scale`.
   Port Normed(const RowVector &gain, const RowVector &bias, EdgeType type, double scale, int32_t zero_point);
-  Port DownIn(EdgeType type);
+  /// The values inside of an FFN of some width.
+  struct FfnPorts {
+    Port gate_up, glu, down_in, down_in15;
+  };
+  FfnPorts &PortsOf(int64_t ffn);
+  Port DownIn(int64_t ffn, EdgeType type);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
   /// Through gate_up and down to what they add to the stream, in units of `out_scale`.
-  Port DenseFfn(const QuantizedLayer &layer, const Port &normed, double out_scale);
+  Port DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale);
   Port SparseFfn(const QuantizedLayer &layer, const Port &normed);
 
   ModelConfig config_;
-  int64_t ffn_;
   WriterOptions options_;
   GraphBuilder *graph_;
   uint16_t rope_ = 0;
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
   Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
   Port router_, shared_gate_, routed_;    // of sparse layers; the same
-  Port mixed_, branch_, gate_up_, glu_, down_in_, logits_;
-  Port normed16_, normed15_, down_in15_;  // of layers with 15-bit inputs; made when the first one comes
+  Port mixed_, branch_, logits_;
+  std::map<int64_t, FfnPorts> ffns_;
+  Port normed16_, normed15_;  // of layers with 15-bit inputs; made when the first one comes
   Port residual_;  // the one of stream_ that holds the residual now, with its scale
   Port embedded_;
 };
