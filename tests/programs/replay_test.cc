@@ -241,6 +241,21 @@ TEST(Replay, GuessesAreReadWhileTheDeviceIsIdle) {
   EXPECT_LE(slow.prefetches, events.events.size());
 }
 
+/// What a model chose (tests/golden/make_routing_trace.py), to the miss: the same on every machine.
+TEST(Replay, RecordedRouting) {
+  const RoutingTrace trace = ReadRoutingTrace(ACORN_SOURCE_DIR "/tests/data/routing/home_moe.trace");
+  ASSERT_EQ(trace.Tokens(), 1024u);
+  const struct {
+    uint32_t slots;
+    uint64_t misses[4];  // lfru, lru, edgemoe, belady
+  } rows[] = {{10, {6665, 12288, 6622, 5187}}, {24, {2861, 3691, 2681, 1830}}, {48, {733, 902, 679, 371}}};
+  for (const auto &row : rows) {
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(Played(trace, kReplayPolicies[i].policy, row.slots).misses(), row.misses[i]) << kReplayPolicies[i].name << row.slots;
+    }
+  }
+}
+
 TEST(Replay, DevicesByNameAndByFigures) {
   for (const char *name : {"sd", "emmc51", "ufs22", "ufs31", "ufs40", "nvme"}) EXPECT_EQ(FindStorage(name).name, name);
   const StorageModel own = FindStorage("85.5:2100:16");
