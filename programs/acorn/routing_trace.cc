@@ -30,15 +30,15 @@ class TraceFile {
   TraceFile &operator=(const TraceFile &) = delete;
 
   /// Makes `bytes` of the file the current piece.  False: the file ends here
-  bool Next(size_t bytes) {
+  bool Next(uint64_t bytes) {
     start_ += piece_.size();
     at_ = 0;
     // Grown as bytes come: a length in a damaged file must not ask for memory that the file cannot fill.
-    constexpr size_t kStep = size_t{1} << 20;
+    constexpr uint64_t kStep = uint64_t{1} << 20;
     piece_.clear();
     while (piece_.size() < bytes) {
       const size_t have = piece_.size();
-      piece_.resize(have + std::min(kStep, bytes - have));
+      piece_.resize(have + static_cast<size_t>(std::min<uint64_t>(kStep, bytes - have)));
       const size_t count = std::fread(&piece_[have], 1, piece_.size() - have, file_);
       if (have + count == piece_.size()) continue;
       if (std::ferror(file_) != 0) Fail(ExitCode::kIo, "%s: %s", path_.c_str(), std::strerror(errno));
