@@ -199,6 +199,7 @@ class Player {
         now_us_ = landed_us;
       }
       Land();
+      IssueWanted();
     }
     cache_.End();
   }

@@ -94,8 +94,9 @@ class ExpertPool {
   void Begin(uint32_t layer, Span<const uint32_t> experts, Span<const uint32_t> uses, uint32_t tokens);
 
   /// The next read that can be issued, with the slot that it fills; the slot is the event's from now on. Ask until false,
-  /// before anything is computed, and again after each Release and each Landed that failed: an event of more experts than
-  /// there are slots is served as slots come free. Without prefetches an event that fits gets all of its reads at once.
+  /// before anything is computed, and again after each Release and each Landed: an event of more experts than there are free
+  /// slots is served as slots come free. One that fits gets all of its reads at once, unless prefetches or reads that were given
+  /// up still fill the slots.
   bool NextRead(ExpertRead *read);
 
   /// The operator is done with a ready expert of the event.

@@ -241,6 +241,24 @@ TEST(Replay, GuessesAreReadWhileTheDeviceIsIdle) {
   EXPECT_LE(slow.prefetches, events.events.size());
 }
 
+/// Guesses may fill all slots while a demand waits.
+TEST(Replay, GuessesDoNotStarveASmallCache) {
+  RoutingTrace trace = TraceOf(2, 4, 1, {{{0}, {1}}, {{2}, {3}}, {{1}, {0}}});
+  trace.facts.guesses = true;
+  trace.facts.layer_ns = 1000000;
+  for (RoutingChunk &chunk : trace.chunks) chunk.guesses = {3, 2};
+  const ReplayEvents events(trace);
+  ReplaySettings settings;
+  settings.storage = FindStorage("5000:1:4");
+  settings.prefetch = true;
+  for (uint32_t slots = 1; slots <= 8; ++slots) {
+    settings.slots = slots;
+    const ReplayResult result = Replay(trace.facts, events, settings);
+    EXPECT_EQ(result.hits() + result.misses(), 6u) << slots;
+    EXPECT_GT(result.prefetches, 0u) << slots;
+  }
+}
+
 /// What a model chose (tests/golden/make_routing_trace.py), to the miss: the same on every machine.
 TEST(Replay, RecordedRouting) {
   const RoutingTrace trace = ReadRoutingTrace(ACORN_SOURCE_DIR "/tests/data/routing/home_moe.trace");
