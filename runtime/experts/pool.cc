@@ -12,7 +12,6 @@ Status ExpertPool::Open(Arena *arena, const ExpertPoolShape &shape) {
   layers_ = shape.layers;
   experts_ = shape.experts;
   policy_ = shape.policy;
-  layer_ = shape.layers;
   slot_of_ = arena->Take<uint32_t>(keys);
   experts_of_all_ = arena->Take<Expert>(keys);
   clock_ = arena->Take<uint32_t>(shape.layers);
@@ -41,7 +40,6 @@ void ExpertPool::Tick(uint32_t layer, uint32_t tokens) {
 
 void ExpertPool::Begin(uint32_t layer, Span<const uint32_t> experts, Span<const uint32_t> uses, uint32_t tokens) {
   ACORN_DCHECK(event_size_ == 0 && layer < layers_ && experts.size() <= experts_);
-  if (layer <= layer_) ++pass_;
   layer_ = layer;
   ++sequence_;
   Tick(layer, tokens);
@@ -61,7 +59,6 @@ void ExpertPool::Begin(uint32_t layer, Span<const uint32_t> experts, Span<const 
     const uint32_t count = uses.empty() ? 1 : uses[i];
     expert.uses = expert.uses > ~count ? ~uint32_t{0} : expert.uses + count;
     expert.used_token = clock_[layer];
-    expert.used_pass = pass_;
     const uint32_t slot = slot_of_[key];
     ExpertUse use = {key, slot, ExpertUse::State::kWanted};
     if (slot != kNoSlot) {
@@ -83,9 +80,7 @@ ExpertPool::Rank ExpertPool::RankOf(const Slot &slot) const {
   if (slot.state == SlotState::kEmpty) return Rank::kEmpty;
   if (slot.held || slot.state == SlotState::kLoading) return Rank::kNever;
   if (slot.state == SlotState::kQueued) return Rank::kQueued;
-  // Of this pass are the experts of the layers before, and those of this event that are done; the pass before is the
-  // previous token.
-  return slot.guess || pass_ - experts_of_all_[slot.expert].used_pass <= 1 ? Rank::kPrevious : Rank::kFree;
+  return slot.guess || Age(slot) == 0 ? Rank::kProtected : Rank::kFree;
 }
 
 /// Layers until the one of `slot` runs again, the layer of the last event being the one that runs now.
@@ -184,7 +179,7 @@ bool ExpertPool::Prefetch(uint32_t layer, uint32_t expert, ExpertRead *read) {
     if (use.expert == key && use.state == ExpertUse::State::kWanted) return false;
   }
   uint32_t slot = kNoSlot;
-  Rank best = Rank::kPrevious;
+  Rank best = Rank::kProtected;
   for (uint32_t i = 0; i < slots_.size() && best != Rank::kEmpty; ++i) {
     const Rank rank = RankOf(slots_[i]);
     if (rank == Rank::kQueued || (rank == Rank::kFree && Age(slots_[i]) < kPrefetchAgeTokens)) continue;

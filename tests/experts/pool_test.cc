@@ -90,8 +90,7 @@ class PlainCache {
   explicit PlainCache(const ExpertPoolShape &shape) : shape_(shape) {}
 
   uint64_t Event(uint32_t layer, const Experts &experts, const Experts &uses, uint32_t tokens) {
-    const bool new_pass = history_.empty() || layer <= history_.back().layer;
-    history_.push_back({layer, history_.empty() ? 1 : history_.back().pass + new_pass, tokens, {}});
+    history_.push_back({layer, tokens, {}});
     std::vector<uint32_t> missing;
     for (size_t i = 0; i < experts.size(); ++i) {
       const uint32_t key = layer * shape_.experts + experts[i];
@@ -108,7 +107,7 @@ class PlainCache {
 
  private:
   struct Past {
-    uint32_t layer, pass, tokens;
+    uint32_t layer, tokens;
     std::map<uint32_t, uint32_t> uses;
   };
   struct Worth {
@@ -148,15 +147,17 @@ class PlainCache {
   }
 
   uint32_t Victim() const {
-    std::vector<Worth> free, previous;
-    const Past &now = history_.back();
+    std::vector<Worth> free, recent;
     for (const uint32_t key : present_) {
-      if (now.uses.count(key) != 0) continue;
+      if (history_.back().uses.count(key) != 0) continue;
       const Worth worth = WorthOf(key);
-      const bool protect = history_[static_cast<size_t>(worth.last)].pass + 1 >= now.pass;
-      (protect ? previous : free).push_back(worth);
+      bool last_of_its_layer = true;
+      for (size_t i = static_cast<size_t>(worth.last) + 1; i < history_.size(); ++i) {
+        last_of_its_layer = last_of_its_layer && history_[i].layer != key / shape_.experts;
+      }
+      (last_of_its_layer ? recent : free).push_back(worth);
     }
-    const std::vector<Worth> &from = free.empty() ? previous : free;
+    const std::vector<Worth> &from = free.empty() ? recent : free;
     return std::min_element(from.begin(), from.end(), [](const Worth &a, const Worth &b) {
              if (a.above * b.below != b.above * a.below) return a.above * b.below < b.above * a.below;
              return a.last != b.last ? a.last < b.last : a.key > b.key;
@@ -325,8 +326,8 @@ TEST(ExpertPool, CompanionsDoNotPushEachOtherOut) {
   EXPECT_TRUE(open.Has(0, 0) && open.Has(0, 1));
 }
 
-/// By hand: expert 0 was used four times and last six tokens ago, 4/7; expert 1 once, two tokens ago, 1/3; 2 and 3 are the
-/// previous token's.
+/// By hand: expert 0 was used four times and last six tokens ago, 4/7; expert 1 once, two tokens ago, 1/3; 2 and 3 four times,
+/// one token ago, 2.
 TEST(ExpertPool, LfruWeighsUsesAgainstAge) {
   OpenPool open({1, 8, 4, ExpertPolicy::kLfru});
   for (int i = 0; i < 4; ++i) open.Event(0, {0});
@@ -352,13 +353,11 @@ TEST(ExpertPool, LfruWeighsUsesAgainstAge) {
 TEST(ExpertPool, EdgeMoeKeepsTheNextLayerBeforeTheLast) {
   OpenPool open({5, 4, 5, ExpertPolicy::kEdgeMoe});
   for (uint32_t layer = 0; layer < 5; ++layer) open.Event(layer, {0});
-  for (int pass = 0; pass < 2; ++pass) {  // so that expert 0 of no layer is protected
-    for (uint32_t layer = 0; layer < 5; ++layer) open.Event(layer, {});
-  }
+  for (uint32_t layer = 0; layer < 5; ++layer) open.Event(layer, {});  // so that expert 0 of no layer is protected
   for (uint32_t layer = 0; layer < 2; ++layer) open.Event(layer, {});
   EXPECT_EQ(open.Event(2, {1}), 1u);
   EXPECT_FALSE(open.Has(2, 0)) << "the layer that runs now is the furthest";
-  EXPECT_EQ(open.Event(2, {2}), 1u);
+  EXPECT_EQ(open.Event(2, {1, 2}), 1u);
   EXPECT_FALSE(open.Has(1, 0)) << "then the one before";
   EXPECT_TRUE(open.Has(3, 0) && open.Has(4, 0) && open.Has(0, 0));
 }
@@ -382,20 +381,20 @@ TEST(ExpertPool, ThePreviousTokenIsProtected) {
       open.Event(1, {0, 1});
     }
     open.Event(0, {2});
-    open.Event(1, {2});  // f = 1 each, against 9 of the four others, which are the token's before last from now on
-    EXPECT_EQ(open.Event(0, {3}), 1u);
-    EXPECT_TRUE(open.Has(0, 2) && open.Has(1, 2) && open.Has(0, 3));
+    open.Event(1, {2});
+    EXPECT_EQ(open.Event(0, {2, 3}), 1u);  // expert 2 of layer 1 has been used once, the four others nine times
+    EXPECT_TRUE(open.Has(1, 2) && open.Has(0, 2) && open.Has(0, 3));
   }
 }
 
 /// With no slot but the previous token's, they serve.
 TEST(ExpertPool, ProtectionGivesWayWhereThereIsNobodyElse) {
   for (const ExpertPolicy policy : kPolicies) {
-    OpenPool open({1, 6, 2, policy});
-    EXPECT_EQ(open.Event(0, {0, 1}), 2u);
-    EXPECT_EQ(open.Event(0, {2, 3}), 2u);
-    EXPECT_EQ(open.Event(0, {3, 4}), 1u);
-    EXPECT_TRUE(open.Has(0, 3) && open.Has(0, 4));
+    OpenPool open({3, 6, 2, policy});
+    EXPECT_EQ(open.Event(0, {0}), 1u);
+    EXPECT_EQ(open.Event(1, {0}), 1u);
+    EXPECT_EQ(open.Event(2, {2, 3}), 2u);
+    EXPECT_TRUE(open.Has(2, 2) && open.Has(2, 3));
   }
 }
 

@@ -47,7 +47,7 @@ const std::map<std::string, Set> &AllowedParts() {
        {"schema", "base", "platform", "kernels", "ops", "model", "text", "plan", "experts", "session", "public"}},
       {"conformance", {"public"}},
       {"ports", {"public", "conformance"}},  // the port of a board links the conformance program into its image
-      {"programs", {"public", "ports"}},
+      {"programs", {"public", "ports", "base", "experts"}},  // `acorn replay` plays traces through the runtime's own cache
       {"examples", {"public", "ports"}},
       // acornc packs with the kernels' layouts, trains on the device's own operators, and checks what it wrote with the runtime's
       // own reader, tokenizer and public interface.

@@ -77,7 +77,7 @@ TEST_F(CommandLine, BadUsageIsTwo) {
 }
 
 TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
-  for (const char *command : {"verify", "trace", "replay"}) {
+  for (const char *command : {"verify", "trace"}) {
     ExpectFailure({command, "MODEL"}, 2, {std::string(command) + " is not in this version"});
   }
   for (const char *option : {"--rate", "--expert-cache", "--prefetch", "--drop-experts", "--cache-aware-routing", "--trust"}) {
