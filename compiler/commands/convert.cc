@@ -323,12 +323,21 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   return report;
 }
 
+void RefuseExperts(const SourceModel &source) {
+  const ModelConfig &config = source.config();
+  if (config.experts == 0) return;
+  throw Error(ExitCode::kBadModel, source.path() + ": convert does not write mixtures of experts in this version (" +
+                                       std::to_string(config.experts) + " experts a layer, family " + config.family +
+                                       "); perplexity and eval run them");
+}
+
 void Run(const Options &options) {
   CheckTraining(options);
   if (Trains(options)) PrepareTraining();
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  RefuseExperts(*source);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
