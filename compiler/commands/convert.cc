@@ -323,16 +323,20 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   return report;
 }
 
+/// What layers with experts do not have yet.
+void CheckExperts(const SourceModel &source, const Options &options) {
+  if (source.config().experts == 0) return;
+  if (Trains(options)) Refuse("--recipe mobilequant does not know layers with experts; --recipe fast does");
+  if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
+}
+
 void Run(const Options &options) {
   CheckTraining(options);
   if (Trains(options)) PrepareTraining();
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
-  if (source->config().experts != 0) {
-    if (Trains(options)) Refuse("--recipe mobilequant does not know layers with experts; --recipe fast does");
-    if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
-  }
+  CheckExperts(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;

@@ -205,19 +205,6 @@ class GroupRun {
   LayerObserver *observer_;
 };
 
-}  // namespace
-
-void LayerObserver::OnExpertEdge(Edge, int64_t, int64_t, const std::vector<int64_t> &, MatrixRef) {}
-
-const char *EdgeName(Edge edge) { return kEdgeNames[static_cast<int>(edge)]; }
-
-RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
-  if (!HasRole(source.config(), role, layer)) return {};
-  return source.Load(role, layer).row(0);
-}
-
-namespace {
-
 void LoadFfn(const SourceModel &source, int64_t layer, LayerWeights *weights) {
   if (!source.config().IsSparse(layer)) {
     weights->gate = source.Load(TensorRole::kGate, layer);
@@ -239,6 +226,15 @@ void LoadFfn(const SourceModel &source, int64_t layer, LayerWeights *weights) {
 }
 
 }  // namespace
+
+void LayerObserver::OnExpertEdge(Edge, int64_t, int64_t, const std::vector<int64_t> &, MatrixRef) {}
+
+const char *EdgeName(Edge edge) { return kEdgeNames[static_cast<int>(edge)]; }
+
+RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
+  if (!HasRole(source.config(), role, layer)) return {};
+  return source.Load(role, layer).row(0);
+}
 
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   LayerWeights weights;

@@ -119,7 +119,8 @@ int32_t FindTokenId(const GgufFile &file, const char *key) {
 RouterScore ReadRouterScore(const GgufFile &file, const Metadata &metadata) {
   const int64_t function = metadata.FindInteger("expert_gating_func").value_or(1);
   if (function != 1 && function != 2) {
-    Bad(file, "metadata expert_gating_func " + std::to_string(function) + " is not supported; known are 1 (softmax), 2 (sigmoid)");
+    Bad(file, "metadata expert_gating_func " + std::to_string(function) +
+                  " is not supported; known are 1 (softmax) and 2 (sigmoid)");
   }
   return function == 1 ? RouterScore::kSoftmax : RouterScore::kSigmoid;
 }
@@ -144,6 +145,9 @@ void ReadExperts(const GgufFile &file, const Metadata &metadata, const Family &f
   if (first_sparse < 0) Bad(file, "there are no layers with experts, but expert_count is " + std::to_string(out->experts));
   // Older files leave the width to the tensors: [experts, width, hidden].
   const std::string prefix = "blk." + std::to_string(first_sparse) + ".";
+  if (file.FindTensor(prefix + "ffn_gate.0.weight") != nullptr) {
+    Bad(file, "experts in tensors of their own (" + prefix + "ffn_gate.0.weight), an early form of GGUF, are not supported");
+  }
   const auto width = [&](const char *key, const char *name) {
     const GgufTensor *tensor = file.FindTensor(prefix + name);
     if (tensor == nullptr) Bad(file, "tensor " + prefix + name + " is missing");

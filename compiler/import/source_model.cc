@@ -19,7 +19,7 @@ constexpr int64_t kMaxContext = int64_t{1} << 26;
 constexpr int64_t kMaxExperts = int64_t{1} << 14;
 
 // Pages of a read this long are given back at once: the resident set stays near one layer.
-constexpr uint64_t kReleaseBytes = uint64_t{1} << 20;
+constexpr uint64_t kReleaseBytes = uint64_t{1} << 18;
 
 constexpr const char *kRoleNames[kTensorRoles] = {
     "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",    "v_bias",

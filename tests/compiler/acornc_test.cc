@@ -78,5 +78,20 @@ TEST(Acornc, DensePerplexity) {
                    12.3621);
 }
 
+TEST(Acornc, MixturePerplexity) {
+  ACORN_NEED_SHARED("models/moe");
+  ExpectPerplexity(test::SharedPath("models/moe") + " --windows 40 --text " + test::SharedPath("data/text/mixed/valid.txt"),
+                   12.8311);
+}
+
+TEST(Acornc, ConvertRefusesMixtures) {
+  const test::TempFolder folder;
+  for (const char *name : {"small_mixtral", "small_olmoe.gguf"}) {
+    ExpectFailure("convert " + test::DataPath(name) + " -o " + folder.File("m.acorn"), 3,
+                  std::string(name) + ": convert does not write mixtures of experts in this version (4 experts a layer");
+  }
+  EXPECT_FALSE(test::PathExists(folder.File("m.acorn")));
+}
+
 }  // namespace
 }  // namespace acorn::compiler

@@ -237,6 +237,21 @@ TEST(SourceModel, RefusesGgufMixturesThatMakeNoSense) {
   refuse("qwen2_moe", width, half, "is [5, 16, 32], the configuration wants [5, 8, 32]");
 }
 
+// Before experts were stacked, each had tensors of its own. The other name keeps the file's length.
+TEST(SourceModel, RefusesTheEarlyFormOfGgufMixtures) {
+  std::string bytes = test::ReadFile(test::DataPath("small_mixtral.gguf"));
+  const auto rename = [&](const std::string &from, const std::string &to) {
+    const size_t at = bytes.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    bytes[at - 8] = static_cast<char>(to.size());
+    bytes.replace(at, from.size(), to);
+  };
+  rename("blk.0.ffn_gate_exps.weight", "blk.0.ffn_gate.0.weight");
+  rename("blk.0.attn_norm.weight", "blk.0.attn_norm.weight.of");
+  const test::TempFolder folder;
+  EXPECT_ERROR(OpenSourceModel(folder.Write("m.gguf", bytes)), kBad, "blk.0.ffn_gate.0.weight), an early form of GGUF");
+}
+
 // Qwen's switches: which layers are sparse, and that none may be.
 TEST(SourceModel, SparseLayersByStepAndByNumber) {
   const test::TempFolder copy;
