@@ -46,6 +46,7 @@ constexpr char kUsage[] =
 }
 constexpr int kUsageError = 2, kIoError = 5;
 constexpr size_t kPlaceAlignment = 16384;  // as slots are
+constexpr size_t kLargePage = 2 << 20;
 
 struct Options {
   std::string file, order = "random", method = "all", device;
@@ -207,17 +208,18 @@ class Method {
       Die(kUsageError, "--size must be a multiple of " + std::to_string(port_.read_alignment) + " for reads of " + options.file);
     }
     place_bytes_ = (options.size + kPlaceAlignment - 1) / kPlaceAlignment * kPlaceAlignment;
-    const size_t bytes = place_bytes_ * options.depth;
-    memory_ = static_cast<char *>(options.small_pages ? acorn_posix_allocate(bytes) : acorn_posix_allocate_for_reads(bytes));
+    memory_bytes_ = (place_bytes_ * options.depth + kLargePage - 1) / kLargePage * kLargePage;  // as a block has more than these
+    memory_ = static_cast<char *>(options.small_pages ? acorn_posix_allocate(memory_bytes_)
+                                                      : acorn_posix_allocate_for_reads(memory_bytes_));
     if (memory_ == nullptr) Die(kIoError, "no memory");
-    std::memset(memory_, 0, bytes);
+    std::memset(memory_, 0, memory_bytes_);
     fd_ = open(options.file.c_str(), O_RDONLY | O_CLOEXEC | (info_.direct ? O_DIRECT : 0));
     if (fd_ < 0) Die(kIoError, options.file + ": " + std::strerror(errno));
   }
   ~Method() {
     acorn_simulated_destroy(simulated_);
     acorn_posix_destroy(posix_);
-    acorn_posix_release(memory_, place_bytes_ * options_.depth);
+    acorn_posix_release(memory_, memory_bytes_);
     if (fd_ >= 0) close(fd_);
   }
   Method(const Method &) = delete;
@@ -308,7 +310,7 @@ class Method {
   acorn_port port_ = {};
   acorn_posix_read_info info_ = {};
   char *memory_ = nullptr;  // [depth, place_bytes_]
-  size_t place_bytes_ = 0;
+  size_t place_bytes_ = 0, memory_bytes_ = 0;
   std::vector<Round> rounds_;
   int fd_ = -1;
   bool available_ = false;
