@@ -81,7 +81,8 @@ static int start(acorn_reads *reads) {
   const uint32_t wanted = reads->depth < THREADS_MAX ? reads->depth : THREADS_MAX;
   pthread_attr_t small;
   pthread_attr_init(&small);
-  (void)pthread_attr_setstacksize(&small, STACK_BYTES > PTHREAD_STACK_MIN ? STACK_BYTES : PTHREAD_STACK_MIN);
+  const size_t least = (size_t)PTHREAD_STACK_MIN;
+  (void)pthread_attr_setstacksize(&small, STACK_BYTES > least ? STACK_BYTES : least);
   int error = 0;
   while (error == 0 && state->threads < wanted) {
     error = pthread_create(&state->handles[state->threads], &small, work, state);

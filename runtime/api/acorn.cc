@@ -67,8 +67,7 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     features = port->cpu_features;
     request->parallel = {port->ctx, port->parallel_for, port->threads == 0 ? 1 : port->threads};
     request->clock = {port->ctx, port->ticks};
-    request->storage = {port->ctx,         port->read,           port->read_submit,     port->read_wait,
-                        port->read_cancel, port->read_alignment, port->ticks_per_second};
+    request->port = *port;
   }
   if (options != nullptr) {
     if (options->struct_size != sizeof(acorn_options)) return Status::kArgument;

@@ -55,6 +55,14 @@ Status TakeIn(StreamingExperts *experts, const ExpertRead &read, uint64_t bytes,
 uint64_t IdOf(const ExpertRead &read) { return uint64_t{read.slot} << 32 | read.expert; }
 ExpertRead ReadOf(uint64_t id) { return {static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32)}; }
 
+// The first expert of the event that still has to come.
+Key Awaited(const StreamingExperts &experts) {
+  for (const ExpertUse &use : experts.pool.event()) {
+    if (use.state == ExpertUse::State::kComing || use.state == ExpertUse::State::kWanted) return KeyOf(experts, use.expert);
+  }
+  return {experts.set, 0};
+}
+
 // Starts what can be started.
 Status Submit(StreamingExperts *experts) {
   ExpertRead read;
@@ -68,10 +76,10 @@ Status Submit(StreamingExperts *experts) {
       requests[count] = {SlotOf(*experts, next.slot), record.offset, static_cast<size_t>(ReadBytes(record)), IdOf(next)};
     }
     size_t accepted = 0;
-    const int error = experts->storage.submit(experts->storage.ctx, requests, count, &accepted);
+    const Status status = experts->storage.Submit({requests, count}, &accepted);
     experts->unsubmitted_count -= accepted;
     for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->unsubmitted[i] = experts->unsubmitted[i + accepted];
-    if (error != 0) return Fail(experts, Status::kStorage, KeyOf(*experts, experts->unsubmitted[0].expert), error);
+    if (status != Status::kOk) return Fail(experts, Status::kStorage, Awaited(*experts), 0);
     if (accepted < count) break;  // as many as the port takes
   }
   return Status::kOk;
@@ -81,17 +89,14 @@ Status Submit(StreamingExperts *experts) {
 Status Collect(StreamingExperts *experts, uint64_t timeout, bool *any) {
   acorn_read_result results[kResultsAtOnce];
   size_t count = 0;
-  const int error = experts->storage.wait(experts->storage.ctx, results, kResultsAtOnce, timeout, &count);
+  const Status waited = experts->storage.Wait({results, kResultsAtOnce}, timeout, &count);
   Status status = Status::kOk;
   for (size_t i = 0; i < count; ++i) {
     const Status one = TakeIn(experts, ReadOf(results[i].id), results[i].bytes, results[i].error);
     if (status == Status::kOk) status = one;
   }
   *any = count != 0;
-  if (status == Status::kOk && error != 0) {
-    const ExpertUse &use = experts->pool.event()[0];
-    status = Fail(experts, Status::kStorage, KeyOf(*experts, use.expert), error);
-  }
+  if (status == Status::kOk && waited != Status::kOk) status = Fail(experts, Status::kStorage, Awaited(*experts), 0);
   return status;
 }
 
@@ -99,18 +104,10 @@ bool Cancelled(const StreamingExperts &experts) {
   return experts.cancel != nullptr && __atomic_load_n(experts.cancel, __ATOMIC_ACQUIRE) != 0;
 }
 
-// The first expert of the event that still has to come.
-Key Awaited(const StreamingExperts &experts) {
-  for (const ExpertUse &use : experts.pool.event()) {
-    if (use.state == ExpertUse::State::kComing || use.state == ExpertUse::State::kWanted) return KeyOf(experts, use.expert);
-  }
-  return {experts.set, 0};
-}
-
 // Until a read ends.
 Status Stall(StreamingExperts *experts) {
   const uint64_t begin = experts->clock.Now();
-  const uint64_t per_second = experts->storage.ticks_per_second;
+  const uint64_t per_second = experts->ticks_per_second;
   Status status = Status::kOk;
   for (bool any = false; !any && status == Status::kOk;) {
     status = Collect(experts, per_second == 0 ? UINT64_MAX : per_second / kSlicesPerSecond, &any);
@@ -125,20 +122,6 @@ Status Stall(StreamingExperts *experts) {
   return status;
 }
 
-// Without asynchronous reads: one, here and now.
-Status ReadOne(StreamingExperts *experts) {
-  if (Cancelled(*experts)) return Status::kCancelled;
-  ExpertRead read;
-  if (!experts->pool.NextRead(&read)) return Status::kOk;
-  const uint64_t begin = experts->clock.Now();
-  const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
-  const uint64_t bytes = ReadBytes(record);
-  const int error =
-      experts->storage.read(experts->storage.ctx, SlotOf(*experts, read.slot), record.offset, static_cast<size_t>(bytes));
-  experts->traffic.stall_ticks += experts->clock.Now() - begin;
-  return TakeIn(experts, read, error == 0 ? bytes : 0, error);
-}
-
 Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens) {
   StreamingExperts *experts = Of(ctx);
   experts->set = set;
@@ -146,7 +129,7 @@ Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const ui
   experts->fault = {};
   for (uint8_t &handed_out : experts->handed_out) handed_out = 0;
   experts->pool.Begin(set, wanted, uses, tokens);
-  return experts->storage.submit != nullptr ? Submit(experts) : Status::kOk;
+  return Submit(experts);
 }
 
 // True if one is ready that was not handed out.
@@ -169,11 +152,6 @@ Status Next(void *ctx, bool wait, size_t *index, const uint8_t **record) {
   for (bool looked = false;;) {
     if (HandOut(experts, index, record)) return Status::kOk;
     if (experts->handed_out_count == all) break;
-    if (experts->storage.submit == nullptr) {
-      if (!wait) break;
-      ACORN_TRY(ReadOne(experts));
-      continue;
-    }
     ACORN_TRY(Submit(experts));
     if (!looked) {
       bool any = false;

@@ -35,6 +35,7 @@ struct StreamingExperts {
   ExpertPool pool;
   Span<uint8_t> slots;
   uint64_t slot_bytes;
+  uint64_t ticks_per_second;  // of the clock; 0: nothing is counted, and a read may take as long as it likes
   uint64_t timeout_ticks;  // of a visit without any read coming in; 0: none
   uint32_t *cancel;        // of the session that runs: nonzero ends a wait
   // the visit

@@ -60,6 +60,7 @@ class ModelReader {
   /// The span of `out` for the records stays empty.
   Status ReadExpertSet(uint32_t index, ExpertSet *out);
   Status ReadExpertRecord(uint32_t set, uint32_t index, ExpertRecord *out);
+  uint64_t file_bytes() const { return header_.file_bytes; }
   /// True if the experts are part of the image.
   bool has_experts() const { return image_.size() == header_.file_bytes; }
   Status ReadStep(StepList list, uint32_t index, Step *out);

@@ -51,7 +51,7 @@ struct OpenRequest {
   uint64_t expert_cache_bytes;  // 0: experts are used where they lie in the image
   ExpertPolicy expert_policy;
   uint32_t read_timeout_ms;  // 0: none
-  Storage storage;
+  acorn_port port;  // all null without one
 };
 
 struct Model {

@@ -124,7 +124,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   if (request.expert_cache_bytes == 0) {
     return reader.has_experts() ? Status::kOk : reader.Fail(Status::kTruncated, "experts", 0, request.image.size());
   }
-  if (!request.storage.can_read()) return reader.Fail(Status::kPort, "experts", 0, 0);
+  if (!Storage(request.port, 0).CanRead()) return reader.Fail(Status::kPort, "experts", 0, 0);
   const uint64_t slots = request.expert_cache_bytes / shape.slot_bytes;
   if (slots == 0) return reader.Fail(Status::kMemory, "expert cache", 0, shape.slot_bytes);
   opening->dims.expert_slots = slots < memory.experts ? static_cast<uint32_t>(slots) : memory.experts;
@@ -297,9 +297,10 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
   model->streaming.graph = &model->graph;
-  model->streaming.storage = request.storage;
+  model->streaming.storage = Storage(request.port, opening.reader.file_bytes());
   model->streaming.clock = request.clock;
-  model->streaming.timeout_ticks = request.storage.ticks_per_second * request.read_timeout_ms / 1000;
+  model->streaming.ticks_per_second = request.port.ticks_per_second;
+  model->streaming.timeout_ticks = request.port.ticks_per_second * request.read_timeout_ms / 1000;
   model->dims = opening.dims;
   model->memory = opening.memory;
   model->kernels = opening.kernels;

@@ -84,7 +84,7 @@ std::string Resolve(const std::string &from, const std::string &include) {
   const std::string folder = fs::path(from).parent_path().generic_string() + "/";
   for (const std::string &base : {folder, std::string("runtime/"), std::string("schema/include/"),
                                   std::string("runtime/api/include/"), std::string("ports/posix/include/"),
-                                  std::string("ports/baremetal_aarch64/include/"),
+                                  std::string("ports/baremetal_aarch64/include/"), std::string("ports/simulated/include/"),
                                   std::string("compiler/"), std::string("")}) {
     if (fs::exists(root / (base + include))) return fs::path(base + include).lexically_normal().generic_string();
   }
