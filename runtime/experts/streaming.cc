@@ -34,7 +34,8 @@ Status Fail(StreamingExperts *experts, Status status, Key key, int32_t error) {
   return status;
 }
 
-// What has come to a slot. A read that nobody waits for fails in silence: it is made again when it is needed.
+// What has come to a slot. A read that nobody waits for fails in silence, and one that an earlier visit asked for is made again:
+// what failed that visit may be over.
 Status TakeIn(StreamingExperts *experts, const ExpertRead &read, uint64_t bytes, int32_t error) {
   const Key key = KeyOf(*experts, read.expert);
   const ExpertRecord &record = RecordOf(*experts, key);
@@ -48,7 +49,8 @@ Status TakeIn(StreamingExperts *experts, const ExpertRead &read, uint64_t bytes,
   bool wanted = false;
   for (const ExpertUse &use : experts->pool.event()) wanted = wanted || (use.slot == read.slot && use.expert == read.expert);
   experts->pool.Landed(read.slot, status == Status::kOk);
-  return status == Status::kOk || !wanted ? Status::kOk : Fail(experts, status, key, error);
+  const bool of_this_visit = wanted && experts->asked_in[read.slot] == experts->visit;
+  return status == Status::kOk || !of_this_visit ? Status::kOk : Fail(experts, status, key, error);
 }
 
 // A read's name tells its slot and its expert.
@@ -66,7 +68,10 @@ Key Awaited(const StreamingExperts &experts) {
 // Starts what can be started.
 Status Submit(StreamingExperts *experts) {
   ExpertRead read;
-  while (experts->pool.NextRead(&read)) experts->unsubmitted[experts->unsubmitted_count++] = read;
+  while (experts->pool.NextRead(&read)) {
+    experts->asked_in[read.slot] = experts->visit;
+    experts->unsubmitted[experts->unsubmitted_count++] = read;
+  }
   while (experts->unsubmitted_count != 0) {
     acorn_read_request requests[kResultsAtOnce];
     size_t count = 0;
@@ -125,6 +130,7 @@ Status Stall(StreamingExperts *experts) {
 Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens) {
   StreamingExperts *experts = Of(ctx);
   experts->set = set;
+  ++experts->visit;
   experts->handed_out_count = 0;
   experts->fault = {};
   for (uint8_t &handed_out : experts->handed_out) handed_out = 0;
@@ -189,11 +195,13 @@ Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots,
   if (array.empty()) {
     ACORN_TRY(counting.Open(tables, shape.pool));
     tables->Take<uint8_t>(shape.pool.experts);
+    tables->Take<uint32_t>(shape.pool.slots);
     tables->Take<ExpertRead>(shape.pool.experts);
     return Status::kOk;
   }
   ACORN_TRY(experts->pool.Open(tables, shape.pool));
   experts->handed_out = tables->Take<uint8_t>(shape.pool.experts);
+  experts->asked_in = tables->Take<uint32_t>(shape.pool.slots);
   experts->unsubmitted = tables->Take<ExpertRead>(shape.pool.experts);
   experts->slot_bytes = shape.slot_bytes;
   const uint64_t address = reinterpret_cast<uintptr_t>(array.data());

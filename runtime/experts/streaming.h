@@ -40,8 +40,10 @@ struct StreamingExperts {
   uint32_t *cancel;        // of the session that runs: nonzero ends a wait
   // the visit
   uint32_t set;
+  uint32_t visit;  // number of it
   size_t handed_out_count;
   Span<uint8_t> handed_out;    // [most experts of a set]
+  Span<uint32_t> asked_in;       // [slots] number of the visit that asked for what the slot waits for
   Span<ExpertRead> unsubmitted;  // [the same]; of these the first `unsubmitted_count`
   size_t unsubmitted_count;
   ExpertFault fault;
