@@ -73,13 +73,14 @@ static int map_file(acorn_posix_file *file, int fd, size_t bytes) {
   return 0;
 }
 
-int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency) {
+int acorn_posix_open_part(acorn_posix_file *file, const char *path, uint32_t residency, uint64_t most_bytes) {
   file->data = NULL;
   file->bytes = 0;
   int fd;
   uint64_t bytes;
   int error = acorn_open_file(&fd, &bytes, path);
   if (error != 0) return error;
+  if (bytes > most_bytes) bytes = most_bytes;
   if (bytes > SIZE_MAX) {
     error = EFBIG;
   } else if (bytes > 0) {
@@ -88,6 +89,10 @@ int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t res
   }
   close(fd);
   return error;
+}
+
+int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency) {
+  return acorn_posix_open_part(file, path, residency, UINT64_MAX);
 }
 
 void acorn_posix_close_file(acorn_posix_file *file) {

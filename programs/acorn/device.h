@@ -15,6 +15,8 @@ struct DeviceOptions {
   std::string file;
   uint64_t context = 0, threads = 0, chunk = 0;  // 0: default
   uint64_t memory = 0;                           // 0: no limit
+  uint64_t expert_cache = 0;                     // bytes; 0: experts are used where they lie in the file
+  std::string expert_policy = "lfru";
   std::string residency = "map", isa;
 };
 
@@ -57,6 +59,8 @@ class Device {
 
  private:
   void SetIsa(acorn_options *options);
+  void SetExperts();
+  void OpenImage();
 
   DeviceOptions options_;
   acorn_posix *posix_ = nullptr;
@@ -70,6 +74,7 @@ class Device {
   acorn_session *session_ = nullptr;
   acorn_model_info info_ = {};
   uint32_t features_ = 0;
+  bool streams_ = false;
   uint64_t begin_ticks_ = 0;
   double open_ms_ = 0;
 };

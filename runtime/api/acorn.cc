@@ -49,6 +49,7 @@ static_assert(ACORN_PHASE_PREFILL == static_cast<int>(acorn::RunPhase::kPrefill)
 static_assert(ACORN_STOP_LENGTH == static_cast<int>(acorn::StopReason::kLength) &&
               ACORN_STOP_CALLER == static_cast<int>(acorn::StopReason::kCaller));
 
+static_assert(ACORN_HEADER_BYTES == acorn::kHeaderBytes);
 constexpr uint32_t kDefaultReadTimeoutMs = 10000;  // no storage that works takes as long
 constexpr uint64_t kBlockAlignment = acorn::Arena::kAlignment;
 
@@ -242,6 +243,16 @@ acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_po
   }
   *image = {memory, bytes};
   return ACORN_OK;
+}
+
+acorn_status acorn_image_resident(uint64_t *bytes, const void *start, size_t start_bytes) {
+  if (bytes == nullptr || start == nullptr) return ACORN_ERR_ARGUMENT;
+  Fault where;
+  acorn::Header header = {};
+  Status status = acorn::CheckByteOrder(&where);
+  if (status == Status::kOk) status = acorn::ReadHeader({static_cast<const uint8_t *>(start), start_bytes}, &header, &where);
+  if (status == Status::kOk) *bytes = header.resident_bytes;
+  return Out(status);
 }
 
 acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image, const acorn_options *options,

@@ -82,6 +82,8 @@ typedef struct acorn_posix_file {
 
 /* Returns: 0, or an errno value with nothing to release. An empty file gives bytes 0 and is legal to close. */
 int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency);
+/* The first most_bytes bytes of it, or all where it has fewer: a model whose experts stream needs no more (acorn_image_resident). */
+int acorn_posix_open_part(acorn_posix_file *file, const char *path, uint32_t residency, uint64_t most_bytes);
 void acorn_posix_close_file(acorn_posix_file *file);
 
 /* Memory for the library's block, aligned to pages; NULL when there is none. */

@@ -79,6 +79,12 @@ typedef struct acorn_fault {
 ACORN_NODISCARD ACORN_API acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_port *port, void *memory,
                                                         size_t memory_bytes);
 
+#define ACORN_HEADER_BYTES 64u
+/// How much of a model file must be in memory where its experts stream: what stands before them. All of it for a model without.
+/// In:  start the first ACORN_HEADER_BYTES of the file, or what there is
+/// Returns: ACORN_OK | 0x2_ | 0x1_
+ACORN_NODISCARD ACORN_API acorn_status acorn_image_resident(uint64_t *bytes, const void *start, size_t start_bytes);
+
 /// Zero in any field means its default.
 typedef struct acorn_options {
   uint32_t struct_size;
