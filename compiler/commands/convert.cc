@@ -1,6 +1,7 @@
 // acornc convert: a source model becomes a model file.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstdio>
 #include <cstdlib>
@@ -56,16 +57,20 @@ struct Options {
   int64_t context = 0;
   int threads = 0;
   std::string report;
-  int64_t steps = 0;  // 0: the default
+  int64_t steps = 0;      // 0: the default
+  int64_t own_text = -1;  // windows; -1: half as many as are given
   double time_limit = 0;  // minutes, 0: none
   std::string loss = "logits";
   std::string checkpoint;  // empty: beside the output
 };
 
-/// Windows that are trained on when --steps does not say: an hour and a half for 135 M parameters on two cores.
-constexpr int64_t kDefaultSteps = 4000;
-/// Windows of calibration text that a recipe takes when --calibration-windows does not say: training needs more of them.
+/// Windows that are trained on when --steps does not say: an hour to an hour and a half for 135 M parameters on two cores, with all
+/// that comes before.
+constexpr int64_t kDefaultSteps = 1500;
+/// Different windows that are trained on when --calibration-windows does not say, a third of them of the model's own text: with half
+/// as many it begins to know them by heart (docs/QUANTISATION.md).
 constexpr int64_t kTrainingWindows = 1024;
+constexpr int64_t kLeastForOwnText = 8;  // windows; fewer say little of what a text may be about
 
 /// Options that are part of the command line, but not of this version.
 constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--heal"};
@@ -273,9 +278,26 @@ std::string BarePath(const std::string &output) { return output + ".bare-" + std
 
 bool Trains(const Options &options) { return options.recipe == "mobilequant"; }
 
+int64_t StepsOf(const Options &options) { return options.steps == 0 ? kDefaultSteps : options.steps; }
+
+/// Windows of calibration text. Few steps see few of them: no need to compute the others.
+int64_t WindowsOf(const Options &options) {
+  if (options.calibration.windows != 0) return options.calibration.windows;
+  if (!Trains(options)) return kClosedFormWindows;
+  const int64_t all = std::min(kTrainingWindows, std::max(StepsOf(options), kClosedFormWindows));
+  return options.own_text < 0 ? all - all / 3 : all;
+}
+
+/// given: windows of calibration text
+int64_t OwnWindowsOf(const Options &options, const SourceModel &source, int64_t given) {
+  if (options.own_text >= 0) return options.own_text;
+  return HasTokenizer(source) && given >= kLeastForOwnText ? given / 2 : 0;
+}
+
 TrainOptions ToTraining(const Options &options) {
   TrainOptions train;
-  train.steps = options.steps == 0 ? kDefaultSteps : options.steps;
+  train.steps = StepsOf(options);
+  train.scratch = options.output + ".text-" + std::to_string(getpid());
   train.time_limit_minutes = options.time_limit;
   train.seed = options.calibration.seed;
   train.loss = options.loss == "hidden" ? TrainLoss::kHidden : TrainLoss::kLogits;
@@ -287,6 +309,7 @@ void CheckTraining(const Options &options) {
   if (Trains(options)) return;
   if (options.steps != 0) Refuse("--steps needs --recipe mobilequant");
   if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
+  if (options.own_text >= 0) Refuse("--own-text needs --recipe mobilequant");
   if (!options.checkpoint.empty()) Refuse("--checkpoint needs --recipe mobilequant");
 }
 
@@ -340,7 +363,7 @@ void Run(const Options &options) {
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
-  if (calibration.windows == 0) calibration.windows = Trains(options) ? kTrainingWindows : kClosedFormWindows;
+  calibration.windows = WindowsOf(options);
   const CalibrationWindows windows = MakeCalibration(*source, calibration);
   const RotationChoice rotation = ChooseRotation(*source, windows, rotate, &recipe);
   const SourceModel &model = rotation.model != nullptr ? *rotation.model : *source;
@@ -356,7 +379,9 @@ void Run(const Options &options) {
   }
   const std::string bare = BarePath(options.output);
   FileSink sink(model.config());
-  RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
+  TrainOptions train = ToTraining(options);
+  train.own_windows = OwnWindowsOf(options, *source, static_cast<int64_t>(windows.ids.size()) / windows.window);
+  RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, train, &sink)
                                         : QuantizeModel(model, windows, recipe, &sink);
   result.report.sensitivities = std::move(sensitivities);
   sink.Finish(bare, facts);
@@ -406,7 +431,7 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 1024 for training)")
+  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 683 for training)")
       ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
@@ -437,7 +462,9 @@ void AddConvertCommand(CLI::App *app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
-  command->add_option("--steps", o->steps, "windows to train on (default 4000)")->check(CLI::Range(1, 100000000));
+  command->add_option("--steps", o->steps, "windows to train on (default 1500)")->check(CLI::Range(1, 100000000));
+  command->add_option("--own-text", o->own_text, "windows of text that the model writes itself, to be trained on beside the calibration text (default: half as many)")
+      ->check(CLI::Range(0, 65536));
   command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
       ->check(CLI::Range(0.01, 1e6));
   command->add_option("--loss", o->loss, "what training lowers: divergence of the logits, or error of the last hidden states")

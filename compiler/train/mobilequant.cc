@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "quantize/edge_ranges.h"
+#include "quantize/own_text.h"
 #include "quantize/quantized_model.h"
 #include "train/trainer.h"
 
@@ -34,7 +35,12 @@ RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &wi
   std::vector<LayerWeights> unrounded;
   KeepingSink keep(&model, &unrounded);
   RecipeResult result = QuantizeModel(source, Thinned(windows), recipe, &keep);
-  TrainResult trained = Train(source, windows, train, std::move(unrounded), &model);
+  CalibrationWindows texts = windows;
+  if (train.own_windows > 0) {
+    const std::vector<int32_t> own = OwnText(model, source.config(), windows, train.own_windows, train.seed, train.scratch);
+    texts.ids.insert(texts.ids.end(), own.begin(), own.end());
+  }
+  TrainResult trained = Train(source, texts, train, std::move(unrounded), &model);
   std::fprintf(stderr,
                "acornc: training: best at step %lld; on text it never saw: loss %.4f, before %.4f; perplexity %.3f, before %.3f, "
                "float %.3f\n",

@@ -13,6 +13,8 @@ enum class TrainLoss {
 
 struct TrainOptions {
   int64_t steps = 0;              // windows to train on
+  int64_t own_windows = 0;        // of text that the model writes itself, behind those that are given
+  std::string scratch;            // a path for it while it writes
   double time_limit_minutes = 0;  // 0: none
   uint64_t seed = 0;
   TrainLoss loss = TrainLoss::kLogits;

@@ -8,14 +8,15 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr size_t kMostThreads = 16;  // a decode step has loops of microseconds; the library takes at most 256
+constexpr int kMostThreads = 16;  // a decode step has loops of microseconds; the library takes at most 256
 constexpr size_t kBlockAlignment = 64;
 
 }  // namespace
 
-OpenedModel::OpenedModel(const MappedFile &file, acorn_options options)
+OpenedModel::OpenedModel(const MappedFile &file, acorn_options options, int threads)
     : path_(file.path()),
-      posix_(acorn_posix_create(static_cast<uint32_t>(std::min<size_t>(ThreadCount(), kMostThreads))), acorn_posix_destroy) {
+      posix_(acorn_posix_create(static_cast<uint32_t>(threads != 0 ? threads : std::min(ThreadCount(), kMostThreads))),
+             acorn_posix_destroy) {
   if (posix_ == nullptr) throw Error(ExitCode::kMemory, "no threads to be had");
   acorn_port port;
   acorn_posix_port(posix_.get(), &port, 0);

@@ -78,7 +78,7 @@ TEST_F(Convert, RefusesBadOptions) {
 }
 
 TEST_F(Convert, TrainingOptionsNeedTheRecipeThatTrains) {
-  for (const std::string option : {"--steps", "--time-limit", "--checkpoint"}) {
+  for (const std::string option : {"--steps", "--time-limit", "--checkpoint", "--own-text"}) {
     ExpectRefused(option + " 5", 2, option + " needs --recipe mobilequant");
   }
   ExpectRefused("--steps 0 --recipe mobilequant", 2, "--steps");
