@@ -17,6 +17,7 @@ struct DeviceOptions {
   uint64_t memory = 0;                           // 0: no limit
   uint64_t expert_cache = 0;                     // bytes; 0: experts are used where they lie in the file
   std::string expert_policy = "lfru";
+  uint32_t drop_experts_q16 = 0, cache_routing_q16 = 0;  // 0: off
   std::string residency = "map", isa;
 };
 
@@ -49,6 +50,7 @@ class Device {
   const acorn_model_info &info() const { return info_; }
   acorn_model *model() const { return model_; }
   acorn_session *session() const { return session_; }
+  const DeviceOptions &options() const { return options_; }
   const std::string &path() const { return options_.file; }
   /// Name of the highest instruction set in use, as --isa takes it.
   const char *isa() const;

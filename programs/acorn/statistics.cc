@@ -79,7 +79,10 @@ void WriteMachine(JsonWriter *json, const Device &device) {
   figures.Number("bytes_read", experts.bytes_read);
   figures.Decimal("stall_ms", experts.stall_ms);
   json->Raw("experts", figures.Finish());
-  json->Raw("dials", "{}");
+  JsonWriter dials;  // those that are on
+  if (device.options().drop_experts_q16 != 0) dials.Decimal("drop_experts", device.options().drop_experts_q16 / 65536.0);
+  if (device.options().cache_routing_q16 != 0) dials.Decimal("cache_aware_routing", device.options().cache_routing_q16 / 65536.0);
+  json->Raw("dials", dials.Finish());
 }
 
 std::string HumanBytes(uint64_t bytes) {

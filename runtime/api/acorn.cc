@@ -86,6 +86,8 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     if (options->expert_policy > ACORN_EXPERTS_EDGEMOE) return Status::kArgument;
     request->expert_policy = static_cast<acorn::ExpertPolicy>(options->expert_policy);
     request->expert_cache_bytes = options->expert_cache_bytes;
+    if (options->drop_experts_q16 > 65536 || options->cache_routing_q16 > 65536) return Status::kArgument;
+    request->dials = {options->drop_experts_q16 / 2, options->cache_routing_q16};
     if (options->read_timeout_ms != 0) request->read_timeout_ms = options->read_timeout_ms;
   }
   request->features = features;

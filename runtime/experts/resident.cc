@@ -31,6 +31,7 @@ Status Next(void *ctx, bool, size_t *index, const uint8_t **record) {
 
 void Release(void *, size_t) {}
 void End(void *) {}
+bool IsThere(void *, uint32_t, uint32_t) { return true; }
 
 }  // namespace
 
@@ -40,6 +41,6 @@ void OpenResidentExperts(ResidentExperts *experts, const Graph *graph, Span<cons
   for (uint8_t &verified : experts->verified) verified = 0;
 }
 
-ExpertSource SourceOf(ResidentExperts *experts) { return {experts, Begin, Next, Release, End}; }
+ExpertSource SourceOf(ResidentExperts *experts) { return {experts, Begin, Next, Release, IsThere, End}; }
 
 }  // namespace acorn

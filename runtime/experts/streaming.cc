@@ -177,6 +177,12 @@ void Release(void *ctx, size_t index) {
   experts->pool.Release(experts->pool.event()[index].slot);
 }
 
+bool IsThere(void *ctx, uint32_t set, uint32_t expert) {
+  const ExpertPool &pool = Of(ctx)->pool;
+  const uint32_t slot = pool.slot_of(set, expert);
+  return slot != kNoSlot && pool.ready(slot);
+}
+
 void End(void *ctx) {
   StreamingExperts *experts = Of(ctx);
   // Slots of reads that were never begun are empty again; those under way land during a later visit.
@@ -209,6 +215,6 @@ Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots,
   return Status::kOk;
 }
 
-ExpertSource SourceOf(StreamingExperts *experts) { return {experts, Begin, Next, Release, End}; }
+ExpertSource SourceOf(StreamingExperts *experts) { return {experts, Begin, Next, Release, IsThere, End}; }
 
 }  // namespace acorn

@@ -108,7 +108,12 @@ class Visitor {
     const size_t stride = Stride<int32_t>(context_, op_.router), experts = op_.router.width;
     ForRows(context_, experts * op_.top_k, [&](size_t first, size_t rows, uint32_t) {
       for (size_t r = first; r < first + rows; ++r) {
-        RouteToken(work_.routes + r * op_.top_k, logits + r * stride, experts, op_);
+        acorn::Route *routes = work_.routes + r * op_.top_k;
+        if (context_.dials.drop_q15 == 0 && context_.dials.bonus_q16 == 0) {
+          RouteToken(routes, logits + r * stride, experts, op_);
+        } else {
+          RouteWithDials(routes, logits + r * stride, experts, op_, context_.dials, context_.experts);
+        }
       }
     });
   }
@@ -117,7 +122,9 @@ class Visitor {
   void Sort() {
     const size_t experts = op_.router.width, entries = context_.m * op_.top_k;
     for (size_t e = 0; e <= experts; ++e) work_.first[e] = 0;
-    for (size_t i = 0; i < entries; ++i) ++work_.first[work_.routes[i].expert + 1];
+    for (size_t i = 0; i < entries; ++i) {
+      if (work_.routes[i].expert != kNoExpert) ++work_.first[work_.routes[i].expert + 1];
+    }
     for (size_t e = 0; e < experts; ++e) {
       if (work_.first[e + 1] != 0) {
         work_.wanted[wanted_] = static_cast<uint32_t>(e);
@@ -127,6 +134,7 @@ class Visitor {
     }
     // first[e] moves to its end, which is where the next one starts.
     for (size_t i = 0; i < entries; ++i) {
+      if (work_.routes[i].expert == kNoExpert) continue;
       const uint32_t place = work_.first[work_.routes[i].expert]++;
       work_.tokens[place] = static_cast<uint32_t>(i / op_.top_k);
       work_.weights[place] = work_.routes[i].weight;

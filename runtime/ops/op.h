@@ -66,8 +66,16 @@ struct ExpertSource {
   /// *index is wanted.size() when all were handed out, or, without `wait`, when none of the others is there yet.
   Status (*next)(void *ctx, bool wait, size_t *index, const uint8_t **record);
   void (*release)(void *ctx, size_t index);
+  /// True if an expert needs no read now.
+  bool (*is_there)(void *ctx, uint32_t set, uint32_t expert);
   /// Also after a failure; what was handed out is released.
   void (*end)(void *ctx);
+};
+
+/// What changes answers for the sake of speed; 0: off. docs/STREAMING.md
+struct RoutingDials {
+  uint32_t drop_q15;   // the chosen experts of least weight go that have together at most this share of a token's weights
+  uint32_t bonus_q16;  // experts that are in memory count as if their logits were so much of the token's range higher
 };
 
 /// Everything that a step runs on.
@@ -83,6 +91,7 @@ struct RunContext {
   uint64_t thread_scratch_bytes;
   size_t cache_rows;          // capacity of a cache
   ExpertSource experts;       // of a model that has some
+  RoutingDials dials;
   // the chunk
   const int32_t *tokens;      // [m]
   size_t m;                   // rows

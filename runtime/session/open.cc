@@ -296,6 +296,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.head = lists.head;
   ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
+  model->dials = request.dials;
   model->streaming.graph = &model->graph;
   model->streaming.storage = Storage(request.port, opening.reader.file_bytes());
   model->streaming.clock = request.clock;

@@ -100,6 +100,11 @@ typedef struct acorn_options {
   uint64_t expert_cache_bytes;
   uint32_t expert_policy;   /* ACORN_EXPERTS_… */
   uint32_t read_timeout_ms; /* that a call waits without any read coming in; default 10,000. Needs port.ticks */
+  /// Two dials that change answers, off by default, for experts that cost a read; 16 fractional bits.
+  uint32_t drop_experts_q16;  /* the chosen experts of least weight go that have together at most this share of a token's weights:
+                                 the same on every machine */
+  uint32_t cache_routing_q16; /* experts in memory are preferred as if their logits were so much of the token's range higher: the
+                                 answer depends on the cache and on what came before */
 } acorn_options;
 /// Which expert leaves first when another one needs its slot.
 #define ACORN_EXPERTS_LFRU 0u    /* the smallest frequency / (age + 1) */
