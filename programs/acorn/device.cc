@@ -47,9 +47,10 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
+  arguments->Text("--prefetch", &options->prefetch, "off (default), or gate: read what the next layer's router seems to want");
   arguments->Decimal("--drop-experts", 1, &options->drop_experts_q16, "leave out experts that have together at most this share of a token's weights: another answer");
   arguments->Decimal("--cache-aware-routing", 1, &options->cache_routing_q16, "prefer experts in memory by this share of a token's range of logits: another answer");
-  for (const char *name : {"--rate", "--prefetch", "--trust"}) {
+  for (const char *name : {"--rate", "--trust"}) {
     arguments->Reserved(name);
   }
 }
@@ -101,6 +102,8 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
 void Device::SetExperts() {
   constexpr const char *kPolicies[] = {"lfru", "lru", "edgemoe"};  // as ACORN_EXPERTS_…
   library_options_.expert_cache_bytes = options_.expert_cache;
+  if (options_.prefetch != "off" && options_.prefetch != "gate") Fail(ExitCode::kUsage, "--prefetch %s: off or gate is wanted", options_.prefetch.c_str());
+  library_options_.expert_prefetch = options_.prefetch == "gate" ? ACORN_PREFETCH_GATE : ACORN_PREFETCH_OFF;
   library_options_.drop_experts_q16 = options_.drop_experts_q16;
   library_options_.cache_routing_q16 = options_.cache_routing_q16;
   for (uint32_t i = 0; i < std::size(kPolicies); ++i) {

@@ -17,6 +17,7 @@ struct DeviceOptions {
   uint64_t memory = 0;                           // 0: no limit
   uint64_t expert_cache = 0;                     // bytes; 0: experts are used where they lie in the file
   std::string expert_policy = "lfru";
+  std::string prefetch = "off";
   uint32_t drop_experts_q16 = 0, cache_routing_q16 = 0;  // 0: off
   std::string residency = "map", isa;
 };

@@ -83,6 +83,7 @@ Status Submit(StreamingExperts *experts) {
     size_t accepted = 0;
     const Status status = experts->storage.Submit({requests, count}, &accepted);
     experts->unsubmitted_count -= accepted;
+    experts->under_way += accepted;
     for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->unsubmitted[i] = experts->unsubmitted[i + accepted];
     if (status != Status::kOk) return Fail(experts, Status::kStorage, Awaited(*experts), 0);
     if (accepted < count) break;  // as many as the port takes
@@ -96,6 +97,7 @@ Status Collect(StreamingExperts *experts, uint64_t timeout, bool *any) {
   size_t count = 0;
   const Status waited = experts->storage.Wait({results, kResultsAtOnce}, timeout, &count);
   Status status = Status::kOk;
+  experts->under_way -= count;
   for (size_t i = 0; i < count; ++i) {
     const Status one = TakeIn(experts, ReadOf(results[i].id), results[i].bytes, results[i].error);
     if (status == Status::kOk) status = one;
@@ -103,6 +105,24 @@ Status Collect(StreamingExperts *experts, uint64_t timeout, bool *any) {
   *any = count != 0;
   if (status == Status::kOk && waited != Status::kOk) status = Fail(experts, Status::kStorage, Awaited(*experts), 0);
   return status;
+}
+
+// One guess, if the storage has nothing to do: a demand that comes then waits for one at most.
+void StartGuess(StreamingExperts *experts) {
+  while (experts->guess_count != 0 && experts->under_way == 0 && experts->unsubmitted_count == 0) {
+    const ExpertRead read = experts->guesses[0];
+    --experts->guess_count;
+    for (size_t i = 0; i < experts->guess_count; ++i) experts->guesses[i] = experts->guesses[i + 1];
+    if (!experts->pool.StartPrefetch(read)) continue;  // a demand has taken the slot
+    experts->asked_in[read.slot] = experts->visit;
+    const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
+    const acorn_read_request request = {SlotOf(*experts, read.slot), record.offset, static_cast<size_t>(ReadBytes(record)), IdOf(read)};
+    size_t accepted = 0;
+    if (experts->storage.Submit({&request, 1}, &accepted) != Status::kOk || accepted == 0) {
+      if (accepted == 0) experts->pool.Landed(read.slot, false);
+    }
+    experts->under_way += accepted;
+  }
 }
 
 bool Cancelled(const StreamingExperts &experts) {
@@ -134,6 +154,8 @@ Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const ui
   experts->handed_out_count = 0;
   experts->fault = {};
   for (uint8_t &handed_out : experts->handed_out) handed_out = 0;
+  experts->pool.CancelPrefetches();  // what was not begun is no guess any more
+  experts->guess_count = 0;
   experts->pool.Begin(set, wanted, uses, tokens);
   return Submit(experts);
 }
@@ -156,7 +178,10 @@ Status Next(void *ctx, bool wait, size_t *index, const uint8_t **record) {
   StreamingExperts *experts = Of(ctx);
   const size_t all = experts->pool.event().size();
   for (bool looked = false;;) {
-    if (HandOut(experts, index, record)) return Status::kOk;
+    if (HandOut(experts, index, record)) {
+      StartGuess(experts);
+      return Status::kOk;
+    }
     if (experts->handed_out_count == all) break;
     ACORN_TRY(Submit(experts));
     if (!looked) {
@@ -193,6 +218,12 @@ void End(void *ctx) {
 
 }  // namespace
 
+void Prefetch(StreamingExperts *experts, uint32_t set, uint32_t expert) {
+  ExpertRead read;
+  if (experts->guess_count == experts->guesses.size() || !experts->pool.Prefetch(set, expert, &read)) return;
+  experts->guesses[experts->guess_count++] = read;
+}
+
 uint64_t SlotArrayBytes(const StreamingShape &shape) { return shape.slot_bytes * shape.pool.slots + kSegmentAlignment; }
 
 Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots, StreamingExperts *experts) {
@@ -203,12 +234,14 @@ Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots,
     tables->Take<uint8_t>(shape.pool.experts);
     tables->Take<uint32_t>(shape.pool.slots);
     tables->Take<ExpertRead>(shape.pool.experts);
+    tables->Take<ExpertRead>(shape.pool.experts);
     return Status::kOk;
   }
   ACORN_TRY(experts->pool.Open(tables, shape.pool));
   experts->handed_out = tables->Take<uint8_t>(shape.pool.experts);
   experts->asked_in = tables->Take<uint32_t>(shape.pool.slots);
   experts->unsubmitted = tables->Take<ExpertRead>(shape.pool.experts);
+  experts->guesses = tables->Take<ExpertRead>(shape.pool.experts);
   experts->slot_bytes = shape.slot_bytes;
   const uint64_t address = reinterpret_cast<uintptr_t>(array.data());
   experts->slots = array.subspan(AlignUp(address, kSegmentAlignment) - address, shape.slot_bytes * shape.pool.slots);

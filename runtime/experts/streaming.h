@@ -46,6 +46,9 @@ struct StreamingExperts {
   Span<uint32_t> asked_in;       // [slots] number of the visit that asked for what the slot waits for
   Span<ExpertRead> unsubmitted;  // [the same]; of these the first `unsubmitted_count`
   size_t unsubmitted_count;
+  size_t under_way;           // reads
+  Span<ExpertRead> guesses;   // [the same]; slots set aside for what may be wanted: the first `guess_count`
+  size_t guess_count;
   ExpertFault fault;
   ExpertTraffic traffic;
 };
@@ -61,6 +64,9 @@ uint64_t SlotArrayBytes(const StreamingShape &shape);
 /// Lays tables and slots out in `tables` and `slots`, which may only count; then the rest is not touched.
 /// Returns: as ExpertPool::Open
 Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots, StreamingExperts *experts);
+
+/// Sets a slot aside for an expert of a set whose turn is still to come, if there is one to spare; read when nothing else is.
+void Prefetch(StreamingExperts *experts, uint32_t set, uint32_t expert);
 
 ExpertSource SourceOf(StreamingExperts *experts);
 

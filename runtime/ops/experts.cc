@@ -90,6 +90,7 @@ class Visitor {
     const ExpertSource &source = context_.experts;
     Status status = source.begin(source.ctx, op_.set, Span<const uint32_t>(work_.wanted, wanted_), Span<const uint32_t>(work_.uses, wanted_),
                                  static_cast<uint32_t>(context_.m));
+    if (status == Status::kOk && context_.forecast.guess != nullptr) context_.forecast.guess(context_.forecast.ctx, context_, op_.set);
     while (status == Status::kOk) {
       bool done = false;
       status = Gather(&done);

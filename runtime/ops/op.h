@@ -72,6 +72,14 @@ struct ExpertSource {
   void (*end)(void *ctx);
 };
 
+struct RunContext;
+
+/// Whoever guesses what the next set will be asked for; guess null: nobody. Called when the reads of this set are under way.
+struct ExpertForecast {
+  void *ctx;
+  void (*guess)(void *ctx, const RunContext &context, uint32_t set);
+};
+
 /// What changes answers for the sake of speed; 0: off. docs/STREAMING.md
 struct RoutingDials {
   uint32_t drop_q15;   // the chosen experts of least weight go that have together at most this share of a token's weights
@@ -91,6 +99,7 @@ struct RunContext {
   uint64_t thread_scratch_bytes;
   size_t cache_rows;          // capacity of a cache
   ExpertSource experts;       // of a model that has some
+  ExpertForecast forecast;
   RoutingDials dials;
   // the chunk
   const int32_t *tokens;      // [m]

@@ -19,6 +19,7 @@ struct Opening {
   KernelSet kernels = {};
   ScratchPlan scratch = {};
   StreamingShape streaming = {};  // without slots: experts are used where they lie
+  ForecastShape forecast = {};    // without sets: nobody guesses
   Tokenizer tokenizer = {};
   MemoryPlan memory = {};
 };
@@ -29,8 +30,8 @@ uint64_t TextBytes(const Tokenizer &tokenizer) {
 }
 
 // The parts of a model's own memory; the same order for counting and for opening.
-Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingShape &streaming, Arena *arena, Arena *slots,
-                   Model **model) {
+Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingShape &streaming, const ForecastShape &forecast,
+                   Arena *arena, Arena *slots, Model **model) {
   const Span<Model> self = arena->Take<Model>(1);
   const Span<Value> values = arena->Take<Value>(counts.values);
   const Span<Weight> weights = arena->Take<Weight>(counts.weights);
@@ -45,6 +46,8 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   const Span<uint8_t> profile_of_step = arena->Take<uint8_t>(uint64_t{counts.body} + counts.head);
   const Span<uint64_t> trace = arena->Take<uint64_t>(dims.trace_steps);
   const Span<Session *> sessions = arena->Take<Session *>(dims.sessions);
+  Forecast guesses = {};
+  LayOutForecast(forecast, arena, &guesses);
   if (self.empty()) {
     StreamingExperts none;
     return dims.expert_slots == 0 ? Status::kOk : LayOutStreaming(streaming, arena, slots, &none);
@@ -58,6 +61,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   (*model)->graph.expert_sets = expert_sets;
   (*model)->expert_records = expert_records;
   (*model)->resident.verified = verified;
+  (*model)->forecast = guesses;
   (*model)->graph.body = body;
   (*model)->graph.head = head;
   (*model)->ropes = rope_places;
@@ -106,6 +110,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   ModelReader &reader = opening->reader;
   MemoryPlan &memory = opening->memory;
   StreamingShape &shape = opening->streaming;
+  ForecastShape forecast = {opening->counts.expert_sets, 0, 0, 0};
   shape.pool.layers = opening->counts.expert_sets;
   for (uint32_t i = 0; i < opening->counts.expert_sets; ++i) {
     ExpertSet set;
@@ -118,7 +123,14 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   for (uint32_t i = 0; i < opening->counts.body; ++i) {
     Step step;
     ACORN_TRY(reader.ReadStep(StepList::kBody, i, &step));
-    if (step.kind == OpKind::kExperts) memory.useful_slots += step.experts.top_k;
+    if (step.kind != OpKind::kExperts) continue;
+    memory.useful_slots += step.experts.top_k;
+    Value in, router;
+    ACORN_TRY(reader.ReadValue(step.experts.in.value, &in));
+    ACORN_TRY(reader.ReadValue(step.experts.router.value, &router));
+    if (in.width > forecast.hidden) forecast.hidden = in.width;
+    if (router.width > forecast.experts) forecast.experts = router.width;
+    if (step.experts.top_k > forecast.top_k) forecast.top_k = step.experts.top_k;
   }
   if (memory.experts == 0) return Status::kOk;
   if (request.expert_cache_bytes == 0) {
@@ -130,6 +142,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   opening->dims.expert_slots = slots < memory.experts ? static_cast<uint32_t>(slots) : memory.experts;
   shape.pool.slots = opening->dims.expert_slots;
   shape.pool.policy = request.expert_policy;
+  if (request.prefetch) opening->forecast = forecast;
   return Status::kOk;
 }
 
@@ -154,7 +167,7 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   ACORN_TRY(PlanScratch(&opening->reader, opening->summary, opening->counts, opening->dims, opening->kernels, &opening->scratch));
 
   Arena model, slots;
-  ACORN_TRY(LayOutModel(opening->counts, opening->dims, opening->streaming, &model, &slots, nullptr));
+  ACORN_TRY(LayOutModel(opening->counts, opening->dims, opening->streaming, opening->forecast, &model, &slots, nullptr));
   Arena session;
   LayOutSession(opening->summary, opening->counts, opening->dims, TextBytes(opening->tokenizer), &session, nullptr);
   for (uint32_t i = 0; i < opening->counts.caches; ++i) {
@@ -284,7 +297,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   Arena arena(block.data());
   Arena slots(block.data() + opening.memory.block_bytes - opening.memory.expert_slot_bytes);
   Model *model = nullptr;
-  ACORN_TRY(LayOutModel(opening.counts, opening.dims, opening.streaming, &arena, &slots, &model));
+  ACORN_TRY(LayOutModel(opening.counts, opening.dims, opening.streaming, opening.forecast, &arena, &slots, &model));
   Graph lists = model->graph;
   model->graph = opening.summary;
   model->graph.values = lists.values;
@@ -297,6 +310,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
   model->dials = request.dials;
+  if (!model->forecast.chains.empty()) OpenForecast(&model->forecast, &model->graph, &model->streaming);
   model->streaming.graph = &model->graph;
   model->streaming.storage = Storage(request.port, opening.reader.file_bytes());
   model->streaming.clock = request.clock;

@@ -25,6 +25,7 @@ RunContext MakeContext(Session *session, Place *values) {
   } else {
     model->streaming.cancel = &session->cancel;
     context.experts = SourceOf(&model->streaming);
+    if (!model->forecast.chains.empty()) context.forecast = ForecastOf(&model->forecast);
   }
   return context;
 }

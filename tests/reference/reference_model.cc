@@ -293,10 +293,14 @@ struct ReferenceModel::Expert {
 };
 
 // FORMAT.md "Expert records": gate, up, down, each its packed weights, biases and multipliers on multiples of 64.
-ReferenceModel::Expert ReferenceModel::UnpackExpert(const schema::ExpertSet &set, uint32_t index) const {
+const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index, uint32_t index) const {
+  std::shared_ptr<Expert> &place = experts_[{set_index, index}];
+  if (place != nullptr) return *place;
+  place = std::make_shared<Expert>();
+  Expert &expert = *place;
+  const schema::ExpertSet &set = *model().expert_sets()->Get(set_index);
   const schema::ExpertRecord *record = set.records()->Get(index);
   const uint8_t *const base = file_.data() + model().segments()->Get(set.segment())->offset() + record->offset();
-  Expert expert;
   LinearSpec *const specs[] = {&expert.gate, &expert.up, &expert.down};
   const uint8_t shifts[] = {record->gate_shift(), record->up_shift(), record->down_shift()};
   uint64_t at = 0;
@@ -318,7 +322,7 @@ ReferenceModel::Expert ReferenceModel::UnpackExpert(const schema::ExpertSet &set
       return values;
     };
     std::vector<int32_t> bias = integers(), multipliers = integers();
-    *specs[part] = {nullptr, std::move(bias), std::move(multipliers), shifts[part], 0, Range::kS8, Range::kS16};
+    *specs[part] = {&expert.matrices[part], std::move(bias), std::move(multipliers), shifts[part], 0, Range::kS8, Range::kS16};
   }
   Require(WideChecksum(base, at) == record->checksum(), "checksum of an expert");
   return expert;
@@ -339,10 +343,7 @@ void ReferenceModel::Execute(Run *run, const schema::Experts &op) const {
     }
     const std::vector<int32_t> all(logits, logits + op.router()->width());
     for (const Chosen &chosen : Route(all, op.top_k(), op.scoring(), FactorOf(op.octaves()))) {
-      Expert expert = UnpackExpert(set, chosen.expert);
-      expert.gate.weight = &expert.matrices[0];
-      expert.up.weight = &expert.matrices[1];
-      expert.down.weight = &expert.matrices[2];
+      const Expert &expert = UnpackedExpert(op.set(), chosen.expert);
       std::vector<int32_t> gate(ffn), up(ffn), mixed(ffn), out(hidden);
       Linear(expert.gate, x, gate.data());
       Linear(expert.up, x, up.data());

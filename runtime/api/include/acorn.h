@@ -99,6 +99,7 @@ typedef struct acorn_options {
   /// memory and speed, no result. The image need not go on behind its resident part then.
   uint64_t expert_cache_bytes;
   uint32_t expert_policy;   /* ACORN_EXPERTS_… */
+  uint32_t expert_prefetch; /* ACORN_PREFETCH_… */
   uint32_t read_timeout_ms; /* that a call waits without any read coming in; default 10,000. Needs port.ticks */
   /// Two dials that change answers, off by default, for experts that cost a read; 16 fractional bits.
   uint32_t drop_experts_q16;  /* the chosen experts of least weight go that have together at most this share of a token's weights:
@@ -106,6 +107,10 @@ typedef struct acorn_options {
   uint32_t cache_routing_q16; /* experts in memory are preferred as if their logits were so much of the token's range higher: the
                                  answer depends on the cache and on what came before */
 } acorn_options;
+/// Experts that are read before they are asked for, one token after the other, while the storage has nothing to do. Changes speed
+/// only, and not always for the better: a wrong guess costs a read and a slot.
+#define ACORN_PREFETCH_OFF 0u
+#define ACORN_PREFETCH_GATE 1u /* what the next layer's router says of the stream as it is one layer before */
 /// Which expert leaves first when another one needs its slot.
 #define ACORN_EXPERTS_LFRU 0u    /* the smallest frequency / (age + 1) */
 #define ACORN_EXPERTS_LRU 1u     /* the one not used for longest */
@@ -136,7 +141,8 @@ typedef struct acorn_memory_plan {
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
 /// port may be NULL (scalar, one thread); fault may be NULL. Reads the image without trusting a byte of it.
-/// Returns: ACORN_OK | 0x1_ | 0x2_
+/// Returns: ACORN_OK | 0x1_ | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert: *fault says its bytes as offset) |
+///          ACORN_ERR_PORT (experts are to stream and the port cannot read)
 ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image,
                                                   const acorn_options *options, const acorn_port *port);
 
@@ -171,6 +177,7 @@ typedef struct acorn_expert_stats {
   uint64_t hits, misses; /* experts that a layer needed for a token or a chunk, and found in memory or did not */
   uint64_t bytes_read;
   uint64_t stall_ticks; /* of the port's clock, with nothing left to compute while a read was under way */
+  uint64_t prefetches, prefetches_used; /* guesses that were read, and of those what was then asked for */
 } acorn_expert_stats;
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_expert_stats(const acorn_model *model, acorn_expert_stats *stats);
 
