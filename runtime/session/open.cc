@@ -118,6 +118,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
     if (set.count > shape.pool.experts) shape.pool.experts = set.count;
     if (set.record_bytes > shape.slot_bytes) shape.slot_bytes = set.record_bytes;
   }
+  if (opening->counts.expert_records == 0) return Status::kOk;
   memory.experts = opening->counts.expert_records;
   memory.slot_bytes = shape.slot_bytes;
   for (uint32_t i = 0; i < opening->counts.body; ++i) {
@@ -132,7 +133,6 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
     if (router.width > forecast.experts) forecast.experts = router.width;
     if (step.experts.top_k > forecast.top_k) forecast.top_k = step.experts.top_k;
   }
-  if (memory.experts == 0) return Status::kOk;
   if (request.expert_cache_bytes == 0) {
     return reader.has_experts() ? Status::kOk : reader.Fail(Status::kTruncated, "experts", 0, request.image.size());
   }

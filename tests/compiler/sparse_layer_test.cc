@@ -82,7 +82,7 @@ TEST_P(SparseLayers, ComputeWhatTheReferenceDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, SparseLayers, testing::Values("mixtral", "olmoe", "qwen2_moe", "qwen3_moe"),
-                         [](const testing::TestParamInfo<const char *> &info) { return std::string(info.param); });
+                         [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 TEST(SparseLayer, AnExpertWithoutTokensIsRoundedForAll) {
   const auto source = OpenSourceModel(test::DataPath("small_mixtral"));
