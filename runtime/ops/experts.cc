@@ -28,7 +28,9 @@ size_t BatchRows(size_t m, size_t top_k) { return m > top_k ? m : top_k; }
 struct Strides {
   size_t hidden, ffn;  // elements from row to row of s8 rows; of s16 rows the same
 };
-Strides StridesOf(const ExpertSet &set) { return {AlignUp(set.hidden, 64), AlignUp(set.ffn, 64)}; }
+Strides StridesOf(const ExpertSet &set) {
+  return {static_cast<size_t>(AlignUp(set.hidden, 64)), static_cast<size_t>(AlignUp(set.ffn, 64))};
+}
 
 // Lays the workspace out from `base` on; with a null base it only counts. Returns its bytes.
 uint64_t LayOut(uint8_t *base, size_t m, const ExpertsOp &op, const ExpertSet &set, Workspace *out) {
