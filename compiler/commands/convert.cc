@@ -43,6 +43,7 @@ struct Options {
   std::string recipe = "fast";
   std::string weights = "w4";
   std::string group;
+  std::string expert_bits;  // 2, 4, 8 or nothing
   std::string head = "w8";
   std::string target = "universal";
   std::string down_input = "hadamard";
@@ -68,19 +69,27 @@ constexpr int64_t kDefaultSteps = 4000;
 constexpr int64_t kTrainingWindows = 1024;
 
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--heal"};
+constexpr const char *kLaterOptions[] = {"--profiles", "--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
-WeightFormat BodyFormat(const Options &options) {
-  if (options.weights == "w8") {
-    if (!options.group.empty() && options.group != "channel") Refuse("--group " + options.group + " needs --weights w4");
-    return WeightFormat::kW8;
-  }
+WeightFormat FourBits(const Options &options) {
   if (options.group == "channel") return WeightFormat::kW4;
   if (options.group == "64") return WeightFormat::kW4G64;
   if (options.group == "128") return WeightFormat::kW4G128;
   return WeightFormat::kW4G32;
+}
+
+WeightFormat BodyFormat(const Options &options) {
+  if (options.weights == "w4") return FourBits(options);
+  if (!options.group.empty() && options.group != "channel" && options.expert_bits != "4") {
+    Refuse("--group " + options.group + " needs --weights w4 or --expert-bits 4");
+  }
+  return WeightFormat::kW8;
+}
+
+WeightFormat ExpertFormat(const Options &options) {
+  return options.expert_bits == "2" ? WeightFormat::kW2G32 : options.expert_bits == "8" ? WeightFormat::kW8 : FourBits(options);
 }
 
 /// What a target's fastest kernels of XNNPACK read.
@@ -248,6 +257,7 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   };
   // The default is left out: a file of it is what it was before there was a choice.
   if (options.kv != 8) facts.provenance.push_back({"kv", std::to_string(options.kv)});
+  if (!options.expert_bits.empty()) facts.provenance.push_back({"experts", FormatName(ExpertFormat(options))});
   return facts;
 }
 
@@ -323,9 +333,13 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   return report;
 }
 
-/// What layers with experts do not have yet.
+/// What layers with experts do not have yet, and what needs them.
 void CheckExperts(const SourceModel &source, const Options &options) {
-  if (source.config().experts == 0) return;
+  const ModelConfig &config = source.config();
+  if (config.experts == 0) {
+    if (options.expert_bits.empty()) return;
+    Refuse("--expert-bits " + options.expert_bits + ": " + source.path() + " (family " + config.family + ") has no experts");
+  }
   if (Trains(options)) Refuse("--recipe mobilequant does not know layers with experts; --recipe fast does");
   if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
 }
@@ -337,6 +351,11 @@ void Run(const Options &options) {
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   CheckExperts(*source, options);
+  if (!options.expert_bits.empty()) {
+    const ModelConfig &config = source->config();
+    const std::vector<WeightFormat> layer(static_cast<size_t>(config.experts), ExpertFormat(options));
+    recipe.expert_formats.assign(static_cast<size_t>(config.layers), layer);
+  }
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
@@ -373,10 +392,11 @@ void Run(const Options &options) {
   if (!options.report.empty()) {
     WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
   }
-  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
+  const std::string experts = options.expert_bits.empty() ? "" : " experts " + FormatName(ExpertFormat(options));
+  std::printf("%s: %.1f MB, %s %s%s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
-              FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
+              FormatName(recipe.body_format).c_str(), experts.c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
               result.simulated_perplexity);
   if (result.perplexity_with_8_bit_kv) {
     std::printf("keys and values of 4 bits: with 8 bits under the same weights that is %.4g, %.1f %% less\n",
@@ -399,6 +419,8 @@ void AddConvertCommand(CLI::App *app) {
       ->capture_default_str();
   command->add_option("--group", o->group, "weights of a channel that share a 4-bit scale (default 32)")
       ->check(CLI::IsMember({"channel", "32", "64", "128"}));
+  command->add_option("--expert-bits", o->expert_bits, "bits of the routed experts (default: as --weights)")
+      ->check(CLI::IsMember({"2", "4", "8"}));
   command->add_option("--head", o->head, "w8, or w4 in groups of 32")
       ->check(CLI::IsMember({"w8", "w4"}))
       ->capture_default_str();

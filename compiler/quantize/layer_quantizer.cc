@@ -200,6 +200,11 @@ LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, 
   return formats;
 }
 
+std::vector<WeightFormat> ExpertFormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t layer) {
+  if (!options.expert_formats.empty()) return options.expert_formats[static_cast<size_t>(layer)];
+  return std::vector<WeightFormat>(static_cast<size_t>(config.experts), options.body_format);
+}
+
 LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x,
                                Matrix prefix_x)
     : source_(source),
@@ -485,7 +490,7 @@ void LayerQuantizer::RoundSparse(Work *work, ConversionReport *report) const {
   out.router = RoundToGrid(w.router, WeightFormat::kW8, ScaleRule::kMinMax, {});
   if (w.shared_gate.size() != 0) out.shared_gate = RoundToGrid(Matrix(w.shared_gate), WeightFormat::kW8, ScaleRule::kMinMax, {});
   ExpertRounding rounding;
-  rounding.format = options_.body_format;
+  rounding.formats = ExpertFormatsOf(options_, config_, work->layer);
   rounding.moments = work->moments.get();
   rounding.ranges = work->ranges.get();
   rounding.activation = config_.activation;

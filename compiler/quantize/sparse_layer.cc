@@ -121,8 +121,8 @@ RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &gri
   RoundToStep(samples, grid.ffn_in, grid.ffn_in_limit);
   for (size_t e = 0; e < experts.size(); ++e) {
     const ExpertWeights &expert = *experts[e];
-    const WeightFormat in = FormatForDepth(rounding.format, expert.gate.cols());
-    const WeightFormat down = FormatForDepth(rounding.format, expert.down.cols());
+    const WeightFormat in = FormatForDepth(rounding.formats[e], expert.gate.cols());
+    const WeightFormat down = FormatForDepth(rounding.formats[e], expert.down.cols());
     ExpertMatrices rounded;
     const Matrix down_samples = DownInputOf(expert, samples, grid, rounding.activation);
     const Matrix none;
