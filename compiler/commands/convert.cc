@@ -18,6 +18,7 @@
 #include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
+#include "quantize/expert_bits.h"
 #include "quantize/file_size.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
@@ -35,6 +36,7 @@ namespace {
 
 constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
 constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
+constexpr double kDefaultExpertLoss = 0.02;      // of perplexity, for --expert-bits auto: EdgeMoE's
 
 struct Options {
   std::string source;
@@ -43,7 +45,9 @@ struct Options {
   std::string recipe = "fast";
   std::string weights = "w4";
   std::string group;
-  std::string expert_bits;  // 2, 4, 8 or nothing
+  std::string expert_bits;    // 2, 4, 8, auto or nothing
+  std::string expert_budget;  // of auto; empty: the default
+  std::string expert_ranking;
   std::string head = "w8";
   std::string target = "universal";
   std::string down_input = "hadamard";
@@ -82,12 +86,13 @@ WeightFormat FourBits(const Options &options) {
 
 WeightFormat BodyFormat(const Options &options) {
   if (options.weights == "w4") return FourBits(options);
-  if (!options.group.empty() && options.group != "channel" && options.expert_bits != "4") {
-    Refuse("--group " + options.group + " needs --weights w4 or --expert-bits 4");
+  if (!options.group.empty() && options.group != "channel" && options.expert_bits != "4" && options.expert_bits != "auto") {
+    Refuse("--group " + options.group + " needs --weights w4 or experts of 4 bits");
   }
   return WeightFormat::kW8;
 }
 
+/// Of all experts; with auto, of those that keep their bits.
 WeightFormat ExpertFormat(const Options &options) {
   return options.expert_bits == "2" ? WeightFormat::kW2G32 : options.expert_bits == "8" ? WeightFormat::kW8 : FourBits(options);
 }
@@ -257,7 +262,6 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   };
   // The default is left out: a file of it is what it was before there was a choice.
   if (options.kv != 8) facts.provenance.push_back({"kv", std::to_string(options.kv)});
-  if (!options.expert_bits.empty()) facts.provenance.push_back({"experts", FormatName(ExpertFormat(options))});
   return facts;
 }
 
@@ -333,6 +337,63 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   return report;
 }
 
+ExpertRanking RankingOf(const Options &options) {
+  if (options.expert_ranking == "loss") return ExpertRanking::kLoss;
+  if (options.expert_ranking == "usage") return ExpertRanking::kUsage;
+  return options.expert_ranking == "random" ? ExpertRanking::kRandom : ExpertRanking::kImportance;
+}
+
+ExpertBudget ExpertBudgetOf(const Options &options) {
+  ExpertBudget budget;
+  budget.loss = kDefaultExpertLoss;
+  if (!options.expert_budget.empty()) {
+    const auto loss = ParsePercent(options.expert_budget);
+    const auto bits = loss ? std::nullopt : ParsePercent(options.expert_budget + "%");
+    if (!loss && !bits) Refuse("--expert-budget " + options.expert_budget + ": bits such as 3.2 or a loss such as 2% are wanted");
+    budget.loss = loss ? *loss : 0;
+    budget.bits = bits ? 100 * *bits : 0;
+  }
+  const ExpertRanking ranking = RankingOf(options);
+  if (budget.bits == 0 && (ranking == ExpertRanking::kUsage || ranking == ExpertRanking::kRandom)) {
+    Refuse("--expert-ranking " + options.expert_ranking + " measures no loss: it needs --expert-budget in bits");
+  }
+  return budget;
+}
+
+void CheckExpertOptions(const Options &options) {
+  for (const auto &[name, value] : {std::pair<const char *, const std::string &>{"--expert-budget ", options.expert_budget},
+                                    {"--expert-ranking ", options.expert_ranking}}) {
+    if (!value.empty() && options.expert_bits != "auto") Refuse(name + value + " needs --expert-bits auto");
+  }
+  if (options.expert_bits == "auto") ExpertBudgetOf(options);
+}
+
+/// --expert-bits: formats of the routed experts in the recipe, and a line in the facts.
+void ChooseExperts(const SourceModel &source, const Options &options, const CalibrationWindows &windows, RecipeOptions *recipe,
+                   ModelFacts *facts, std::vector<std::vector<double>> *importance) {
+  if (options.expert_bits.empty()) return;
+  const ModelConfig &config = source.config();
+  const std::vector<WeightFormat> layer(static_cast<size_t>(config.experts), ExpertFormat(options));
+  recipe->expert_formats.assign(static_cast<size_t>(config.layers), layer);
+  std::string text = FormatName(ExpertFormat(options));
+  if (options.expert_bits == "auto") {
+    ExpertChoice choice = ChooseExpertBits(source, windows, *recipe, RankingOf(options), ExpertBudgetOf(options), options.calibration.seed);
+    recipe->expert_formats = std::move(choice.formats);
+    if (recipe->recipe == Recipe::kFast && !choice.prefix_tokens.empty()) recipe->prefix_tokens = choice.prefix_tokens;
+    *importance = std::move(choice.importance);
+    char line[200];
+    std::snprintf(line, sizeof line, "auto: %lld of %lld experts in 2 bits, the others in %s; %.3f bits a weight", static_cast<long long>(choice.lowered),
+                  static_cast<long long>(choice.experts), text.c_str(), choice.bits);
+    text = line;
+    if (choice.loss_of_all > 0) {
+      std::snprintf(line, sizeof line, "; estimated loss %.4f nats a token, %.4f with all in 2 bits", choice.loss, choice.loss_of_all);
+      text += line;
+    }
+    std::fprintf(stderr, "acornc: experts: %s\n", text.c_str());
+  }
+  facts->provenance.emplace_back("experts", text);
+}
+
 /// What layers with experts do not have yet, and what needs them.
 void CheckExperts(const SourceModel &source, const Options &options) {
   const ModelConfig &config = source.config();
@@ -346,16 +407,12 @@ void CheckExperts(const SourceModel &source, const Options &options) {
 
 void Run(const Options &options) {
   CheckTraining(options);
+  CheckExpertOptions(options);
   if (Trains(options)) PrepareTraining();
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   CheckExperts(*source, options);
-  if (!options.expert_bits.empty()) {
-    const ModelConfig &config = source->config();
-    const std::vector<WeightFormat> layer(static_cast<size_t>(config.experts), ExpertFormat(options));
-    recipe.expert_formats.assign(static_cast<size_t>(config.layers), layer);
-  }
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
@@ -373,11 +430,16 @@ void Run(const Options &options) {
     recipe = std::move(mixed.options);
     sensitivities = std::move(mixed.sensitivities);
   }
+  std::vector<std::vector<double>> importance;
+  ChooseExperts(model, options, windows, &recipe, &facts, &importance);
   const std::string bare = BarePath(options.output);
   FileSink sink(model.config());
   RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
                                         : QuantizeModel(model, windows, recipe, &sink);
   result.report.sensitivities = std::move(sensitivities);
+  for (ExpertReport &row : result.report.experts) {
+    if (!importance.empty()) row.importance = importance[static_cast<size_t>(row.layer)][static_cast<size_t>(row.expert)];
+  }
   sink.Finish(bare, facts);
   try {
     RecordReferenceRun(bare, options.output);
@@ -392,7 +454,7 @@ void Run(const Options &options) {
   if (!options.report.empty()) {
     WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
   }
-  const std::string experts = options.expert_bits.empty() ? "" : " experts " + FormatName(ExpertFormat(options));
+  const std::string experts = options.expert_bits.empty() ? "" : " experts " + (options.expert_bits == "auto" ? "auto" : FormatName(ExpertFormat(options)));
   std::printf("%s: %.1f MB, %s %s%s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
@@ -420,7 +482,10 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--group", o->group, "weights of a channel that share a 4-bit scale (default 32)")
       ->check(CLI::IsMember({"channel", "32", "64", "128"}));
   command->add_option("--expert-bits", o->expert_bits, "bits of the routed experts (default: as --weights)")
-      ->check(CLI::IsMember({"2", "4", "8"}));
+      ->check(CLI::IsMember({"2", "4", "8", "auto"}));
+  command->add_option("--expert-budget", o->expert_budget, "of --expert-bits auto: average bits (3.2), or loss of perplexity over 4 bits (2%, the default)");
+  command->add_option("--expert-ranking", o->expert_ranking, "who gets 2 bits first: by a trial of each expert, or of each layer (loss); usage and random to compare with")
+      ->check(CLI::IsMember({"importance", "loss", "usage", "random"}));
   command->add_option("--head", o->head, "w8, or w4 in groups of 32")
       ->check(CLI::IsMember({"w8", "w4"}))
       ->capture_default_str();
