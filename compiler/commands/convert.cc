@@ -377,16 +377,18 @@ void ChooseExperts(const SourceModel &source, const Options &options, const Cali
   recipe->expert_formats.assign(static_cast<size_t>(config.layers), layer);
   std::string text = FormatName(ExpertFormat(options));
   if (options.expert_bits == "auto") {
-    ExpertChoice choice = ChooseExpertBits(source, windows, *recipe, RankingOf(options), ExpertBudgetOf(options), options.calibration.seed);
+    ExpertChoice choice = ChooseExpertBits(source, windows, *recipe, RankingOf(options), ExpertBudgetOf(options),
+                                           options.calibration.seed);
     recipe->expert_formats = std::move(choice.formats);
-    if (recipe->recipe == Recipe::kFast && !choice.prefix_tokens.empty()) recipe->prefix_tokens = choice.prefix_tokens;
+    if (choice.prefix_tokens) recipe->prefix_tokens = choice.prefix_tokens;
     *importance = std::move(choice.importance);
     char line[200];
-    std::snprintf(line, sizeof line, "auto: %lld of %lld experts in 2 bits, the others in %s; %.3f bits a weight", static_cast<long long>(choice.lowered),
-                  static_cast<long long>(choice.experts), text.c_str(), choice.bits);
+    std::snprintf(line, sizeof line, "auto: %lld of %lld experts in 2 bits, the others in %s; %.3f bits a weight",
+                  static_cast<long long>(choice.lowered), static_cast<long long>(choice.experts), text.c_str(), choice.bits);
     text = line;
     if (choice.loss_of_all > 0) {
-      std::snprintf(line, sizeof line, "; estimated loss %.4f nats a token, %.4f with all in 2 bits", choice.loss, choice.loss_of_all);
+      std::snprintf(line, sizeof line, "; estimated loss %.4f nats a token, %.4f with all in 2 bits", choice.loss,
+                    choice.loss_of_all);
       text += line;
     }
     std::fprintf(stderr, "acornc: experts: %s\n", text.c_str());
@@ -454,7 +456,8 @@ void Run(const Options &options) {
   if (!options.report.empty()) {
     WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
   }
-  const std::string experts = options.expert_bits.empty() ? "" : " experts " + (options.expert_bits == "auto" ? "auto" : FormatName(ExpertFormat(options)));
+  const std::string expert_bits = options.expert_bits == "auto" ? "auto" : FormatName(ExpertFormat(options));
+  const std::string experts = options.expert_bits.empty() ? "" : " experts " + expert_bits;
   std::printf("%s: %.1f MB, %s %s%s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
@@ -483,8 +486,11 @@ void AddConvertCommand(CLI::App *app) {
       ->check(CLI::IsMember({"channel", "32", "64", "128"}));
   command->add_option("--expert-bits", o->expert_bits, "bits of the routed experts (default: as --weights)")
       ->check(CLI::IsMember({"2", "4", "8", "auto"}));
-  command->add_option("--expert-budget", o->expert_budget, "of --expert-bits auto: average bits (3.2), or loss of perplexity over 4 bits (2%, the default)");
-  command->add_option("--expert-ranking", o->expert_ranking, "who gets 2 bits first: by a trial of each expert, or of each layer (loss); usage and random to compare with")
+  command->add_option("--expert-budget", o->expert_budget,
+                      "of --expert-bits auto: average bits (3.2), or loss of perplexity over 4 bits (2%, the default)");
+  command->add_option("--expert-ranking", o->expert_ranking,
+                      "of --expert-bits auto: a trial for each expert (importance, the default) or each layer (loss); usage and "
+                      "random are there to compare with")
       ->check(CLI::IsMember({"importance", "loss", "usage", "random"}));
   command->add_option("--head", o->head, "w8, or w4 in groups of 32")
       ->check(CLI::IsMember({"w8", "w4"}))

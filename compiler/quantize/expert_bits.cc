@@ -42,7 +42,7 @@ class TransformObserver : public LayerObserver {
 class ShareObserver : public TransformObserver {
  public:
   ShareObserver(const LayerView &view, const std::vector<ExpertWeights> &low)
-      : TransformObserver(view), view_(view), low_(low), error(low.size()), tokens(low.size()) {}
+      : TransformObserver(view), view_(view), low_(low), error_(low.size()), tokens_(low.size()) {}
   bool Wants(Edge edge) const override {
     return edge == Edge::kGlu || edge == Edge::kFfnIn || edge == Edge::kRouterLogits;
   }
@@ -63,12 +63,16 @@ class ShareObserver : public TransformObserver {
       const size_t first = static_cast<size_t>(at[i] - first_) * top_k;
       for (size_t j = first; j < first + top_k; ++j) {
         if (routing_.experts[j] != expert) continue;
-        const double difference = static_cast<double>((out.row(static_cast<int64_t>(i)) - values.row(static_cast<int64_t>(i))).squaredNorm());
-        error[static_cast<size_t>(expert)] += difference * static_cast<double>(routing_.weights[j] * routing_.weights[j]);
+        const auto row = static_cast<int64_t>(i);
+        const auto weight = static_cast<double>(routing_.weights[j]);
+        error_[static_cast<size_t>(expert)] += static_cast<double>((out.row(row) - values.row(row)).squaredNorm()) * weight * weight;
       }
     }
-    tokens[static_cast<size_t>(expert)] += static_cast<double>(at.size());
+    tokens_[static_cast<size_t>(expert)] += static_cast<double>(at.size());
   }
+  /// [experts]
+  const std::vector<double> &error() const { return error_; }
+  const std::vector<double> &tokens() const { return tokens_; }
 
  private:
   /// What the expert in 2 bits makes of the same tokens.
@@ -91,9 +95,7 @@ class ShareObserver : public TransformObserver {
   Matrix ffn_in_;
   int64_t first_ = 0;
   Routing routing_;
-
- public:
-  std::vector<double> error, tokens;  // [experts]
+  std::vector<double> error_, tokens_;
 };
 
 /// Carries the hidden states of every trial through the layers beside those of the float model.
@@ -104,15 +106,13 @@ class ExpertProbe : public LayerProbe {
     Matrix x;
   };
 
-  ExpertProbe(const Matrix &x, int64_t window, ExpertRanking ranking) : window_(window), ranking_(ranking), float_x_(x), low_x_(x) {}
+  ExpertProbe(const Matrix &x, int64_t window, ExpertRanking ranking)
+      : window_(window), ranking_(ranking), float_x_(x), low_x_(x) {}
 
   void OnLayer(const LayerView &view) override {
     for (Trial &trial : trials_) Run(view, &trial.x);
-    if (!view.rounded.experts.empty()) {
-      TryExperts(view);
-    } else {
-      Run(view, &low_x_);
-    }
+    if (!view.rounded.experts.empty()) return TryExperts(view);
+    Run(view, &low_x_);
     Run(view, &float_x_);
   }
 
@@ -138,11 +138,11 @@ class ExpertProbe : public LayerProbe {
     const auto layer = static_cast<size_t>(view.layer);
     errors_.resize(layer + 1);
     tokens_.resize(layer + 1);
-    Matrix shared_out = float_x_;
+    Matrix float_out = float_x_;
     ShareObserver shares(view, low);
-    Run(view, &shared_out, &shares);
-    errors_[layer] = shares.error;
-    tokens_[layer] = shares.tokens;
+    Run(view, &float_out, &shares);
+    errors_[layer] = shares.error();
+    tokens_[layer] = shares.tokens();
     const ExpertLoader whole = view.weights->experts;
     const auto lower = [&](int64_t only) {
       view.weights->experts = [&whole, &low, only](int64_t e) {
@@ -150,16 +150,20 @@ class ExpertProbe : public LayerProbe {
         return std::shared_ptr<const ExpertWeights>(std::shared_ptr<void>(), &low[static_cast<size_t>(e)]);
       };
     };
-    const auto count = static_cast<int64_t>(ranking_ == ExpertRanking::kImportance ? low.size() : 1);
-    for (int64_t e = 0; e < count; ++e) {
-      const int64_t only = ranking_ == ExpertRanking::kImportance ? e : -1;
+    const auto attempt = [&](int64_t only) {
       lower(only);
       trials_.push_back({view.layer, only, float_x_});
       Run(view, &trials_.back().x);
+    };
+    if (ranking_ == ExpertRanking::kImportance) {
+      for (int64_t e = 0; e < view.config.experts; ++e) attempt(e);
+    } else if (ranking_ == ExpertRanking::kLoss) {
+      attempt(-1);
     }
     lower(-1);
     Run(view, &low_x_);
     view.weights->experts = whole;
+    float_x_ = std::move(float_out);
   }
 
   int64_t window_;
@@ -191,10 +195,11 @@ void Measure(const SourceModel &source, const CalibrationWindows &windows, const
                                 ? *options.prefix_tokens
                                 : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
   }
+  const std::vector<int32_t> prefix = choice->prefix_tokens.value_or(std::vector<int32_t>());
   const int64_t trials = config.layers * (ranking == ExpertRanking::kImportance ? config.experts : 1);
   const SearchTokens tokens = ChooseSearchTokens(windows, kTrialWindows, trials, config.hidden);
-  const Matrix prefix_x = choice->prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, choice->prefix_tokens);
-  LayerQuantizer quantizer(source, options, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration), prefix_x);
+  LayerQuantizer quantizer(source, options, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration),
+                           prefix.empty() ? Matrix(0, config.hidden) : Embed(source, prefix));
   ExpertProbe probe(Embed(source, tokens.trial), tokens.trial_window, ranking);
   Progress progress("ranking experts, layers", config.layers);
   ConversionReport unused;

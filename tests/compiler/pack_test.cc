@@ -48,7 +48,8 @@ TEST_P(PackC4, EveryElementAndPadding) {
   EXPECT_EQ(packed.k_panel, 256);
   for (uint64_t channel = 0; channel < 32; ++channel) {
     for (uint64_t i = 0; i < k; ++i) {
-      const uint32_t code = packed.bytes[c4::WeightOffset(GetParam(), channel, i, k)] >> c4::Shift(GetParam(), i) & c4::Mask(GetParam());
+      const uint32_t byte = packed.bytes[c4::WeightOffset(GetParam(), channel, i, k)];
+      const uint32_t code = byte >> c4::Shift(GetParam(), i) & c4::Mask(GetParam());
       const int32_t padding = GetParam() == WeightFormat::kW2G32 ? -3 : 0;  // multipliers of 0 make nothing of it
       ASSERT_EQ(c4::Decode(GetParam(), code), channel < n ? q.weights[channel * k + i] : padding) << channel << " " << i;
     }

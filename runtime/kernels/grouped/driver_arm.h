@@ -3,7 +3,8 @@
 // tiles serve all rows of a panel of k before the next panel, so that prepared rows and tiles stay small whatever k is.
 // For the ISA files alone, like driver.h: each compiles its own copy, in its anonymous namespace, with its own flags.
 //
-// An Engine is a template of Codes (below), which it has as a type of that name. It has, for up to kStreamRows rows, where reading packed tiles costs less than unpacking them,
+// An Engine is a template of Codes (below), which it has as a type of that name. It has, for up to kStreamRows rows, where reading
+// packed tiles costs less than unpacking them,
 //   kStreamBlockRows                          rows of its largest block
 //   StreamBytes(k)                            of a prepared row
 //   PrepareStream(to, x, x_stride, rows, k)   prepares the rows of a block
@@ -105,8 +106,8 @@ struct Nibbles {
     to += 128;
   }
 
-  /// 16 elements of k of a tile to signed bytes, strips of 4 channels: [2 channels, 8 elements] twice for the elements 0-3 and 8-11,
-  /// then for the others.
+  /// 16 elements of k of a tile to signed bytes, strips of 4 channels: [2 channels, 8 elements] twice for the elements 0-3 and
+  /// 8-11, then for the others.
   static ACORN_INLINE void UnpackStrips(int8x16x4_t (&strips)[4], const uint8_t *&weights) {
     const uint8x16x4_t even = Take64(weights), odd = Take64(weights);
     ACORN_UNROLL

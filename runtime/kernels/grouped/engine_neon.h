@@ -28,7 +28,8 @@ struct EngineNeon {
         ACORN_UNROLL
         for (size_t i = 0; i < 8; ++i) vst1q_s8(out + kFourBytes * i, FourOf(from + 4 * i));
         const int16x8_t sums = vpadalq_s8(vpaddlq_s8(vld1q_s8(from)), vld1q_s8(from + 16));
-        vst1q_s16(reinterpret_cast<int16_t *>(out + 8 * kFourBytes), vdupq_n_s16(static_cast<int16_t>(-Codes::kZero * vaddvq_s16(sums))));
+        const auto start = static_cast<int16_t>(-Codes::kZero * vaddvq_s16(sums));
+        vst1q_s16(reinterpret_cast<int16_t *>(out + 8 * kFourBytes), vdupq_n_s16(start));
       }
     }
   }
