@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
+#include <string>
 
 #include "base/parallel.h"
 #include "passes/equalise.h"
@@ -200,6 +202,11 @@ LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, 
   return formats;
 }
 
+std::vector<WeightFormat> ExpertFormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t layer) {
+  if (!options.expert_formats.empty()) return options.expert_formats[static_cast<size_t>(layer)];
+  return std::vector<WeightFormat>(static_cast<size_t>(config.experts), options.body_format);
+}
+
 LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x,
                                Matrix prefix_x)
     : source_(source),
@@ -258,7 +265,12 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
       if (work.moments == nullptr) return RoundToGrid(work.weight(input), format, ScaleRule::kMinMax, {});
       return Gptq(work.weight(input), format, FactorHessian(work.moments->Moments(input), GroupSize(format), kDamping));
     };
-    probe->OnLayer({layer, config_, rope_, work.block, &w, work.prefix_or_null(), work.grid, work.out, round});
+    const auto round_experts = [&](WeightFormat format) {
+      ExpertRounding rounding = RoundingOf(work);
+      rounding.formats.assign(work.experts.size(), format);
+      return RoundExperts(work.experts, work.grid, rounding).experts;
+    };
+    probe->OnLayer({layer, config_, rope_, work.block, &w, work.prefix_or_null(), work.grid, work.out, round, round_experts});
   }
   CarryOn(&work);
   return std::move(work.out);
@@ -478,24 +490,28 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   out.down_bias = w.down_bias;
 }
 
+ExpertRounding LayerQuantizer::RoundingOf(const Work &work) const {
+  ExpertRounding rounding;
+  rounding.formats = ExpertFormatsOf(options_, config_, work.layer);
+  rounding.moments = work.moments.get();
+  rounding.ranges = work.ranges.get();
+  rounding.activation = config_.activation;
+  return rounding;
+}
+
 // The router in 8 bits: who is chosen must not depend on a coarse grid. Then the experts.
 void LayerQuantizer::RoundSparse(Work *work, ConversionReport *report) const {
   QuantizedExperts &out = work->out.experts;
   const LayerWeights &w = work->weights;
   out.router = RoundToGrid(w.router, WeightFormat::kW8, ScaleRule::kMinMax, {});
   if (w.shared_gate.size() != 0) out.shared_gate = RoundToGrid(Matrix(w.shared_gate), WeightFormat::kW8, ScaleRule::kMinMax, {});
-  ExpertRounding rounding;
-  rounding.format = options_.body_format;
-  rounding.moments = work->moments.get();
-  rounding.ranges = work->ranges.get();
-  rounding.activation = config_.activation;
-  RoundedExperts rounded = RoundExperts(work->experts, work->grid, rounding);
+  RoundedExperts rounded = RoundExperts(work->experts, work->grid, RoundingOf(*work));
   out.experts = std::move(rounded.experts);
-  const auto line = [&](const char *name, const QuantizedMatrix &first, double error, uint64_t bytes) {
+  const auto line = [&](const char *name, const QuantizedMatrix &first, const std::string &format, double error, uint64_t bytes) {
     WeightReport row;
     row.layer = work->layer;
     row.weight = name;
-    row.format = FormatName(first.format);
+    row.format = format;
     row.weight_error = error;
     row.n = first.n;
     row.k = first.k;
@@ -503,13 +519,29 @@ void LayerQuantizer::RoundSparse(Work *work, ConversionReport *report) const {
     report->weights.push_back(row);
   };
   uint64_t in_bytes = 0, down_bytes = 0;
-  for (const ExpertMatrices &expert : out.experts) {
-    in_bytes += expert.gate.PayloadBytes() + expert.up.PayloadBytes();
-    down_bytes += expert.down.PayloadBytes();
+  std::set<std::string> in_formats, down_formats;
+  for (size_t e = 0; e < out.experts.size(); ++e) {
+    const ExpertMatrices &expert = out.experts[e];
+    const uint64_t in = expert.gate.PayloadBytes() + expert.up.PayloadBytes(), down = expert.down.PayloadBytes();
+    in_bytes += in;
+    down_bytes += down;
+    in_formats.insert(FormatName(expert.gate.format));
+    down_formats.insert(FormatName(expert.down.format));
+    ExpertReport row;
+    row.layer = work->layer;
+    row.expert = static_cast<int64_t>(e);
+    row.format = FormatName(expert.gate.format);
+    row.bits = 8 * static_cast<double>(in + down) / static_cast<double>(3 * expert.gate.n * expert.gate.k);
+    report->experts.push_back(row);
   }
-  line("router", out.router, 0, out.router.PayloadBytes());
-  line("experts' gate, up", out.experts[0].gate, rounded.in_error, in_bytes);
-  line("experts' down", out.experts[0].down, rounded.down_error, down_bytes);
+  const auto joined = [](const std::set<std::string> &names) {
+    std::string all;
+    for (const std::string &name : names) all += (all.empty() ? "" : "+") + name;
+    return all;
+  };
+  line("router", out.router, FormatName(out.router.format), 0, out.router.PayloadBytes());
+  line("experts' gate and up", out.experts[0].gate, joined(in_formats), rounded.in_error, in_bytes);
+  line("experts' down", out.experts[0].down, joined(down_formats), rounded.down_error, down_bytes);
 }
 
 void LayerQuantizer::CarryOn(Work *work) {

@@ -111,8 +111,10 @@ WeightReport EmbeddingLine(const Matrix &table, const QuantizedMatrix &rounded) 
   return line;
 }
 
-FfnShape ShapeOf(int64_t width, const RecipeOptions &options, DownInput input) {
-  const int64_t group = std::max<int64_t>(GroupSize(options.body_format), 1);
+int64_t BodyGroup(const RecipeOptions &options) { return std::max<int64_t>(GroupSize(options.body_format), 1); }
+
+/// Groups are powers of two: a multiple of the largest has whole ones of all.
+FfnShape ShapeOf(int64_t width, int64_t group, DownInput input) {
   FfnShape ffn = input == DownInput::kS15 ? WithoutHadamard(width, group) : ChooseHadamardBlock(width);
   ffn.padded = (ffn.padded + group - 1) / group * group;
   return ffn;
@@ -142,14 +144,20 @@ uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
   return graph_.Finish(path, logits_, facts);
 }
 
-FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) { return ShapeOf(config.ffn, options, options.down_input); }
+FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) {
+  return ShapeOf(config.ffn, BodyGroup(options), options.down_input);
+}
 
 FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options) {
-  return ShapeOf(config.expert_ffn, options, DownInput::kHadamard);
+  int64_t group = BodyGroup(options);
+  for (const std::vector<WeightFormat> &layer : options.expert_formats) {
+    for (const WeightFormat format : layer) group = std::max<int64_t>(group, GroupSize(format));
+  }
+  return ShapeOf(config.expert_ffn, group, DownInput::kHadamard);
 }
 
 FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options) {
-  return ShapeOf(config.shared_ffn, options, options.down_input);
+  return ShapeOf(config.shared_ffn, BodyGroup(options), options.down_input);
 }
 
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,

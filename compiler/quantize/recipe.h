@@ -36,12 +36,16 @@ struct RecipeOptions {
   DownInput down_input = DownInput::kHadamard;
   int kv_bits = 8;  // of a session's keys and values: 8 or 4
   ChannelLayouts channel_layouts;
+  std::vector<std::vector<WeightFormat>> expert_formats;  // [layers, experts] of routed experts; empty: body_format
   std::vector<LayerFormats> layers;                   // of a mixed conversion; empty: body_format and down_input for all
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
 };
 
 /// Formats of a layer: the chosen ones, or those that all layers have; w8 where a depth has no whole groups. ffn: as stored.
 LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t ffn, int64_t layer);
+
+/// Formats of a layer's routed experts: the chosen ones, or the body's. For depths without whole groups FormatForDepth decides.
+std::vector<WeightFormat> ExpertFormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t layer);
 
 /// Width of the FFN as stored, and the blocks of down's transform.
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options);

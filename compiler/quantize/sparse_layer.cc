@@ -49,6 +49,13 @@ Matrix WithPrior(const Matrix &own, const Matrix &prior) {
   return moments;
 }
 
+/// GPTQ; with so few levels as 2 bits have, the scales of channels gain from being fitted again to what they multiply.
+QuantizedMatrix RoundExpert(const Matrix &w, WeightFormat format, const GptqFactor &factor, const Matrix &moments) {
+  QuantizedMatrix rounded = Gptq(w, format, factor);
+  if (WeightBits(format) == 2) RefitScales(w, moments, &rounded);
+  return rounded;
+}
+
 }  // namespace
 
 ExpertList LoadExperts(const ModelConfig &config, FfnShape shape, FfnShape shared_shape, LayerWeights *weights) {
@@ -121,8 +128,8 @@ RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &gri
   RoundToStep(samples, grid.ffn_in, grid.ffn_in_limit);
   for (size_t e = 0; e < experts.size(); ++e) {
     const ExpertWeights &expert = *experts[e];
-    const WeightFormat in = FormatForDepth(rounding.format, expert.gate.cols());
-    const WeightFormat down = FormatForDepth(rounding.format, expert.down.cols());
+    const WeightFormat in = FormatForDepth(rounding.formats[e], expert.gate.cols());
+    const WeightFormat down = FormatForDepth(rounding.formats[e], expert.down.cols());
     ExpertMatrices rounded;
     const Matrix down_samples = DownInputOf(expert, samples, grid, rounding.activation);
     const Matrix none;
@@ -134,9 +141,9 @@ RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &gri
       rounded.down = RoundToGrid(expert.down, down, ScaleRule::kMinMax, {});
     } else {
       const GptqFactor factor = FactorHessian(in_moments, GroupSize(in), kDamping);
-      rounded.gate = Gptq(expert.gate, in, factor);
-      rounded.up = Gptq(expert.up, in, factor);
-      rounded.down = Gptq(expert.down, down, FactorHessian(down_moments, GroupSize(down), kDamping));
+      rounded.gate = RoundExpert(expert.gate, in, factor, in_moments);
+      rounded.up = RoundExpert(expert.up, in, factor, in_moments);
+      rounded.down = RoundExpert(expert.down, down, FactorHessian(down_moments, GroupSize(down), kDamping), down_moments);
     }
     const double share = 1 / static_cast<double>(experts.size());
     result.in_error += share * 0.5 * (RelativeOutputError(expert.gate, rounded.gate, in_moments) +

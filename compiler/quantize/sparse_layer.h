@@ -31,7 +31,7 @@ void ChooseExpertScales(const RangeObserver &ranges, const ExpertList &experts, 
                         ExpertScales *scales);
 
 struct ExpertRounding {
-  WeightFormat format = WeightFormat::kW4G32;
+  std::vector<WeightFormat> formats;  // of each expert
   const GridObserver *moments = nullptr;  // null: to nearest
   const RangeObserver *ranges = nullptr;
   ActivationKind activation = ActivationKind::kSilu;

@@ -21,9 +21,8 @@ constexpr flatbuffers::uoffset_t kMaxTables = 1u << 18;
 bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   if (!LayoutHolds(weight.layout, weight.format)) return false;
   if (weight.layout == Layout::kC4) {
-    const uint32_t group = GroupSize(weight.format);
-    if (weight.k % group != 0 || weight.k_panel != weight.k) return false;
-    *bytes = c4::PackedBytes(weight.n, weight.k, group);
+    if (weight.k % GroupSize(weight.format) != 0 || weight.k_panel != weight.k) return false;
+    *bytes = c4::PackedBytes(weight.format, weight.n, weight.k);
     return true;
   }
   if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) return false;

@@ -10,6 +10,7 @@ const char *FamilyOf(WeightFormat format) {
     case WeightFormat::kW4G32: return "gemm_s8_w4g32";
     case WeightFormat::kW4G64: return "gemm_s8_w4g64";
     case WeightFormat::kW4G128: return "gemm_s8_w4g128";
+    case WeightFormat::kW2G32: return "gemm_s8_w2g32";
   }
   return "";
 }

@@ -31,14 +31,18 @@ Matrix CorrelatedMoments(int64_t k, uint32_t seed) {
 }
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kW4G32, WeightFormat::kW4G64,
-                                     WeightFormat::kW4G128};
+                                     WeightFormat::kW4G128, WeightFormat::kW2G32};
 
 class EveryFormat : public testing::TestWithParam<WeightFormat> {};
 
 void ExpectOnGrid(const QuantizedMatrix &q) {
-  const int low = q.format == WeightFormat::kW8 ? -127 : -8, high = q.format == WeightFormat::kW8 ? 127 : 7;
-  for (const int8_t w : q.weights) ASSERT_TRUE(w >= low && w <= high) << int{w};
-  for (const uint8_t m : q.multipliers) ASSERT_GE(m, 1);
+  const bool two_bits = q.format == WeightFormat::kW2G32;
+  const int low = two_bits ? -3 : q.format == WeightFormat::kW8 ? -127 : -8;
+  const int high = two_bits ? 3 : q.format == WeightFormat::kW8 ? 127 : 7;
+  for (const int8_t w : q.weights) ASSERT_TRUE(w >= low && w <= high && (!two_bits || w % 2 != 0)) << int{w};
+  if (!two_bits) {
+    for (const uint8_t m : q.multipliers) ASSERT_GE(m, 1);
+  }
   for (const double scale : q.scale) ASSERT_GT(scale, 0);
 }
 
@@ -50,7 +54,8 @@ TEST_P(EveryFormat, MinMaxRoundingErrsByHalfAStepAtMost) {
     for (int64_t k = 0; k < w.cols(); ++k) {
       const double step = q.scale[static_cast<size_t>(n)] * q.multiplier(n, k);
       const double value = step * q.weight(n, k);
-      ASSERT_LE(std::abs(value - static_cast<double>(w(n, k))), 0.5 * step * (1 + 1e-4)) << n << " " << k;
+      const double half = GetParam() == WeightFormat::kW2G32 ? step : 0.5 * step;  // its levels are two steps apart
+      ASSERT_LE(std::abs(value - static_cast<double>(w(n, k))), half * (1 + 1e-4)) << n << " " << k;
     }
   }
 }

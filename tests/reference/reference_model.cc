@@ -72,7 +72,9 @@ Matrix Unpack(const XnnMatrix &stored, const uint8_t *data) {
     for (uint32_t k = 0; k < matrix.k; ++k) {
       int32_t w;
       if (layout == Layout::kC4) {
-        w = ((data[c4::WeightOffset(n, k, matrix.k, matrix.group)] >> c4::NibbleShift(k)) & 15) - 8;
+        const int32_t byte = data[c4::WeightOffset(format, n, k, matrix.k)];
+        const uint32_t shift = c4::Shift(format, k);
+        w = format == WeightFormat::kW2G32 ? 2 * (byte >> shift & 3) - 3 : (byte >> shift & 15) - 8;
       } else {
         const XnnWeightPlace place = XnnWeight(stored, n, k);
         w = XnnDecode(format, layout, (data[place.offset] >> place.shift) & (format == WeightFormat::kW8 ? 255 : 15));
@@ -81,7 +83,7 @@ Matrix Unpack(const XnnMatrix &stored, const uint8_t *data) {
     }
     if (layout != Layout::kC4) continue;
     for (uint32_t g = 0; g < matrix.k / matrix.group; ++g) {
-      matrix.multipliers.push_back(data[c4::MultiplierOffset(n, g, matrix.k, matrix.group)]);
+      matrix.multipliers.push_back(data[c4::MultiplierOffset(format, n, g, matrix.k)]);
     }
   }
   return matrix;
@@ -312,7 +314,7 @@ const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index,
     const XnnMatrix stored{format, grouped ? Layout::kC4 : static_cast<Layout>(set.layout()), n, k,
                            grouped || k < 1024 ? k : 1024};
     expert.matrices[part] = Unpack(stored, base + at);
-    at += grouped ? c4::PackedBytes(n, k, GroupSize(format)) : XnnPackedBytes(stored);
+    at += grouped ? c4::PackedBytes(format, n, k) : XnnPackedBytes(stored);
     align();
     const auto integers = [&] {
       std::vector<int32_t> values(n);

@@ -495,7 +495,7 @@ std::vector<ModelSpec> VariedSpecs() {
   const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_narrow{WeightFormat::kW8, Layout::kX8C8};
   const WeightKind w4{WeightFormat::kW4, Layout::kX16C8}, w4_narrow{WeightFormat::kW4, Layout::kX8C8};
   const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4}, w4g64{WeightFormat::kW4G64, Layout::kC4};
-  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4};
+  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4}, w2g32{WeightFormat::kW2G32, Layout::kC4};
 
   add("w8_plain", w8, w8);
   {
@@ -555,7 +555,7 @@ std::vector<ModelSpec> VariedSpecs() {
   }
   {
     ModelSpec &spec = add("experts_of_all_widths_shared", w8, w8);
-    spec.experts = 12, spec.top_k = 4, spec.expert_weights = {w8, w4g32, w4, w4g64}, spec.expert_ffn = 128;
+    spec.experts = 12, spec.top_k = 4, spec.expert_weights = {w8, w4g32, w4, w2g32, w4g64}, spec.expert_ffn = 128;
     spec.scoring = Scoring::kSoftmaxOfAll, spec.shared_expert = spec.shared_gate = true, spec.prefix_rows = 1;
   }
   {

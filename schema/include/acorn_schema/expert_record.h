@@ -51,7 +51,7 @@ static constexpr bool IsLegal(const Matrix &matrix) {
 }
 
 static constexpr uint64_t PackedBytes(const Matrix &matrix) {
-  if (matrix.layout == Layout::kC4) return c4::PackedBytes(matrix.n, matrix.k, GroupSize(matrix.format));
+  if (matrix.layout == Layout::kC4) return c4::PackedBytes(matrix.format, matrix.n, matrix.k);
   return XnnPackedBytes({matrix.format, matrix.layout, matrix.n, matrix.k, matrix.k_panel});
 }
 
