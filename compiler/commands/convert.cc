@@ -355,11 +355,11 @@ void Run(const Options &options) {
     sensitivities = std::move(mixed.sensitivities);
   }
   const std::string bare = BarePath(options.output);
-  FileSink sink(model.config());
+  FileSink sink(model.config(), bare);
   RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, ToTraining(options), &sink)
                                         : QuantizeModel(model, windows, recipe, &sink);
   result.report.sensitivities = std::move(sensitivities);
-  sink.Finish(bare, facts);
+  sink.Finish(facts);
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {

@@ -137,9 +137,9 @@ void FileSink::Layer(QuantizedLayer layer) { writer_->AddLayer(layer); }
 
 void FileSink::Head(QuantizedHead head) { logits_ = writer_->AddHead(head); }
 
-uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
+uint64_t FileSink::Finish(ModelFacts facts) {
   facts.prefix_tokens = prefix_tokens_;
-  return graph_.Finish(path, logits_, facts);
+  return graph_.Finish(logits_, facts);
 }
 
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) { return ShapeOf(config.ffn, options, options.down_input); }
