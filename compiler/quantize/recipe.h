@@ -63,6 +63,9 @@ struct ModelFrame {
   WriterOptions writer;
 };
 
+/// All of it that the configuration and the options decide, for a model without a prefix.
+ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options);
+
 /// Takes the parts of a quantised model in the order of the model: written as they come, or kept for training.
 class ModelSink {
  public:
