@@ -55,7 +55,7 @@ TEST_F(Trace, ReplayMeetsTheHitsAndMissesOfTheRun) {
       SCOPED_TRACE(std::string(policy) + ", slots " + std::to_string(slots));
       const std::string cache = std::to_string(slots * slot);
       const std::string prompt = slots < kExperts ? "0" : "40";
-      const json run = Record({"--random", "150", "--prompt-tokens", prompt, "--chunk", "16", "--seed", "7", "--expert-cache", cache,
+      const json run = Record({"--random", "150", "--prompt-tokens", prompt, "--chunk", "16", "--seed", "7", "--threads", "1", "--expert-cache", cache,
                                "--expert-policy", policy});
       EXPECT_EQ(run["expert_slots"], slots);
       const json played = Replay({"--cache", cache, "--policy", policy})["sizes"][0];
