@@ -56,29 +56,26 @@ decode() {  # NAME LIMITED ARGUMENT...: one line
     return
   fi
   after=$(killed)
-  awk -v name="$name" -v s="$(number decode_tokens_per_s <"$work/out")" -v h="$(number hits <"$work/out")" \
-    -v m="$(number misses <"$work/out")" -v b="$(number bytes_read <"$work/out")" \
-    -v stall="$(number stall_ms <"$work/out")" -v rss="$(number peak_rss_bytes <"$work/out")" -v plan="$(number block_bytes <"$work/out")" \
-    -v image="$(resident_bytes)" -v streams="$(number expert_slot_bytes <"$work/out")" -v kills="$((after - before))" -v t="$tokens" \
-    -v cg="$(cat "$group/memory.max_usage_in_bytes")" -v digest="$(sed -n 's/.*"digest": "\([0-9a-f]*\)".*/\1/p' "$work/out")" 'BEGIN {
-      # Counters are of two passes: the one that warms up and the one that is timed.
-      passes = 2
-      printf "{\"run\": \"%s\", \"decode_tokens_per_s\": %s, \"hit_rate\": %.4f, \"mb_per_token\": %.3f, \"stall_ms_per_token\": %.3f, ", name, s, h + m ? h / (h + m) : 1, b / passes / (t + 1) / 1e6, stall / passes / (t + 1)
-      printf "\"peak_rss_bytes\": %.0f, \"plan_bytes\": %.0f, \"resident_image_bytes\": %.0f, \"over_bytes\": %.0f, ", rss, plan, image, rss - plan - image
-      printf "\"cgroup_peak_bytes\": %.0f, \"killed\": %d, \"digest\": \"%s\"}\n", cg, kills, digest
+  local digest
+  digest=$(sed -n 's/.*"digest": "\([0-9a-f]*\)".*/\1/p' "$work/out")
+  awk -v name="$name" -v speed="$(number decode_tokens_per_s <"$work/out")" -v hits="$(number hits <"$work/out")" \
+    -v misses="$(number misses <"$work/out")" -v bytes="$(number bytes_read <"$work/out")" -v stall="$(number stall_ms <"$work/out")" \
+    -v rss="$(number peak_rss_bytes <"$work/out")" -v plan="$(number block_bytes <"$work/out")" -v image="$(number image_bytes <"$work/out")" \
+    -v killed="$((after - before))" -v tokens="$tokens" -v group="$(cat "$group/memory.max_usage_in_bytes")" -v digest="$digest" 'BEGIN {
+      counted = 2 * (tokens + 1)  # counters are of two passes: the one that warms up and the one that is timed
+      printf "{\"run\": \"%s\", \"decode_tokens_per_s\": %s, \"hit_rate\": %.4f, ", name, speed, hits + misses ? hits / (hits + misses) : 1
+      printf "\"mb_per_token\": %.3f, \"stall_ms_per_token\": %.3f, ", bytes / counted / 1e6, stall / counted
+      printf "\"peak_rss_bytes\": %.0f, \"plan_bytes\": %.0f, \"resident_image_bytes\": %.0f, ", rss, plan, image
+      printf "\"over_bytes\": %.0f, \"group_peak_bytes\": %.0f, ", rss - plan - image, group
+      printf "\"killed\": %d, \"digest\": \"%s\"}\n", killed, digest
     }'
-}
-# What stands before the experts, which is all that is mapped; the header says where they begin.
-resident_bytes() {
-  local offset
-  offset=$(od -An -t u8 -j 48 -N 8 "$file" | tr -d ' ')
-  [ "$offset" -ne 0 ] && echo "$offset" || stat -c %s "$file"
 }
 
 for cache in $caches; do
-  needed=$("$acorn" plan "$file" --expert-cache "$cache" --context $((tokens + 1)) --threads "$threads" --json | number block_bytes)
-  if [ $((needed + $(resident_bytes))) -gt "$(bytes_of "$limit")" ]; then
-    echo "streaming: a cache of $cache needs $needed bytes beside $(resident_bytes) of the file; $limit is less" >&2
+  plan=$("$acorn" plan "$file" --expert-cache "$cache" --context $((tokens + 1)) --threads "$threads" --json)
+  needed=$(($(number block_bytes <<<"$plan") + $(number image_bytes <<<"$plan")))  # of the image what stands before the experts
+  if [ "$needed" -gt "$(bytes_of "$limit")" ]; then
+    echo "streaming: with a cache of $cache $needed bytes are in memory; $limit is less" >&2
     continue
   fi
   decode "cache $cache" limited --expert-cache "$cache"
@@ -95,9 +92,12 @@ fi
 
 if [ -n "$gguf" ]; then
   before=$(killed)
-  if limited "${peer[@]}" -m "${GGUF_SEEN:-$gguf}" -p 0 -n "$tokens" -t "$threads" -r 1 --load-mode mmap --repack 0 -o jsonl >"$work/out" 2>"$work/err"; then
-    printf '{"run": "llama.cpp, mmap, no repacking", "decode_tokens_per_s": %s, "killed": %d}\n' "$(number avg_ts <"$work/out")" "$(($(killed) - before))"
+  if limited "${peer[@]}" -m "${GGUF_SEEN:-$gguf}" -p 0 -n "$tokens" -t "$threads" -r 1 --load-mode mmap --repack 0 -o jsonl \
+    >"$work/out" 2>"$work/err"; then
+    printf '{"run": "llama.cpp, mmap, no repacking", "decode_tokens_per_s": %s, "killed": %d}\n' \
+      "$(number avg_ts <"$work/out")" "$(($(killed) - before))"
   else
-    printf '{"run": "llama.cpp, mmap, no repacking", "killed": %d, "error": "%s"}\n' "$(($(killed) - before))" "$(tail -n 1 "$work/err" | tr -d '"')"
+    printf '{"run": "llama.cpp, mmap, no repacking", "killed": %d, "error": "%s"}\n' \
+      "$(($(killed) - before))" "$(tail -n 1 "$work/err" | tr -d '"')"
   fi
 fi

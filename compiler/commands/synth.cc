@@ -58,7 +58,8 @@ void Run(const Options &options) {
   std::printf("%s: %.1f MB of random weights, %s head %s, %lld layers", options.output.c_str(), static_cast<double>(bytes) / 1e6,
               FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), static_cast<long long>(config.layers));
   if (config.experts != 0) {
-    std::printf(" of %lld experts, %lld a token", static_cast<long long>(config.experts), static_cast<long long>(config.experts_per_token));
+    std::printf(" of %lld experts, %lld a token", static_cast<long long>(config.experts),
+                static_cast<long long>(config.experts_per_token));
   }
   std::printf("%s\n", has_run ? "" : "; too large for a reference run (acornc record makes one)");
 }
@@ -72,10 +73,15 @@ void AddSynthCommand(CLI::App *app) {
   for (const std::string &name : GeometryNames()) names += name + ", ";
   command->add_option("--like", o->like, names + "or the path of a config.json")->required();
   command->add_option("-o,--output", o->output, "file to write")->required();
-  command->add_option("--experts", o->experts, "experts of a layer (default: as many as the geometry has)")->check(CLI::Range(int64_t{1}, kMostExperts));
+  command->add_option("--experts", o->experts, "experts of a layer (default: as many as the geometry has)")
+      ->check(CLI::Range(int64_t{1}, kMostExperts));
   command->add_option("--layers", o->layers, "layers (default: the same)")->check(CLI::Range(int64_t{1}, kMostLayers));
-  command->add_option("--weights", o->weights, "bits of the weights; w4: in groups of 32")->check(CLI::IsMember({"w4", "w8"}))->capture_default_str();
-  command->add_option("--head", o->head, "w8, or w4 in groups of 32")->check(CLI::IsMember({"w8", "w4"}))->capture_default_str();
+  command->add_option("--weights", o->weights, "bits of the weights; w4: in groups of 32")
+      ->check(CLI::IsMember({"w4", "w8"}))
+      ->capture_default_str();
+  command->add_option("--head", o->head, "w8, or w4 in groups of 32")
+      ->check(CLI::IsMember({"w8", "w4"}))
+      ->capture_default_str();
   command->add_option("--seed", o->seed, "of the weights")->capture_default_str();
   command->callback([o] { Run(*o); });
 }

@@ -63,7 +63,9 @@ ModelConfig FindGeometry(const std::string &like, int64_t experts, int64_t layer
   if (layers != 0) {
     // Which layers are sparse goes on as it began.
     std::vector<bool> sparse;
-    for (int64_t layer = 0; layer < layers && config.experts != 0; ++layer) sparse.push_back(config.IsSparse(layer % config.layers));
+    for (int64_t layer = 0; layer < layers && config.experts != 0; ++layer) {
+      sparse.push_back(config.IsSparse(layer % config.layers));
+    }
     config.sparse_layers = sparse;
     config.layers = layers;
   }

@@ -26,12 +26,12 @@ constexpr double kLogitRms = 2.5;  // of the head's logits
 // what it adds to the stream is what a router mostly sees. Layers share the sum, so that their number does not change it.
 // Chosen with a float model of 4 to 16 layers for the misses that were published of Qwen3-30B-A3B and Mixtral
 // (docs/STREAMING.md says what came of it).
-constexpr double kRecency = 8;       // score of a token with itself over one far away: weights fall like distance^-0.9 at theta 10,000
+constexpr double kRecency = 8;       // score of a token with itself over one far away; at theta 10,000 weights fall like distance^-0.9
 constexpr double kAttentionSum = 5;  // gain of the output projection times the root of the number of layers
 constexpr double kFfnSum = 0.7;      // of the FFN, the same
 constexpr double kMostPopular = 1.6, kLeastPopular = 0.6;  // gain of a router's rows
 
-constexpr int64_t kLowMultiplier = 96, kHighMultiplier = 160;  // of groups
+constexpr uint64_t kLowMultiplier = 96, kHighMultiplier = 160;  // of groups
 
 int32_t LargestWeight(WeightFormat format) { return format == WeightFormat::kW8 ? 127 : 7; }
 
@@ -86,7 +86,8 @@ void Builder::FillWeights(QuantizedMatrix *matrix) {
   int8_t *out = matrix->weights.data();
   const auto to_weight = [wide](uint32_t byte) {
     if (wide) return static_cast<int8_t>(byte == 128 ? 0 : byte);
-    return static_cast<int8_t>(byte == 0 ? 0 : static_cast<int32_t>(byte * 15 >> 8) - 7);  // 15 values of 17 bytes each, and one more 0
+    // 17 bytes for each of 15 values, and one more for 0.
+    return static_cast<int8_t>(byte == 0 ? 0 : static_cast<int32_t>(byte * 15 >> 8) - 7);
   };
   for (size_t i = 0; i < count;) {
     const uint64_t bits = NextRandom(&state_);
@@ -106,9 +107,8 @@ QuantizedMatrix Builder::Weights(WeightFormat format, int64_t n, int64_t k, doub
   double rms = EvenRms(-largest, largest);
   if (matrix.group() != 0) {
     matrix.multipliers.resize(static_cast<size_t>(n * (k / matrix.group())));
-    for (uint8_t &multiplier : matrix.multipliers) {
-      multiplier = static_cast<uint8_t>(kLowMultiplier + static_cast<int64_t>(NextRandom(&state_) % (kHighMultiplier - kLowMultiplier + 1)));
-    }
+    constexpr uint64_t kChoices = kHighMultiplier - kLowMultiplier + 1;
+    for (uint8_t &multiplier : matrix.multipliers) multiplier = static_cast<uint8_t>(kLowMultiplier + NextRandom(&state_) % kChoices);
     rms *= EvenRms(kLowMultiplier, kHighMultiplier);
   }
   matrix.scale.assign(static_cast<size_t>(n), gain / (rms * RootOf(k)));

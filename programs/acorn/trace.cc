@@ -40,7 +40,8 @@ void Answer(Device *device, const TraceOptions &options, const SamplingOptions &
   if (ids.empty()) Fail(ExitCode::kUsage, "the prompt is empty");
   const acorn_status status = acorn_session_prefill(device->session(), ids.data(), ids.size());
   if (status == ACORN_ERR_CONTEXT_FULL) {
-    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu", ids.size(), acorn_session_capacity(device->session()));
+    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu", ids.size(),
+         acorn_session_capacity(device->session()));
   }
   Check(status, "reading the prompt");
   Generate(device, sampling, nullptr, [](const char *, size_t) {});
@@ -84,10 +85,11 @@ void PrintText(const Device &device, const RoutingTrace &trace) {
   const TraceFacts &facts = trace.facts;
   const RoutingLocality locality = LocalityOf(trace);
   const uint64_t decoded = DecodedOf(trace);
-  std::printf("routing    %" PRIu64 " tokens, %" PRIu64 " of them one by one; %u layers of %u experts, %u a token\n", trace.Tokens(), decoded,
-              facts.layers, facts.experts, facts.top_k);
-  std::printf("locality   %.1f %% of the choices repeat one of the token before (by chance %.1f %%); the most popular quarter has %.1f %%\n",
-              100 * locality.repeated, 100 * locality.repeated_by_chance, 100 * locality.popular_quarter);
+  std::printf("routing    %" PRIu64 " tokens, %" PRIu64 " of them one by one; %u layers of %u experts, %u a token\n",
+              trace.Tokens(), decoded, facts.layers, facts.experts, facts.top_k);
+  std::printf("locality   %.1f %% of the choices repeat one of the token before (by chance %.1f %%); ", 100 * locality.repeated,
+              100 * locality.repeated_by_chance);
+  std::printf("the most popular quarter has %.1f %%\n", 100 * locality.popular_quarter);
   std::printf("computing  %.1f us a layer, %.1f us an expert, %.1f us the head; each more token of a chunk %.1f us and %.1f us\n",
               static_cast<double>(facts.layer_ns) / 1e3, static_cast<double>(facts.expert_ns) / 1e3,
               static_cast<double>(facts.head_ns) / 1e3, static_cast<double>(facts.layer_more_ns) / 1e3,
@@ -95,8 +97,8 @@ void PrintText(const Device &device, const RoutingTrace &trace) {
   if (device.plan().expert_slots == 0) return;
   const ExpertFigures experts = ReadExperts(device);
   std::printf("cache      %u of %u experts in memory; %" PRIu64 " hits, %" PRIu64 " misses, %s read, %.1f ms waited\n",
-              device.plan().expert_slots, device.plan().experts, experts.hits, experts.misses, HumanBytes(experts.bytes_read).c_str(),
-              experts.stall_ms);
+              device.plan().expert_slots, device.plan().experts, experts.hits, experts.misses,
+              HumanBytes(experts.bytes_read).c_str(), experts.stall_ms);
 }
 
 }  // namespace
@@ -105,12 +107,14 @@ void Trace(int argc, char **argv) {
   DeviceOptions options;
   TraceOptions trace;
   SamplingOptions sampling;
-  Arguments arguments("trace FILE (-p TEXT | --text FILE | --random N) -o TRACE [OPTIONS]", "Records which experts a model chooses.");
+  Arguments arguments("trace FILE (-p TEXT | --text FILE | --random N) -o TRACE [OPTIONS]",
+                      "Records which experts a model chooses.");
   arguments.Texts("-p", &trace.prompts, "a prompt, and the answer to it; - reads the standard input");
   arguments.Flag("--chat", &trace.chat, "the prompt is one user turn in the model's chat template");
   arguments.Text("--text", &trace.text, "the tokens of a text, in windows of --context");
   arguments.Number("--random", 1, 1000000, &trace.random, "so many random tokens of --seed, likewise");
-  arguments.Number("--prompt-tokens", 0, 65536, &trace.prompt_tokens, "of each window of a text: fed in chunks, the others one by one (0)");
+  arguments.Number("--prompt-tokens", 0, 65536, &trace.prompt_tokens,
+                   "of each window of a text: fed in chunks, the others one by one (0)");
   arguments.Text("-o", &trace.out, "file to write");
   arguments.Flag("--json", &trace.json, "as one line of JSON");
   AddSamplingOptions(&arguments, &sampling);
