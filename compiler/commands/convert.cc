@@ -458,7 +458,7 @@ void Run(const Options &options) {
   std::vector<std::vector<double>> importance;
   ChooseExperts(model, options, windows, &recipe, &facts, &importance);
   const std::string bare = BarePath(options.output);
-  FileSink sink(model.config());
+  FileSink sink(model.config(), bare);
   TrainOptions train = ToTraining(options);
   train.own_windows = OwnWindowsOf(options, *source, static_cast<int64_t>(windows.ids.size()) / windows.window);
   RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, train, &sink)
@@ -467,7 +467,7 @@ void Run(const Options &options) {
   for (ExpertReport &row : result.report.experts) {
     if (!importance.empty()) row.importance = importance[static_cast<size_t>(row.layer)][static_cast<size_t>(row.expert)];
   }
-  sink.Finish(bare, facts);
+  sink.Finish(facts);
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "import/families.h"
+#include "import/hugging_face_config.h"
 #include "import/json_reader.h"
 #include "import/safetensors.h"
 #include "import/source_parts.h"
@@ -228,9 +229,10 @@ void AppendTokenIds(const JsonReader &reader, const char *key, std::vector<int32
   }
 }
 
-ModelConfig ReadConfig(const fs::path &folder) {
-  const std::string path = (folder / "config.json").string();
-  const json object = ParseJsonObject(ReadText(path), path);
+}  // namespace
+
+ModelConfig ParseHuggingFaceConfig(std::string_view text, const std::string &path) {
+  const json object = ParseJsonObject(text, path);
   const JsonReader config(object, path);
   const std::string model_type = config.String("model_type");
   const Family &family = FamilyByModelType(model_type, path);
@@ -274,14 +276,23 @@ ModelConfig ReadConfig(const fs::path &folder) {
   if (out.eos_ids.empty() && !object.contains("eos_token_id") && family.default_eos >= 0) {
     out.eos_ids.push_back(family.default_eos);
   }
+  CheckConfig(out, path);
+  if (family.is_sparse) ReadExperts(config, family, &out);
+  return out;
+}
+
+namespace {
+
+ModelConfig ReadConfig(const fs::path &folder) {
+  const std::string path = (folder / "config.json").string();
+  ModelConfig out = ParseHuggingFaceConfig(ReadText(path), path);
   // Chat models name further end tokens here.
   const fs::path generation = folder / "generation_config.json";
   if (fs::exists(generation)) {
     const json extra = ParseJsonObject(ReadText(generation), generation.string());
     AppendTokenIds(JsonReader(extra, generation.string()), "eos_token_id", &out.eos_ids);
+    CheckConfig(out, path);
   }
-  CheckConfig(out, path);
-  if (family.is_sparse) ReadExperts(config, family, &out);
   return out;
 }
 

@@ -139,9 +139,9 @@ void FileSink::Layer(QuantizedLayer layer) { writer_->AddLayer(layer); }
 
 void FileSink::Head(QuantizedHead head) { logits_ = writer_->AddHead(head); }
 
-uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
+uint64_t FileSink::Finish(ModelFacts facts) {
   facts.prefix_tokens = prefix_tokens_;
-  return graph_.Finish(path, logits_, facts);
+  return graph_.Finish(logits_, facts);
 }
 
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) {
@@ -160,6 +160,20 @@ FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options) 
   return ShapeOf(config.shared_ffn, BodyGroup(options), options.down_input);
 }
 
+ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
+  ModelFrame frame;
+  frame.ffn = FfnShapeOf(config, options);
+  frame.writer.hadamard_block = static_cast<uint32_t>(frame.ffn.block);
+  frame.writer.channel_layouts = options.channel_layouts;
+  frame.writer.cache = CacheOf(options, config.head_dim);
+  if (config.experts == 0) return frame;
+  frame.writer.scoring = ScoringOf(config);
+  frame.writer.top_k = config.experts_per_token;
+  frame.writer.expert_block = static_cast<uint32_t>(ExpertShapeOf(config, options).block);
+  frame.writer.shared_block = static_cast<uint32_t>(SharedShapeOf(config, options).block);
+  return frame;
+}
+
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                            ModelSink *sink) {
   const ModelConfig &config = source.config();
@@ -173,19 +187,8 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
     DropTokens(&ids, result.prefix_tokens, config, windows.window);
   }
 
-  const FfnShape ffn = FfnShapeOf(config, options);
-  ModelFrame frame;
+  ModelFrame frame = FrameOf(config, options);
   frame.prefix_tokens = result.prefix_tokens;
-  frame.ffn = ffn;
-  frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
-  frame.writer.channel_layouts = options.channel_layouts;
-  frame.writer.cache = CacheOf(options, config.head_dim);
-  if (config.experts != 0) {
-    frame.writer.scoring = ScoringOf(config);
-    frame.writer.top_k = config.experts_per_token;
-    frame.writer.expert_block = static_cast<uint32_t>(ExpertShapeOf(config, options).block);
-    frame.writer.shared_block = static_cast<uint32_t>(SharedShapeOf(config, options).block);
-  }
 
   // The stream's first scale covers every row of the table, rounding included.
   result.report.layers = config.layers;
@@ -203,7 +206,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
     sink->Begin(frame, scale, std::move(embedding));
   }
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
-  LayerQuantizer quantizer(source, options, ffn, windows.window, Embed(source, ids), prefix_x);
+  LayerQuantizer quantizer(source, options, frame.ffn, windows.window, Embed(source, ids), prefix_x);
   Progress progress("quantizing layers", config.layers);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     sink->Layer(quantizer.Quantize(layer, sink->Unrounded(), &result.report));

@@ -67,6 +67,9 @@ struct ModelFrame {
   WriterOptions writer;
 };
 
+/// All of it that the configuration and the options decide, for a model without a prefix.
+ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options);
+
 /// Takes the parts of a quantised model in the order of the model: written as they come, or kept for training.
 class ModelSink {
  public:
@@ -79,15 +82,15 @@ class ModelSink {
   virtual LayerWeights *Unrounded() { return nullptr; }
 };
 
-/// Writes a model file as its parts come. Finish() says how large it is.
+/// Writes a model file as its parts come, experts to the disk at once. Finish() says how large it is.
 class FileSink : public ModelSink {
  public:
-  explicit FileSink(const ModelConfig &config) : config_(config) {}
+  FileSink(const ModelConfig &config, const std::string &path) : config_(config), graph_(path) {}
   void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) override;
   void Layer(QuantizedLayer layer) override;
   void Head(QuantizedHead head) override;
   /// facts: with everything but the prefix.
-  uint64_t Finish(const std::string &path, ModelFacts facts);
+  uint64_t Finish(ModelFacts facts);
 
  private:
   ModelConfig config_;

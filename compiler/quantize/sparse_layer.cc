@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kProbedExperts = 4;
 constexpr double kPriorTokens = 64;  // that all tokens count for in an expert's second moments
 constexpr double kDamping = 0.01;    // of GPTQ, relative to the mean of the diagonal
+constexpr int64_t kErrorRows = 64;   // that say how far an expert is off which was rounded to nearest
 constexpr double kHeadroom16 = 2.0;  // 16-bit edges: room for what calibration did not see
 
 void Pad(FfnShape shape, ExpertWeights *expert) {
@@ -38,6 +39,16 @@ Matrix DownInputOf(const ExpertWeights &expert, const Matrix &x, const Activatio
   HadamardRows(gate, grid.expert_block);
   RoundToStep(gate, grid.expert_down_in, 127);
   return gate;
+}
+
+/// Relative squared error of the outputs for rows of the input. Where there are few, less work than by their moments.
+double OutputError(const Matrix &x, const Matrix &w, const QuantizedMatrix &q) {
+  const Matrix difference = w - Dequantize(q);
+  Matrix error(x.rows(), w.rows()), output(x.rows(), w.rows());
+  ExpertLinear(error, x, difference);
+  ExpertLinear(output, x, w);
+  const auto sum = static_cast<double>(output.squaredNorm());
+  return sum > 0 ? static_cast<double>(error.squaredNorm()) / sum : 0;
 }
 
 /// Moments of its tokens, and of `prior` rows as if they were kPriorTokens more.
@@ -125,6 +136,7 @@ void ChooseExpertScales(const RangeObserver &ranges, const ExpertList &experts, 
 RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &grid, const ExpertRounding &rounding) {
   RoundedExperts result;
   Matrix samples = rounding.ranges->Samples(LinearInput::kGateUp);
+  if (rounding.moments == nullptr) samples = Matrix(samples.topRows(std::min(kErrorRows, samples.rows())));
   RoundToStep(samples, grid.ffn_in, grid.ffn_in_limit);
   for (size_t e = 0; e < experts.size(); ++e) {
     const ExpertWeights &expert = *experts[e];
@@ -132,23 +144,27 @@ RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &gri
     const WeightFormat down = FormatForDepth(rounding.formats[e], expert.down.cols());
     ExpertMatrices rounded;
     const Matrix down_samples = DownInputOf(expert, samples, grid, rounding.activation);
-    const Matrix none;
-    const Matrix in_moments = WithPrior(rounding.moments == nullptr ? none : rounding.moments->expert_inputs()[e], samples);
-    const Matrix down_moments = WithPrior(rounding.moments == nullptr ? none : rounding.moments->expert_down_inputs()[e], down_samples);
+    const double share = 1 / static_cast<double>(experts.size());
+    const auto add_errors = [&](double gate, double up, double down_error) {
+      result.in_error += share * 0.5 * (gate + up);
+      result.down_error += share * down_error;
+    };
     if (rounding.moments == nullptr) {
       rounded.gate = RoundToGrid(expert.gate, in, ScaleRule::kMinMax, {});
       rounded.up = RoundToGrid(expert.up, in, ScaleRule::kMinMax, {});
       rounded.down = RoundToGrid(expert.down, down, ScaleRule::kMinMax, {});
+      add_errors(OutputError(samples, expert.gate, rounded.gate), OutputError(samples, expert.up, rounded.up),
+                 OutputError(down_samples, expert.down, rounded.down));
     } else {
+      const Matrix in_moments = WithPrior(rounding.moments->expert_inputs()[e], samples);
+      const Matrix down_moments = WithPrior(rounding.moments->expert_down_inputs()[e], down_samples);
       const GptqFactor factor = FactorHessian(in_moments, GroupSize(in), kDamping);
       rounded.gate = RoundExpert(expert.gate, in, factor, in_moments);
       rounded.up = RoundExpert(expert.up, in, factor, in_moments);
       rounded.down = RoundExpert(expert.down, down, FactorHessian(down_moments, GroupSize(down), kDamping), down_moments);
+      add_errors(RelativeOutputError(expert.gate, rounded.gate, in_moments), RelativeOutputError(expert.up, rounded.up, in_moments),
+                 RelativeOutputError(expert.down, rounded.down, down_moments));
     }
-    const double share = 1 / static_cast<double>(experts.size());
-    result.in_error += share * 0.5 * (RelativeOutputError(expert.gate, rounded.gate, in_moments) +
-                                      RelativeOutputError(expert.up, rounded.up, in_moments));
-    result.down_error += share * RelativeOutputError(expert.down, rounded.down, down_moments);
     result.experts.push_back(std::move(rounded));
   }
   return result;

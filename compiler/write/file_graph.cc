@@ -27,7 +27,7 @@ struct ExpertSegment {
   int64_t ffn = 0;
   uint64_t in_bound = 0, down_bound = 0;
   std::vector<schema::ExpertRecord> records;
-  std::vector<uint8_t> bytes;
+  uint64_t bytes = 0;  // of the records, which lie in the spool
 };
 
 void StoreIntegers(const std::vector<int32_t> &values, uint8_t *out) {
@@ -39,6 +39,9 @@ void StoreIntegers(const std::vector<int32_t> &values, uint8_t *out) {
 }  // namespace
 
 struct FileGraph::State {
+  explicit State(const std::string &path_in) : path(path_in), spool(path_in) {}
+
+  const std::string path;
   flatbuffers::FlatBufferBuilder fbb;
   std::vector<SegmentBytes> segments;  // 0: constants
   std::vector<schema::Value> values;
@@ -48,6 +51,7 @@ struct FileGraph::State {
   std::vector<flatbuffers::Offset<schema::Cache>> caches;
   std::vector<flatbuffers::Offset<schema::Step>> body, head;
   std::vector<ExpertSegment> expert_sets;
+  Spool spool;  // of the experts, one set after the other
   bool in_head = false;
   uint16_t body_out = 0;
 
@@ -77,8 +81,8 @@ struct FileGraph::State {
   }
 };
 
-FileGraph::FileGraph() : state_(std::make_unique<State>()) {
-  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Constants), {}});
+FileGraph::FileGraph(const std::string &path) : state_(std::make_unique<State>(path)) {
+  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Constants), {}, 0});
 }
 FileGraph::~FileGraph() = default;
 
@@ -88,7 +92,7 @@ Port FileGraph::NewValue(EdgeType type, int64_t width) {
 }
 
 void FileGraph::BeginWeightSegment() {
-  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Weights), {}});
+  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Weights), {}, 0});
 }
 
 WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) {
@@ -219,7 +223,7 @@ void FileGraph::Add(const Port &a, const Port &b, const Port &out) {
 }
 
 uint16_t FileGraph::BeginExperts(const ExpertSetSpec &spec) {
-  state_->expert_sets.push_back({spec, 0, 0, 0, {}, {}});
+  state_->expert_sets.push_back({spec, 0, 0, 0, {}, 0});
   return static_cast<uint16_t>(state_->expert_sets.size() - 1);
 }
 
@@ -228,10 +232,8 @@ void FileGraph::AddExpert(const ExpertMatrices &matrices) {
   const ExpertSetSpec &spec = set.spec;
   set.ffn = matrices.gate.n;
   const expert::Shape shape = {spec.in.width, static_cast<uint32_t>(set.ffn), matrices.gate.format, matrices.down.format, spec.layout};
-  const uint64_t begin = set.bytes.size();
   const uint64_t bytes = expert::RecordBytes(shape);
-  set.bytes.resize(begin + (bytes + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
-  uint8_t *record = set.bytes.data() + begin;
+  std::vector<uint8_t> record((bytes + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
   int shifts[expert::kParts];
   for (size_t part = 0; part < expert::kParts; ++part) {
     const QuantizedMatrix &matrix = part == expert::kGate ? matrices.gate : part == expert::kUp ? matrices.up : matrices.down;
@@ -242,16 +244,18 @@ void FileGraph::AddExpert(const ExpertMatrices &matrices) {
     const LinearIntegers integers =
         MakeLinearIntegers(in, DescribeWeight(0, matrix), {}, std::vector<double>(static_cast<size_t>(matrix.n), out_scale));
     const expert::Place place = expert::PlaceOf(shape, part);
-    std::copy(packed.bytes.begin(), packed.bytes.end(), record + place.weights);
-    StoreIntegers(integers.bias, record + place.bias);
-    StoreIntegers(integers.factors.multipliers, record + place.multipliers);
+    std::copy(packed.bytes.begin(), packed.bytes.end(), record.data() + place.weights);
+    StoreIntegers(integers.bias, record.data() + place.bias);
+    StoreIntegers(integers.factors.multipliers, record.data() + place.multipliers);
     shifts[part] = integers.factors.shift;
     uint64_t &bound = part == expert::kDown ? set.down_bound : set.in_bound;
     bound = std::max(bound, packed.acc_bound);
   }
-  set.records.emplace_back(begin, WideChecksum(record, bytes), static_cast<uint8_t>(shape.format),
+  set.records.emplace_back(set.bytes, WideChecksum(record.data(), bytes), static_cast<uint8_t>(shape.format),
                            static_cast<uint8_t>(shape.down_format), static_cast<uint8_t>(shifts[expert::kGate]),
                            static_cast<uint8_t>(shifts[expert::kUp]), static_cast<uint8_t>(shifts[expert::kDown]));
+  set.bytes += record.size();
+  state_->spool.Write(record.data(), record.size());
 }
 
 void FileGraph::Experts(const Port &router, const Port &out, uint16_t set, const RoutingSpec &routing, const Port *shared,
@@ -274,22 +278,22 @@ void FileGraph::Experts(const Port &router, const Port &out, uint16_t set, const
                                shared_gate == nullptr ? nullptr : &gate_octaves));
 }
 
-uint64_t FileGraph::Finish(const std::string &path, const Port &logits, const ModelFacts &facts) {
+uint64_t FileGraph::Finish(const Port &logits, const ModelFacts &facts) {
   State &s = *state_;
   flatbuffers::FlatBufferBuilder &fbb = s.fbb;
   uint16_t tokenizer_segment = 65535;
   if (!facts.tokenizer.empty()) {
     tokenizer_segment = static_cast<uint16_t>(s.segments.size());
-    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Tokenizer), facts.tokenizer});
+    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Tokenizer), facts.tokenizer, 0});
   }
   // Experts come last, so that what must be in memory is one stretch.
   std::vector<flatbuffers::Offset<schema::ExpertSet>> expert_sets;
-  for (ExpertSegment &set : s.expert_sets) {
+  for (const ExpertSegment &set : s.expert_sets) {
     const auto records = fbb.CreateVectorOfStructs(set.records);
     expert_sets.push_back(schema::CreateExpertSet(fbb, static_cast<uint16_t>(s.segments.size()), set.spec.in.width,
                                                   static_cast<uint32_t>(set.ffn), static_cast<uint8_t>(set.spec.layout),
                                                   set.in_bound, set.down_bound, records));
-    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Experts), std::move(set.bytes)});
+    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Experts), {}, set.bytes});
   }
   // Segments are structs stored inline, so that their places can be written once the size of the graph is known.
   std::vector<schema::Segment> places(s.segments.size());
@@ -330,7 +334,7 @@ uint64_t FileGraph::Finish(const std::string &path, const Port &logits, const Mo
     *const_cast<schema::Segment *>(stored->Get(static_cast<flatbuffers::uoffset_t>(i))) =
         schema::Segment(static_cast<schema::SegmentKind>(place.kind), place.offset, place.bytes, place.checksum);
   }
-  return WriteModelFile(path, graph, s.segments);
+  return WriteModelFile(s.path, graph, s.segments, &s.spool);
 }
 
 }  // namespace acorn::compiler

@@ -23,7 +23,8 @@ struct ModelFacts {
 
 class FileGraph : public GraphBuilder {
  public:
-  FileGraph();
+  /// path: the file that Finish() writes. What is large lies beside it until then.
+  explicit FileGraph(const std::string &path);
   ~FileGraph() override;
   FileGraph(const FileGraph &) = delete;
   FileGraph &operator=(const FileGraph &) = delete;
@@ -54,7 +55,7 @@ class FileGraph : public GraphBuilder {
                const Port *shared_gate) override;
 
   /// Writes the file. `logits` is an s32 port. Returns its size in bytes.
-  uint64_t Finish(const std::string &path, const Port &logits, const ModelFacts &facts);
+  uint64_t Finish(const Port &logits, const ModelFacts &facts);
 
  private:
   struct State;

@@ -42,24 +42,28 @@ std::vector<SegmentPlace> PlaceSegments(const std::vector<SegmentBytes> &segment
   for (const SegmentBytes &segment : segments) {
     offset = AlignUp(offset, kSegmentAlignment);
     const bool experts = segment.kind == static_cast<uint8_t>(schema::SegmentKind::Experts);  // each has a checksum of its own
-    places.push_back({segment.kind, offset, segment.bytes.size(), experts ? 0 : Checksum(segment.bytes.data(), segment.bytes.size())});
-    offset += segment.bytes.size();
+    const uint64_t bytes = experts ? segment.spooled_bytes : segment.bytes.size();
+    places.push_back({segment.kind, offset, bytes, experts ? 0 : Checksum(segment.bytes.data(), bytes)});
+    offset += bytes;
   }
   return places;
 }
 
-uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments) {
+uint64_t WriteModelFile(const std::string &path, const std::vector<uint8_t> &graph, const std::vector<SegmentBytes> &segments,
+                        Spool *experts) {
   const std::vector<SegmentPlace> places = PlaceSegments(segments, graph.size());
   const uint64_t file_bytes = places.empty() ? kHeaderBytes + graph.size() : places.back().offset + places.back().bytes;
   TemporaryFile file(path);
-  const auto experts = std::find_if(places.begin(), places.end(), [](const SegmentPlace &place) {
+  const auto first_experts = std::find_if(places.begin(), places.end(), [](const SegmentPlace &place) {
     return place.kind == static_cast<uint8_t>(schema::SegmentKind::Experts);
   });
-  WriteHeaderAndGraph(&file, graph, file_bytes, experts == places.end() ? 0 : experts->offset);
+  WriteHeaderAndGraph(&file, graph, file_bytes, first_experts == places.end() ? 0 : first_experts->offset);
   for (size_t i = 0; i < segments.size(); ++i) {
     file.PadTo(places[i].offset);
+    if (places[i].kind == static_cast<uint8_t>(schema::SegmentKind::Experts)) break;
     file.Write(segments[i].bytes.data(), segments[i].bytes.size());
   }
+  experts->CopyTo(&file);  // their segments follow each other without a gap, as in the spool
   file.Commit();
   return file_bytes;
 }

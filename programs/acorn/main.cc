@@ -28,8 +28,8 @@ constexpr Command kCommands[] = {
     {"eval", acorn::program::Eval, "right answers out of a file of questions"},
     {"selftest", acorn::program::SelfTest, "proves that this machine computes what the file says"},
     {"replay", acorn::program::Replay, "what a cache of experts would do with recorded routing"},
+    {"trace", acorn::program::Trace, "records which experts a model chooses"},
     {"verify", nullptr, ""},
-    {"trace", nullptr, ""},
 };
 
 void PrintHelp(std::FILE *to) {

@@ -3,6 +3,7 @@
 
 #include "acorn_schema/file.h"
 #include "api/message.h"
+#include "ops/route.h"
 #include "platform/features.h"
 #include "session/session.h"
 #include "session/trace.h"
@@ -48,6 +49,9 @@ static_assert(ACORN_PHASE_PREFILL == static_cast<int>(acorn::RunPhase::kPrefill)
               ACORN_PHASE_SAMPLE == static_cast<int>(acorn::RunPhase::kSample));
 static_assert(ACORN_STOP_LENGTH == static_cast<int>(acorn::StopReason::kLength) &&
               ACORN_STOP_CALLER == static_cast<int>(acorn::StopReason::kCaller));
+
+static_assert(sizeof(acorn_route) == sizeof(acorn::Route) && offsetof(acorn_route, expert) == offsetof(acorn::Route, expert) &&
+              offsetof(acorn_route, weight_q15) == offsetof(acorn::Route, weight));
 
 static_assert(ACORN_HEADER_BYTES == acorn::kHeaderBytes);
 constexpr uint32_t kDefaultReadTimeoutMs = 10000;  // no storage that works takes as long
@@ -157,6 +161,13 @@ Status MakeSampling(const acorn_sampling &in, acorn::SamplerParams *out) {
   out->min_p_q16 = in.min_p_q16;
   if (in.repetition_penalty_q16 != 0) out->repetition_penalty_q16 = in.repetition_penalty_q16;
   return acorn::CheckSamplerParams(*out);
+}
+
+// The caller's hook by its own type, which session/ does not know.
+void TellRoutes(void *ctx, uint32_t set, const acorn::Route *routes, size_t tokens, size_t top_k) {
+  const Session &session = *static_cast<const Session *>(ctx);
+  const auto hook = reinterpret_cast<acorn_routing_hook>(session.routing_callback);
+  hook(session.routing_callback_ctx, set, reinterpret_cast<const acorn_route *>(routes), tokens, top_k);
 }
 
 // Feeds under the clock of prefill.
@@ -345,6 +356,20 @@ acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fau
   return ACORN_OK;
 }
 
+acorn_status acorn_model_get_expert(const acorn_model *model, acorn_expert_info *info, uint32_t layer, uint32_t expert) {
+  if (model == nullptr || info == nullptr || layer >= model->graph.expert_sets.size()) return ACORN_ERR_ARGUMENT;
+  const acorn::ExpertSet &set = model->graph.expert_sets[layer];
+  if (expert >= set.records.size()) return ACORN_ERR_ARGUMENT;
+  *info = {};
+  info->struct_size = sizeof(acorn_expert_info);
+  for (const acorn::Step &step : model->graph.body) {
+    if (step.kind == acorn::OpKind::kExperts && step.experts.set == layer) info->top_k = step.experts.top_k;
+  }
+  info->offset = set.records[expert].offset;
+  info->bytes = acorn::ReadBytes(set.records[expert]);
+  return ACORN_OK;
+}
+
 acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *info) {
   if (model == nullptr || info == nullptr) return ACORN_ERR_ARGUMENT;
   const bool text = model->tokenizer.header != nullptr;
@@ -394,6 +419,7 @@ acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
     if (candidate->taken) continue;
     candidate->taken = true;
     candidate->logit_hook = nullptr;
+    candidate->routing_hook = {};
     acorn::ResetSession(candidate);
     *session = static_cast<acorn_session *>(candidate);
     return ACORN_OK;
@@ -454,6 +480,13 @@ void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook,
   if (session == nullptr) return;
   session->logit_hook = hook;
   session->logit_hook_ctx = ctx;
+}
+
+void acorn_session_set_routing_hook(acorn_session *session, acorn_routing_hook hook, void *ctx) {
+  if (session == nullptr) return;
+  session->routing_callback = reinterpret_cast<void (*)()>(hook);
+  session->routing_callback_ctx = ctx;
+  session->routing_hook = {session, hook == nullptr ? nullptr : TellRoutes};
 }
 
 acorn_status acorn_session_sample(acorn_session *session, int32_t *token, const acorn_sampling *sampling) {

@@ -26,9 +26,6 @@ const ExpertRecord &RecordOf(const StreamingExperts &experts, Key key) {
 
 uint8_t *SlotOf(const StreamingExperts &experts, uint32_t slot) { return experts.slots.data() + slot * experts.slot_bytes; }
 
-// Whole blocks, which the file has (FORMAT.md).
-uint64_t ReadBytes(const ExpertRecord &record) { return AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment); }
-
 Status Fail(StreamingExperts *experts, Status status, Key key, int32_t error) {
   experts->fault = {status, key.set, key.expert, RecordOf(*experts, key).offset, error};
   return status;
@@ -223,6 +220,8 @@ void Prefetch(StreamingExperts *experts, uint32_t set, uint32_t expert) {
   if (experts->guess_count == experts->guesses.size() || !experts->pool.Prefetch(set, expert, &read)) return;
   experts->guesses[experts->guess_count++] = read;
 }
+
+uint64_t ReadBytes(const ExpertRecord &record) { return AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment); }
 
 uint64_t SlotArrayBytes(const StreamingShape &shape) { return shape.slot_bytes * shape.pool.slots + kSegmentAlignment; }
 

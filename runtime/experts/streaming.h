@@ -58,6 +58,9 @@ struct StreamingShape {
   uint64_t slot_bytes;  // a multiple of 16 KiB
 };
 
+/// Bytes that a read of an expert takes: whole blocks, which the file has (FORMAT.md).
+uint64_t ReadBytes(const ExpertRecord &record);
+
 /// Bytes of the slots with room to align them to 16 KiB.
 uint64_t SlotArrayBytes(const StreamingShape &shape);
 

@@ -87,6 +87,8 @@ class Visitor {
 
   Status Run() {
     Route();
+    const RoutingHook &hook = context_.routing_hook;
+    if (hook.run != nullptr) hook.run(hook.ctx, op_.set, work_.routes, context_.m, op_.top_k);
     Sort();
     StartSums();
     const ExpertSource &source = context_.experts;

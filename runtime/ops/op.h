@@ -86,6 +86,14 @@ struct RoutingDials {
   uint32_t bonus_q16;  // experts that are in memory count as if their logits were so much of the token's range higher
 };
 
+struct Route;  // ops/route.h
+
+/// Sees what the routers choose: routes [tokens, top_k], before the experts are visited.  run null: nobody looks
+struct RoutingHook {
+  void *ctx;
+  void (*run)(void *ctx, uint32_t set, const Route *routes, size_t tokens, size_t top_k);
+};
+
 /// Everything that a step runs on.
 struct RunContext {
   const Graph *graph;
@@ -97,6 +105,7 @@ struct RunContext {
   uint8_t *step_scratch;      // shared by the threads of a step
   uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
   uint64_t thread_scratch_bytes;
+  RoutingHook routing_hook;
   size_t cache_rows;          // capacity of a cache
   ExpertSource experts;       // of a model that has some
   ExpertForecast forecast;

@@ -20,6 +20,7 @@ RunContext MakeContext(Session *session, Place *values) {
   context.thread_scratch_bytes = model->scratch_plan.thread_bytes;
   context.cache_rows = model->cache_rows;
   context.dials = model->dials;
+  context.routing_hook = session->routing_hook;
   if (model->dims.expert_slots == 0) {
     context.experts = SourceOf(&model->resident);
   } else {

@@ -26,6 +26,9 @@ struct Session {
   Detokenizer detokenizer;
   void (*logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
   void *logit_hook_ctx;
+  RoutingHook routing_hook;
+  void (*routing_callback)(void);  // of the caller, and what it is called with: the wall's
+  void *routing_callback_ctx;
   Timings timings;
 };
 

@@ -51,12 +51,12 @@ double ErrorOf(const SourceModel &source, Recipe recipe, WeightFormat format) {
   options.recipe = recipe;
   options.body_format = format;
   Progress::Silence();
-  FileSink sink(config);
+  FileSink sink(config, folder.File("m.acorn"));
   const RecipeResult result = QuantizeModel(source, windows, options, &sink);
   ModelFacts facts;
   facts.vocab_size = static_cast<uint32_t>(config.vocab);
   facts.max_context = static_cast<uint32_t>(config.max_context);
-  sink.Finish(folder.File("m.acorn"), facts);
+  sink.Finish(facts);
   std::vector<int32_t> ids = SomeWindows(config, 9, kWindow).ids;
   ids.erase(ids.begin(), ids.end() - kWindow);
   std::vector<int32_t> with_prefix = result.prefix_tokens;

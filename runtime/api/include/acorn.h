@@ -194,6 +194,18 @@ typedef struct acorn_expert_fault {
 } acorn_expert_fault;
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fault *fault);
 
+/// One expert of a model.
+typedef struct acorn_expert_info {
+  uint32_t struct_size;
+  uint32_t top_k;  /* experts that a token visits in this layer */
+  uint64_t offset; /* of its record in the file */
+  uint64_t bytes;  /* that a read of it takes */
+} acorn_expert_info;
+/// layer: among those that have experts
+/// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (also: no such layer, or no such expert in it)
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_get_expert(const acorn_model *model, acorn_expert_info *info, uint32_t layer,
+                                                              uint32_t expert);
+
 /// Text to ids and back. flags: ACORN_TEXT_…
 #define ACORN_TEXT_MARKUP 1u /* special tokens written in the text are read as such; otherwise text is only text */
 #define ACORN_TEXT_BOS 2u    /* start with the model's start token where its tokenizer wants one */
@@ -260,6 +272,18 @@ typedef struct acorn_sampling {
 /// Called with a copy of the logits before sampling: [vocab_size], may be changed in place (bias, grammar, ban).
 typedef void (*acorn_logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
 ACORN_API void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook, void *ctx);
+
+/// What a router chose for a token.
+typedef struct acorn_route {
+  uint16_t expert;     /* 65535: none, the token visits fewer */
+  uint16_t weight_q15; /* at most 32,768 */
+} acorn_route;
+/// Called once for each layer that has experts and each chunk of tokens, before these are visited: routes [tokens, top_k], the
+/// router's best first, valid during the call. layer: among those that have experts. A call that fails may have told of some
+/// layers of a chunk already. It may read the model's profile and statistics and may call nothing that runs the session.
+typedef void (*acorn_routing_hook)(void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t top_k);
+/// hook: NULL for none, which is how a session opens, and costs nothing.
+ACORN_API void acorn_session_set_routing_hook(acorn_session *session, acorn_routing_hook hook, void *ctx);
 
 /// Chooses the next token from the present logits; does not append it. The generator's counter is the position, so that
 /// rewinding repeats the choice.
