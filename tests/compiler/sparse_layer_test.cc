@@ -103,7 +103,7 @@ TEST(SparseLayer, AnExpertWithoutTokensIsRoundedForAll) {
   ExpertRounding rounding;
   rounding.moments = &nothing;
   rounding.ranges = &ranges;
-  rounding.format = WeightFormat::kW8;
+  rounding.formats.assign(experts.size(), WeightFormat::kW8);
   const RoundedExperts rounded = RoundExperts(experts, grid, rounding);
   ASSERT_EQ(rounded.experts.size(), static_cast<size_t>(config.experts));
   EXPECT_GT(rounded.in_error, 0);
