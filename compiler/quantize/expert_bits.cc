@@ -37,16 +37,18 @@ class TransformObserver : public LayerObserver {
   const LayerView &view_;
 };
 
-/// Counts the tokens of each expert and adds up what its error makes of the layer's output: the square of the difference times
-/// that of the expert's weight in the sum.
+/// Counts the tokens of each expert and adds up what its error makes of the residual stream: the square of the difference, times
+/// that of the expert's weight in the sum, over the square of the stream. (A norm follows: what is large anyway hides errors.)
 class ShareObserver : public TransformObserver {
  public:
   ShareObserver(const LayerView &view, const std::vector<ExpertWeights> &low)
       : TransformObserver(view), view_(view), low_(low), error_(low.size()), tokens_(low.size()) {}
   bool Wants(Edge edge) const override {
-    return edge == Edge::kGlu || edge == Edge::kFfnIn || edge == Edge::kRouterLogits;
+    return edge == Edge::kResidualMid || edge == Edge::kFfnIn || edge == Edge::kRouterLogits || edge == Edge::kGlu ||
+           edge == Edge::kDownOut;
   }
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override {
+    if (edge == Edge::kResidualMid) stream_ = values.rowwise().squaredNorm().cwiseMax(1e-20f);
     if (edge == Edge::kFfnIn) {
       ffn_in_ = values;
       first_ = first_token;
@@ -60,12 +62,14 @@ class ShareObserver : public TransformObserver {
     const Matrix out = Low(low_[static_cast<size_t>(expert)], at);
     const auto top_k = static_cast<size_t>(view_.config.experts_per_token);
     for (size_t i = 0; i < at.size(); ++i) {
-      const size_t first = static_cast<size_t>(at[i] - first_) * top_k;
+      const int64_t token = at[i] - first_;
+      const size_t first = static_cast<size_t>(token) * top_k;
       for (size_t j = first; j < first + top_k; ++j) {
         if (routing_.experts[j] != expert) continue;
         const auto row = static_cast<int64_t>(i);
         const auto weight = static_cast<double>(routing_.weights[j]);
-        error_[static_cast<size_t>(expert)] += static_cast<double>((out.row(row) - values.row(row)).squaredNorm()) * weight * weight;
+        const auto difference = static_cast<double>((out.row(row) - values.row(row)).squaredNorm() / stream_[token]);
+        error_[static_cast<size_t>(expert)] += difference * weight * weight;
       }
     }
     tokens_[static_cast<size_t>(expert)] += static_cast<double>(at.size());
@@ -92,7 +96,8 @@ class ShareObserver : public TransformObserver {
 
   const LayerView &view_;
   const std::vector<ExpertWeights> &low_;
-  Matrix ffn_in_;
+  Eigen::VectorXf stream_;  // [tokens]
+  Matrix ffn_in_;           // [tokens, hidden]
   int64_t first_ = 0;
   Routing routing_;
   std::vector<double> error_, tokens_;

@@ -65,6 +65,10 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--head w2", 2, "--head");
   ExpectRefused("--expert-bits 3", 2, "--expert-bits");
   ExpectRefused("--expert-bits 2", 2, "(family llama) has no experts");
+  ExpectRefused("--expert-budget 3.2", 2, "--expert-budget 3.2 needs --expert-bits auto");
+  ExpectRefused("--expert-bits 4 --expert-ranking loss", 2, "--expert-ranking loss needs --expert-bits auto");
+  ExpectRefused("--expert-bits auto --expert-budget fast", 2, "bits such as 3.2 or a loss such as 2% are wanted");
+  ExpectRefused("--expert-bits auto --expert-ranking usage", 2, "it needs --expert-budget in bits");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
   ExpectRefused("--mixed best", 2, "--mixed");
