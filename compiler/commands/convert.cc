@@ -251,6 +251,10 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
     facts.tokenizer = tokenizer->segment();
     if (!tokenizer->chat_warning().empty()) std::fprintf(stderr, "acornc: note: %s\n", tokenizer->chat_warning().c_str());
   }
+  if (HasMadeUpTokenizer(source)) {
+    std::fprintf(stderr, "acornc: note: %s: no token stands for a single byte, so no text can be read: the model file gets no tokenizer\n",
+                 source.path().c_str());
+  }
   std::string calibration;
   for (const std::string &file : options.calibration.files) calibration += (calibration.empty() ? "" : ", ") + BaseName(file);
   if (calibration.empty()) calibration = HasTokenizer(source) ? "built-in" : "random tokens";

@@ -51,6 +51,15 @@ TEST(Acornc, ReservedNamesSaySo) {
   }
 }
 
+TEST(Acornc, SynthRefusesByName) {
+  const test::TempFolder folder;
+  const std::string output = " -o " + folder.File("m");
+  ExpectFailure("synth --like olmo" + output, 2, "olmoe-1b-7b, qwen3-30b-a3b, mixtral-8x7b");
+  ExpectFailure("synth --like mixtral-8x7b --experts 1" + output, 2, "visits 2");
+  ExpectFailure("synth --like mixtral-8x7b --weights w3" + output, 2, "--weights");
+  ExpectFailure("synth --like olmoe-1b-7b --layers 1 --experts 8 -o " + folder.File("absent/m"), 5, "absent/m");
+}
+
 TEST(Acornc, BadSources) {
   const test::TempFolder folder;
   const std::string text = folder.Write("text", "once upon a time");
