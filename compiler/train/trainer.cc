@@ -28,7 +28,7 @@ namespace {
 
 constexpr int64_t kHeldOut = 8;         // windows that training never sees
 constexpr int64_t kLeastWindows = 4;    // of which one is held out
-constexpr double kStageEnds[] = {0.2, 0.8, 1};  // shares of the steps, or of the time, by which each stage is done
+constexpr double kStageEnds[] = {0.08, 0.8, 1};  // shares of the steps, or of the time, by which each stage is done
 constexpr double kShapingRate = 5e-3;   // of Adam, for the logarithms of equivalent scales
 constexpr double kTuningRate = 5e-4;    // in the units of parameters.h
 constexpr double kFinalRate = 1e-4;     // the same, of the last stage: the one before has cooled down
