@@ -75,7 +75,7 @@ TEST_P(SparseLayers, ComputeWhatTheReferenceDoes) {
   for (const std::string &path : {test::DataPath(std::string("small_") + GetParam()),
                                   test::DataPath(std::string("small_") + GetParam() + ".gguf")}) {
     const auto source = OpenSourceModel(path);
-    EXPECT_LT(ErrorOf(*source, Recipe::kRtn, WeightFormat::kW8), 0.01) << path;
+    EXPECT_LT(ErrorOf(*source, Recipe::kRtn, WeightFormat::kW8), 0.02) << path;
     EXPECT_LT(ErrorOf(*source, Recipe::kFast, WeightFormat::kW8), 0.01) << path;
     // Random weights have no room for four bits, and a router that changes its mind changes everything.
     EXPECT_LT(ErrorOf(*source, Recipe::kFast, WeightFormat::kW4G32), 0.5) << path;

@@ -78,7 +78,7 @@ TEST_F(CommandLine, BadUsageIsTwo) {
 
 TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
   ExpectFailure({"verify", "MODEL"}, 2, {"verify is not in this version"});
-  for (const char *option : {"--rate", "--prefetch", "--drop-experts", "--cache-aware-routing", "--trust"}) {
+  for (const char *option : {"--rate", "--trust"}) {
     ExpectFailure({"plan", "MODEL", option, "1"}, 2, {std::string(option) + " is not in this version"});
   }
 }
