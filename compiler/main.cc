@@ -41,6 +41,7 @@ int main(int argc, char **argv) {
   acorn::compiler::AddInspectCommand(&app);
   acorn::compiler::AddPerplexityCommand(&app);
   acorn::compiler::AddRecordCommand(&app);
+  acorn::compiler::AddSynthCommand(&app);
   acorn::compiler::AddReservedCommands(&app);
   try {
     if (argc > 1 && argv[1][0] != '-') CheckCommandName(app, argv[1]);

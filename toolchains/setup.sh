@@ -62,6 +62,7 @@ missing_packages() {
   has_header nlohmann/json.hpp || echo nlohmann-json3-dev
   has_header CLI/CLI.hpp || echo libcli11-dev
   has_header utf8proc.h || echo libutf8proc-dev
+  has_header liburing.h || echo liburing-dev
   has_header gtest/gtest.h || echo libgtest-dev
   has_header benchmark/benchmark.h || echo libbenchmark-dev
   if [ "$cross" = 1 ]; then

@@ -22,6 +22,7 @@
 #include "acorn_schema/layout.h"
 #include "acorn_schema/layout_xnnpack.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_s8_w2g/kernel.h"
 #include "kernels/gemm_s8_w4/kernel.h"
 #include "kernels/gemm_s8_w4g/kernel.h"
 #include "kernels/gemm_s8_w8/kernel.h"
@@ -64,7 +65,7 @@ uint8_t *ColdBuffer() {
 }
 
 size_t PackedBytes(const Shape &shape, Layout layout) {
-  if (layout == Layout::kC4) return c4::PackedBytes(shape.n, shape.k, GroupSize(shape.format));
+  if (layout == Layout::kC4) return c4::PackedBytes(shape.format, shape.n, shape.k);
   return XnnPackedBytes({shape.format, layout, shape.n, shape.k, shape.k});
 }
 
@@ -190,6 +191,7 @@ WeightFormat FormatOf(const std::string &name) {
   if (name == "w4g32") return WeightFormat::kW4G32;
   if (name == "w4g64") return WeightFormat::kW4G64;
   if (name == "w4g128") return WeightFormat::kW4G128;
+  if (name == "w2g32") return WeightFormat::kW2G32;
   std::fprintf(stderr, "unknown weight format %s\n", name.c_str());
   std::exit(2);
 }
@@ -197,6 +199,7 @@ WeightFormat FormatOf(const std::string &name) {
 Span<const GemmKernel> KernelsOf(WeightFormat format) {
   if (format == WeightFormat::kW8) return gemm_s8_w8::Kernels();
   if (format == WeightFormat::kW4) return gemm_s8_w4::Kernels();
+  if (format == WeightFormat::kW2G32) return gemm_s8_w2g::Kernels();
   return gemm_s8_w4g::Kernels();
 }
 

@@ -10,6 +10,7 @@ void AddEvalCommand(CLI::App *app);
 void AddInspectCommand(CLI::App *app);
 void AddPerplexityCommand(CLI::App *app);
 void AddRecordCommand(CLI::App *app);
+void AddSynthCommand(CLI::App *app);
 /// Names that are kept for later versions: known, and refused with a message.
 void AddReservedCommands(CLI::App *app);
 

@@ -19,6 +19,7 @@
 #include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
+#include "quantize/expert_bits.h"
 #include "quantize/file_size.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
@@ -36,6 +37,7 @@ namespace {
 
 constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
 constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
+constexpr double kDefaultExpertLoss = 0.02;      // of perplexity, for --expert-bits auto: EdgeMoE's
 
 struct Options {
   std::string source;
@@ -44,6 +46,9 @@ struct Options {
   std::string recipe = "fast";
   std::string weights = "w4";
   std::string group;
+  std::string expert_bits;    // 2, 4, 8, auto or nothing
+  std::string expert_budget;  // of auto; empty: the default
+  std::string expert_ranking;
   std::string head = "w8";
   std::string target = "universal";
   std::string down_input = "hadamard";
@@ -73,19 +78,28 @@ constexpr int64_t kTrainingWindows = 1024;
 constexpr int64_t kLeastForOwnText = 8;  // windows; fewer say little of what a text may be about
 
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--expert-bits", "--heal"};
+constexpr const char *kLaterOptions[] = {"--profiles", "--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
-WeightFormat BodyFormat(const Options &options) {
-  if (options.weights == "w8") {
-    if (!options.group.empty() && options.group != "channel") Refuse("--group " + options.group + " needs --weights w4");
-    return WeightFormat::kW8;
-  }
+WeightFormat FourBits(const Options &options) {
   if (options.group == "channel") return WeightFormat::kW4;
   if (options.group == "64") return WeightFormat::kW4G64;
   if (options.group == "128") return WeightFormat::kW4G128;
   return WeightFormat::kW4G32;
+}
+
+WeightFormat BodyFormat(const Options &options) {
+  if (options.weights == "w4") return FourBits(options);
+  if (!options.group.empty() && options.group != "channel" && options.expert_bits != "4" && options.expert_bits != "auto") {
+    Refuse("--group " + options.group + " needs --weights w4 or experts of 4 bits");
+  }
+  return WeightFormat::kW8;
+}
+
+/// Of all experts; with auto, of those that keep their bits.
+WeightFormat ExpertFormat(const Options &options) {
+  return options.expert_bits == "2" ? WeightFormat::kW2G32 : options.expert_bits == "8" ? WeightFormat::kW8 : FourBits(options);
 }
 
 /// What a target's fastest kernels of XNNPACK read.
@@ -237,6 +251,10 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
     facts.tokenizer = tokenizer->segment();
     if (!tokenizer->chat_warning().empty()) std::fprintf(stderr, "acornc: note: %s\n", tokenizer->chat_warning().c_str());
   }
+  if (HasMadeUpTokenizer(source)) {
+    std::fprintf(stderr, "acornc: note: %s: no token stands for a single byte, so no text can be read: the model file gets no tokenizer\n",
+                 source.path().c_str());
+  }
   std::string calibration;
   for (const std::string &file : options.calibration.files) calibration += (calibration.empty() ? "" : ", ") + BaseName(file);
   if (calibration.empty()) calibration = HasTokenizer(source) ? "built-in" : "random tokens";
@@ -346,12 +364,84 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   return report;
 }
 
+ExpertRanking RankingOf(const Options &options) {
+  if (options.expert_ranking == "loss") return ExpertRanking::kLoss;
+  if (options.expert_ranking == "usage") return ExpertRanking::kUsage;
+  return options.expert_ranking == "random" ? ExpertRanking::kRandom : ExpertRanking::kImportance;
+}
+
+ExpertBudget ExpertBudgetOf(const Options &options) {
+  ExpertBudget budget;
+  budget.loss = kDefaultExpertLoss;
+  if (!options.expert_budget.empty()) {
+    const auto loss = ParsePercent(options.expert_budget);
+    const auto bits = loss ? std::nullopt : ParsePercent(options.expert_budget + "%");
+    if (!loss && !bits) Refuse("--expert-budget " + options.expert_budget + ": bits such as 3.2 or a loss such as 2% are wanted");
+    budget.loss = loss ? *loss : 0;
+    budget.bits = bits ? 100 * *bits : 0;
+  }
+  const ExpertRanking ranking = RankingOf(options);
+  if (budget.bits == 0 && (ranking == ExpertRanking::kUsage || ranking == ExpertRanking::kRandom)) {
+    Refuse("--expert-ranking " + options.expert_ranking + " measures no loss: it needs --expert-budget in bits");
+  }
+  return budget;
+}
+
+void CheckExpertOptions(const Options &options) {
+  for (const auto &[name, value] : {std::pair<const char *, const std::string &>{"--expert-budget ", options.expert_budget},
+                                    {"--expert-ranking ", options.expert_ranking}}) {
+    if (!value.empty() && options.expert_bits != "auto") Refuse(name + value + " needs --expert-bits auto");
+  }
+  if (options.expert_bits == "auto") ExpertBudgetOf(options);
+}
+
+/// --expert-bits: formats of the routed experts in the recipe, and a line in the facts.
+void ChooseExperts(const SourceModel &source, const Options &options, const CalibrationWindows &windows, RecipeOptions *recipe,
+                   ModelFacts *facts, std::vector<std::vector<double>> *importance) {
+  if (options.expert_bits.empty()) return;
+  const ModelConfig &config = source.config();
+  const std::vector<WeightFormat> layer(static_cast<size_t>(config.experts), ExpertFormat(options));
+  recipe->expert_formats.assign(static_cast<size_t>(config.layers), layer);
+  std::string text = FormatName(ExpertFormat(options));
+  if (options.expert_bits == "auto") {
+    ExpertChoice choice = ChooseExpertBits(source, windows, *recipe, RankingOf(options), ExpertBudgetOf(options),
+                                           options.calibration.seed);
+    recipe->expert_formats = std::move(choice.formats);
+    if (choice.prefix_tokens) recipe->prefix_tokens = choice.prefix_tokens;
+    *importance = std::move(choice.importance);
+    char line[200];
+    std::snprintf(line, sizeof line, "auto: %lld of %lld experts in 2 bits, the others in %s; %.3f bits a weight",
+                  static_cast<long long>(choice.lowered), static_cast<long long>(choice.experts), text.c_str(), choice.bits);
+    text = line;
+    if (choice.loss_of_all > 0) {
+      std::snprintf(line, sizeof line, "; estimated loss %.4f nats a token, %.4f with all in 2 bits", choice.loss,
+                    choice.loss_of_all);
+      text += line;
+    }
+    std::fprintf(stderr, "acornc: experts: %s\n", text.c_str());
+  }
+  facts->provenance.emplace_back("experts", text);
+}
+
+/// What layers with experts do not have yet, and what needs them.
+void CheckExperts(const SourceModel &source, const Options &options) {
+  const ModelConfig &config = source.config();
+  if (config.experts == 0) {
+    if (options.expert_bits.empty()) return;
+    Refuse("--expert-bits " + options.expert_bits + ": " + source.path() + " (family " + config.family + ") has no experts");
+  }
+  if (Trains(options)) Refuse("--recipe mobilequant does not know layers with experts; --recipe fast does");
+  if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
+}
+
 void Run(const Options &options) {
   CheckTraining(options);
+  CheckExpertOptions(options);
   if (Trains(options)) PrepareTraining();
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  CheckExperts(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
@@ -369,14 +459,19 @@ void Run(const Options &options) {
     recipe = std::move(mixed.options);
     sensitivities = std::move(mixed.sensitivities);
   }
+  std::vector<std::vector<double>> importance;
+  ChooseExperts(model, options, windows, &recipe, &facts, &importance);
   const std::string bare = BarePath(options.output);
-  FileSink sink(model.config());
+  FileSink sink(model.config(), bare);
   TrainOptions train = ToTraining(options);
   train.own_windows = OwnWindowsOf(options, *source, static_cast<int64_t>(windows.ids.size()) / windows.window);
   RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, train, &sink)
                                         : QuantizeModel(model, windows, recipe, &sink);
   result.report.sensitivities = std::move(sensitivities);
-  sink.Finish(bare, facts);
+  for (ExpertReport &row : result.report.experts) {
+    if (!importance.empty()) row.importance = importance[static_cast<size_t>(row.layer)][static_cast<size_t>(row.expert)];
+  }
+  sink.Finish(facts);
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {
@@ -390,10 +485,12 @@ void Run(const Options &options) {
   if (!options.report.empty()) {
     WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
   }
-  std::printf("%s: %.1f MB, %s %s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
+  const std::string expert_bits = options.expert_bits == "auto" ? "auto" : FormatName(ExpertFormat(options));
+  const std::string experts = options.expert_bits.empty() ? "" : " experts " + expert_bits;
+  std::printf("%s: %.1f MB, %s %s%s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
               options.recipe.c_str(),
-              FormatName(recipe.body_format).c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
+              FormatName(recipe.body_format).c_str(), experts.c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
               result.simulated_perplexity);
   if (result.perplexity_with_8_bit_kv) {
     std::printf("keys and values of 4 bits: with 8 bits under the same weights that is %.4g, %.1f %% less\n",
@@ -416,6 +513,14 @@ void AddConvertCommand(CLI::App *app) {
       ->capture_default_str();
   command->add_option("--group", o->group, "weights of a channel that share a 4-bit scale (default 32)")
       ->check(CLI::IsMember({"channel", "32", "64", "128"}));
+  command->add_option("--expert-bits", o->expert_bits, "bits of the routed experts (default: as --weights)")
+      ->check(CLI::IsMember({"2", "4", "8", "auto"}));
+  command->add_option("--expert-budget", o->expert_budget,
+                      "of --expert-bits auto: average bits (3.2), or loss of perplexity over 4 bits (2%, the default)");
+  command->add_option("--expert-ranking", o->expert_ranking,
+                      "of --expert-bits auto: a trial for each expert (importance, the default) or each layer (loss); usage and "
+                      "random are there to compare with")
+      ->check(CLI::IsMember({"importance", "loss", "usage", "random"}));
   command->add_option("--head", o->head, "w8, or w4 in groups of 32")
       ->check(CLI::IsMember({"w8", "w4"}))
       ->capture_default_str();

@@ -4,7 +4,7 @@
 namespace acorn::compiler {
 
 void AddReservedCommands(CLI::App *app) {
-  for (const char *name : {"synth", "sign"}) {
+  for (const char *name : {"sign"}) {
     CLI::App *command = app->add_subcommand(name, "(not in this version)");
     command->allow_extras();
     command->callback([name] {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/parallel.h"
@@ -9,11 +11,13 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr int64_t kGroupTokens = 4096;  // tokens that go through a layer together
+constexpr int64_t kGroupTokens = 4096;        // tokens that go through a layer together
+constexpr int64_t kSparseGroupTokens = 8192;  // the same with experts: each is read once for so many
 
 constexpr const char *kEdgeNames[kEdges] = {
     "residual_in", "attn_in",      "q",      "k",    "v",  "q_normed", "k_normed", "q_rotated", "k_rotated",    "attn_out",
-    "o_out",       "residual_mid", "ffn_in", "gate", "up", "act",      "glu",      "down_out",  "residual_out",
+    "o_out",       "residual_mid", "ffn_in", "router_logits", "shared_gate", "gate", "up", "act", "glu", "down_out",
+    "residual_out",
 };
 
 // cos and sin times a factor are q and k times the factor before they are rotated.
@@ -21,8 +25,8 @@ void FoldAttentionFactor(const ModelConfig &config, LayerWeights *weights) {
   const auto factor = static_cast<float>(config.rope.attention_factor);
   if (factor == 1.0f) return;
   const auto fold = [&](Matrix *rows, RowVector *bias, RowVector *norm) {
-    if (norm->size() != 0) {  // whose gains all heads share, and which takes away what stands before it
-      norm->head(config.rotary_dims) *= factor;
+    if (norm->size() != 0) {  // which takes away what stands before it; all heads share its gains, or have their own
+      for (int64_t head = 0; head < norm->size(); head += config.head_dim) norm->segment(head, config.rotary_dims) *= factor;
       return;
     }
     for (int64_t head = 0; head < rows->rows(); head += config.head_dim) {
@@ -33,6 +37,12 @@ void FoldAttentionFactor(const ModelConfig &config, LayerWeights *weights) {
   fold(&weights->q, &weights->q_bias, &weights->q_norm);
   fold(&weights->k, &weights->k_bias, &weights->k_norm);
 }
+
+void Limit(Matrix *values, double limit) {
+  if (limit != 0) *values = values->cwiseMin(static_cast<float>(limit)).cwiseMax(static_cast<float>(-limit));
+}
+
+float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 
 // One group of windows on its way through one layer.
 class GroupRun {
@@ -80,11 +90,14 @@ class GroupRun {
     Linear(k, in, weights_.k, weights_.k_bias);
     See(Edge::kK, k);
     Linear(v, in, weights_.v, weights_.v_bias);
+    Limit(&v, config_.qkv_limit);
     See(Edge::kV, v);
     if (config_.qk_norm) {
       RmsNorm(q, q, weights_.q_norm, config_.rms_eps);
+      Limit(&q, config_.qkv_limit);
       See(Edge::kQNormed, q);
       RmsNorm(k, k, weights_.k_norm, config_.rms_eps);
+      Limit(&k, config_.qkv_limit);
       See(Edge::kKNormed, k);
     }
     const int64_t first_position = prefix_ == nullptr ? 0 : prefix_->k.rows();
@@ -111,6 +124,7 @@ class GroupRun {
     Matrix in(tokens, config_.hidden);
     NormRows(in, x, config_, weights_.ffn_norm, weights_.ffn_norm_bias);
     See(Edge::kFfnIn, in);
+    if (config_.IsSparse(layer_)) return SparsePart(out, in);
     Matrix gate(tokens, config_.ffn);
     Matrix up(tokens, config_.ffn);
     Linear(gate, in, weights_.gate, weights_.gate_bias);
@@ -124,6 +138,64 @@ class GroupRun {
     Linear(*out, gate, weights_.down, weights_.down_bias);
   }
 
+  void SparsePart(Matrix *out, const Matrix &in) {
+    Matrix logits(in.rows(), config_.experts);
+    Linear(logits, in, weights_.router, {});
+    See(Edge::kRouterLogits, logits);
+    const Routing routing = Route(config_, logits);
+    out->setZero();
+    if (config_.shared_ffn != 0) SharedExpertPart(out, in);
+    // Rows of each expert's tokens are gathered, so that its products are those of matrices.
+    std::vector<std::vector<size_t>> slots(static_cast<size_t>(config_.experts));  // of `routing`
+    for (size_t i = 0; i < routing.experts.size(); ++i) slots[static_cast<size_t>(routing.experts[i])].push_back(i);
+    const auto slots_per_token = static_cast<size_t>(config_.experts_per_token);
+    for (int64_t expert = 0; expert < config_.experts; ++expert) {
+      std::vector<int64_t> rows;
+      for (const size_t slot : slots[static_cast<size_t>(expert)]) rows.push_back(static_cast<int64_t>(slot / slots_per_token));
+      if (rows.empty()) continue;
+      const Matrix result = RunExpert(*weights_.experts(expert), in(rows, Eigen::all), expert, rows);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const float weight = routing.weights[slots[static_cast<size_t>(expert)][i]];
+        out->row(rows[i]) += weight * result.row(static_cast<int64_t>(i));
+      }
+    }
+  }
+
+  void SharedExpertPart(Matrix *out, const Matrix &in) {
+    std::vector<int64_t> rows(static_cast<size_t>(in.rows()));
+    std::iota(rows.begin(), rows.end(), 0);
+    Matrix result = RunExpert(weights_.shared, in, kSharedExpert, rows);
+    if (config_.shared_gate) {
+      Matrix gate = in * weights_.shared_gate.transpose();
+      See(Edge::kSharedGate, gate);
+      for (int64_t t = 0; t < in.rows(); ++t) result.row(t) *= Sigmoid(gate(t, 0));
+    }
+    *out += result;
+  }
+
+  // The outputs of an expert for `in`, whose row i is the group's row rows[i].
+  Matrix RunExpert(const ExpertWeights &expert, const Matrix &in, int64_t number, const std::vector<int64_t> &rows) {
+    std::vector<int64_t> tokens = rows;
+    for (int64_t &token : tokens) token += first_token_;
+    const auto see = [&](Edge edge, MatrixRef values) {
+      if (observer_ != nullptr && observer_->Wants(edge)) observer_->OnExpertEdge(edge, layer_, number, tokens, values);
+    };
+    Matrix gate(in.rows(), expert.gate.rows());
+    Matrix up(in.rows(), expert.up.rows());
+    ExpertLinear(gate, in, expert.gate);
+    see(Edge::kGate, gate);
+    ExpertLinear(up, in, expert.up);
+    see(Edge::kUp, up);
+    ApplyActivation(gate, config_.activation);
+    see(Edge::kAct, gate);
+    gate.array() *= up.array();
+    see(Edge::kGlu, gate);
+    Matrix out(in.rows(), expert.down.rows());
+    ExpertLinear(out, gate, expert.down);
+    see(Edge::kDownOut, out);
+    return out;
+  }
+
   const ModelConfig &config_;
   const LayerWeights &weights_;
   int64_t layer_;
@@ -133,12 +205,34 @@ class GroupRun {
   LayerObserver *observer_;
 };
 
+void LoadFfn(const SourceModel &source, int64_t layer, LayerWeights *weights) {
+  if (!source.config().IsSparse(layer)) {
+    weights->gate = source.Load(TensorRole::kGate, layer);
+    weights->up = source.Load(TensorRole::kUp, layer);
+    weights->down = source.Load(TensorRole::kDown, layer);
+    return;
+  }
+  weights->router = source.Load(TensorRole::kRouter, layer);
+  weights->experts = [&source, layer](int64_t expert) {
+    return std::make_shared<const ExpertWeights>(ExpertWeights{source.LoadExpert(TensorRole::kExpertGate, layer, expert),
+                                                               source.LoadExpert(TensorRole::kExpertUp, layer, expert),
+                                                               source.LoadExpert(TensorRole::kExpertDown, layer, expert)});
+  };
+  if (source.config().shared_ffn != 0) {
+    weights->shared = {source.Load(TensorRole::kSharedGate, layer), source.Load(TensorRole::kSharedUp, layer),
+                       source.Load(TensorRole::kSharedDown, layer)};
+  }
+  weights->shared_gate = LoadVector(source, TensorRole::kSharedExpertGate, layer);
+}
+
 }  // namespace
+
+void LayerObserver::OnExpertEdge(Edge, int64_t, int64_t, const std::vector<int64_t> &, MatrixRef) {}
 
 const char *EdgeName(Edge edge) { return kEdgeNames[static_cast<int>(edge)]; }
 
 RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) {
-  if (!HasRole(source.config(), role)) return {};
+  if (!HasRole(source.config(), role, layer)) return {};
   return source.Load(role, layer).row(0);
 }
 
@@ -154,9 +248,7 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   weights.k = source.Load(TensorRole::kK, layer);
   weights.v = source.Load(TensorRole::kV, layer);
   weights.o = source.Load(TensorRole::kO, layer);
-  weights.gate = source.Load(TensorRole::kGate, layer);
-  weights.up = source.Load(TensorRole::kUp, layer);
-  weights.down = source.Load(TensorRole::kDown, layer);
+  LoadFfn(source, layer, &weights);
   weights.q_bias = LoadVector(source, TensorRole::kQBias, layer);
   weights.k_bias = LoadVector(source, TensorRole::kKBias, layer);
   weights.v_bias = LoadVector(source, TensorRole::kVBias, layer);
@@ -171,10 +263,11 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
               const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer) {
   assert(!boundaries.empty() && boundaries.front() == 0 && boundaries.back() == x.rows());
+  const int64_t group_tokens = config.IsSparse(layer) ? kSparseGroupTokens : kGroupTokens;
   size_t begin = 0;
   while (begin + 1 < boundaries.size()) {
     size_t end = begin + 1;
-    while (end + 1 < boundaries.size() && boundaries[end + 1] - boundaries[begin] <= kGroupTokens) ++end;
+    while (end + 1 < boundaries.size() && boundaries[end + 1] - boundaries[begin] <= group_tokens) ++end;
     const int64_t first = boundaries[begin];
     std::vector<int64_t> local;
     for (size_t i = begin; i <= end; ++i) local.push_back(boundaries[i] - first);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "base/matrix.h"
@@ -12,15 +13,31 @@
 
 namespace acorn::compiler {
 
+/// One expert of a sparse layer: down((activation(gate x)) * (up x)).
+struct ExpertWeights {
+  Matrix gate, up;  // [expert_ffn or shared_ffn, hidden]
+  Matrix down;      // [hidden, expert_ffn or shared_ffn]
+};
+
+/// Gives expert [0, experts) of a layer. Where it reads it from the source, an expert is resident only while it is used.
+using ExpertLoader = std::function<std::shared_ptr<const ExpertWeights>(int64_t expert)>;
+
 struct LayerWeights {
   RowVector attn_norm, ffn_norm;            // [hidden]
   RowVector attn_norm_bias, ffn_norm_bias;  // [hidden], empty without NormKind::kLayer
-  RowVector q_norm, k_norm;       // [head_dim], empty without qk_norm
-  Matrix q, k, v, o, gate, up, down;
+  RowVector q_norm, k_norm;       // as RoleShape() has them, empty without qk_norm
+  Matrix q, k, v, o;
+  Matrix gate, up, down;  // empty in a sparse layer
   RowVector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty when absent
+  // Of a sparse layer; empty in a dense one.
+  Matrix router;               // [experts, hidden]
+  ExpertLoader experts;
+  ExpertWeights shared;        // empty without a shared expert
+  RowVector shared_gate;       // [hidden], empty without shared_gate
 };
 
-/// RopeConfig::attention_factor is part of the weights.
+/// RopeConfig::attention_factor is part of the weights. The experts are read from the source when they are needed: it outlives
+/// the weights.
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer);
 
 /// A vector of a layer or of the model; empty where the configuration has none.
@@ -32,24 +49,29 @@ enum class Edge : uint8_t {
   kAttnIn,      // [t, hidden] after the attention norm: input of q, k, v
   kQ,           // [t, heads * head_dim] output of the linear layer, bias included
   kK,           // [t, kv_heads * head_dim]
-  kV,           // [t, kv_heads * head_dim]
-  kQNormed,     // after the per-head norm, only with qk_norm
+  kV,           // [t, kv_heads * head_dim], within qkv_limit
+  kQNormed,     // after the norm (and the limit), only with qk_norm
   kKNormed,
   kQRotated,  // after RoPE
   kKRotated,
   kAttnOut,      // [t, heads * head_dim] input of o
   kOOut,         // [t, hidden] output of o
   kResidualMid,  // [t, hidden]
-  kFfnIn,        // [t, hidden] after the FFN norm: input of gate and up
-  kGate,         // [t, ffn] before the activation
+  kFfnIn,        // [t, hidden] after the FFN norm: input of gate and up, or of the router and every expert
+  kRouterLogits,  // [t, experts], only in a sparse layer; then the shared expert comes: OnExpertEdge()
+  kSharedGate,    // [t, 1] before the sigmoid, only with shared_gate; then the other experts come
+  kGate,         // [t, ffn] before the activation; this and the three below in a dense layer only
   kUp,           // [t, ffn]
   kAct,          // [t, ffn] activation(gate)
   kGlu,          // [t, ffn] activation(gate) * up: input of down
-  kDownOut,      // [t, hidden]
+  kDownOut,      // [t, hidden] output of the FFN; in a sparse layer the weighted sum of the experts
   kResidualOut,  // [t, hidden] output of the layer
 };
-inline constexpr int kEdges = 19;
+inline constexpr int kEdges = 21;
 const char *EdgeName(Edge edge);
+
+/// Stands for an expert's number where the shared expert is meant.
+inline constexpr int64_t kSharedExpert = -1;
 
 /// Watches a run. Called from one thread, for groups of whole windows in order; `values` holds the rows of tokens
 /// [first_token, first_token + values.rows()). Values may be changed (rounded to a grid, rotated): what follows uses
@@ -60,6 +82,9 @@ class LayerObserver {
   /// Edges that are not wanted need not be materialised for the observer; default: all.
   virtual bool Wants(Edge) const { return true; }
   virtual void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) = 0;
+  /// Inside an expert of a sparse layer, kSharedExpert first, then the others that have tokens, by their numbers. edge is kGate,
+  /// kUp, kAct, kGlu or kDownOut (before it is weighted); row i of `values` belongs to token tokens[i], ascending.
+  virtual void OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values);
 };
 
 /// Keys (rotated) and values that stand before every window, at positions [0, k.rows()).
@@ -92,11 +117,21 @@ void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, Const
 void ApplyActivation(MatrixRef x, ActivationKind kind);
 /// out = x * w^T + bias (bias may be empty), on all threads.
 void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVector &bias);
+/// The same without a bias, in smaller tasks: an expert's few tokens still occupy all threads.
+void ExpertLinear(MatrixRef out, ConstMatrixRef x, const Matrix &weight);
+
+/// The experts of each token, by falling score, and their weights in the sum.
+struct Routing {
+  std::vector<int32_t> experts;  // [t, experts_per_token]
+  std::vector<float> weights;    // [t, experts_per_token]
+};
+/// Of equal logits [t, experts] the expert of the lower number is first.
+Routing Route(const ModelConfig &config, ConstMatrixRef logits);
 
 /// Runs one layer in place over x [tokens, hidden]. `boundaries` has windows + 1 ascending entries, 0 first and
 /// x.rows() last: window i holds tokens [boundaries[i], boundaries[i + 1]), sees only itself and the prefix, and its
 /// positions start at prefix rows. `rope` reaches at least prefix rows + the longest window. prefix and observer may
-/// be null. Working memory: a few matrices of at most ~4096 tokens (one window when it is longer).
+/// be null. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a sparse layer (one window when it is longer).
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
               const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
 

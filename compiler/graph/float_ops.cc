@@ -2,6 +2,7 @@
 // do not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/parallel.h"
 #include "graph/float_model.h"
@@ -11,6 +12,7 @@ namespace {
 
 constexpr int64_t kRowBlock = 256;       // rows of a task of a linear layer or an element-wise operator
 constexpr int64_t kColumnBlock = 2048;   // outputs of a task of a linear layer
+constexpr int64_t kExpertColumns = 256;  // the same in an expert
 constexpr int64_t kAttentionRows = 128;  // queries of one block of scores: at most half of it is masked in vain
 
 int64_t Blocks(int64_t count, int64_t block) { return (count + block - 1) / block; }
@@ -20,6 +22,20 @@ void ForRowBlocks(int64_t rows, const Body &body) {
   ParallelFor(Blocks(rows, kRowBlock), [&](int64_t task) {
     const int64_t first = task * kRowBlock;
     body(first, std::min(kRowBlock, rows - first));
+  });
+}
+
+// out = x * w^T + bias, in tasks of `column_block` outputs.
+void Multiply(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVector &bias, int64_t column_block) {
+  const int64_t column_blocks = Blocks(weight.rows(), column_block);
+  ParallelFor(Blocks(x.rows(), kRowBlock) * column_blocks, [&](int64_t task) {
+    const int64_t row = task / column_blocks * kRowBlock;
+    const int64_t column = task % column_blocks * column_block;
+    const int64_t rows = std::min(kRowBlock, x.rows() - row);
+    const int64_t columns = std::min(column_block, weight.rows() - column);
+    auto block = out.block(row, column, rows, columns);
+    block.noalias() = x.middleRows(row, rows) * weight.middleRows(column, columns).transpose();
+    if (bias.size() > 0) block.rowwise() += bias.segment(column, columns);
   });
 }
 
@@ -198,16 +214,38 @@ void ApplyActivation(MatrixRef x, ActivationKind kind) {
 }
 
 void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVector &bias) {
-  const int64_t column_blocks = Blocks(weight.rows(), kColumnBlock);
-  ParallelFor(Blocks(x.rows(), kRowBlock) * column_blocks, [&](int64_t task) {
-    const int64_t row = task / column_blocks * kRowBlock;
-    const int64_t column = task % column_blocks * kColumnBlock;
-    const int64_t rows = std::min(kRowBlock, x.rows() - row);
-    const int64_t columns = std::min(kColumnBlock, weight.rows() - column);
-    auto block = out.block(row, column, rows, columns);
-    block.noalias() = x.middleRows(row, rows) * weight.middleRows(column, columns).transpose();
-    if (bias.size() > 0) block.rowwise() += bias.segment(column, columns);
-  });
+  Multiply(out, x, weight, bias, kColumnBlock);
+}
+
+void ExpertLinear(MatrixRef out, ConstMatrixRef x, const Matrix &weight) { Multiply(out, x, weight, {}, kExpertColumns); }
+
+Routing Route(const ModelConfig &config, ConstMatrixRef logits) {
+  const auto used = static_cast<size_t>(config.experts_per_token);
+  Routing routing;
+  routing.experts.reserve(static_cast<size_t>(logits.rows()) * used);
+  routing.weights.reserve(static_cast<size_t>(logits.rows()) * used);
+  std::vector<int32_t> order(static_cast<size_t>(config.experts));
+  for (int64_t t = 0; t < logits.rows(); ++t) {
+    const auto row = logits.row(t).cast<double>().eval();
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + config.experts_per_token, order.end(),
+                      [&](int32_t a, int32_t b) { return row(a) > row(b) || (row(a) == row(b) && a < b); });
+    const bool is_softmax = config.router_score == RouterScore::kSoftmax;
+    const double largest = row(order.front());
+    const auto score = [&](double logit) { return is_softmax ? std::exp(logit - largest) : 1 / (1 + std::exp(-logit)); };
+    double whole = 1;
+    if (config.normalised_experts) {
+      whole = 0;
+      for (size_t i = 0; i < used; ++i) whole += score(row(order[i]));
+    } else if (is_softmax) {
+      whole = (row.array() - largest).exp().sum();
+    }
+    for (size_t i = 0; i < used; ++i) {
+      routing.experts.push_back(order[i]);
+      routing.weights.push_back(static_cast<float>(score(row(order[i])) / whole));
+    }
+  }
+  return routing;
 }
 
 }  // namespace acorn::compiler

@@ -69,7 +69,53 @@ constexpr Family StableLm() {
   return family;
 }
 
-constexpr Family kFamilies[] = {Llama(), Mistral(), Qwen2(), Qwen3(), Phi3(), Gemma(), StableLm()};
+constexpr Family Mixtral() {
+  Family family{"mixtral", "Mixtral 8x7B and 8x22B", "mixtral", "llama"};
+  family.gguf_interleaved = true;
+  family.is_sparse = true;
+  family.normalised_experts = Presence::kAlways;
+  family.gguf_normalised_experts = true;
+  family.default_bos = 1;
+  family.default_eos = 2;
+  return family;
+}
+
+constexpr Family Qwen2Moe() {
+  Family family{"qwen2_moe", "Qwen1.5-MoE, Qwen2-57B-A14B", "qwen2_moe", "qwen2moe"};
+  family.qkv_bias = Presence::kUnlessConfig;
+  family.qkv_bias_key = "qkv_bias";
+  family.sliding_window_switch = true;
+  family.is_sparse = family.dense_layers = family.shared_expert = true;
+  family.expert_ffn_key = "moe_intermediate_size";
+  family.normalised_experts = Presence::kByConfig;
+  return family;
+}
+
+constexpr Family Qwen3Moe() {
+  Family family{"qwen3_moe", "Qwen3-30B-A3B, Qwen3-235B-A22B", "qwen3_moe", "qwen3moe"};
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.qk_norm = true;
+  family.sliding_window_switch = true;
+  family.is_sparse = family.dense_layers = true;
+  family.expert_ffn_key = "moe_intermediate_size";
+  family.normalised_experts = Presence::kByConfig;
+  family.gguf_normalised_experts = true;
+  return family;
+}
+
+constexpr Family Olmoe() {
+  Family family{"olmoe", "OLMoE-1B-7B", "olmoe", "olmoe"};
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.qk_norm = family.qk_norm_rows = true;
+  family.clips_qkv = true;
+  family.is_sparse = true;
+  family.normalised_experts = Presence::kByConfig;
+  family.default_eos = 50279;
+  return family;
+}
+
+constexpr Family kFamilies[] = {Llama(),    Mistral(), Qwen2(),    Qwen3(),    Phi3(), Gemma(),
+                                StableLm(), Mixtral(), Qwen2Moe(), Qwen3Moe(), Olmoe()};
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {
   std::string known;
@@ -92,11 +138,16 @@ const Family &FamilyByName(const std::string &name) {
   return *std::find_if(std::begin(kFamilies), std::end(kFamilies), [&](const Family &family) { return name == family.name; });
 }
 
-const Family &FamilyByGguf(const std::string &architecture, const std::string &path) {
+const Family &FamilyByGguf(const std::string &architecture, bool is_sparse, const std::string &path) {
+  bool is_known = false;
   for (const Family &family : kFamilies) {
-    if (family.gguf != nullptr && architecture == family.gguf) return family;
+    if (family.gguf == nullptr || architecture != family.gguf) continue;
+    if (family.is_sparse == is_sparse) return family;
+    is_known = true;
   }
-  Unknown(architecture, path);
+  if (!is_known) Unknown(architecture, path);
+  throw Error(ExitCode::kBadModel, path + ": metadata " + architecture + ".expert_count is " +
+                                       (is_sparse ? "not 0, but this architecture has no experts" : "0 or missing"));
 }
 
 std::vector<std::string> FamilyNames() {

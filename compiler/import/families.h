@@ -12,7 +12,8 @@ namespace acorn::compiler {
 enum class Presence : uint8_t {
   kNever,
   kAlways,
-  kByConfig,  // as qkv_bias_key, attention_bias or mlp_bias of config.json says
+  kByConfig,      // as qkv_bias_key, attention_bias, mlp_bias or norm_topk_prob of config.json says
+  kUnlessConfig,  // the same, but true without the key
 };
 
 struct Family {
@@ -36,12 +37,22 @@ struct Family {
   bool sliding_window_switch = false;  // sliding_window counts only with use_sliding_window
   int32_t default_bos = -1;            // of a config.json without the key; -1: none
   int32_t default_eos = -1;
+  // Mixtures of experts.
+  bool is_sparse = false;
+  bool dense_layers = false;  // layers may be dense all the same
+  bool shared_expert = false;
+  bool qk_norm_rows = false;
+  bool clips_qkv = false;  // where clip_qkv or attention.clamp_kqv says so
+  const char *expert_ffn_key = "intermediate_size";  // of config.json
+  Presence normalised_experts = Presence::kNever;    // in Hugging Face
+  bool gguf_normalised_experts = false;
 };
 
 /// Throws Error(kBadModel) that names the unknown family and lists the known ones.
 const Family &FamilyByModelType(const std::string &model_type, const std::string &path);
 /// By ModelConfig::family, which is one of FamilyNames().
 const Family &FamilyByName(const std::string &name);
-const Family &FamilyByGguf(const std::string &architecture, const std::string &path);
+/// `is_sparse`: the file has experts. One architecture may be two families.
+const Family &FamilyByGguf(const std::string &architecture, bool is_sparse, const std::string &path);
 
 }  // namespace acorn::compiler

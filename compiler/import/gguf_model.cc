@@ -36,6 +36,14 @@ constexpr TensorName kTensorNames[] = {
     {TensorRole::kFfnNormBias, "ffn_norm.bias"},
     {TensorRole::kQ, "attn_qkv.weight", 3},
     {TensorRole::kGate, "ffn_up.weight", 2},
+    {TensorRole::kRouter, "ffn_gate_inp.weight"},
+    {TensorRole::kExpertGate, "ffn_gate_exps.weight"},
+    {TensorRole::kExpertUp, "ffn_up_exps.weight"},
+    {TensorRole::kExpertDown, "ffn_down_exps.weight"},
+    {TensorRole::kSharedGate, "ffn_gate_shexp.weight"},
+    {TensorRole::kSharedUp, "ffn_up_shexp.weight"},
+    {TensorRole::kSharedDown, "ffn_down_shexp.weight"},
+    {TensorRole::kSharedExpertGate, "ffn_gate_inp_shexp.weight"},
 };
 
 constexpr char kRopeDivisors[] = "rope_freqs.weight";
@@ -52,6 +60,7 @@ class Metadata {
 
   std::optional<int64_t> FindInteger(const char *name) const { return file_.FindInteger(prefix_ + name); }
   std::optional<double> FindReal(const char *name) const { return file_.FindReal(prefix_ + name); }
+  std::optional<bool> FindBool(const char *name) const { return file_.FindBool(prefix_ + name); }
   std::optional<std::string_view> FindString(const char *name) const { return file_.FindString(prefix_ + name); }
   int64_t Integer(const char *name) const {
     const std::optional<int64_t> value = FindInteger(name);
@@ -106,13 +115,55 @@ int32_t FindTokenId(const GgufFile &file, const char *key) {
   return static_cast<int32_t>(id);
 }
 
+// What expert_gating_func says.
+RouterScore ReadRouterScore(const GgufFile &file, const Metadata &metadata) {
+  const int64_t function = metadata.FindInteger("expert_gating_func").value_or(1);
+  if (function != 1 && function != 2) {
+    Bad(file, "metadata expert_gating_func " + std::to_string(function) +
+                  " is not supported; known are 1 (softmax) and 2 (sigmoid)");
+  }
+  return function == 1 ? RouterScore::kSoftmax : RouterScore::kSigmoid;
+}
+
+void ReadExperts(const GgufFile &file, const Metadata &metadata, const Family &family, ModelConfig *out) {
+  out->experts = metadata.Integer("expert_count");
+  out->experts_per_token = metadata.Integer("expert_used_count");
+  const double scale = metadata.FindReal("expert_weights_scale").value_or(0);
+  if (scale != 0 && scale != 1) Bad(file, "experts whose weights are scaled (expert_weights_scale) are not supported");
+  if (metadata.FindInteger("expert_group_count").value_or(0) > 1) {
+    Bad(file, "experts that are chosen by groups (expert_group_count) are not supported");
+  }
+  out->router_score = ReadRouterScore(file, metadata);
+  out->normalised_experts = metadata.FindBool("expert_weights_norm").value_or(family.gguf_normalised_experts);
+  int64_t first_sparse = -1;
+  for (int64_t layer = 0; layer < out->layers; ++layer) {
+    const std::string prefix = "blk." + std::to_string(layer) + ".";
+    const bool is_dense = family.dense_layers && file.FindTensor(prefix + "ffn_gate.weight") != nullptr;
+    out->sparse_layers.push_back(!is_dense);
+    if (!is_dense && first_sparse < 0) first_sparse = layer;
+  }
+  if (first_sparse < 0) Bad(file, "there are no layers with experts, but expert_count is " + std::to_string(out->experts));
+  // Older files leave the width to the tensors: [experts, width, hidden].
+  const std::string prefix = "blk." + std::to_string(first_sparse) + ".";
+  if (file.FindTensor(prefix + "ffn_gate.0.weight") != nullptr) {
+    Bad(file, "experts in tensors of their own (" + prefix + "ffn_gate.0.weight), an early form of GGUF, are not supported");
+  }
+  const auto width = [&](const char *key, const char *name) {
+    const GgufTensor *tensor = file.FindTensor(prefix + name);
+    if (tensor == nullptr) Bad(file, "tensor " + prefix + name + " is missing");
+    const std::vector<int64_t> &shape = tensor->shape;
+    return metadata.FindInteger(key).value_or(shape.size() < 2 ? 1 : shape[shape.size() - 2]);
+  };
+  out->expert_ffn = width("expert_feed_forward_length", "ffn_gate_exps.weight");
+  if (family.shared_expert) out->shared_ffn = width("expert_shared_feed_forward_length", "ffn_gate_shexp.weight");
+  out->shared_gate = family.shared_expert;
+  CheckExperts(*out, file.path());
+}
+
 bool HasBias(const GgufFile &file, const char *name) { return file.FindTensor(name) != nullptr; }
 
 ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, const Family &family) {
   const Metadata metadata(file, architecture);
-  if (metadata.FindInteger("expert_count").value_or(0) > 0) {
-    Bad(file, "mixtures of experts are not supported: " + architecture + ".expert_count is not 0");
-  }
   ModelConfig out;
   out.family = family.name;
   out.architecture = architecture;
@@ -152,6 +203,8 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
   out.o_bias = HasBias(file, "blk.0.attn_output.bias");
   out.mlp_bias = HasBias(file, "blk.0.ffn_gate.bias");
   out.qk_norm = family.qk_norm;
+  out.qk_norm_rows = family.qk_norm_rows;
+  if (family.clips_qkv) out.qkv_limit = metadata.FindReal("attention.clamp_kqv").value_or(0);
   out.bos_id = FindTokenId(file, "tokenizer.ggml.bos_token_id");
   out.pad_id = FindTokenId(file, "tokenizer.ggml.padding_token_id");
   for (const char *key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
@@ -159,6 +212,7 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
     if (id >= 0 && (out.eos_ids.empty() || out.eos_ids.front() != id)) out.eos_ids.push_back(id);
   }
   CheckConfig(out, file.path());
+  if (family.is_sparse) ReadExperts(file, metadata, family, &out);
   if (family.gguf_interleaved && out.rotary_dims != out.head_dim) {
     Bad(file, "a rotation of " + std::to_string(out.rotary_dims) + " of " + std::to_string(out.head_dim) +
                   " dims is not supported for architecture " + architecture);
@@ -176,24 +230,23 @@ std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
   const GgufFile &file = *parts->gguf;
   const std::optional<std::string_view> architecture = file.FindString("general.architecture");
   if (!architecture) Bad(file, "metadata general.architecture is missing");
-  const std::string family_name(*architecture);
-  const Family &family = FamilyByGguf(family_name, path);
+  const std::string name(*architecture);
+  const bool is_sparse = file.FindInteger(name + ".expert_count").value_or(0) > 0;
+  const Family &family = FamilyByGguf(name, is_sparse, path);
   if (file.FindInteger("split.count").value_or(1) > 1) Bad(file, "models split over several files are not supported");
-  parts->config = ReadConfig(file, std::string(*architecture), family);
+  parts->config = ReadConfig(file, name, family);
   const Span<const TensorName> names(kTensorNames, std::size(kTensorNames));
-  ForEachTensor(parts->config, family.projections, names, [&](const TensorName &row, int64_t layer) {
-    const std::string name = (IsLayerRole(row.first) ? "blk." + std::to_string(layer) + "." : std::string()) + row.name;
-    const GgufTensor *tensor = file.FindTensor(name);
-    if (tensor == nullptr) Bad(file, "tensor " + name + " is missing");
-    const bool is_rotated = row.first == TensorRole::kQ || row.first == TensorRole::kK || row.first == TensorRole::kQBias ||
-                            row.first == TensorRole::kKBias;
+  ForEachTensor(parts->config, family.projections, names, "blk.", [&](const WantedTensor &wanted) {
+    const GgufTensor *tensor = file.FindTensor(wanted.name);
+    if (tensor == nullptr) Bad(file, "tensor " + wanted.name + " is missing");
+    const bool is_rotated = wanted.first == TensorRole::kQ || wanted.first == TensorRole::kK ||
+                            wanted.first == TensorRole::kQBias || wanted.first == TensorRole::kKBias;
     TensorView view;
     view.file = &file.file();
-    view.name = name;
     view.offset_bytes = tensor->offset_bytes;
     view.type = tensor->type;
     view.interleaved = family.gguf_interleaved && is_rotated;
-    AddTensor(parts.get(), row.first, row.roles, layer, tensor->shape, std::move(view));
+    AddTensor(parts.get(), wanted, tensor->shape, std::move(view));
   });
   parts->tokenizer.gguf = parts->gguf.get();
   return parts;

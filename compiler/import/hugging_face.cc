@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "import/families.h"
+#include "import/hugging_face_config.h"
 #include "import/json_reader.h"
 #include "import/safetensors.h"
 #include "import/source_parts.h"
@@ -42,7 +43,31 @@ constexpr TensorName kTensorNames[] = {
     {TensorRole::kFfnNormBias, "post_attention_layernorm.bias"},
     {TensorRole::kQ, "self_attn.qkv_proj.weight", 3},
     {TensorRole::kGate, "mlp.gate_up_proj.weight", 2},
+    {TensorRole::kSharedGate, "mlp.shared_expert.gate_proj.weight"},
+    {TensorRole::kSharedUp, "mlp.shared_expert.up_proj.weight"},
+    {TensorRole::kSharedDown, "mlp.shared_expert.down_proj.weight"},
+    {TensorRole::kSharedExpertGate, "mlp.shared_expert_gate.weight"},
 };
+
+// Routers and experts: as most families store them, as Mixtral does, and as transformers 5 has them in memory.
+constexpr TensorName kExpertNames[] = {
+    {TensorRole::kRouter, "mlp.gate.weight"},
+    {TensorRole::kExpertGate, "mlp.experts.*.gate_proj.weight"},
+    {TensorRole::kExpertUp, "mlp.experts.*.up_proj.weight"},
+    {TensorRole::kExpertDown, "mlp.experts.*.down_proj.weight"},
+};
+constexpr TensorName kMixtralExpertNames[] = {
+    {TensorRole::kRouter, "block_sparse_moe.gate.weight"},
+    {TensorRole::kExpertGate, "block_sparse_moe.experts.*.w1.weight"},
+    {TensorRole::kExpertUp, "block_sparse_moe.experts.*.w3.weight"},
+    {TensorRole::kExpertDown, "block_sparse_moe.experts.*.w2.weight"},
+};
+constexpr TensorName kStackedExpertNames[] = {
+    {TensorRole::kRouter, "mlp.gate.weight"},
+    {TensorRole::kExpertGate, "mlp.experts.gate_up_proj", 2},
+    {TensorRole::kExpertDown, "mlp.experts.down_proj"},
+};
+constexpr char kLayerPrefix[] = "model.layers.";
 
 // Switches that change what a layer computes.
 constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention", "use_parallel_residual", "qk_layernorm"};
@@ -122,8 +147,8 @@ ActivationKind ReadActivation(const JsonReader &config, const Family &family) {
 }
 
 bool IsPresent(Presence presence, const JsonReader &config, const char *key) {
-  if (presence == Presence::kByConfig) return config.FindBool(key).value_or(false);
-  return presence == Presence::kAlways;
+  if (presence == Presence::kNever || presence == Presence::kAlways) return presence == Presence::kAlways;
+  return config.FindBool(key).value_or(presence == Presence::kUnlessConfig);
 }
 
 int64_t ReadSlidingWindow(const JsonReader &config, const Family &family) {
@@ -140,6 +165,42 @@ int64_t ReadSlidingWindow(const JsonReader &config, const Family &family) {
     config.Bad("layers with and without a sliding window in one model are not supported");
   }
   return window;
+}
+
+// Which layers have experts. Layers may be dense by their numbers, or but for every decoder_sparse_step-th one.
+std::vector<bool> ReadSparseLayers(const JsonReader &config, const Family &family, int64_t layers) {
+  std::vector<bool> sparse(static_cast<size_t>(layers), true);
+  if (!family.dense_layers) return sparse;
+  const int64_t step = config.FindInteger("decoder_sparse_step").value_or(1);
+  if (step < 1) config.Bad("decoder_sparse_step " + std::to_string(step) + " is out of range");
+  for (int64_t layer = 0; layer < layers; ++layer) sparse[static_cast<size_t>(layer)] = (layer + 1) % step == 0;
+  const json *dense = config.Find("mlp_only_layers");
+  if (dense == nullptr) return sparse;
+  if (!dense->is_array()) config.Bad("mlp_only_layers is no array");
+  for (const json &item : *dense) {
+    if (!item.is_number_integer()) config.Bad("mlp_only_layers holds something that is no layer");
+    const int64_t layer = item.get<int64_t>();
+    if (layer >= 0 && layer < layers) sparse[static_cast<size_t>(layer)] = false;
+  }
+  return sparse;
+}
+
+void ReadExperts(const JsonReader &config, const Family &family, ModelConfig *out) {
+  const char *count_key = config.Has("num_local_experts") ? "num_local_experts" : "num_experts";
+  const int64_t experts = config.Integer(count_key);
+  if (experts < 1 && !(experts == 0 && family.dense_layers)) {
+    config.Bad(std::string(count_key) + " " + std::to_string(experts) + " is out of range");
+  }
+  const std::vector<bool> sparse = ReadSparseLayers(config, family, out->layers);
+  if (experts == 0 || std::find(sparse.begin(), sparse.end(), true) == sparse.end()) return;
+  out->experts = experts;
+  out->sparse_layers = sparse;
+  out->experts_per_token = config.Integer("num_experts_per_tok");
+  out->expert_ffn = config.Integer(family.expert_ffn_key);
+  out->normalised_experts = IsPresent(family.normalised_experts, config, "norm_topk_prob");
+  out->shared_gate = family.shared_expert;
+  if (family.shared_expert) out->shared_ffn = config.Integer("shared_expert_intermediate_size");
+  CheckExperts(*out, config.what());
 }
 
 int32_t ToTokenId(const JsonReader &reader, const char *key, const json &value) {
@@ -168,9 +229,10 @@ void AppendTokenIds(const JsonReader &reader, const char *key, std::vector<int32
   }
 }
 
-ModelConfig ReadConfig(const fs::path &folder) {
-  const std::string path = (folder / "config.json").string();
-  const json object = ParseJsonObject(ReadText(path), path);
+}  // namespace
+
+ModelConfig ParseHuggingFaceConfig(std::string_view text, const std::string &path) {
+  const json object = ParseJsonObject(text, path);
   const JsonReader config(object, path);
   const std::string model_type = config.String("model_type");
   const Family &family = FamilyByModelType(model_type, path);
@@ -205,6 +267,8 @@ ModelConfig ReadConfig(const fs::path &folder) {
   out.o_bias = IsPresent(family.o_bias, config, "attention_bias");
   out.mlp_bias = IsPresent(family.mlp_bias, config, "mlp_bias");
   out.qk_norm = family.qk_norm;
+  out.qk_norm_rows = family.qk_norm_rows;
+  if (family.clips_qkv) out.qkv_limit = config.FindReal("clip_qkv").value_or(0);
   out.sliding_window = ReadSlidingWindow(config, family);
   out.bos_id = ReadTokenId(config, "bos_token_id", family.default_bos);
   out.pad_id = ReadTokenId(config, "pad_token_id", -1);
@@ -212,13 +276,23 @@ ModelConfig ReadConfig(const fs::path &folder) {
   if (out.eos_ids.empty() && !object.contains("eos_token_id") && family.default_eos >= 0) {
     out.eos_ids.push_back(family.default_eos);
   }
+  CheckConfig(out, path);
+  if (family.is_sparse) ReadExperts(config, family, &out);
+  return out;
+}
+
+namespace {
+
+ModelConfig ReadConfig(const fs::path &folder) {
+  const std::string path = (folder / "config.json").string();
+  ModelConfig out = ParseHuggingFaceConfig(ReadText(path), path);
   // Chat models name further end tokens here.
   const fs::path generation = folder / "generation_config.json";
   if (fs::exists(generation)) {
     const json extra = ParseJsonObject(ReadText(generation), generation.string());
     AppendTokenIds(JsonReader(extra, generation.string()), "eos_token_id", &out.eos_ids);
+    CheckConfig(out, path);
   }
-  CheckConfig(out, path);
   return out;
 }
 
@@ -281,21 +355,30 @@ std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
   parts->config = ReadConfig(folder);
   const Family &family = FamilyByName(parts->config.family);
   const std::map<std::string, Located> located = LocateTensors(folder, parts.get());
-  const Span<const TensorName> names(kTensorNames, std::size(kTensorNames));
-  ForEachTensor(parts->config, family.projections, names, [&](const TensorName &row, int64_t layer) {
-    const std::string name =
-        (IsLayerRole(row.first) ? "model.layers." + std::to_string(layer) + "." : std::string()) + row.name;
-    const auto found = located.find(name);
-    if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + name + " is missing");
+  const auto add = [&](const WantedTensor &tensor) {
+    const auto found = located.find(tensor.name);
+    if (found == located.end()) throw Error(ExitCode::kBadModel, folder_name + ": tensor " + tensor.name + " is missing");
     const Located &where = found->second;
     TensorView view;
     view.file = where.file;
-    view.name = name;
     view.offset_bytes = where.entry.offset_bytes;
-    view.type = SafetensorsType(where.entry, name, where.file->path());
-    view.offset = IsNorm(row.first) ? family.norm_offset : 0;
-    AddTensor(parts.get(), row.first, row.roles, layer, where.entry.shape, std::move(view));
-  });
+    view.type = SafetensorsType(where.entry, tensor.name, where.file->path());
+    view.offset = IsNorm(tensor.first) ? family.norm_offset : 0;
+    AddTensor(parts.get(), tensor, where.entry.shape, std::move(view));
+  };
+  const auto has = [&](const std::string &part) {
+    return std::any_of(located.begin(), located.end(),
+                       [&](const auto &row) { return row.first.find(part) != std::string::npos; });
+  };
+  const ModelConfig &config = parts->config;
+  ForEachTensor(config, family.projections, {kTensorNames, std::size(kTensorNames)}, kLayerPrefix, add);
+  if (has(".block_sparse_moe.")) {
+    ForEachTensor(config, Projections::kApart, {kMixtralExpertNames, std::size(kMixtralExpertNames)}, kLayerPrefix, add);
+  } else if (has(".experts.gate_up_proj")) {
+    ForEachTensor(config, Projections::kFused, {kStackedExpertNames, std::size(kStackedExpertNames)}, kLayerPrefix, add);
+  } else {
+    ForEachTensor(config, Projections::kApart, {kExpertNames, std::size(kExpertNames)}, kLayerPrefix, add);
+  }
   parts->tokenizer.tokenizer_json = ExistingFile(folder / "tokenizer.json");
   parts->tokenizer.tokenizer_config_json = ExistingFile(folder / "tokenizer_config.json");
   parts->tokenizer.chat_template_jinja = ExistingFile(folder / "chat_template.jinja");

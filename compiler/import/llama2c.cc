@@ -84,11 +84,10 @@ std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path) {
       }
       TensorView view;
       view.file = &file;
-      view.name = TensorRoleName(role);
       view.offset_bytes = offset;
       view.type = ElementType::kF32;
       view.interleaved = role == TensorRole::kQ || role == TensorRole::kK;
-      AddTensor(parts.get(), role, 1, layer, {shape.n, shape.k}, std::move(view));
+      AddTensor(parts.get(), {role, 1, layer, -1, TensorRoleName(role)}, {shape.n, shape.k}, std::move(view));
       offset += bytes;
     }
   }

@@ -16,14 +16,16 @@ constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = int64_t{1} << 14;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxContext = int64_t{1} << 26;
+constexpr int64_t kMaxExperts = int64_t{1} << 14;
 
 // Pages of a read this long are given back at once: the resident set stays near one layer.
-constexpr uint64_t kReleaseBytes = uint64_t{1} << 20;
+constexpr uint64_t kReleaseBytes = uint64_t{1} << 18;
 
 constexpr const char *kRoleNames[kTensorRoles] = {
     "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",    "v_bias",
     "o_bias",    "q_norm", "k_norm",     "ffn_norm",  "gate", "up", "down", "gate_bias", "up_bias", "down_bias",
-    "final_norm_bias", "attn_norm_bias", "ffn_norm_bias",
+    "final_norm_bias", "attn_norm_bias", "ffn_norm_bias", "router", "expert_gate", "expert_up", "expert_down",
+    "shared_gate", "shared_up", "shared_down", "shared_expert_gate",
 };
 
 void CheckRange(const std::string &path, const char *what, int64_t value, int64_t max) {
@@ -62,6 +64,39 @@ void ReadRow(float *dst, const TensorView &view, int64_t row) {
   Dequantize(dst, view.file->data() + offset, view.k, view.type);
 }
 
+// Rows [first, first + out.rows()) of the view.
+void ReadRows(MatrixRef out, const TensorView &view, int64_t first, int64_t head_dim) {
+  const int64_t count = out.rows();
+  const bool is_vector = view.n == 1;
+  for (int64_t row = 0; row < count; ++row) {
+    const int64_t src_row = first + row;
+    ReadRow(out.row(row).data(), view, view.interleaved && !is_vector ? InterleavedRow(src_row, head_dim) : src_row);
+  }
+  if (view.offset != 0) out.array() += view.offset;
+  const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
+  if (read_bytes >= kReleaseBytes) {
+    view.file->Release(view.offset_bytes + static_cast<uint64_t>(first) * RowBytes(view), read_bytes);
+  }
+  if (view.interleaved && is_vector && count == 1) {
+    const Matrix pairs = out;
+    for (int64_t i = 0; i < view.k; ++i) out(0, i) = pairs(0, InterleavedRow(i, head_dim));
+  }
+  if (!out.allFinite()) {
+    throw Error(ExitCode::kBadModel, view.file->path() + ": tensor " + view.name + " at offset " +
+                                         std::to_string(view.offset_bytes) + " holds a value that is not finite");
+  }
+}
+
+// Parts of a role that are stored apart, and the shape of one.
+int64_t Parts(const ModelConfig &config, TensorRole role) { return IsExpertRole(role) ? config.experts : 1; }
+
+TensorShape PartShape(const ModelConfig &config, TensorRole role) {
+  const TensorShape whole = RoleShape(config, role);
+  return {whole.n / Parts(config, role), whole.k};
+}
+
+TensorRole RoleBehind(TensorRole first, int index) { return static_cast<TensorRole>(static_cast<int>(first) + index); }
+
 }  // namespace
 
 const char *TensorRoleName(TensorRole role) { return kRoleNames[static_cast<int>(role)]; }
@@ -69,6 +104,10 @@ const char *TensorRoleName(TensorRole role) { return kRoleNames[static_cast<int>
 bool IsLayerRole(TensorRole role) {
   return role != TensorRole::kEmbedding && role != TensorRole::kHead && role != TensorRole::kFinalNorm &&
          role != TensorRole::kFinalNormBias;
+}
+
+bool IsExpertRole(TensorRole role) {
+  return role == TensorRole::kExpertGate || role == TensorRole::kExpertUp || role == TensorRole::kExpertDown;
 }
 
 TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
@@ -86,6 +125,7 @@ TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
     case TensorRole::kFfnNormBias:
     case TensorRole::kOBias:
     case TensorRole::kDownBias:
+    case TensorRole::kSharedExpertGate:
       return {1, config.hidden};
     case TensorRole::kQ:
       return {q_width, config.hidden};
@@ -100,8 +140,9 @@ TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
     case TensorRole::kVBias:
       return {1, kv_width};
     case TensorRole::kQNorm:
+      return {1, config.qk_norm_rows ? q_width : config.head_dim};
     case TensorRole::kKNorm:
-      return {1, config.head_dim};
+      return {1, config.qk_norm_rows ? kv_width : config.head_dim};
     case TensorRole::kGate:
     case TensorRole::kUp:
       return {config.ffn, config.hidden};
@@ -110,11 +151,23 @@ TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
     case TensorRole::kGateBias:
     case TensorRole::kUpBias:
       return {1, config.ffn};
+    case TensorRole::kRouter:
+      return {config.experts, config.hidden};
+    case TensorRole::kExpertGate:
+    case TensorRole::kExpertUp:
+      return {config.experts * config.expert_ffn, config.hidden};
+    case TensorRole::kExpertDown:
+      return {config.experts * config.hidden, config.expert_ffn};
+    case TensorRole::kSharedGate:
+    case TensorRole::kSharedUp:
+      return {config.shared_ffn, config.hidden};
+    case TensorRole::kSharedDown:
+      return {config.hidden, config.shared_ffn};
   }
   return {};
 }
 
-bool HasRole(const ModelConfig &config, TensorRole role) {
+bool HasRole(const ModelConfig &config, TensorRole role, int64_t layer) {
   switch (role) {
     case TensorRole::kQBias:
       return config.q_bias;
@@ -127,10 +180,25 @@ bool HasRole(const ModelConfig &config, TensorRole role) {
     case TensorRole::kQNorm:
     case TensorRole::kKNorm:
       return config.qk_norm;
+    case TensorRole::kGate:
+    case TensorRole::kUp:
+    case TensorRole::kDown:
+      return !config.IsSparse(layer);
     case TensorRole::kGateBias:
     case TensorRole::kUpBias:
     case TensorRole::kDownBias:
-      return config.mlp_bias;
+      return config.mlp_bias && !config.IsSparse(layer);
+    case TensorRole::kRouter:
+    case TensorRole::kExpertGate:
+    case TensorRole::kExpertUp:
+    case TensorRole::kExpertDown:
+      return config.IsSparse(layer);
+    case TensorRole::kSharedGate:
+    case TensorRole::kSharedUp:
+    case TensorRole::kSharedDown:
+      return config.IsSparse(layer) && config.shared_ffn != 0;
+    case TensorRole::kSharedExpertGate:
+      return config.IsSparse(layer) && config.shared_gate;
     case TensorRole::kFinalNormBias:
     case TensorRole::kAttnNormBias:
     case TensorRole::kFfnNormBias:
@@ -174,52 +242,77 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
       throw Error(ExitCode::kBadModel, path + ": rope high_freq_factor is not above low_freq_factor");
     }
   }
+  if (config.qkv_limit != 0) CheckReal(path, "limit of q, k and v", config.qkv_limit);
   CheckToken(path, "start", config.bos_id, config.vocab);
   for (const int32_t id : config.eos_ids) CheckToken(path, "end", id, config.vocab);
 }
 
-void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names,
-                   const std::function<void(const TensorName &name, int64_t layer)> &add) {
+void CheckExperts(const ModelConfig &config, const std::string &path) {
+  CheckRange(path, "number of experts", config.experts, kMaxExperts);
+  CheckRange(path, "number of experts of a token", config.experts_per_token, config.experts);
+  CheckRange(path, "FFN size of an expert", config.expert_ffn, kMaxWidth);
+  if (config.shared_gate) CheckRange(path, "FFN size of the shared expert", config.shared_ffn, kMaxWidth);
+}
+
+void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names, const char *layer_prefix,
+                   const std::function<void(const WantedTensor &tensor)> &add) {
   const auto is_fused = [&](TensorRole role) {
     return std::any_of(names.begin(), names.end(), [&](const TensorName &row) {
       return row.roles > 1 && role >= row.first && static_cast<int>(role) < static_cast<int>(row.first) + row.roles;
     });
   };
   for (const TensorName &row : names) {
-    if (!HasRole(config, row.first)) continue;
     if (row.first == TensorRole::kHead && config.tied_head) continue;
     if (is_fused(row.first) && (row.roles > 1) != (projections == Projections::kFused)) continue;
-    const int64_t count = IsLayerRole(row.first) ? config.layers : 1;
-    for (int64_t layer = 0; layer < count; ++layer) add(row, layer);
+    const int64_t layers = IsLayerRole(row.first) ? config.layers : 1;
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      if (!HasRole(config, row.first, layer)) continue;
+      std::string name = row.name;
+      if (IsLayerRole(row.first)) name = layer_prefix + std::to_string(layer) + "." + name;
+      const size_t star = name.find('*');
+      if (star == std::string::npos) {
+        add({row.first, row.roles, layer, -1, name});
+        continue;
+      }
+      for (int64_t expert = 0; expert < config.experts; ++expert) {
+        add({row.first, row.roles, layer, expert, name.substr(0, star) + std::to_string(expert) + name.substr(star + 1)});
+      }
+    }
   }
 }
 
-void AddTensor(SourceParts *parts, TensorRole first, int roles, int64_t layer, const std::vector<int64_t> &shape,
-               TensorView view) {
-  TensorShape want = RoleShape(parts->config, first);
-  for (int i = 1; i < roles; ++i) want.n += RoleShape(parts->config, static_cast<TensorRole>(static_cast<int>(first) + i)).n;
-  std::vector<int64_t> dims;
-  for (const int64_t dim : shape) {
-    if (dim != 1) dims.push_back(dim);
-  }
-  std::vector<int64_t> want_dims;
-  for (const int64_t dim : {want.n, want.k}) {
-    if (dim != 1) want_dims.push_back(dim);
-  }
-  const bool is_no_matrix = shape.empty() || shape.size() > 2;
-  if (is_no_matrix || dims != want_dims || want.k % BlockElems(view.type) != 0) {
-    std::string got;
-    for (const int64_t dim : shape) got += (got.empty() ? "" : ", ") + std::to_string(dim);
+void AddTensor(SourceParts *parts, const WantedTensor &tensor, const std::vector<int64_t> &shape, TensorView view) {
+  const ModelConfig &config = parts->config;
+  view.name = tensor.name;
+  const int64_t stacked = tensor.expert < 0 ? Parts(config, tensor.first) : 1;
+  const int64_t first_part = std::max<int64_t>(tensor.expert, 0);
+  TensorShape want = PartShape(config, tensor.first);
+  for (int i = 1; i < tensor.roles; ++i) want.n += PartShape(config, RoleBehind(tensor.first, i)).n;
+  std::vector<int64_t> want_shape = {want.n, want.k};
+  if (IsExpertRole(tensor.first) && tensor.expert < 0) want_shape.insert(want_shape.begin(), stacked);
+  const auto without_ones = [](std::vector<int64_t> dims) {
+    dims.erase(std::remove(dims.begin(), dims.end(), 1), dims.end());
+    return dims;
+  };
+  const auto text = [](const std::vector<int64_t> &dims) {
+    std::string list;
+    for (const int64_t dim : dims) list += (list.empty() ? "" : ", ") + std::to_string(dim);
+    return "[" + list + "]";
+  };
+  const bool has_other_dims = shape.empty() || shape.size() > want_shape.size();
+  if (has_other_dims || without_ones(shape) != without_ones(want_shape) || want.k % BlockElems(view.type) != 0) {
     throw Error(ExitCode::kBadModel, view.file->path() + ": tensor " + view.name + " at offset " +
-                                         std::to_string(view.offset_bytes) + " is [" + got + "], the configuration wants [" +
-                                         std::to_string(want.n) + ", " + std::to_string(want.k) + "]");
+                                         std::to_string(view.offset_bytes) + " is " + text(shape) +
+                                         ", the configuration wants " + text(want_shape));
   }
   view.k = want.k;
-  for (int i = 0; i < roles; ++i) {
-    const auto role = static_cast<TensorRole>(static_cast<int>(first) + i);
-    view.n = RoleShape(parts->config, role).n;
-    parts->tensors.emplace(TensorKey{role, layer}, view);
-    view.offset_bytes += static_cast<uint64_t>(view.n) * RowBytes(view);
+  for (int64_t part = first_part; part < first_part + stacked; ++part) {
+    for (int i = 0; i < tensor.roles; ++i) {
+      const TensorRole role = RoleBehind(tensor.first, i);
+      view.n = PartShape(config, role).n;
+      parts->tensors.emplace(TensorKey{role, tensor.layer, part}, view);
+      view.offset_bytes += static_cast<uint64_t>(view.n) * RowBytes(view);
+    }
   }
 }
 
@@ -234,35 +327,30 @@ const TokenizerSource &SourceModel::tokenizer() const { return parts_->tokenizer
 
 Matrix SourceModel::Load(TensorRole role, int64_t layer) const { return LoadRows(role, layer, 0, RoleShape(config(), role).n); }
 
+Matrix SourceModel::LoadExpert(TensorRole role, int64_t layer, int64_t expert) const {
+  const int64_t rows = PartShape(config(), role).n;
+  return LoadRows(role, layer, expert * rows, rows);
+}
+
 Matrix SourceModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const {
   const TensorRole stored = role == TensorRole::kHead && config().tied_head ? TensorRole::kEmbedding : role;
-  const auto found = parts_->tensors.find(TensorKey{stored, IsLayerRole(stored) ? layer : 0});
+  const int64_t stored_layer = IsLayerRole(stored) ? layer : 0;
+  const auto found = parts_->tensors.find(TensorKey{stored, stored_layer, 0});
   if (found == parts_->tensors.end()) {
     throw Error(ExitCode::kBadModel, path() + ": there is no " + TensorRoleName(role) + " in layer " + std::to_string(layer));
   }
   const TensorView &view = found->second;
-  if (first < 0 || count < 0 || first > view.n || count > view.n - first) {
+  const int64_t rows = view.n * Parts(parts_->config, stored);
+  if (first < 0 || count < 0 || first > rows || count > rows - first) {
     throw Error(ExitCode::kBadModel, path() + ": tensor " + view.name + " has no rows " + std::to_string(first) + " to " +
                                          std::to_string(first + count));
   }
   Matrix out(count, view.k);
-  const bool is_vector = view.n == 1;
-  for (int64_t row = 0; row < count; ++row) {
-    const int64_t src_row = first + row;
-    ReadRow(out.row(row).data(), view, view.interleaved && !is_vector ? InterleavedRow(src_row, config().head_dim) : src_row);
-  }
-  if (view.offset != 0) out.array() += view.offset;
-  const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
-  if (read_bytes >= kReleaseBytes) {
-    view.file->Release(view.offset_bytes + static_cast<uint64_t>(first) * RowBytes(view), read_bytes);
-  }
-  if (view.interleaved && is_vector && count == 1) {
-    const Matrix pairs = out;
-    for (int64_t i = 0; i < view.k; ++i) out(0, i) = pairs(0, InterleavedRow(i, config().head_dim));
-  }
-  if (!out.allFinite()) {
-    throw Error(ExitCode::kBadModel, view.file->path() + ": tensor " + view.name + " at offset " +
-                                         std::to_string(view.offset_bytes) + " holds a value that is not finite");
+  for (int64_t done = 0; done < count;) {
+    const int64_t part = (first + done) / view.n, row = (first + done) % view.n;
+    const int64_t length = std::min(count - done, view.n - row);
+    ReadRows(out.middleRows(done, length), parts_->tensors.at(TensorKey{stored, stored_layer, part}), row, config().head_dim);
+    done += length;
   }
   return out;
 }

@@ -35,13 +35,19 @@ enum class NormKind {
   kLayer,  // with a bias
 };
 
+/// What makes an expert's weight of the router's logits.
+enum class RouterScore {
+  kSoftmax,  // over all experts
+  kSigmoid,  // of each by itself
+};
+
 /// Everything that a block needs to know, in the convention of Hugging Face (rotary halves, not pairs).
 struct ModelConfig {
   std::string family;        // a name of FamilyNames()
   std::string architecture;  // as the source calls itself: "LlamaForCausalLM", "qwen2", "llama2.c"
   int64_t hidden = 0;
   int64_t layers = 0;
-  int64_t ffn = 0;
+  int64_t ffn = 0;  // of a dense layer
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
@@ -57,10 +63,23 @@ struct ModelConfig {
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
   bool mlp_bias = false;         // gate, up and down
   bool qk_norm = false;          // RMSNorm over each head of q and k, before the rotation
+  bool qk_norm_rows = false;     // with qk_norm: over all heads together
+  double qkv_limit = 0;          // largest magnitude of q and k (behind the norm) and of v; 0: none
   int64_t sliding_window = 0;    // keys a query sees, itself included; 0: all before it
   int32_t bos_id = -1;           // -1: none
   std::vector<int32_t> eos_ids;  // empty: none
   int32_t pad_id = -1;
+
+  // Mixtures of experts: a sparse layer has a router and small FFNs, of which each token visits those of the largest logits.
+  int64_t experts = 0;              // of a sparse layer; 0: there is no sparse layer
+  int64_t experts_per_token = 0;    // in [1, experts]
+  int64_t expert_ffn = 0;           // width of an expert
+  int64_t shared_ffn = 0;           // width of the expert that every token visits; 0: none
+  bool shared_gate = false;         // the shared expert's output is times sigmoid(a row of weights * the FFN's input)
+  RouterScore router_score = RouterScore::kSoftmax;
+  bool normalised_experts = false;  // the weights of a token's experts are divided by their sum
+  std::vector<bool> sparse_layers;  // [layers], empty without experts
+  bool IsSparse(int64_t layer) const { return experts != 0 && sparse_layers[static_cast<size_t>(layer)]; }
 };
 
 enum class TensorRole : uint8_t {
@@ -77,10 +96,10 @@ enum class TensorRole : uint8_t {
   kKBias,
   kVBias,
   kOBias,    // [1, hidden]
-  kQNorm,    // [1, head_dim]
-  kKNorm,    // [1, head_dim]
+  kQNorm,    // [1, head_dim], or [1, heads * head_dim] with qk_norm_rows
+  kKNorm,    // [1, head_dim], or [1, kv_heads * head_dim]
   kFfnNorm,  // [1, hidden]
-  kGate,     // [ffn, hidden]
+  kGate,     // [ffn, hidden]; a dense layer's, as the five below
   kUp,       // [ffn, hidden]
   kDown,     // [hidden, ffn]
   kGateBias,
@@ -89,20 +108,32 @@ enum class TensorRole : uint8_t {
   kFinalNormBias,  // [1, hidden]
   kAttnNormBias,   // [1, hidden]
   kFfnNormBias,    // [1, hidden]
+  // Of a sparse layer. Experts stand one below the other, in whatever way the source stores them.
+  kRouter,            // [experts, hidden]
+  kExpertGate,        // [experts * expert_ffn, hidden]
+  kExpertUp,          // [experts * expert_ffn, hidden]
+  kExpertDown,        // [experts * hidden, expert_ffn]
+  kSharedGate,        // [shared_ffn, hidden]
+  kSharedUp,          // [shared_ffn, hidden]
+  kSharedDown,        // [hidden, shared_ffn]
+  kSharedExpertGate,  // [1, hidden]
 };
-inline constexpr int kTensorRoles = 24;
+inline constexpr int kTensorRoles = 32;
 
 const char *TensorRoleName(TensorRole role);
 /// True for roles that exist once in each layer.
 bool IsLayerRole(TensorRole role);
+/// True for roles that hold a part for each expert.
+bool IsExpertRole(TensorRole role);
 /// Shape [n, k] that `config` demands of a role; vectors are [1, n].
 struct TensorShape {
   int64_t n = 0;
   int64_t k = 0;
 };
 TensorShape RoleShape(const ModelConfig &config, TensorRole role);
-/// False for a bias or norm that this configuration does not have.
-bool HasRole(const ModelConfig &config, TensorRole role);
+/// False for a bias, a norm or a part of the FFN that this configuration does not have in `layer` (ignored for roles outside the
+/// layers).
+bool HasRole(const ModelConfig &config, TensorRole role, int64_t layer = 0);
 
 enum class SourceFormat { kHuggingFace, kGguf, kLlama2c };
 
@@ -133,6 +164,8 @@ class SourceModel {
   /// One whole tensor in the shape of RoleShape(). `layer` is ignored for roles outside the layers.
   /// Throws Error(kBadModel) when HasRole() is false for it or a value is not finite.
   Matrix Load(TensorRole role, int64_t layer = 0) const;
+  /// One expert's part of a role that IsExpertRole(): [RoleShape().n / experts, k].
+  Matrix LoadExpert(TensorRole role, int64_t layer, int64_t expert) const;
   /// Rows [first, first + count) of it: an embedding need never be whole in memory.
   virtual Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
   /// Bytes of all used tensors in the source's own types, and elements; for reports.

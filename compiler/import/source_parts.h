@@ -5,7 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "base/mapped_file.h"
@@ -18,7 +18,7 @@ namespace acorn::compiler {
 /// One tensor in a mapped file: row-major, the bytes checked to lie inside the file.
 struct TensorView {
   const MappedFile *file = nullptr;
-  std::string name;  // as the source calls it
+  std::string name;  // as the source calls it; AddTensor() sets it
   uint64_t offset_bytes = 0;
   ElementType type = ElementType::kF32;
   int64_t n = 0;  // rows; 1 for vectors
@@ -36,15 +36,25 @@ enum class Projections : uint8_t {
 /// A tensor of the model or of each layer, and the roles that it holds: `roles` of them, from `first` on, one below the other.
 struct TensorName {
   TensorRole first;
-  const char *name;  // what a layer's number and the dot behind it precede, for roles of a layer
+  const char *name;  // what a layer's number and the dot behind it precede, for roles of a layer; '*' is an expert's number
   int roles = 1;
 };
 
-/// Calls add(name, layer) for every tensor that a source with this configuration must have.
-void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names,
-                   const std::function<void(const TensorName &name, int64_t layer)> &add);
+/// One tensor that a source must have.
+struct WantedTensor {
+  TensorRole first;
+  int roles = 1;
+  int64_t layer = 0;     // 0 outside the layers
+  int64_t expert = -1;   // -1: of no single expert
+  std::string name;      // with the numbers of layer and expert
+};
 
-using TensorKey = std::pair<TensorRole, int64_t>;  // role, layer (0 outside the layers)
+/// Calls add(tensor) for every tensor of `names` that a source with this configuration must have. `layer_prefix` precedes the
+/// number of a layer.
+void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names, const char *layer_prefix,
+                   const std::function<void(const WantedTensor &tensor)> &add);
+
+using TensorKey = std::tuple<TensorRole, int64_t, int64_t>;  // role, layer (0 outside the layers), expert (0 for other roles)
 
 struct SourceParts {
   SourceFormat format = SourceFormat::kHuggingFace;
@@ -62,10 +72,11 @@ std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path);
 
 /// Throws Error(kBadModel) naming `path` and the value when a size or constant makes no sense.
 void CheckConfig(const ModelConfig &config, const std::string &path);
+/// The same for what makes a mixture of experts.
+void CheckExperts(const ModelConfig &config, const std::string &path);
 
-/// Adds one tensor, which holds `roles` roles from `first` on, after checking that its shape is theirs, one below the other.
-/// A vector may come as [n], [1, n] or [n, 1].
-void AddTensor(SourceParts *parts, TensorRole first, int roles, int64_t layer, const std::vector<int64_t> &shape,
-               TensorView view);
+/// Adds one tensor after checking that its shape is that of its roles, one below the other. A vector may come as [n], [1, n] or
+/// [n, 1]; an expert role for all experts as [experts, n, k].
+void AddTensor(SourceParts *parts, const WantedTensor &tensor, const std::vector<int64_t> &shape, TensorView view);
 
 }  // namespace acorn::compiler

@@ -17,22 +17,22 @@ void StoreLittle32(uint8_t *p, uint32_t value) {
 
 void PackC4(PackedWeight *packed, const QuantizedMatrix &matrix) {
   const uint64_t n = static_cast<uint64_t>(matrix.n), k = static_cast<uint64_t>(matrix.k);
-  const uint32_t group = GroupSize(matrix.format);
-  packed->bytes.assign(c4::PackedBytes(n, k, group), 0);
+  const WeightFormat format = matrix.format;
+  const uint32_t group = GroupSize(format), mask = c4::Mask(format);
+  const uint64_t tile_bytes = c4::TileBytes(format, k), header_bytes = c4::HeaderBytes(k, group);
+  packed->bytes.assign(c4::PackedBytes(format, n, k), 0);
   uint8_t *bytes = packed->bytes.data();
   for (uint64_t tile = 0; tile < c4::Tiles(n); ++tile) {
-    uint8_t *rows = bytes + tile * c4::TileBytes(k, group) + c4::HeaderBytes(k, group);
-    std::memset(rows, c4::kZeroByte, k / c4::kRowDepth * c4::kRowBytes);
+    std::memset(bytes + tile * tile_bytes + header_bytes, c4::PaddingByte(format), tile_bytes - header_bytes);
   }
   for (uint64_t channel = 0; channel < n; ++channel) {
     for (uint64_t g = 0; g < k / group; ++g) {
-      bytes[c4::MultiplierOffset(channel, g, k, group)] = matrix.multipliers[channel * (k / group) + g];
+      bytes[c4::MultiplierOffset(format, channel, g, k)] = matrix.multipliers[channel * (k / group) + g];
     }
     for (uint64_t i = 0; i < k; ++i) {
-      const int shift = c4::NibbleShift(i);
-      uint8_t &byte = bytes[c4::WeightOffset(channel, i, k, group)];
-      const int nibble = matrix.weights[channel * k + i] + 8;
-      byte = static_cast<uint8_t>((byte & ~(15 << shift)) | nibble << shift);
+      const uint32_t shift = c4::Shift(format, i);
+      uint8_t &byte = bytes[c4::WeightOffset(format, channel, i, k)];
+      byte = static_cast<uint8_t>((byte & ~(mask << shift)) | c4::Encode(format, matrix.weights[channel * k + i]) << shift);
     }
   }
 }
@@ -106,8 +106,8 @@ int64_t QuantizedMatrix::Sum(int64_t channel) const {
 }
 
 uint64_t QuantizedMatrix::PayloadBytes() const {
-  const uint64_t row = format == WeightFormat::kW8 ? static_cast<uint64_t>(k) : static_cast<uint64_t>(k + 1) / 2;
-  return static_cast<uint64_t>(n) * row + multipliers.size();
+  const uint64_t row_bits = static_cast<uint64_t>(k) * WeightBits(format);
+  return static_cast<uint64_t>(n) * ((row_bits + 7) / 8) + multipliers.size();
 }
 
 int64_t ChoosePanelDepth(const QuantizedMatrix &matrix) {
@@ -120,7 +120,7 @@ int64_t ChoosePanelDepth(const QuantizedMatrix &matrix) {
   }
 }
 
-PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout) {
+PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout, int64_t k_panel) {
   if (!LayoutHolds(layout, matrix.format)) {
     throw Error(ExitCode::kBadModel, "pack: layout " + std::to_string(static_cast<int>(layout)) + " cannot hold format " +
                                          std::to_string(static_cast<int>(matrix.format)));
@@ -130,7 +130,7 @@ PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout) {
   packed.layout = layout;
   packed.n = matrix.n;
   packed.k = matrix.k;
-  packed.k_panel = ChoosePanelDepth(matrix);
+  packed.k_panel = k_panel != 0 ? k_panel : ChoosePanelDepth(matrix);
   int64_t largest = 0;
   for (int64_t channel = 0; channel < matrix.n; ++channel) largest = std::max(largest, matrix.AbsoluteSum(channel));
   packed.acc_bound = static_cast<uint64_t>(kRowLimit * largest);

@@ -26,6 +26,7 @@ struct PackedWeight {
 int64_t ChoosePanelDepth(const QuantizedMatrix &matrix);
 
 /// Throws Error(kBadModel) when the layout cannot hold the format or a sum may reach 2^31.
-PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout);
+/// k_panel: of a format without groups; 0: ChoosePanelDepth.
+PackedWeight Pack(const QuantizedMatrix &matrix, Layout layout, int64_t k_panel = 0);
 
 }  // namespace acorn::compiler

@@ -14,7 +14,7 @@ struct QuantizedMatrix {
   WeightFormat format = WeightFormat::kW8;
   int64_t n = 0;
   int64_t k = 0;
-  std::vector<int8_t> weights;       // [n, k]: [-127, 127] for w8, [-8, 7] for w4
+  std::vector<int8_t> weights;       // [n, k]: [-127, 127] for w8, [-8, 7] for w4, {-3, -1, 1, 3} for w2
   std::vector<uint8_t> multipliers;  // [n, k / group], empty for formats without groups
   std::vector<double> scale;         // [n], > 0
 

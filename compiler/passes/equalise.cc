@@ -87,6 +87,18 @@ double EqualiseNorm(RowVector *gain, RowVector *bias, std::initializer_list<Matr
   return strength;
 }
 
+/// The same in front of a sparse layer's experts.
+double EqualiseSparseNorm(LayerWeights *w, const RangeObserver &ranges, WeightFormat format, ExpertList *experts) {
+  const RowVector &magnitudes = ranges.ColumnLargest(LinearInput::kGateUp);
+  const double strength = ChooseStrength(ranges.Samples(LinearInput::kGateUp), ProbeOfInputs(*experts, *w), magnitudes, format);
+  if (strength == 0) return 0;
+  const RowVector factors = Factors(magnitudes, strength);
+  w->ffn_norm.array() /= factors.array();
+  if (w->ffn_norm_bias.size() != 0) w->ffn_norm_bias.array() /= factors.array();
+  ScaleInputs(factors, experts, w);
+  return strength;
+}
+
 /// v / factors, columns of o * factors: one for each channel of each KV head.
 void ScaleValueOut(const ModelConfig &config, LayerWeights *w, const RowVector &factors) {
   const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
@@ -204,7 +216,7 @@ bool Equalisation::any() const {
 }
 
 Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format,
-                           double kv_limit) {
+                           double kv_limit, ExpertList *experts) {
   Equalisation result;
   const auto format_for = [&](int64_t k) {
     const int64_t group = GroupSize(format);
@@ -219,6 +231,7 @@ Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, con
                         LinearInput::kQkv, format_for(w.q.cols()));
   });
   run(ScalingPair::kNormGateUp, [&] {
+    if (experts != nullptr && !experts->empty()) return EqualiseSparseNorm(&w, ranges, format_for(w.router.cols()), experts);
     return EqualiseNorm(&w.ffn_norm, &w.ffn_norm_bias, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges,
                         LinearInput::kGateUp, format_for(w.gate.cols()));
   });

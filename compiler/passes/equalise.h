@@ -8,6 +8,7 @@
 #include "acorn_schema/layout.h"
 #include "graph/float_model.h"
 #include "quantize/activations.h"
+#include "quantize/sparse_layer.h"
 
 namespace acorn::compiler {
 
@@ -31,7 +32,8 @@ struct Equalisation {
 
 /// Scales `weights`, which will be stored in `format`, in place; down and up are left alone. `ranges` were measured with
 /// these weights and are out of date when any() is true. kv_limit: of cached integers, 127 or 7.
+/// experts: of a sparse layer, scaled too; null or empty: a dense one.
 Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, const RangeObserver &ranges, WeightFormat format,
-                           double kv_limit);
+                           double kv_limit, ExpertList *experts = nullptr);
 
 }  // namespace acorn::compiler

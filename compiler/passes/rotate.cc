@@ -107,6 +107,7 @@ const char *RotationName(RotationKind kind) {
 const char *RefusalOf(const ModelConfig &config, RotationKind kind) {
   if (kind == RotationKind::kNone) return nullptr;
   if (Rotation::Block(config.head_dim) == 1) return "heads of an odd width have no Hadamard matrix";
+  if (config.qkv_limit != 0) return "values are clipped one by one";
   if (kind == RotationKind::kR2) return nullptr;
   const auto is_family = [&](const char *name) { return config.family == name; };
   if (std::none_of(std::begin(kPlainStreams), std::end(kPlainStreams), is_family)) {
@@ -155,9 +156,10 @@ RotatedModel::RotatedModel(const SourceModel &source, RotationKind kind, uint64_
       stream_(source.config().hidden, seed) {}
 
 Matrix RotatedModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const {
-  // Rows of the embedding are turned each by itself; everything else is small enough to be turned whole.
-  const bool is_table = role == TensorRole::kEmbedding || role == TensorRole::kHead;
-  Matrix tensor = is_table ? source_.LoadRows(role, layer, first, count) : source_.Load(role, layer);
+  // Rows of the embedding are turned each by itself, and those of experts not at all (a family with experts has no R1).
+  // Everything else is small enough to be turned whole.
+  const bool is_by_row = role == TensorRole::kEmbedding || role == TensorRole::kHead || IsExpertRole(role);
+  Matrix tensor = is_by_row ? source_.LoadRows(role, layer, first, count) : source_.Load(role, layer);
   if (kind_ == RotationKind::kR1R2) RotateStream(&tensor, role, layer);
   if (kind_ != RotationKind::kNone) RotateValues(&tensor, role, layer);
   if (tensor.rows() == count) return tensor;

@@ -40,6 +40,18 @@ void AppendMagnitudes(std::vector<float> *all, ConstMatrixRef values) {
   });
 }
 
+double Maximum(const std::vector<float> &magnitudes) {
+  return magnitudes.empty() ? 0 : static_cast<double>(*std::max_element(magnitudes.begin(), magnitudes.end()));
+}
+
+double ReachOf(const std::vector<float> &magnitudes) {
+  if (magnitudes.empty()) return 0;
+  std::vector<float> sorted = magnitudes;
+  const auto rank = static_cast<std::ptrdiff_t>(kOrdinaryShare * static_cast<double>(sorted.size() - 1));
+  std::nth_element(sorted.begin(), sorted.begin() + rank, sorted.end());
+  return std::min(Maximum(magnitudes), kMassiveRatio * static_cast<double>(sorted[static_cast<size_t>(rank)]));
+}
+
 bool IsPerHead(Edge edge) { return edge == Edge::kQRotated || edge == Edge::kKRotated || edge == Edge::kV; }
 
 }  // namespace
@@ -107,20 +119,41 @@ void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef va
   }
 }
 
-double RangeObserver::Maximum(const std::vector<float> &magnitudes) {
-  return magnitudes.empty() ? 0 : static_cast<double>(*std::max_element(magnitudes.begin(), magnitudes.end()));
+double RangeObserver::Largest(Edge edge) const { return Maximum(magnitudes_[static_cast<size_t>(edge)]); }
+double RangeObserver::LargestDownInput() const { return Maximum(down_input_); }
+double RangeObserver::Reach(Edge edge) const { return ReachOf(magnitudes_[static_cast<size_t>(edge)]); }
+double RangeObserver::ReachOfDownInput() const { return ReachOf(down_input_); }
+
+void RangeObserver::ExpectExperts(int64_t count, int64_t block) {
+  experts_.samples.resize(static_cast<size_t>(count));
+  expert_block_ = block;
 }
 
-double RangeObserver::ReachOf(const std::vector<float> &magnitudes) {
-  if (magnitudes.empty()) return 0;
-  std::vector<float> sorted = magnitudes;
-  const auto rank = static_cast<std::ptrdiff_t>(kOrdinaryShare * static_cast<double>(sorted.size() - 1));
-  std::nth_element(sorted.begin(), sorted.begin() + rank, sorted.end());
-  return std::min(Maximum(magnitudes), kMassiveRatio * static_cast<double>(sorted[static_cast<size_t>(rank)]));
+void RangeObserver::OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values) {
+  constexpr int64_t kSamples = 128;
+  if (edge == Edge::kDownOut) return AppendMagnitudes(&experts_.down_out, values);
+  if (expert == kSharedExpert) return OnEdge(edge, layer, tokens[0], values);
+  if (edge == Edge::kGate) AppendMagnitudes(&experts_.gate, values);
+  if (edge == Edge::kUp) AppendMagnitudes(&experts_.up, values);
+  if (edge != Edge::kGlu) return;
+  AppendMagnitudes(&experts_.glu, values);
+  HadamardRows(values, expert_block_);
+  AppendMagnitudes(&experts_.down_in, values);
+  Matrix &samples = experts_.samples[static_cast<size_t>(expert)];
+  const int64_t before = samples.rows(), count = std::min(kSamples - before, values.rows());
+  if (count <= 0) return;
+  samples.conservativeResize(before + count, values.cols());
+  samples.bottomRows(count) = values.topRows(count);
 }
+
+double ExpertRanges::Reach(const std::vector<float> &magnitudes) { return ReachOf(magnitudes); }
 
 GridObserver::GridObserver(const ModelConfig &config, const ActivationGrid &grid, int64_t hadamard_block)
-    : grid_(grid), head_dim_(config.head_dim), block_(hadamard_block) {}
+    : grid_(grid),
+      head_dim_(config.head_dim),
+      block_(hadamard_block),
+      expert_inputs_(static_cast<size_t>(config.experts)),
+      expert_down_inputs_(static_cast<size_t>(config.experts)) {}
 
 void GridObserver::CollectMoments() { collect_ = true; }
 
@@ -132,7 +165,19 @@ void GridObserver::AddMoments(LinearInput input, ConstMatrixRef values) {
   if (collect_) AddSecondMoments(&moments_[static_cast<size_t>(input)], values);
 }
 
-void GridObserver::OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) {
+void GridObserver::OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values) {
+  if (edge != Edge::kGlu) return;
+  if (expert == kSharedExpert) return OnEdge(edge, layer, tokens[0], values);
+  HadamardRows(values, grid_.expert_block);
+  RoundToStep(values, grid_.expert_down_in, 127);
+  if (!collect_) return;
+  Matrix inputs(values.rows(), ffn_in_.cols());
+  for (size_t i = 0; i < tokens.size(); ++i) inputs.row(static_cast<int64_t>(i)) = ffn_in_.row(tokens[i] - ffn_in_first_);
+  AddSecondMoments(&expert_inputs_[static_cast<size_t>(expert)], inputs);
+  AddSecondMoments(&expert_down_inputs_[static_cast<size_t>(expert)], values);
+}
+
+void GridObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef values) {
   switch (edge) {
     case Edge::kAttnIn:
       RoundToStep(values, grid_.attn_in, grid_.attn_in_limit);
@@ -150,6 +195,10 @@ void GridObserver::OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) {
       return AddMoments(LinearInput::kO, values);
     case Edge::kFfnIn:
       RoundToStep(values, grid_.ffn_in, grid_.ffn_in_limit);
+      if (collect_ && grid_.expert_down_in != 0) {
+        ffn_in_ = values;
+        ffn_in_first_ = first_token;
+      }
       return AddMoments(LinearInput::kGateUp, values);
     case Edge::kGlu:
       HadamardRows(values, block_);

@@ -17,6 +17,14 @@ inline constexpr int kLinearInputs = 4;
 /// The largest power of two that divides head_dim: the block of the Hadamard transform of rotated heads.
 int64_t HeadBlock(int64_t head_dim);
 
+/// What the routed experts of a sparse layer have seen: largest magnitudes of each token and expert.
+struct ExpertRanges {
+  std::vector<float> gate, up, glu, down_in, down_out;  // down_in: after the transform; down_out: of the shared expert too
+  std::vector<Matrix> samples;                          // of down's input, for each expert; a few rows
+  /// As RangeObserver::Reach.
+  static double Reach(const std::vector<float> &magnitudes);
+};
+
 /// Ranges of one layer, from a run that changes nothing but the Hadamard transforms before down and of rotated heads.
 class RangeObserver : public LayerObserver {
  public:
@@ -25,14 +33,18 @@ class RangeObserver : public LayerObserver {
 
   bool Wants(Edge edge) const override;
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
+  void OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values) override;
+  /// Of a sparse layer: the block of the transform before an expert's down. hadamard_block is then the shared expert's.
+  void ExpectExperts(int64_t count, int64_t block);
+  const ExpertRanges &experts() const { return experts_; }
 
   /// Largest magnitude on an edge; kGlu: before the transform.
-  double Largest(Edge edge) const { return Maximum(magnitudes_[static_cast<size_t>(edge)]); }
-  double LargestDownInput() const { return Maximum(down_input_); }
+  double Largest(Edge edge) const;
+  double LargestDownInput() const;
   /// Range that a static scale should reach: the largest magnitude, unless a few tokens in a thousand stand far above
   /// all others (massive activations), which then saturate.
-  double Reach(Edge edge) const { return ReachOf(magnitudes_[static_cast<size_t>(edge)]); }
-  double ReachOfDownInput() const { return ReachOf(down_input_); }
+  double Reach(Edge edge) const;
+  double ReachOfDownInput() const;
   /// Largest magnitude of each head; kQRotated and kKRotated (both after the transform) and kV only.
   const std::vector<double> &LargestOfHeads(Edge edge) const { return heads_[static_cast<size_t>(edge)]; }
   /// Largest magnitude of each column of a linear input.
@@ -47,8 +59,6 @@ class RangeObserver : public LayerObserver {
  private:
   void Sample(LinearInput input, int64_t first_token, ConstMatrixRef values);
   void Keep(Matrix *kept, int64_t first_token, ConstMatrixRef values) const;
-  static double Maximum(const std::vector<float> &magnitudes);
-  static double ReachOf(const std::vector<float> &magnitudes);
 
   int64_t head_dim_;
   int64_t block_, head_block_;
@@ -57,6 +67,8 @@ class RangeObserver : public LayerObserver {
   std::vector<float> down_input_;
   std::vector<double> heads_[kEdges];
   RowVector columns_[kLinearInputs];
+  ExpertRanges experts_;
+  int64_t expert_block_ = 1;
   RowVector rotated_largest_[2], rotated_energy_[2];  // q, k
   Matrix samples_[kLinearInputs];
   Matrix head_samples_[kEdges];
@@ -69,6 +81,8 @@ struct ActivationGrid {
   std::vector<double> q, k, v;  // of each head
   double kv_limit = 127;        // 7 in a cache of 4 bits
   int64_t head_block = 1;       // of the Hadamard transform of rotated heads; 1: none
+  double expert_down_in = 0;    // of a sparse layer
+  int64_t expert_block = 1;
 };
 
 /// Rounds the edges of a run to their grids and, if asked, sums the second moments of the rounded linear inputs.
@@ -82,6 +96,10 @@ class GridObserver : public LayerObserver {
 
   bool Wants(Edge edge) const override;
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
+  void OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values) override;
+  /// Second moments of each routed expert's own tokens; empty where it had none.
+  const std::vector<Matrix> &expert_inputs() const { return expert_inputs_; }
+  const std::vector<Matrix> &expert_down_inputs() const { return expert_down_inputs_; }
 
  private:
   void AddMoments(LinearInput input, ConstMatrixRef values);
@@ -91,6 +109,9 @@ class GridObserver : public LayerObserver {
   int64_t block_;
   Matrix moments_[kLinearInputs];
   bool collect_ = false;
+  Matrix ffn_in_;  // of the tokens at hand, from ffn_in_first_ on
+  int64_t ffn_in_first_ = 0;
+  std::vector<Matrix> expert_inputs_, expert_down_inputs_;
 };
 
 /// values = step * clamp(round(values / step), -limit, limit), on all threads.

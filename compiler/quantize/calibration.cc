@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "resources/resources.h"
 #include "text/source_tokenizer.h"
+#include "text/tokenizer_model.h"
 
 namespace acorn::compiler {
 namespace {
@@ -72,7 +73,17 @@ std::vector<int64_t> ChooseWindows(int64_t available, int64_t wanted, uint64_t s
 bool HasTokenizer(const SourceModel &source) {
   const TokenizerSource &tokenizer = source.tokenizer();
   return !tokenizer.tokenizer_json.empty() || !tokenizer.sentencepiece_model.empty() || !tokenizer.llama2c_bin.empty() ||
-         (tokenizer.gguf != nullptr && tokenizer.gguf->Find("tokenizer.ggml.tokens") != nullptr);
+         (tokenizer.gguf != nullptr && tokenizer.gguf->Find("tokenizer.ggml.tokens") != nullptr && !HasMadeUpTokenizer(source));
+}
+
+bool HasMadeUpTokenizer(const SourceModel &source) {
+  const GgufFile *gguf = source.tokenizer().gguf;
+  if (gguf == nullptr || gguf->FindString("tokenizer.ggml.model").value_or("") != "gpt2") return false;
+  const std::vector<std::string_view> *texts = gguf->FindStrings("tokenizer.ggml.tokens");
+  return texts != nullptr && std::none_of(texts->begin(), texts->end(), [](std::string_view text) {
+    std::string bytes;
+    return text.size() <= 2 && DecodeByteAlphabet(std::string(text), &bytes) && bytes.size() == 1;
+  });
 }
 
 CalibrationWindows MakeCalibration(const SourceModel &source, const CalibrationOptions &options) {

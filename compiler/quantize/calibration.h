@@ -17,8 +17,10 @@ struct CalibrationOptions {
   uint64_t seed = 0;  // 0: the first windows of each text, else a seeded choice
 };
 
-/// True when the source brings material for a tokenizer.
+/// True when the source brings material for a tokenizer that can read text.
 bool HasTokenizer(const SourceModel &source);
+/// True for a GGUF whose byte-level vocabulary has no token for any byte, as files for timing have.
+bool HasMadeUpTokenizer(const SourceModel &source);
 
 /// Tokenises each text once, with special tokens recognised and no start token added. Every text gives an equal share
 /// of the windows as far as it reaches. A source without a tokenizer gets seeded random tokens in place of the built-in

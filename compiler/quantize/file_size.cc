@@ -37,8 +37,7 @@ uint64_t LayerConstants(const ModelConfig &config, uint64_t ffn) {
 
 uint64_t WeightBytes(WeightFormat format, const ChannelLayouts &layouts, int64_t n, int64_t k) {
   const auto rows = static_cast<uint64_t>(n), depth = static_cast<uint64_t>(k);
-  const uint32_t group = GroupSize(format);
-  if (group != 0) return AlignUp(c4::PackedBytes(rows, depth, group), kRefAlignment);
+  if (GroupSize(format) != 0) return AlignUp(c4::PackedBytes(format, rows, depth), kRefAlignment);
   const Layout layout = format == WeightFormat::kW8 ? layouts.w8 : layouts.w4;
   const bool cut = format == WeightFormat::kW8 && k > kPanelDepth;
   return AlignUp(XnnPackedBytes({format, layout, rows, depth, cut ? uint64_t{kPanelDepth} : depth}), kRefAlignment);

@@ -16,25 +16,44 @@ constexpr int64_t kBlock = 128;  // columns that GPTQ rounds before it updates t
 /// Room above the largest group's step for steps chosen from updated weights.
 constexpr double kStepHeadroom = 1.1;
 
+/// Weights are spacing * code + offset for the whole codes in [low, high].
 struct Grid {
   float low;
   float high;
+  float spacing;
+  float inverse_spacing;
+  float offset;
   float min_divisor;  // candidates for a step are the largest magnitude over a divisor in this range
   float max_divisor;
   int candidates;
+
+  float LargestWeight() const { return spacing * high + offset; }
+  /// With a step of 0 every weight stands for 0: the way there for a grid that lacks it.
+  bool HasZero() const { return offset == 0; }
 };
 
 Grid GridOf(WeightFormat format) {
-  if (format == WeightFormat::kW8) return {-127, 127, 127, 200, 14};
-  return {-8, 7, 6.6f, 13, 24};
+  switch (WeightBits(format)) {
+    case 8:
+      return {-127, 127, 1, 1, 0, 127, 200, 14};
+    case 4:
+      return {-8, 7, 1, 1, 0, 6.6f, 13, 24};
+    default:
+      // For 32 normal values the best step is the largest over 4.2; GPTQ's updates leave single values far outside.
+      return {-2, 1, 2, 0.5f, 1, 2.2f, 10, 32};
+  }
 }
 
 /// Rounds to nearest even: exact for |x| < 2^22, and vectorised everywhere.
 inline float RoundFloat(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 inline float ToGrid(float w, float inverse_step, const Grid &grid) {
-  return RoundFloat(std::min(std::max(w * inverse_step, grid.low), grid.high));
+  const float code = (w * inverse_step - grid.offset) * grid.inverse_spacing;
+  return RoundFloat(std::min(std::max(code, grid.low), grid.high)) * grid.spacing + grid.offset;
 }
+
+/// 1 / step, and 0 for a step of 0: any weight of the grid will do.
+inline float InverseOf(float step) { return step == 0 ? 0 : 1 / step; }
 
 /// Sum of h * (w - step * q)^2 in a fixed order of sixteen lanes.
 float GridError(const float *w, const float *h, int64_t count, float step, const Grid &grid) {
@@ -60,7 +79,7 @@ float LargestMagnitude(const float *w, int64_t count) {
   return largest;
 }
 
-float MinMaxStep(const float *w, int64_t count, const Grid &grid) { return LargestMagnitude(w, count) / grid.high; }
+float MinMaxStep(const float *w, int64_t count, const Grid &grid) { return LargestMagnitude(w, count) / grid.LargestWeight(); }
 
 /// The step of least weighted error; 0 for values that are all 0.
 float BestStep(const float *w, const float *h, int64_t count, const Grid &grid) {
@@ -80,13 +99,20 @@ float BestStep(const float *w, const float *h, int64_t count, const Grid &grid) 
   return best;
 }
 
-/// The multiplier of least weighted error for a group under a fixed channel scale; 1 for values that are all 0.
+/// The multiplier of a group of zeros.
+int32_t MultiplierOfZeros(const Grid &grid) { return grid.HasZero() ? 1 : 0; }
+
+/// The multiplier of least weighted error for a group under a fixed channel scale.
 int32_t BestMultiplier(const float *w, const float *h, int64_t count, float scale, int32_t limit, const Grid &grid) {
   const float largest = LargestMagnitude(w, count);
-  if (largest == 0) return 1;
+  if (largest == 0) return MultiplierOfZeros(grid);
   const float ratio = std::pow(grid.max_divisor / grid.min_divisor, 1.0f / static_cast<float>(grid.candidates - 1));
-  int32_t best = 1, previous = 0;
+  int32_t best = MultiplierOfZeros(grid), previous = 0;
   float best_error = INFINITY;
+  if (!grid.HasZero()) {
+    best_error = 0;
+    for (int64_t i = 0; i < count; ++i) best_error += h[i] * w[i] * w[i];
+  }
   float divisor = grid.min_divisor;
   for (int i = 0; i < grid.candidates; ++i, divisor *= ratio) {
     const int32_t m = std::min(std::max(static_cast<int32_t>(RoundFloat(largest / divisor / scale)), 1), limit);
@@ -131,8 +157,12 @@ QuantizedMatrix EmptyMatrix(const Matrix &w, WeightFormat format) {
   if (group != 0 && q.k % group != 0) {
     throw Error(ExitCode::kBadModel, "a weight of depth " + std::to_string(q.k) + " has no groups of " + std::to_string(group));
   }
-  q.weights.resize(static_cast<size_t>(q.n * q.k));
-  if (group != 0) q.multipliers.resize(static_cast<size_t>(q.n * (q.k / group)));
+  // Rows of zeros stay as they are here.
+  const Grid grid = GridOf(format);
+  q.weights.assign(static_cast<size_t>(q.n * q.k), static_cast<int8_t>(ToGrid(0, 0, grid)));
+  if (group != 0) {
+    q.multipliers.assign(static_cast<size_t>(q.n * (q.k / group)), static_cast<uint8_t>(MultiplierOfZeros(grid)));
+  }
   q.scale.assign(static_cast<size_t>(q.n), 0.0);
   return q;
 }
@@ -166,6 +196,8 @@ std::string FormatName(WeightFormat format) {
       return "w4g64";
     case WeightFormat::kW4G128:
       return "w4g128";
+    case WeightFormat::kW2G32:
+      return "w2g32";
   }
   return "?";
 }
@@ -188,10 +220,7 @@ QuantizedMatrix RoundToGrid(const Matrix &w, WeightFormat format, ScaleRule rule
       const float *row = w.data() + r * k;
       const RowScale chosen = ChooseRowScale(row, h.data(), k, group, rule, limit, 1.0, grid);
       q.scale[static_cast<size_t>(r)] = chosen.scale;
-      if (chosen.scale == 0) {
-        std::fill_n(q.multipliers.begin() + (group == 0 ? 0 : r * groups), group == 0 ? 0 : groups, uint8_t{1});
-        continue;
-      }
+      if (chosen.scale == 0) continue;
       for (int64_t g = 0; g < groups; ++g) {
         const int64_t first = g * width;
         float step = chosen.scale;
@@ -207,7 +236,7 @@ QuantizedMatrix RoundToGrid(const Matrix &w, WeightFormat format, ScaleRule rule
           step *= static_cast<float>(m);
         }
         for (int64_t i = first; i < first + width; ++i) {
-          q.weights[static_cast<size_t>(r * k + i)] = static_cast<int8_t>(ToGrid(row[i], 1 / step, grid));
+          q.weights[static_cast<size_t>(r * k + i)] = static_cast<int8_t>(ToGrid(row[i], InverseOf(step), grid));
         }
       }
     }
@@ -300,11 +329,12 @@ void RunGptq(const Matrix &w, const GptqFactor &factor, QuantizedMatrix *result,
           if (group != 0 && j % group == 0) {
             uint8_t &m = q.multipliers[static_cast<size_t>((begin + r) * groups + column / group)];
             if (!keep_grid) {
-              m = static_cast<uint8_t>(scale == 0 ? 1 : BestMultiplier(row + j, cost.data() + j, group, scale, limit, grid));
+              m = static_cast<uint8_t>(scale == 0 ? MultiplierOfZeros(grid)
+                                                  : BestMultiplier(row + j, cost.data() + j, group, scale, limit, grid));
             }
             step = scale * static_cast<float>(m);
           }
-          const float value = scale == 0 ? 0 : ToGrid(row[j], 1 / step, grid);
+          const float value = ToGrid(row[j], InverseOf(step), grid);
           out[column] = static_cast<int8_t>(value);
           const float error = (row[j] - value * step) / u(j, j);
           errors(r, j - first) = error;

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
+#include <string>
 
 #include "base/parallel.h"
 #include "passes/equalise.h"
 #include "quantize/cached.h"
 #include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
+#include "quantize/sparse_layer.h"
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
@@ -138,6 +141,8 @@ struct LayerQuantizer::Work {
   int64_t layer = 0;
   LayerWeights weights;  // float; down already transformed, FFN padded
   Matrix qkv, gate_up;   // stacked
+  ExpertList experts;  // of a sparse layer; gate_up and down are then those of its shared expert
+  int64_t block = 1;   // of the transform before down
   Equalisation equalisation;
   KvPrefix prefix;  // float until the scales are chosen, then rounded
   std::unique_ptr<RangeObserver> ranges;
@@ -148,9 +153,12 @@ struct LayerQuantizer::Work {
   LayerFormats formats;
   QuantizedLayer out;
   const Matrix &weight(LinearInput input) const {
-    const Matrix *const all[kLinearInputs] = {&qkv, &weights.o, &gate_up, &weights.down};
+    const Matrix *const all[kLinearInputs] = {&qkv, &weights.o, &gate_up, &down()};
     return *all[static_cast<size_t>(input)];
   }
+  bool sparse() const { return !experts.empty(); }
+  bool has_ffn() const { return down().size() != 0; }
+  const Matrix &down() const { return sparse() ? weights.shared.down : weights.down; }
   const KvPrefix *prefix_or_null() const { return prefix.k.rows() == 0 ? nullptr : &prefix; }
 };
 
@@ -161,14 +169,17 @@ CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim) {
 void ReplaceByRounded(const QuantizedLayer &rounded, LayerWeights *weights) {
   LayerWeights &w = *weights;
   const Matrix qkv = Dequantize(rounded.qkv);
-  const Matrix gate_up = Dequantize(rounded.gate_up);
   w.q = qkv.topRows(w.q.rows());
   w.k = qkv.middleRows(w.q.rows(), w.k.rows());
   w.v = qkv.bottomRows(w.v.rows());
-  w.gate = gate_up.topRows(w.gate.rows());
-  w.up = gate_up.bottomRows(w.up.rows());
   w.o = Dequantize(rounded.o);
-  w.down = Dequantize(rounded.down);
+  if (!rounded.experts.empty()) ReplaceExperts(rounded.experts, weights);
+  if (rounded.down.n == 0) return;
+  const Matrix gate_up = Dequantize(rounded.gate_up);
+  Matrix &gate = rounded.experts.empty() ? w.gate : w.shared.gate, &up = rounded.experts.empty() ? w.up : w.shared.up;
+  gate = gate_up.topRows(gate_up.rows() / 2);
+  up = gate_up.bottomRows(gate_up.rows() / 2);
+  (rounded.experts.empty() ? w.down : w.shared.down) = Dequantize(rounded.down);
 }
 
 WeightFormat FormatForDepth(WeightFormat wanted, int64_t k) {
@@ -191,6 +202,11 @@ LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, 
   return formats;
 }
 
+std::vector<WeightFormat> ExpertFormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t layer) {
+  if (!options.expert_formats.empty()) return options.expert_formats[static_cast<size_t>(layer)];
+  return std::vector<WeightFormat>(static_cast<size_t>(config.experts), options.body_format);
+}
+
 LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &options, FfnShape ffn, int64_t window, Matrix x,
                                Matrix prefix_x)
     : source_(source),
@@ -203,6 +219,12 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
       x_(std::move(x)),
       prefix_x_(std::move(prefix_x)) {
   config_.ffn = ffn.padded;
+  if (config_.experts != 0) {
+    expert_ = ExpertShapeOf(config_, options);
+    shared_ = SharedShapeOf(config_, options);
+    config_.expert_ffn = expert_.padded;
+    if (config_.shared_ffn != 0) config_.shared_ffn = shared_.padded;
+  }
   if (cache_.bits == 4) x_wide_ = x_.topRows(std::min(x_.rows(), kWideWindows * window));
 }
 
@@ -214,17 +236,22 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
   work.out.inputs = work.formats.inputs;
   LayerWeights &w = work.weights;
   w = LoadLayer(source_, layer);
-  w.gate = PadRows(w.gate, ffn_.padded);
-  w.up = PadRows(w.up, ffn_.padded);
-  w.gate_bias = PadVector(w.gate_bias, ffn_.padded);
-  w.up_bias = PadVector(w.up_bias, ffn_.padded);
-  w.down = PadColumns(w.down, ffn_.padded);
-  HadamardRows(w.down, ffn_.block);
+  work.block = config_.IsSparse(layer) ? shared_.block : ffn_.block;
+  if (config_.IsSparse(layer)) {
+    work.experts = LoadExperts(config_, expert_, shared_, &w);
+  } else {
+    w.gate = PadRows(w.gate, ffn_.padded);
+    w.up = PadRows(w.up, ffn_.padded);
+    w.gate_bias = PadVector(w.gate_bias, ffn_.padded);
+    w.up_bias = PadVector(w.up_bias, ffn_.padded);
+    w.down = PadColumns(w.down, ffn_.padded);
+    HadamardRows(w.down, ffn_.block);
+  }
   RunPrefix(&work);
   MeasureRanges(&work);
   if (options_.recipe == Recipe::kFast) Equalise(&work);
   work.qkv = Stack({&w.q, &w.k, &w.v});
-  work.gate_up = Stack({&w.gate, &w.up});
+  work.gate_up = work.sparse() ? ProbeOfInputs(work.experts, w) : Stack({&w.gate, &w.up});
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
@@ -238,7 +265,12 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
       if (work.moments == nullptr) return RoundToGrid(work.weight(input), format, ScaleRule::kMinMax, {});
       return Gptq(work.weight(input), format, FactorHessian(work.moments->Moments(input), GroupSize(format), kDamping));
     };
-    probe->OnLayer({layer, config_, rope_, ffn_.block, &w, work.prefix_or_null(), work.grid, work.out, round});
+    const auto round_experts = [&](WeightFormat format) {
+      ExpertRounding rounding = RoundingOf(work);
+      rounding.formats.assign(work.experts.size(), format);
+      return RoundExperts(work.experts, work.grid, rounding).experts;
+    };
+    probe->OnLayer({layer, config_, rope_, work.block, &w, work.prefix_or_null(), work.grid, work.out, round, round_experts});
   }
   CarryOn(&work);
   return std::move(work.out);
@@ -257,7 +289,7 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
   const int64_t windows = x_.rows() / window_;
   const int64_t used = options_.recipe == Recipe::kFast ? std::min(windows, kRangeWindows) : windows;
   // Evenly spread, and few enough at a time that the copy stays small.
-  work->ranges = std::make_unique<RangeObserver>(config_, ffn_.block, cache_.head_block, used * window_, kSampleRows);
+  work->ranges = NewRanges(*work, used * window_, kSampleRows);
   for (int64_t first = 0; first < used; first += kWindowsAtOnce) {
     const int64_t count = std::min(kWindowsAtOnce, used - first);
     Matrix part(count * window_, x_.cols());
@@ -269,9 +301,15 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
   }
 }
 
+std::unique_ptr<RangeObserver> LayerQuantizer::NewRanges(const Work &work, int64_t tokens, int64_t sample_rows) const {
+  auto ranges = std::make_unique<RangeObserver>(config_, work.block, cache_.head_block, tokens, sample_rows);
+  if (work.sparse()) ranges->ExpectExperts(config_.experts, expert_.block);
+  return ranges;
+}
+
 void LayerQuantizer::Equalise(Work *work) const {
   work->equalisation = EqualiseLayer(config_, &work->weights, *work->ranges, options_.body_format,
-                                     CacheLimit(cache_.bits));
+                                     CacheLimit(cache_.bits), &work->experts);
   if (!work->equalisation.any()) return;
   RunPrefix(work);
   MeasureRanges(work);
@@ -293,7 +331,7 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   grid.attn_in = input_step(LinearInput::kQkv, types.attn_in, ranges.Reach(Edge::kAttnIn));
   grid.attn_out = input_step(LinearInput::kO, EdgeType::kS8, ranges.Reach(Edge::kAttnOut));
   grid.ffn_in = input_step(LinearInput::kGateUp, types.ffn_in, ranges.Reach(Edge::kFfnIn));
-  grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
+  if (work->has_ffn()) grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
   ChooseCacheScales(work);
 
   scales.attn_in = grid.attn_in;
@@ -317,6 +355,17 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   scales.glu_largest = std::max(ranges.Reach(Edge::kGlu), 1e-6) * kHeadroom16;
   scales.down16 = Step16(ranges.Reach(Edge::kDownOut));
   scales.out16 = Step16(ranges.Reach(Edge::kResidualOut));
+  if (config_.qkv_limit != 0) {
+    // The limit is where 16 bits end: saturation is the clamp.
+    const double step = config_.qkv_limit / 32767;
+    scales.v16 = step;
+    (config_.qk_norm ? scales.q_normed16 : scales.q16) = step;
+    (config_.qk_norm ? scales.k_normed16 : scales.k16) = step;
+  }
+  if (work->sparse()) {
+    grid.expert_block = expert_.block;
+    ChooseExpertScales(ranges, work->experts, measured, &grid, &work->out.experts.scales);
+  }
 }
 
 void LayerQuantizer::ChooseCacheScales(Work *work) const {
@@ -358,7 +407,7 @@ void LayerQuantizer::ChooseCacheScales(Work *work) const {
 }
 
 void LayerQuantizer::CollectMoments(Work *work) const {
-  work->moments = std::make_unique<GridObserver>(config_, work->grid, ffn_.block);
+  work->moments = std::make_unique<GridObserver>(config_, work->grid, work->block);
   work->moments->CollectMoments();
   const int64_t windows = x_.rows() / window_;
   for (int64_t first = 0; first < windows; first += kWindowsAtOnce) {
@@ -384,23 +433,27 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   const RangeObserver &ranges = *work->ranges;
   const ActivationGrid &grid = work->grid;
   const LayerFormats &formats = work->formats;
-  const Target targets[kLinearInputs] = {
+  std::vector<Target> targets = {
       {"qkv", LinearInput::kQkv, &work->qkv, formats.qkv, &out.qkv, grid.attn_in, grid.attn_in_limit,
        ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
       {"o", LinearInput::kO, &w.o, formats.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut),
        ScalingPair::kValueOut},
-      {"gate_up", LinearInput::kGateUp, &work->gate_up, formats.gate_up, &out.gate_up, grid.ffn_in, grid.ffn_in_limit,
-       ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp},
-      {"down", LinearInput::kDown, &w.down, formats.down, &out.down, grid.down_in, grid.down_in_limit,
-       ranges.LargestDownInput(), ScalingPair::kUpDown},
   };
-  GptqFactor factors[kLinearInputs];
+  const Matrix gate_up = work->sparse() && work->has_ffn() ? Stack({&w.shared.gate, &w.shared.up}) : Matrix();
+  if (work->has_ffn()) {
+    targets.push_back({"gate_up", LinearInput::kGateUp, work->sparse() ? &gate_up : &work->gate_up, formats.gate_up, &out.gate_up,
+                       grid.ffn_in, grid.ffn_in_limit, ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp});
+    targets.push_back({"down", LinearInput::kDown, &work->down(), formats.down, &out.down, grid.down_in, grid.down_in_limit,
+                       ranges.LargestDownInput(), ScalingPair::kUpDown});
+  }
+  std::vector<GptqFactor> factors(targets.size());
   if (work->moments != nullptr) {
-    ParallelFor(kLinearInputs, [&](int64_t i) {
-      factors[i] = FactorHessian(work->moments->Moments(targets[i].input), GroupSize(targets[i].format), kDamping);
+    ParallelFor(static_cast<int64_t>(targets.size()), [&](int64_t i) {
+      const Target &target = targets[static_cast<size_t>(i)];
+      factors[static_cast<size_t>(i)] = FactorHessian(work->moments->Moments(target.input), GroupSize(target.format), kDamping);
     });
   }
-  for (int i = 0; i < kLinearInputs; ++i) {
+  for (size_t i = 0; i < targets.size(); ++i) {
     const Target &target = targets[i];
     WeightReport line;
     if (work->moments != nullptr) {
@@ -424,6 +477,7 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
     line.bytes = target.result->PayloadBytes();
     report->weights.push_back(line);
   }
+  if (work->sparse()) RoundSparse(work, report);
   out.attn_norm = w.attn_norm;
   out.ffn_norm = w.ffn_norm;
   out.attn_norm_bias = w.attn_norm_bias;
@@ -431,23 +485,77 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   out.q_norm = w.q_norm;
   out.k_norm = w.k_norm;
   out.qkv_bias = StackBias({{&w.q_bias, w.q.rows()}, {&w.k_bias, w.k.rows()}, {&w.v_bias, w.v.rows()}});
-  out.gate_up_bias = StackBias({{&w.gate_bias, w.gate.rows()}, {&w.up_bias, w.up.rows()}});
+  if (!work->sparse()) out.gate_up_bias = StackBias({{&w.gate_bias, w.gate.rows()}, {&w.up_bias, w.up.rows()}});
   out.o_bias = w.o_bias;
   out.down_bias = w.down_bias;
 }
 
+ExpertRounding LayerQuantizer::RoundingOf(const Work &work) const {
+  ExpertRounding rounding;
+  rounding.formats = ExpertFormatsOf(options_, config_, work.layer);
+  rounding.moments = work.moments.get();
+  rounding.ranges = work.ranges.get();
+  rounding.activation = config_.activation;
+  return rounding;
+}
+
+// The router in 8 bits: who is chosen must not depend on a coarse grid. Then the experts.
+void LayerQuantizer::RoundSparse(Work *work, ConversionReport *report) const {
+  QuantizedExperts &out = work->out.experts;
+  const LayerWeights &w = work->weights;
+  out.router = RoundToGrid(w.router, WeightFormat::kW8, ScaleRule::kMinMax, {});
+  if (w.shared_gate.size() != 0) out.shared_gate = RoundToGrid(Matrix(w.shared_gate), WeightFormat::kW8, ScaleRule::kMinMax, {});
+  RoundedExperts rounded = RoundExperts(work->experts, work->grid, RoundingOf(*work));
+  out.experts = std::move(rounded.experts);
+  const auto line = [&](const char *name, const QuantizedMatrix &first, const std::string &format, double error, uint64_t bytes) {
+    WeightReport row;
+    row.layer = work->layer;
+    row.weight = name;
+    row.format = format;
+    row.weight_error = error;
+    row.n = first.n;
+    row.k = first.k;
+    row.bytes = bytes;
+    report->weights.push_back(row);
+  };
+  uint64_t in_bytes = 0, down_bytes = 0;
+  std::set<std::string> in_formats, down_formats;
+  for (size_t e = 0; e < out.experts.size(); ++e) {
+    const ExpertMatrices &expert = out.experts[e];
+    const uint64_t in = expert.gate.PayloadBytes() + expert.up.PayloadBytes(), down = expert.down.PayloadBytes();
+    in_bytes += in;
+    down_bytes += down;
+    in_formats.insert(FormatName(expert.gate.format));
+    down_formats.insert(FormatName(expert.down.format));
+    ExpertReport row;
+    row.layer = work->layer;
+    row.expert = static_cast<int64_t>(e);
+    row.format = FormatName(expert.gate.format);
+    row.bits = 8 * static_cast<double>(in + down) / static_cast<double>(3 * expert.gate.n * expert.gate.k);
+    report->experts.push_back(row);
+  }
+  const auto joined = [](const std::set<std::string> &names) {
+    std::string all;
+    for (const std::string &name : names) all += (all.empty() ? "" : "+") + name;
+    return all;
+  };
+  line("router", out.router, FormatName(out.router.format), 0, out.router.PayloadBytes());
+  line("experts' gate and up", out.experts[0].gate, joined(in_formats), rounded.in_error, in_bytes);
+  line("experts' down", out.experts[0].down, joined(down_formats), rounded.down_error, down_bytes);
+}
+
 void LayerQuantizer::CarryOn(Work *work) {
   if (prefix_x_.rows() > 0) {
-    // In float, through the transform that the weights expect.
-    RangeObserver transform(config_, ffn_.block, cache_.head_block, prefix_x_.rows(), prefix_x_.rows());
-    RunLayer(config_, work->weights, work->layer, prefix_x_, {0, prefix_x_.rows()}, rope_, nullptr, &transform);
+    // In float, through the transforms that the weights expect.
+    const std::unique_ptr<RangeObserver> transform = NewRanges(*work, prefix_x_.rows(), prefix_x_.rows());
+    RunLayer(config_, work->weights, work->layer, prefix_x_, {0, prefix_x_.rows()}, rope_, nullptr, transform.get());
   }
   LayerWeights &w = work->weights;
   ReplaceByRounded(work->out, &w);
-  GridObserver observer(config_, work->grid, ffn_.block);
+  GridObserver observer(config_, work->grid, work->block);
   RunLayer(config_, w, work->layer, x_, EvenBoundaries(x_.rows(), window_), rope_, work->prefix_or_null(), &observer);
   if (x_wide_.rows() == 0) return;
-  GridObserver wide(config_, work->wide_grid, ffn_.block);
+  GridObserver wide(config_, work->wide_grid, work->block);
   RunLayer(config_, w, work->layer, x_wide_, EvenBoundaries(x_wide_.rows(), window_), rope_,
            work->prefix.k.rows() == 0 ? nullptr : &work->wide_prefix, &wide);
 }

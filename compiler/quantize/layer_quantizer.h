@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "graph/float_model.h"
 #include "passes/hadamard.h"
 #include "quantize/activations.h"
 #include "quantize/recipe.h"
+#include "quantize/sparse_layer.h"
 #include "write/model_writer.h"
 
 namespace acorn::compiler {
@@ -26,6 +28,8 @@ struct LayerView {
   const QuantizedLayer &rounded;
   /// The weight of an input in another format, rounded as the recipe does it.
   std::function<QuantizedMatrix(LinearInput input, WeightFormat format)> round;
+  /// The routed experts of a sparse layer, each in another format; their order is that of the layer.
+  std::function<std::vector<ExpertMatrices>(WeightFormat format)> round_experts;
 };
 
 /// Sees each layer after its weights were rounded, before the tokens move on.
@@ -59,6 +63,9 @@ class LayerQuantizer {
   void ChooseCacheScales(Work *work) const;
   void CollectMoments(Work *work) const;
   void RoundWeights(Work *work, ConversionReport *report) const;
+  ExpertRounding RoundingOf(const Work &work) const;
+  void RoundSparse(Work *work, ConversionReport *report) const;
+  std::unique_ptr<RangeObserver> NewRanges(const Work &work, int64_t tokens, int64_t sample_rows) const;
   void CarryOn(Work *work);
 
   const SourceModel &source_;
@@ -68,6 +75,7 @@ class LayerQuantizer {
   int64_t window_;
   CacheFormat cache_;
   RopeTable rope_;
+  FfnShape expert_, shared_;  // of sparse layers
   Matrix x_, x_wide_;
   Matrix prefix_x_;
 };

@@ -72,12 +72,12 @@ std::vector<int32_t> OwnText(const QuantizedModel &model, const ModelConfig &con
                              int64_t windows, uint64_t seed, const std::string &scratch) {
   const ScratchFile scratch_file{scratch};
   {
-    FileSink sink(config);
+    FileSink sink(config, scratch);
     WriteModel(model, &sink);
     ModelFacts facts;
     facts.vocab_size = static_cast<uint32_t>(config.vocab);
     facts.max_context = static_cast<uint32_t>(config.max_context);
-    sink.Finish(scratch, facts);
+    sink.Finish(facts);
   }
   const MappedFile file(scratch);
   acorn_options options = {};

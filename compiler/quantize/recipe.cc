@@ -111,11 +111,27 @@ WeightReport EmbeddingLine(const Matrix &table, const QuantizedMatrix &rounded) 
   return line;
 }
 
+int64_t BodyGroup(const RecipeOptions &options) { return std::max<int64_t>(GroupSize(options.body_format), 1); }
+
+/// Groups are powers of two: a multiple of the largest has whole ones of all.
+FfnShape ShapeOf(int64_t width, int64_t group, DownInput input) {
+  FfnShape ffn = input == DownInput::kS15 ? WithoutHadamard(width, group) : ChooseHadamardBlock(width);
+  ffn.padded = (ffn.padded + group - 1) / group * group;
+  return ffn;
+}
+
+Scoring ScoringOf(const ModelConfig &config) {
+  if (config.router_score == RouterScore::kSigmoid) {
+    return config.normalised_experts ? Scoring::kSigmoidOfChosen : Scoring::kSigmoid;
+  }
+  return config.normalised_experts ? Scoring::kSoftmaxOfChosen : Scoring::kSoftmaxOfAll;
+}
+
 }  // namespace
 
 void FileSink::Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) {
   prefix_tokens_ = frame.prefix_tokens;
-  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.ffn.padded, frame.writer);
+  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.writer);
   writer_->Begin(stream_scale, embedding.n == 0 ? nullptr : &embedding);
 }
 
@@ -123,17 +139,39 @@ void FileSink::Layer(QuantizedLayer layer) { writer_->AddLayer(layer); }
 
 void FileSink::Head(QuantizedHead head) { logits_ = writer_->AddHead(head); }
 
-uint64_t FileSink::Finish(const std::string &path, ModelFacts facts) {
+uint64_t FileSink::Finish(ModelFacts facts) {
   facts.prefix_tokens = prefix_tokens_;
-  return graph_.Finish(path, logits_, facts);
+  return graph_.Finish(logits_, facts);
 }
 
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) {
-  const int64_t group = std::max<int64_t>(GroupSize(options.body_format), 1);
-  FfnShape ffn =
-      options.down_input == DownInput::kS15 ? WithoutHadamard(config.ffn, group) : ChooseHadamardBlock(config.ffn);
-  ffn.padded = (ffn.padded + group - 1) / group * group;
-  return ffn;
+  return ShapeOf(config.ffn, BodyGroup(options), options.down_input);
+}
+
+FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options) {
+  int64_t group = BodyGroup(options);
+  for (const std::vector<WeightFormat> &layer : options.expert_formats) {
+    for (const WeightFormat format : layer) group = std::max<int64_t>(group, GroupSize(format));
+  }
+  return ShapeOf(config.expert_ffn, group, DownInput::kHadamard);
+}
+
+FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options) {
+  return ShapeOf(config.shared_ffn, BodyGroup(options), options.down_input);
+}
+
+ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
+  ModelFrame frame;
+  frame.ffn = FfnShapeOf(config, options);
+  frame.writer.hadamard_block = static_cast<uint32_t>(frame.ffn.block);
+  frame.writer.channel_layouts = options.channel_layouts;
+  frame.writer.cache = CacheOf(options, config.head_dim);
+  if (config.experts == 0) return frame;
+  frame.writer.scoring = ScoringOf(config);
+  frame.writer.top_k = config.experts_per_token;
+  frame.writer.expert_block = static_cast<uint32_t>(ExpertShapeOf(config, options).block);
+  frame.writer.shared_block = static_cast<uint32_t>(SharedShapeOf(config, options).block);
+  return frame;
 }
 
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
@@ -149,13 +187,8 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
     DropTokens(&ids, result.prefix_tokens, config, windows.window);
   }
 
-  const FfnShape ffn = FfnShapeOf(config, options);
-  ModelFrame frame;
+  ModelFrame frame = FrameOf(config, options);
   frame.prefix_tokens = result.prefix_tokens;
-  frame.ffn = ffn;
-  frame.writer.hadamard_block = static_cast<uint32_t>(ffn.block);
-  frame.writer.channel_layouts = options.channel_layouts;
-  frame.writer.cache = CacheOf(options, config.head_dim);
 
   // The stream's first scale covers every row of the table, rounding included.
   result.report.layers = config.layers;
@@ -173,7 +206,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
     sink->Begin(frame, scale, std::move(embedding));
   }
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
-  LayerQuantizer quantizer(source, options, ffn, windows.window, Embed(source, ids), prefix_x);
+  LayerQuantizer quantizer(source, options, frame.ffn, windows.window, Embed(source, ids), prefix_x);
   Progress progress("quantizing layers", config.layers);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     sink->Layer(quantizer.Quantize(layer, sink->Unrounded(), &result.report));

@@ -36,6 +36,7 @@ struct RecipeOptions {
   DownInput down_input = DownInput::kHadamard;
   int kv_bits = 8;  // of a session's keys and values: 8 or 4
   ChannelLayouts channel_layouts;
+  std::vector<std::vector<WeightFormat>> expert_formats;  // [layers, experts] of routed experts; empty: body_format
   std::vector<LayerFormats> layers;                   // of a mixed conversion; empty: body_format and down_input for all
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
 };
@@ -43,8 +44,14 @@ struct RecipeOptions {
 /// Formats of a layer: the chosen ones, or those that all layers have; w8 where a depth has no whole groups. ffn: as stored.
 LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t ffn, int64_t layer);
 
+/// Formats of a layer's routed experts: the chosen ones, or the body's. For depths without whole groups FormatForDepth decides.
+std::vector<WeightFormat> ExpertFormatsOf(const RecipeOptions &options, const ModelConfig &config, int64_t layer);
+
 /// Width of the FFN as stored, and the blocks of down's transform.
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options);
+/// The same of routed experts, whose input to down always goes through the transform, and of the shared one.
+FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options);
+FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options);
 
 /// Calibration tokens: windows of equal length, one after the other.
 struct CalibrationWindows {
@@ -60,6 +67,9 @@ struct ModelFrame {
   WriterOptions writer;
 };
 
+/// All of it that the configuration and the options decide, for a model without a prefix.
+ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options);
+
 /// Takes the parts of a quantised model in the order of the model: written as they come, or kept for training.
 class ModelSink {
  public:
@@ -72,15 +82,15 @@ class ModelSink {
   virtual LayerWeights *Unrounded() { return nullptr; }
 };
 
-/// Writes a model file as its parts come. Finish() says how large it is.
+/// Writes a model file as its parts come, experts to the disk at once. Finish() says how large it is.
 class FileSink : public ModelSink {
  public:
-  explicit FileSink(const ModelConfig &config) : config_(config) {}
+  FileSink(const ModelConfig &config, const std::string &path) : config_(config), graph_(path) {}
   void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) override;
   void Layer(QuantizedLayer layer) override;
   void Head(QuantizedHead head) override;
   /// facts: with everything but the prefix.
-  uint64_t Finish(const std::string &path, ModelFacts facts);
+  uint64_t Finish(ModelFacts facts);
 
  private:
   ModelConfig config_;

@@ -112,6 +112,7 @@ class Page {
   }
   bool HasTraining() const { return !report_.training.points.empty(); }
   bool HasWeights() const { return !report_.weights.empty(); }
+  bool HasExperts() const { return !report_.experts.empty(); }
   bool HasRanges() const { return !report_.ranges.empty(); }
   bool HasSensitivities() const { return !report_.sensitivities.empty(); }
 
@@ -129,6 +130,7 @@ class Page {
   void LearningRate(const std::vector<ChartBand> &bands);
   void Bits();
   void BitsGrid(const std::vector<std::string> &formats);
+  void Experts();
   void Errors();
   void ErrorChart(const char *title, double WeightReport::*member);
   void Ranges();
@@ -144,6 +146,7 @@ const Page::Section Page::kSections[] = {
     {"perplexity", "Perplexity", &Page::HasPerplexity, &Page::Perplexities},
     {"training", "Training", &Page::HasTraining, &Page::Training},
     {"bits", "Bits of each tensor", &Page::HasWeights, &Page::Bits},
+    {"experts", "Bits of each expert", &Page::HasExperts, &Page::Experts},
     {"errors", "Error by layer", &Page::HasWeights, &Page::Errors},
     {"ranges", "Activation ranges", &Page::HasRanges, &Page::Ranges},
     {"sensitivities", "Sensitivity of the tensors", &Page::HasSensitivities, &Page::Sensitivities},
@@ -423,6 +426,44 @@ void Page::BitsGrid(const std::vector<std::string> &formats) {
     out_.Close();
   }
   out_.Close().Close().Close();
+}
+
+/// A heat map, layers downwards and experts across: the colour is the format, and where bits were chosen by importance the words
+/// of a cell say how it compares.
+void Page::Experts() {
+  const std::vector<std::string> formats = NamesOf(report_.experts, &ExpertReport::format);
+  std::map<int64_t, std::vector<const ExpertReport *>> layers;
+  double bits = 0;
+  for (const ExpertReport &row : report_.experts) {
+    layers[row.layer].push_back(&row);
+    bits += row.bits / static_cast<double>(report_.experts.size());
+  }
+  Paragraph("A line for each layer, a column for each expert, and the whole bits of a weight in the cell. " + Fixed(bits, 3) +
+                " bits a weight on average, group multipliers included.",
+            "note");
+  out_.Open("ul", {{"class", "legend"}});
+  for (size_t i = 0; i < formats.size(); ++i) {
+    out_.Open("li").Element("span", "", {{"class", "swatch solid c" + std::to_string(i % kColours)}}).Text(formats[i]).Close();
+  }
+  out_.Close();
+  out_.Open("div", {{"class", "table"}}).Open("table", {{"class", "bits"}}).Open("tbody");
+  std::vector<std::vector<std::string>> rows;
+  for (const auto &[layer, experts] : layers) {
+    out_.Open("tr").Element("th", LayerCell(report_, layer));
+    for (const ExpertReport *expert : experts) {
+      const auto format = std::find(formats.begin(), formats.end(), expert->format) - formats.begin();
+      const std::string importance = std::isfinite(expert->importance) ? ", importance " + Readable(expert->importance) : "";
+      out_.Element("td", Fixed(std::floor(expert->bits), 0),
+                   {{"class", "c" + std::to_string(format % kColours)},
+                    {"title", "expert " + std::to_string(expert->expert) + ", " + expert->format + importance}});
+      rows.push_back({LayerCell(report_, layer), std::to_string(expert->expert), expert->format, Plain(expert->bits),
+                      Plain(expert->importance)});
+    }
+    out_.Close();
+  }
+  out_.Close().Close().Close();
+  Numbers("Experts", {{"layer", true}, {"expert", true}, {"format", false}, {"bits a weight", true}, {"importance", true}}, rows,
+          &out_);
 }
 
 void Page::ErrorChart(const char *title, double WeightReport::*member) {

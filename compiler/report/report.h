@@ -70,6 +70,14 @@ struct SensitivityReport {
   uint64_t bytes_saved = 0;   // by the narrower format
 };
 
+/// One routed expert of the file.
+struct ExpertReport {
+  int64_t layer = 0, expert = 0;
+  std::string format;       // of gate and up
+  double bits = 0;          // of a weight, group multipliers included
+  double importance = NAN;  // by which bits were chosen; NaN: they were not
+};
+
 /// Perplexities of the same tokens; NaN: not measured.
 struct PerplexityReport {
   std::string text;        // what they were measured on
@@ -85,6 +93,7 @@ struct ConversionReport {
   int64_t layers = 0;
   PerplexityReport perplexity;
   std::vector<WeightReport> weights;
+  std::vector<ExpertReport> experts;
   std::vector<RangeReport> ranges;
   TrainingReport training;
   std::vector<SensitivityReport> sensitivities;

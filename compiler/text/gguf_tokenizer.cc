@@ -23,6 +23,7 @@ struct KnownPre {
 };
 constexpr KnownPre kKnownPres[] = {
     {"gpt-2", PreTokenizer::kGpt2, layout::Normalizer::kNone, false},
+    {"olmo", PreTokenizer::kGpt2, layout::Normalizer::kNfc, false},
     {"smollm", PreTokenizer::kDigitGpt2, layout::Normalizer::kNone, false},
     {"starcoder", PreTokenizer::kDigitGpt2, layout::Normalizer::kNone, false},
     {"refact", PreTokenizer::kDigitGpt2, layout::Normalizer::kNone, false},

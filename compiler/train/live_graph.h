@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -76,6 +77,10 @@ class LiveGraph : public GraphBuilder {
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
+  // A model with experts is refused before a graph is made.
+  uint16_t BeginExperts(const ExpertSetSpec &) override { std::abort(); }
+  void AddExpert(const ExpertMatrices &) override { std::abort(); }
+  void Experts(const Port &, const Port &, uint16_t, const RoutingSpec &, const Port *, const Port *) override { std::abort(); }
 
  private:
   LiveStep &NewStep(OpKind kind, const Port &in, const Port &out);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 
 #include "acorn_posix.h"
 #include "train/tape.h"
@@ -123,7 +124,7 @@ void Machine::Run(const LiveStep &live, std::vector<torch::Tensor> *buffers, con
   context.tokens = tokens.data();
   context.m = static_cast<size_t>(rows);
   context.first_row = static_cast<size_t>(prefix_rows_);
-  RunStep(live.step, context);
+  if (RunStep(live.step, context) != Status::kOk) std::abort();  // no step here waits for storage
 }
 
 }  // namespace acorn::compiler

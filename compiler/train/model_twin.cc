@@ -13,7 +13,7 @@ ModelTwin::ModelTwin(const ModelConfig &config, const QuantizedModel *model, int
 
 void ModelTwin::Refresh() {
   graph_.Restart();
-  ModelWriter writer(&graph_, config_, model_->frame.ffn.padded, model_->frame.writer);
+  ModelWriter writer(&graph_, config_, model_->frame.writer);
   writer.Begin(model_->stream_scale, model_->embedding.n == 0 ? nullptr : &model_->embedding);
   layer_begins_.clear();
   for (const QuantizedLayer &layer : model_->layers) {

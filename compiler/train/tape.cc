@@ -304,6 +304,7 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
     StepGradients *to = gradients + i;
     switch (live.step.kind) {
       case OpKind::kEmbedding:
+      case OpKind::kExperts:  // never here: LiveGraph takes none
         break;
       case OpKind::kRmsNorm:
       case OpKind::kLayerNorm:

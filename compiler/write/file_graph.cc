@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/expert_record.h"
 #include "acorn_schema/file.h"
 #include "pack/pack.h"
 #include "write/file_writer.h"
@@ -18,7 +19,29 @@ schema::Factor ToSchema(IntegerFactor factor) { return schema::Factor(factor.mul
 
 }  // namespace
 
+namespace {
+
+/// The records of one set.
+struct ExpertSegment {
+  ExpertSetSpec spec;
+  int64_t ffn = 0;
+  uint64_t in_bound = 0, down_bound = 0;
+  std::vector<schema::ExpertRecord> records;
+  uint64_t bytes = 0;  // of the records, which lie in the spool
+};
+
+void StoreIntegers(const std::vector<int32_t> &values, uint8_t *out) {
+  for (const int32_t value : values) {
+    for (int b = 0; b < 4; ++b) *out++ = static_cast<uint8_t>(static_cast<uint32_t>(value) >> (8 * b));
+  }
+}
+
+}  // namespace
+
 struct FileGraph::State {
+  explicit State(const std::string &path_in) : path(path_in), spool(path_in) {}
+
+  const std::string path;
   flatbuffers::FlatBufferBuilder fbb;
   std::vector<SegmentBytes> segments;  // 0: constants
   std::vector<schema::Value> values;
@@ -27,6 +50,8 @@ struct FileGraph::State {
   std::vector<flatbuffers::Offset<schema::Rope>> ropes;
   std::vector<flatbuffers::Offset<schema::Cache>> caches;
   std::vector<flatbuffers::Offset<schema::Step>> body, head;
+  std::vector<ExpertSegment> expert_sets;
+  Spool spool;  // of the experts, one set after the other
   bool in_head = false;
   uint16_t body_out = 0;
 
@@ -56,8 +81,8 @@ struct FileGraph::State {
   }
 };
 
-FileGraph::FileGraph() : state_(std::make_unique<State>()) {
-  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Constants), {}});
+FileGraph::FileGraph(const std::string &path) : state_(std::make_unique<State>(path)) {
+  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Constants), {}, 0});
 }
 FileGraph::~FileGraph() = default;
 
@@ -67,7 +92,7 @@ Port FileGraph::NewValue(EdgeType type, int64_t width) {
 }
 
 void FileGraph::BeginWeightSegment() {
-  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Weights), {}});
+  state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Weights), {}, 0});
 }
 
 WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) {
@@ -197,13 +222,78 @@ void FileGraph::Add(const Port &a, const Port &b, const Port &out) {
                                                   factors.multipliers[1], static_cast<uint8_t>(factors.shift)));
 }
 
-uint64_t FileGraph::Finish(const std::string &path, const Port &logits, const ModelFacts &facts) {
+uint16_t FileGraph::BeginExperts(const ExpertSetSpec &spec) {
+  state_->expert_sets.push_back({spec, 0, 0, 0, {}, 0});
+  return static_cast<uint16_t>(state_->expert_sets.size() - 1);
+}
+
+void FileGraph::AddExpert(const ExpertMatrices &matrices) {
+  ExpertSegment &set = state_->expert_sets.back();
+  const ExpertSetSpec &spec = set.spec;
+  set.ffn = matrices.gate.n;
+  const expert::Shape shape = {spec.in.width, static_cast<uint32_t>(set.ffn), matrices.gate.format, matrices.down.format, spec.layout};
+  const uint64_t bytes = expert::RecordBytes(shape);
+  std::vector<uint8_t> record((bytes + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
+  int shifts[expert::kParts];
+  for (size_t part = 0; part < expert::kParts; ++part) {
+    const QuantizedMatrix &matrix = part == expert::kGate ? matrices.gate : part == expert::kUp ? matrices.up : matrices.down;
+    const expert::Matrix as_stored = expert::MatrixOf(shape, part);
+    const Port &in = part == expert::kDown ? spec.down_in : spec.in;
+    const double out_scale = part == expert::kGate ? spec.gate.scale : part == expert::kUp ? spec.up.scale : spec.down_scale;
+    const PackedWeight packed = Pack(matrix, as_stored.layout, as_stored.k_panel);
+    const LinearIntegers integers =
+        MakeLinearIntegers(in, DescribeWeight(0, matrix), {}, std::vector<double>(static_cast<size_t>(matrix.n), out_scale));
+    const expert::Place place = expert::PlaceOf(shape, part);
+    std::copy(packed.bytes.begin(), packed.bytes.end(), record.data() + place.weights);
+    StoreIntegers(integers.bias, record.data() + place.bias);
+    StoreIntegers(integers.factors.multipliers, record.data() + place.multipliers);
+    shifts[part] = integers.factors.shift;
+    uint64_t &bound = part == expert::kDown ? set.down_bound : set.in_bound;
+    bound = std::max(bound, packed.acc_bound);
+  }
+  set.records.emplace_back(set.bytes, WideChecksum(record.data(), bytes), static_cast<uint8_t>(shape.format),
+                           static_cast<uint8_t>(shape.down_format), static_cast<uint8_t>(shifts[expert::kGate]),
+                           static_cast<uint8_t>(shifts[expert::kUp]), static_cast<uint8_t>(shifts[expert::kDown]));
+  set.bytes += record.size();
+  state_->spool.Write(record.data(), record.size());
+}
+
+void FileGraph::Experts(const Port &router, const Port &out, uint16_t set, const RoutingSpec &routing, const Port *shared,
+                        const Port *shared_gate) {
+  State &s = *state_;
+  const ExpertSetSpec &spec = s.expert_sets[set].spec;
+  const GluIntegers glu = MakeGluIntegers(spec.gate, spec.up, spec.glu, routing.factor);
+  const schema::Ref table = s.Constants(glu.table);
+  const schema::Slice in = ToSchema(spec.in), logits = ToSchema(router), to = ToSchema(out);
+  const schema::Factor octaves = ToSchema(OctaveIntegers(router)), index = ToSchema(glu.index);
+  const schema::Factor down = ToSchema(HadamardIntegers(spec.glu, spec.down_in, routing.block));
+  const schema::Slice shared_slice = shared == nullptr ? schema::Slice() : ToSchema(*shared);
+  const schema::Slice gate_slice = shared_gate == nullptr ? schema::Slice() : ToSchema(*shared_gate);
+  const schema::Factor gate_octaves = shared_gate == nullptr ? schema::Factor() : ToSchema(OctaveIntegers(*shared_gate));
+  s.Step(schema::Op::Experts,
+         schema::CreateExperts(s.fbb, &in, &logits, &to, set, static_cast<uint32_t>(routing.top_k),
+                               static_cast<uint8_t>(routing.scoring), &octaves, &index, &table, static_cast<uint8_t>(glu.shift),
+                               routing.block, &down, static_cast<int16_t>(spec.down_in.zero_point),
+                               shared == nullptr ? nullptr : &shared_slice, shared_gate == nullptr ? nullptr : &gate_slice,
+                               shared_gate == nullptr ? nullptr : &gate_octaves));
+}
+
+uint64_t FileGraph::Finish(const Port &logits, const ModelFacts &facts) {
   State &s = *state_;
   flatbuffers::FlatBufferBuilder &fbb = s.fbb;
   uint16_t tokenizer_segment = 65535;
   if (!facts.tokenizer.empty()) {
     tokenizer_segment = static_cast<uint16_t>(s.segments.size());
-    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Tokenizer), facts.tokenizer});
+    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Tokenizer), facts.tokenizer, 0});
+  }
+  // Experts come last, so that what must be in memory is one stretch.
+  std::vector<flatbuffers::Offset<schema::ExpertSet>> expert_sets;
+  for (const ExpertSegment &set : s.expert_sets) {
+    const auto records = fbb.CreateVectorOfStructs(set.records);
+    expert_sets.push_back(schema::CreateExpertSet(fbb, static_cast<uint16_t>(s.segments.size()), set.spec.in.width,
+                                                  static_cast<uint32_t>(set.ffn), static_cast<uint8_t>(set.spec.layout),
+                                                  set.in_bound, set.down_bound, records));
+    s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Experts), {}, set.bytes});
   }
   // Segments are structs stored inline, so that their places can be written once the size of the graph is known.
   std::vector<schema::Segment> places(s.segments.size());
@@ -229,10 +319,12 @@ uint64_t FileGraph::Finish(const std::string &path, const Port &logits, const Mo
   const auto body = fbb.CreateVector(s.body);
   const auto head = fbb.CreateVector(s.head);
   const auto provenance_vector = fbb.CreateVector(provenance);
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::ExpertSet>>> expert_vector;
+  if (!expert_sets.empty()) expert_vector = fbb.CreateVector(expert_sets);
   const schema::Factor logit_factor = ToSchema(MakeFactor(logits.scale * 65536, uint64_t{1} << 31));
   const auto model = schema::CreateModel(fbb, name, family, facts.vocab_size, facts.max_context, prefix, segments, values,
                                          weights_vector, ropes, caches, body, head, s.body_out, logits.value, &logit_factor,
-                                         tokenizer_segment, provenance_vector);
+                                         tokenizer_segment, provenance_vector, 0, expert_vector);
   schema::FinishModelBuffer(fbb, model);
   std::vector<uint8_t> graph(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
   const auto *stored = schema::GetModel(graph.data())->segments();
@@ -242,7 +334,7 @@ uint64_t FileGraph::Finish(const std::string &path, const Port &logits, const Mo
     *const_cast<schema::Segment *>(stored->Get(static_cast<flatbuffers::uoffset_t>(i))) =
         schema::Segment(static_cast<schema::SegmentKind>(place.kind), place.offset, place.bytes, place.checksum);
   }
-  return WriteModelFile(path, graph, s.segments);
+  return WriteModelFile(s.path, graph, s.segments, &s.spool);
 }
 
 }  // namespace acorn::compiler

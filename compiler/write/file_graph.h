@@ -23,7 +23,8 @@ struct ModelFacts {
 
 class FileGraph : public GraphBuilder {
  public:
-  FileGraph();
+  /// path: the file that Finish() writes. What is large lies beside it until then.
+  explicit FileGraph(const std::string &path);
   ~FileGraph() override;
   FileGraph(const FileGraph &) = delete;
   FileGraph &operator=(const FileGraph &) = delete;
@@ -48,9 +49,13 @@ class FileGraph : public GraphBuilder {
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
+  uint16_t BeginExperts(const ExpertSetSpec &spec) override;
+  void AddExpert(const ExpertMatrices &expert) override;
+  void Experts(const Port &router, const Port &out, uint16_t set, const RoutingSpec &routing, const Port *shared,
+               const Port *shared_gate) override;
 
   /// Writes the file. `logits` is an s32 port. Returns its size in bytes.
-  uint64_t Finish(const std::string &path, const Port &logits, const ModelFacts &facts);
+  uint64_t Finish(const Port &logits, const ModelFacts &facts);
 
  private:
   struct State;

@@ -7,10 +7,33 @@
 #include <vector>
 
 #include "acorn_schema/layout.h"
+#include "acorn_schema/scoring.h"
 #include "pack/quantized_matrix.h"
 #include "write/port.h"
 
 namespace acorn::compiler {
+
+/// One expert: gate and up [ffn, hidden], down [hidden, ffn].
+struct ExpertMatrices {
+  QuantizedMatrix gate, up, down;
+};
+
+/// What all experts of a layer share. Scales are real sizes of a unit.
+struct ExpertSetSpec {
+  Port in;               // s8, what gate and up read
+  Port gate, up, glu;    // s16; glu.scale from GluScale()
+  Port down_in;          // s8, behind the Hadamard transform
+  double down_scale = 1;  // of what an expert hands out
+  Layout layout = Layout::kX16C8;  // of formats without groups
+};
+
+/// How tokens are routed (docs/ARITHMETIC.md §14).
+struct RoutingSpec {
+  Scoring scoring = Scoring::kSoftmaxOfChosen;
+  int64_t top_k = 1;
+  std::vector<double> factor;  // of the activation, as for Glu
+  uint32_t block = 1;          // of the Hadamard transform
+};
 
 class GraphBuilder {
  public:
@@ -55,6 +78,14 @@ class GraphBuilder {
   /// `in` and `out` count in, head by head; empty: 1.
   virtual void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) = 0;
   virtual void Add(const Port &a, const Port &b, const Port &out) = 0;
+
+  /// Starts a set of experts, and adds to the last one that was started.
+  virtual uint16_t BeginExperts(const ExpertSetSpec &spec) = 0;
+  virtual void AddExpert(const ExpertMatrices &expert) = 0;
+  /// router: s32 logits of natural units router.scale. out.scale is the set's down_scale. shared, shared_gate: null without an
+  /// expert that every token visits; shared->scale is out's.
+  virtual void Experts(const Port &router, const Port &out, uint16_t set, const RoutingSpec &routing, const Port *shared,
+                       const Port *shared_gate) = 0;
 };
 
 }  // namespace acorn::compiler

@@ -36,8 +36,8 @@ std::vector<double> ActivationFactors(ActivationKind kind) {
   return factors;
 }
 
-ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t ffn, const WriterOptions &options)
-    : config_(config), ffn_(ffn), options_(options), graph_(graph) {
+ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, const WriterOptions &options)
+    : config_(config), options_(options), graph_(graph) {
   std::vector<double> turns;
   for (const double radians : RopeFrequencies(config)) turns.push_back(radians / (2 * kPi));
   rope_ = graph_->AddRope(turns);
@@ -57,9 +57,6 @@ ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t
   k8_ = graph_->NewValue(EdgeType::kS8, kv_width);
   mixed_ = graph_->NewValue(EdgeType::kS8, q_width);
   branch_ = graph_->NewValue(EdgeType::kS16, config.hidden);
-  gate_up_ = graph_->NewValue(EdgeType::kS16, 2 * ffn);
-  glu_ = graph_->NewValue(EdgeType::kS16, ffn);
-  down_in_ = graph_->NewValue(EdgeType::kS8, ffn);
   logits_ = graph_->NewValue(EdgeType::kS32, config.vocab);
 }
 
@@ -82,11 +79,14 @@ void ModelWriter::Begin(double scale, const QuantizedMatrix *embedding) {
   }
 }
 
-void ModelWriter::CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale,
-                              double sum_scale) {
+Port ModelWriter::Branch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double scale) {
   const WeightInfo weight = AddWeight(matrix, in.type);
-  const Port branch = Scaled(branch_, branch_scale);
-  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), branch_scale));
+  const Port branch = Scaled(branch_, scale);
+  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), scale));
+  return branch;
+}
+
+void ModelWriter::CloseBranch(const Port &branch, double sum_scale) {
   const Port sum = Scaled(residual_.value == stream_[0].value ? stream_[1] : stream_[0], sum_scale);
   graph_->Add(residual_, branch, sum);
   residual_ = sum;
@@ -130,10 +130,21 @@ Port ModelWriter::Normed(const RowVector &gain, const RowVector &bias, EdgeType 
   return out;
 }
 
-Port ModelWriter::DownIn(EdgeType type) {
-  if (type == EdgeType::kS8) return down_in_;
-  if (down_in15_.width == 0) down_in15_ = graph_->NewValue(type, ffn_);
-  return down_in15_;
+ModelWriter::FfnPorts &ModelWriter::PortsOf(int64_t ffn) {
+  FfnPorts &ports = ffns_[ffn];
+  if (ports.glu.width == 0) {
+    ports.gate_up = graph_->NewValue(EdgeType::kS16, 2 * ffn);
+    ports.glu = graph_->NewValue(EdgeType::kS16, ffn);
+    ports.down_in = graph_->NewValue(EdgeType::kS8, ffn);
+  }
+  return ports;
+}
+
+Port ModelWriter::DownIn(int64_t ffn, EdgeType type) {
+  FfnPorts &ports = PortsOf(ffn);
+  if (type == EdgeType::kS8) return ports.down_in;
+  if (ports.down_in15.width == 0) ports.down_in15 = graph_->NewValue(type, ffn);
+  return ports.down_in15;
 }
 
 void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
@@ -154,8 +165,9 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   if (config_.qk_norm) {
     const Port q_normed = Scaled(q_normed_, scales.q_normed16);
     const Port k_normed = Scaled(k_normed_, scales.k_normed16);
-    graph_->RmsNorm(q, q_normed, config_.heads, ToDoubles(layer.q_norm), config_.rms_eps);
-    graph_->RmsNorm(k, k_normed, config_.kv_heads, ToDoubles(layer.k_norm), config_.rms_eps);
+    const bool rows = config_.qk_norm_rows;
+    graph_->RmsNorm(q, q_normed, rows ? 1 : config_.heads, ToDoubles(layer.q_norm), config_.rms_eps);
+    graph_->RmsNorm(k, k_normed, rows ? 1 : config_.kv_heads, ToDoubles(layer.k_norm), config_.rms_eps);
     q = q_normed;
     k = k_normed;
   }
@@ -172,23 +184,73 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   }
   const Port mixed = Scaled(mixed_, scales.attn_out, scales.attn_out_zero);
   graph_->Attention(q8_, mixed, cache, score_scales, v_scales);
-  CloseBranch(mixed, layer.o, layer.o_bias, scales.o16, scales.mid16);
+  CloseBranch(Branch(mixed, layer.o, layer.o_bias, scales.o16), scales.mid16);
+}
+
+Port ModelWriter::DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale) {
+  const LayerScales &scales = layer.scales;
+  const auto ffn = static_cast<uint32_t>(layer.down.k);
+  const FfnPorts &ports = PortsOf(ffn);
+  std::vector<double> out_scales(ffn, scales.gate16);
+  out_scales.insert(out_scales.end(), ffn, scales.up16);
+  graph_->Linear(normed, ports.gate_up, AddWeight(layer.gate_up, normed.type), ToDoubles(layer.gate_up_bias), out_scales);
+  const Port gate = Columns(ports.gate_up, 0, ffn, scales.gate16);
+  const Port up = Columns(ports.gate_up, ffn, ffn, scales.up16);
+  const Port glu = Scaled(ports.glu, GluScale(gate.scale, up.scale, scales.glu_largest));
+  graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
+  const Port down_in = Scaled(DownIn(ffn, layer.inputs.down_in), scales.down_in, scales.down_in_zero);
+  graph_->Hadamard(glu, down_in, block, {});
+  return Branch(down_in, layer.down, layer.down_bias, out_scale);
+}
+
+Port ModelWriter::SparseFfn(const QuantizedLayer &layer, const Port &normed) {
+  const QuantizedExperts &sparse = layer.experts;
+  const ExpertScales &scales = sparse.scales;
+  if (router_.width == 0) {
+    router_ = graph_->NewValue(EdgeType::kS32, sparse.router.n);
+    routed_ = graph_->NewValue(EdgeType::kS16, config_.hidden);
+  }
+  const auto logits = [&](const QuantizedMatrix &weight, Port *port) {
+    const Port out = Scaled(*port, scales.router);
+    graph_->Linear(normed, out, AddWeight(weight, normed.type), {}, std::vector<double>(static_cast<size_t>(weight.n), scales.router));
+    return out;
+  };
+  const Port router = logits(sparse.router, &router_);
+  const bool has_shared = layer.down.n != 0, has_gate = sparse.shared_gate.n != 0;
+  Port shared, shared_gate;
+  if (has_shared) shared = DenseFfn(layer, normed, options_.shared_block, scales.down16);
+  if (has_gate) {
+    if (shared_gate_.width == 0) shared_gate_ = graph_->NewValue(EdgeType::kS32, 1);
+    shared_gate = logits(sparse.shared_gate, &shared_gate_);
+  }
+  // The edges inside of experts are no values of the graph.
+  const auto ffn = static_cast<uint32_t>(sparse.experts[0].gate.n);
+  const auto edge = [&](EdgeType type, double scale, int32_t zero_point) { return Port{0, 0, ffn, type, scale, zero_point}; };
+  ExpertSetSpec spec;
+  spec.in = normed;
+  spec.gate = edge(EdgeType::kS16, scales.gate16, 0);
+  spec.up = edge(EdgeType::kS16, scales.up16, 0);
+  spec.glu = edge(EdgeType::kS16, GluScale(scales.gate16, scales.up16, scales.glu_largest), 0);
+  spec.down_in = edge(EdgeType::kS8, scales.down_in, scales.down_in_zero);
+  spec.down_scale = scales.down16;
+  spec.layout = options_.channel_layouts.w8;
+  const uint16_t set = graph_->BeginExperts(spec);
+  for (const ExpertMatrices &expert : sparse.experts) graph_->AddExpert(expert);
+  RoutingSpec routing;
+  routing.scoring = options_.scoring;
+  routing.top_k = options_.top_k;
+  routing.factor = ActivationFactors(config_.activation);
+  routing.block = options_.expert_block;
+  const Port out = Scaled(routed_, scales.down16);
+  graph_->Experts(router, out, set, routing, has_shared ? &shared : nullptr, has_gate ? &shared_gate : nullptr);
+  return out;
 }
 
 void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
-  const auto ffn = static_cast<uint32_t>(ffn_);
   const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
-  std::vector<double> out_scales(ffn, scales.gate16);
-  out_scales.insert(out_scales.end(), ffn, scales.up16);
-  graph_->Linear(normed, gate_up_, AddWeight(layer.gate_up, normed.type), ToDoubles(layer.gate_up_bias), out_scales);
-  const Port gate = Columns(gate_up_, 0, ffn, scales.gate16);
-  const Port up = Columns(gate_up_, ffn, ffn, scales.up16);
-  const Port glu = Scaled(glu_, GluScale(gate.scale, up.scale, scales.glu_largest));
-  graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
-  const Port down_in = Scaled(DownIn(layer.inputs.down_in), scales.down_in, scales.down_in_zero);
-  graph_->Hadamard(glu, down_in, options_.hadamard_block, {});
-  CloseBranch(down_in, layer.down, layer.down_bias, scales.down16, scales.out16);
+  const Port branch = layer.experts.empty() ? DenseFfn(layer, normed, options_.hadamard_block, scales.down16) : SparseFfn(layer, normed);
+  CloseBranch(branch, scales.out16);
 }
 
 void ModelWriter::AddLayer(const QuantizedLayer &layer) {

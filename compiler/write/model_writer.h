@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "base/matrix.h"
@@ -40,13 +41,33 @@ struct InputTypes {
   EdgeType down_in = EdgeType::kS8;
 };
 
-/// One layer, ready to write. Padded columns and rows of the FFN are part of the weights.
+/// Real sizes of a unit on the edges of routed experts, the same for all of a layer.
+struct ExpertScales {
+  double router = 1;  // of a logit
+  double gate16 = 1, up16 = 1;
+  double glu_largest = 1;
+  double down_in = 1;  // s8, after the Hadamard transform
+  double down16 = 1;   // of what an expert hands out, and of the shared one's output
+  int32_t down_in_zero = 0;
+};
+
+/// The routed experts of a sparse layer.
+struct QuantizedExperts {
+  ExpertScales scales;
+  QuantizedMatrix router;       // [experts, hidden]
+  QuantizedMatrix shared_gate;  // [1, hidden]; no rows: the shared expert counts whole, or there is none
+  std::vector<ExpertMatrices> experts;
+  bool empty() const { return experts.empty(); }
+};
+
+/// One layer, ready to write. In a sparse layer gate_up and down are those of the shared expert, without rows where there is none. Padded columns and rows of the FFN are part of the weights.
 struct QuantizedLayer {
   LayerScales scales;
   InputTypes inputs;
   RowVector attn_norm, ffn_norm, q_norm, k_norm;
   RowVector attn_norm_bias, ffn_norm_bias;  // of LayerNorms
   QuantizedMatrix qkv, o, gate_up, down;
+  QuantizedExperts experts;  // of a sparse layer
   RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
 };
@@ -76,12 +97,17 @@ struct WriterOptions {
   uint32_t hadamard_block = 128;  // 1: plain requantisation to the type of down's input
   ChannelLayouts channel_layouts;
   CacheFormat cache;
+  // Of sparse layers:
+  Scoring scoring = Scoring::kSoftmaxOfChosen;
+  int64_t top_k = 1;
+  uint32_t expert_block = 128;  // of the Hadamard transform before a routed expert's down
+  uint32_t shared_block = 128;  // before the shared one's
 };
 
 class ModelWriter {
  public:
-  /// graph: where the operators go, outlives the writer. ffn: width of gate and up as stored (padded).
-  ModelWriter(GraphBuilder *graph, const ModelConfig &config, int64_t ffn, const WriterOptions &options);
+  /// graph: where the operators go, outlives the writer.
+  ModelWriter(GraphBuilder *graph, const ModelConfig &config, const WriterOptions &options);
 
   /// scale: of the residual stream that enters layer 0. embedding: null when tied to the head, which comes last.
   void Begin(double scale, const QuantizedMatrix *embedding);
@@ -95,27 +121,38 @@ class ModelWriter {
     return graph_->AddWeight(matrix, LayoutOf(matrix.format), input);
   }
   void AddEmbedding(const WeightInfo &weight);
-  /// The residual branch's last linear layer and the addition to the stream, whose new scale is `sum_scale`.
-  void CloseBranch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double branch_scale, double sum_scale);
+  /// A linear layer to the value of branches.
+  Port Branch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double scale);
+  /// Adds a branch to the stream, whose new scale is `sum_scale`.
+  void CloseBranch(const Port &branch, double sum_scale);
   /// Rotates the heads of `in` (s16) to `out` (s8) of scales [heads], through the transform if there is one.
   void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales);
   /// The configuration's norm of rows. bias: empty for an RMSNorm.
   void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   /// The norm of the residual stream, in units of `scale`.
   Port Normed(const RowVector &gain, const RowVector &bias, EdgeType type, double scale, int32_t zero_point);
-  Port DownIn(EdgeType type);
+  /// The values inside of an FFN of some width.
+  struct FfnPorts {
+    Port gate_up, glu, down_in, down_in15;
+  };
+  FfnPorts &PortsOf(int64_t ffn);
+  Port DownIn(int64_t ffn, EdgeType type);
   void AttentionHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
+  /// Through gate_up and down to what they add to the stream, in units of `out_scale`.
+  Port DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale);
+  Port SparseFfn(const QuantizedLayer &layer, const Port &normed);
 
   ModelConfig config_;
-  int64_t ffn_;
   WriterOptions options_;
   GraphBuilder *graph_;
   uint16_t rope_ = 0;
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
   Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
-  Port mixed_, branch_, gate_up_, glu_, down_in_, logits_;
-  Port normed16_, normed15_, down_in15_;  // of layers with 15-bit inputs; made when the first one comes
+  Port router_, shared_gate_, routed_;    // of sparse layers; the same
+  Port mixed_, branch_, logits_;
+  std::map<int64_t, FfnPorts> ffns_;
+  Port normed16_, normed15_;  // of layers with 15-bit inputs; made when the first one comes
   Port residual_;  // the one of stream_ that holds the residual now, with its scale
   Port embedded_;
 };

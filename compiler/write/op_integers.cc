@@ -203,6 +203,11 @@ IntegerFactor HadamardIntegers(const Port &in, const Port &out, uint32_t block) 
   return MakeFactor(in.scale / std::sqrt(static_cast<double>(block)) / out.scale, uint64_t{block} * 32767);
 }
 
+IntegerFactor OctaveIntegers(const Port &logit) {
+  // The distance of two logits has 32 bits.
+  return MakeFactor(logit.scale / std::log(2.0) * (1 << 26), uint64_t{1} << 32);
+}
+
 IntegerFactors AddIntegers(const Port &a, const Port &b, const Port &out) {
   return MakeFactors({a.scale / out.scale, b.scale / out.scale}, uint64_t{1} << 16);
 }

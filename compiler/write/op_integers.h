@@ -67,6 +67,8 @@ GluIntegers MakeGluIntegers(const Port &gate, const Port &up, const Port &out, c
 
 /// §9.
 IntegerFactor HadamardIntegers(const Port &in, const Port &out, uint32_t block);
+/// §14. Octaves in Q26 of one unit of a logit.
+IntegerFactor OctaveIntegers(const Port &logit);
 /// §10. Multipliers of a and b.
 IntegerFactors AddIntegers(const Port &a, const Port &b, const Port &out);
 

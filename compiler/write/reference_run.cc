@@ -83,7 +83,8 @@ void RecordReferenceRun(const std::string &from, const std::string &to) {
   for (schema::Segment &segment : model.segments) {
     segment = schema::Segment(segment.kind(), segment.offset() - begin + moved, segment.bytes(), segment.checksum());
   }
-  WriteModelFile(to, Pack(model), file.data() + begin, file.size() - begin);
+  const uint64_t experts = LoadLittle64(file.data() + kHeaderExperts);
+  WriteModelFile(to, Pack(model), file.data() + begin, file.size() - begin, experts == 0 ? 0 : experts - begin);
   progress.Finish();
 }
 

@@ -7,6 +7,8 @@
 #include "acorn_posix.h"
 #include "files.h"
 
+#define LARGE_PAGE_BYTES ((size_t)2 << 20) /* beside pages of 4 KiB, on x86-64 and AArch64 */
+
 int acorn_read_at(int fd, void *to, uint64_t offset, size_t bytes) {
   for (size_t done = 0; done < bytes;) {
     const uint64_t at = offset + done;
@@ -71,13 +73,14 @@ static int map_file(acorn_posix_file *file, int fd, size_t bytes) {
   return 0;
 }
 
-int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency) {
+int acorn_posix_open_part(acorn_posix_file *file, const char *path, uint32_t residency, uint64_t most_bytes) {
   file->data = NULL;
   file->bytes = 0;
   int fd;
   uint64_t bytes;
   int error = acorn_open_file(&fd, &bytes, path);
   if (error != 0) return error;
+  if (bytes > most_bytes) bytes = most_bytes;
   if (bytes > SIZE_MAX) {
     error = EFBIG;
   } else if (bytes > 0) {
@@ -88,6 +91,10 @@ int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t res
   return error;
 }
 
+int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency) {
+  return acorn_posix_open_part(file, path, residency, UINT64_MAX);
+}
+
 void acorn_posix_close_file(acorn_posix_file *file) {
   if (file->bytes != 0) munmap((void *)file->data, file->bytes);
   file->data = NULL;
@@ -95,6 +102,24 @@ void acorn_posix_close_file(acorn_posix_file *file) {
 }
 
 void *acorn_posix_allocate(size_t bytes) { return bytes == 0 ? NULL : map_anonymous(bytes); }
+
+void *acorn_posix_allocate_for_reads(size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  if (bytes == 0 || bytes > SIZE_MAX - LARGE_PAGE_BYTES - page) return NULL;
+  const size_t rounded = (bytes + page - 1) / page * page;
+  char *memory = map_anonymous(rounded + LARGE_PAGE_BYTES);
+  if (memory == NULL) return NULL;
+  /* Only whole large pages that begin where one may are given. */
+  const size_t before = (LARGE_PAGE_BYTES - (uintptr_t)memory % LARGE_PAGE_BYTES) % LARGE_PAGE_BYTES;
+  if (before != 0) munmap(memory, before);
+  munmap(memory + before + rounded, LARGE_PAGE_BYTES - before);
+  (void)madvise(memory + before, rounded, MADV_HUGEPAGE);
+  return memory + before;
+#else
+  return acorn_posix_allocate(bytes);
+#endif
+}
 
 void acorn_posix_release(void *memory, size_t bytes) {
   if (memory != NULL) munmap(memory, bytes);

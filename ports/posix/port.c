@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,13 +9,17 @@
 
 #include "acorn_posix.h"
 #include "files.h"
+#include "reads.h"
 #include "threads.h"
 
 #define DEFAULT_THREADS_LIMIT 16u /* small models gain nothing from more: loops of a decode step take microseconds */
 
 struct acorn_posix {
-  acorn_pool *pool; /* NULL: one thread */
-  int fd;           /* what the port's read reads; -1: none */
+  acorn_pool *pool;   /* NULL: one thread */
+  int fd;             /* what the port's read reads; -1: none */
+  char *path;         /* of fd, for messages */
+  acorn_reads *reads; /* of fd's file; NULL: none */
+  acorn_posix_read_options read_options;
   uint32_t threads;
   uint32_t max_log_level;
 };
@@ -62,6 +67,7 @@ acorn_posix *acorn_posix_create(uint32_t threads) {
   if (posix == NULL) return NULL;
   posix->threads = threads;
   posix->fd = -1;
+  posix->read_options.struct_size = sizeof posix->read_options;
   if (threads > 1) {
     posix->pool = acorn_pool_create(threads);
     if (posix->pool == NULL) {
@@ -74,19 +80,52 @@ acorn_posix *acorn_posix_create(uint32_t threads) {
 
 void acorn_posix_destroy(acorn_posix *posix) {
   if (posix == NULL) return;
+  acorn_reads_destroy(posix->reads);
   if (posix->pool != NULL) acorn_pool_destroy(posix->pool);
   if (posix->fd >= 0) close(posix->fd);
+  free(posix->path);
   free(posix);
 }
 
 int acorn_posix_set_file(acorn_posix *posix, const char *path) {
+  if (posix->reads != NULL && posix->reads->under_way != 0) return EBUSY;
   int fd;
   uint64_t bytes;
-  const int error = acorn_open_file(&fd, &bytes, path);
+  int error = acorn_open_file(&fd, &bytes, path);
   if (error != 0) return error;
+  char *name = strdup(path);
+  acorn_reads *reads = NULL;
+  error = name == NULL ? ENOMEM : acorn_reads_create(&reads, path, fd, &posix->read_options);
+  if (error != 0) {
+    free(name);
+    close(fd);
+    return error;
+  }
+  acorn_reads_destroy(posix->reads);
   if (posix->fd >= 0) close(posix->fd);
+  free(posix->path);
   posix->fd = fd;
+  posix->path = name;
+  posix->reads = reads;
   return 0;
+}
+
+int acorn_posix_set_read_options(acorn_posix *posix, const acorn_posix_read_options *options) {
+  const int error = acorn_reads_check(options);
+  if (error == 0) posix->read_options = *options;
+  return error;
+}
+
+int acorn_posix_get_read_info(const acorn_posix *posix, acorn_posix_read_info *info) {
+  const acorn_reads *reads = posix->reads;
+  if (info->struct_size != sizeof *info || reads == NULL) return EINVAL;
+  *info = (acorn_posix_read_info){sizeof *info, reads->depth, reads->alignment, reads->direct,
+                                  reads->backend == NULL ? "" : reads->backend->name};
+  return 0;
+}
+
+uint32_t acorn_posix_stop_reads(acorn_posix *posix, uint64_t timeout_ns) {
+  return posix->reads == NULL ? 0 : acorn_reads_stop(posix->reads, timeout_ns);
 }
 
 static void log_message(void *ctx, uint32_t level, const char *message, size_t bytes) {
@@ -110,6 +149,31 @@ static int read_file(void *ctx, void *to, uint64_t offset, size_t bytes) {
   return acorn_read_at(posix->fd, to, offset, bytes);
 }
 
+/* Said when it begins to matter, and once: a program that reads nothing asynchronously need not know. */
+static void tell_buffered(acorn_posix *posix) {
+  char message[512];
+  const int bytes = snprintf(message, sizeof message, "%s: the file system takes no direct reads; reading through the page cache",
+                             posix->path);
+  if (bytes > 0) log_message(posix, 1, message, (size_t)bytes < sizeof message ? (size_t)bytes : sizeof message - 1);
+}
+
+static int read_submit(void *ctx, const acorn_read_request *requests, size_t count, size_t *accepted) {
+  acorn_posix *posix = ctx;
+  acorn_reads *reads = posix->reads;
+  if (reads->backend == NULL && !reads->direct && !reads->buffered) tell_buffered(posix);
+  return acorn_reads_submit(reads, requests, count, accepted);
+}
+
+static int read_wait(void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout_ticks, size_t *count) {
+  const acorn_posix *posix = ctx;
+  return acorn_reads_wait(posix->reads, results, capacity, timeout_ticks, count);
+}
+
+static int read_cancel(void *ctx, uint64_t id) {
+  const acorn_posix *posix = ctx;
+  return acorn_reads_cancel(posix->reads, id);
+}
+
 void acorn_posix_port(acorn_posix *posix, acorn_port *port, uint32_t max_log_level) {
   posix->max_log_level = max_log_level;
   memset(port, 0, sizeof *port);
@@ -121,5 +185,11 @@ void acorn_posix_port(acorn_posix *posix, acorn_port *port, uint32_t max_log_lev
   port->ticks = ticks;
   port->ticks_per_second = 1000000000u;
   port->parallel_for = posix->pool != NULL ? parallel_for : NULL;
-  port->read = posix->fd >= 0 ? read_file : NULL;
+  if (posix->fd < 0) return;
+  port->read = read_file;
+  port->read_depth = posix->reads->depth;
+  port->read_alignment = posix->reads->alignment;
+  port->read_submit = read_submit;
+  port->read_wait = read_wait;
+  port->read_cancel = read_cancel;
 }

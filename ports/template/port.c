@@ -39,4 +39,13 @@ void acorn_template_port(acorn_port *port) {
   /* int read(void *ctx, void *to, uint64_t offset, size_t bytes): the model file, where it is not in the address space; 0 when
    * all bytes are there, anything else when not. For acorn_image_read. */
   port->read = NULL;
+
+  /* read_submit, read_wait, read_cancel, read_depth, read_alignment: reads beside the caller, for experts that stream from
+   * storage. Left out here, since they are nothing without a device: a port with read alone serves as well, only slower.
+   * docs/PORTING.md, "Storage", says what each must keep; ports/posix/reads_threads.c and ports/simulated show two ways. */
+  port->read_submit = NULL;
+  port->read_wait = NULL;
+  port->read_cancel = NULL;
+  port->read_depth = 0;
+  port->read_alignment = 0;
 }

@@ -24,20 +24,6 @@ bool ParseDigits(const char **text, uint64_t *value) {
 
 bool ParseNumber(const char *text, uint64_t *value) { return ParseDigits(&text, value) && *text == 0; }
 
-bool ParseBytes(const char *text, uint64_t *value) {
-  if (!ParseDigits(&text, value)) return false;
-  int shift = 0;
-  if (*text != 0) {
-    static constexpr char kUnits[] = "KMG";
-    const char *unit = std::strchr(kUnits, *text >= 'a' ? *text - 'a' + 'A' : *text);
-    if (unit == nullptr || text[1] != 0) return false;
-    shift = 10 * static_cast<int>(unit - kUnits + 1);
-  }
-  if (*value > UINT64_MAX >> shift) return false;
-  *value <<= shift;
-  return true;
-}
-
 // Decimal digits to Q16, rounded half up; digits beyond the ninth of the fraction do not matter.
 bool ParseDecimal(const char *text, uint64_t *q16) {
   uint64_t whole = 0, fraction = 0, unit = 1;
@@ -58,11 +44,29 @@ bool ParseDecimal(const char *text, uint64_t *q16) {
 
 }  // namespace
 
+bool ParseBytes(const char *text, uint64_t *value) {
+  if (!ParseDigits(&text, value)) return false;
+  int shift = 0;
+  if (*text != 0) {
+    static constexpr char kUnits[] = "KMG";
+    const char *unit = std::strchr(kUnits, *text >= 'a' ? *text - 'a' + 'A' : *text);
+    if (unit == nullptr || text[1] != 0) return false;
+    shift = 10 * static_cast<int>(unit - kUnits + 1);
+  }
+  if (*value > UINT64_MAX >> shift) return false;
+  *value <<= shift;
+  return true;
+}
+
 void Arguments::Add(const char *name, Kind kind, void *value, uint64_t low, uint64_t high, const char *help) {
   options_.push_back({name, kind, value, low, high, help});
 }
 
 void Arguments::Positional(const char *name, std::string *value) {
+  OptionalPositional(name, value);
+  required_ = positionals_.size();
+}
+void Arguments::OptionalPositional(const char *name, std::string *value) {
   positionals_.push_back({name, Kind::kText, value, 0, 0, nullptr});
 }
 void Arguments::Flag(const char *name, bool *value, const char *help) { Add(name, Kind::kFlag, value, 0, 0, help); }
@@ -170,7 +174,7 @@ bool Arguments::Parse(int argc, char **argv) {
     }
     Set(*option, text);
   }
-  if (positional < positionals_.size()) {
+  if (positional < required_) {
     Fail(ExitCode::kUsage, "%s is missing (acorn %s)", positionals_[positional].name, usage_);
   }
   return true;

@@ -2,6 +2,7 @@
 // program stays small; it knows numbers, sizes with K, M, G, decimals as Q16, choices and texts, and refuses the rest by name.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@ class Arguments {
   Arguments(const char *usage, const char *summary) : usage_(usage), summary_(summary) {}
 
   void Positional(const char *name, std::string *value);
+  /// After all others; left alone where it is not given.
+  void OptionalPositional(const char *name, std::string *value);
   void Flag(const char *name, bool *value, const char *help);
   void Number(const char *name, uint64_t low, uint64_t high, uint64_t *value, const char *help);
   /// A number that may have K, M or G behind it (powers of 1,024).
@@ -47,6 +50,10 @@ class Arguments {
   const char *usage_, *summary_;
   std::vector<Option> options_;
   std::vector<Option> positionals_;
+  size_t required_ = 0;  // of the positionals
 };
+
+/// A size such as 300M: K, M and G are powers of 1,024.  False: the text is no such number
+bool ParseBytes(const char *text, uint64_t *value);
 
 }  // namespace acorn::program

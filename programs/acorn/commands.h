@@ -11,5 +11,7 @@ void Perplexity(int argc, char **argv);
 void Tokenize(int argc, char **argv);
 void Eval(int argc, char **argv);
 void SelfTest(int argc, char **argv);
+void Trace(int argc, char **argv);
+void Replay(int argc, char **argv);
 
 }  // namespace acorn::program

@@ -45,7 +45,12 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Bytes("--memory", &options->memory, "refuse to start where the plan needs more");
   arguments->Text("--residency", &options->residency, "map: read the file in place (default); copy: read it into memory");
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
-  for (const char *name : {"--rate", "--expert-cache", "--prefetch", "--drop-experts", "--cache-aware-routing", "--trust"}) {
+  arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
+  arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
+  arguments->Text("--prefetch", &options->prefetch, "off (default), or gate: read what the next layer's router seems to want");
+  arguments->Decimal("--drop-experts", 1, &options->drop_experts_q16, "leave out experts that have together at most this share of a token's weights: another answer");
+  arguments->Decimal("--cache-aware-routing", 1, &options->cache_routing_q16, "prefer experts in memory by this share of a token's range of logits: another answer");
+  for (const char *name : {"--rate", "--trust"}) {
     arguments->Reserved(name);
   }
 }
@@ -66,11 +71,9 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   library_options_.flags = needs.flags;
   SetIsa(&library_options_);
 
+  SetExperts();
   begin_ticks_ = acorn_posix_ticks();
-  const int error =
-      acorn_posix_open_file(&file_, options_.file.c_str(), options_.residency == "copy" ? ACORN_POSIX_COPY : ACORN_POSIX_MAP);
-  if (error == ENOMEM) Fail(ExitCode::kMemory, "%s: no memory for the file", options_.file.c_str());
-  if (error != 0) Fail(ExitCode::kIo, "%s: %s", options_.file.c_str(), std::strerror(error));
+  OpenImage();
   static const uint64_t kNothing alignas(64) = 0;  // an empty file is no model, which is for the library to say
   image_ = {file_.bytes == 0 ? &kNothing : file_.data, file_.bytes};
 
@@ -78,6 +81,10 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   fault.struct_size = sizeof fault;
   plan_.struct_size = sizeof plan_;
   acorn_status status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  if (status == ACORN_ERR_MEMORY) {
+    Fail(ExitCode::kMemory, "--expert-cache %llu: one expert of %s has %llu bytes",
+         static_cast<unsigned long long>(options_.expert_cache), options_.file.c_str(), static_cast<unsigned long long>(fault.offset));
+  }
   if (status == ACORN_ERR_ARGUMENT && options_.context != 0) {
     // The only option that depends on the model.
     library_options_.context_tokens = 0;
@@ -92,8 +99,48 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   }
 }
 
+void Device::SetExperts() {
+  constexpr const char *kPolicies[] = {"lfru", "lru", "edgemoe"};  // as ACORN_EXPERTS_…
+  library_options_.expert_cache_bytes = options_.expert_cache;
+  if (options_.prefetch != "off" && options_.prefetch != "gate") Fail(ExitCode::kUsage, "--prefetch %s: off or gate is wanted", options_.prefetch.c_str());
+  library_options_.expert_prefetch = options_.prefetch == "gate" ? ACORN_PREFETCH_GATE : ACORN_PREFETCH_OFF;
+  library_options_.drop_experts_q16 = options_.drop_experts_q16;
+  library_options_.cache_routing_q16 = options_.cache_routing_q16;
+  for (uint32_t i = 0; i < std::size(kPolicies); ++i) {
+    if (options_.expert_policy != kPolicies[i]) continue;
+    library_options_.expert_policy = i;
+    return;
+  }
+  Fail(ExitCode::kUsage, "--expert-policy %s: lfru, lru or edgemoe is wanted", options_.expert_policy.c_str());
+}
+
+// The file, or where experts stream what stands before them, and the port's reads of the rest.
+void Device::OpenImage() {
+  const char *path = options_.file.c_str();
+  const uint32_t residency = options_.residency == "copy" ? ACORN_POSIX_COPY : ACORN_POSIX_MAP;
+  const auto check = [path](int error) {
+    if (error == ENOMEM) Fail(ExitCode::kMemory, "%s: no memory for the file", path);
+    if (error != 0) Fail(ExitCode::kIo, "%s: %s", path, std::strerror(error));
+  };
+  uint64_t bytes = UINT64_MAX;
+  if (options_.expert_cache != 0) {
+    acorn_posix_file start = {};
+    check(acorn_posix_open_part(&start, path, ACORN_POSIX_COPY, ACORN_HEADER_BYTES));
+    // What is wrong with a header is for acorn_plan to say, of the whole file.
+    streams_ = start.bytes != 0 && acorn_image_resident(&bytes, start.data, start.bytes) == ACORN_OK;
+    acorn_posix_close_file(&start);
+    if (streams_) {
+      check(acorn_posix_set_file(posix_, path));
+      acorn_posix_port(posix_, &port_, 1);
+      port_.log = LogWarning;
+    }
+  }
+  check(acorn_posix_open_part(&file_, path, residency, bytes));
+}
+
 Device::~Device() {
   if (session_ != nullptr) acorn_session_close(session_);
+  acorn_posix_stop_reads(posix_, UINT64_MAX);  // into the block
   acorn_posix_release(block_, plan_.block_bytes);
   acorn_posix_close_file(&file_);
   acorn_posix_destroy(posix_);
@@ -135,7 +182,7 @@ void Device::Open() {
     Fail(ExitCode::kMemory, "%s needs %llu bytes, --memory gives %llu (a smaller --context or --chunk needs less)",
          options_.file.c_str(), static_cast<unsigned long long>(needed), static_cast<unsigned long long>(options_.memory));
   }
-  block_ = acorn_posix_allocate(plan_.block_bytes);
+  block_ = plan_.expert_slots != 0 ? acorn_posix_allocate_for_reads(plan_.block_bytes) : acorn_posix_allocate(plan_.block_bytes);
   if (block_ == nullptr) {
     Fail(ExitCode::kMemory, "no memory for the %llu bytes of the plan", static_cast<unsigned long long>(plan_.block_bytes));
   }

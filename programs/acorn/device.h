@@ -15,6 +15,10 @@ struct DeviceOptions {
   std::string file;
   uint64_t context = 0, threads = 0, chunk = 0;  // 0: default
   uint64_t memory = 0;                           // 0: no limit
+  uint64_t expert_cache = 0;                     // bytes; 0: experts are used where they lie in the file
+  std::string expert_policy = "lfru";
+  std::string prefetch = "off";
+  uint32_t drop_experts_q16 = 0, cache_routing_q16 = 0;  // 0: off
   std::string residency = "map", isa;
 };
 
@@ -47,6 +51,7 @@ class Device {
   const acorn_model_info &info() const { return info_; }
   acorn_model *model() const { return model_; }
   acorn_session *session() const { return session_; }
+  const DeviceOptions &options() const { return options_; }
   const std::string &path() const { return options_.file; }
   /// Name of the highest instruction set in use, as --isa takes it.
   const char *isa() const;
@@ -57,6 +62,8 @@ class Device {
 
  private:
   void SetIsa(acorn_options *options);
+  void SetExperts();
+  void OpenImage();
 
   DeviceOptions options_;
   acorn_posix *posix_ = nullptr;
@@ -70,6 +77,7 @@ class Device {
   acorn_session *session_ = nullptr;
   acorn_model_info info_ = {};
   uint32_t features_ = 0;
+  bool streams_ = false;
   uint64_t begin_ticks_ = 0;
   double open_ms_ = 0;
 };

@@ -27,9 +27,9 @@ constexpr Command kCommands[] = {
     {"tokenize", acorn::program::Tokenize, "token ids of the standard input"},
     {"eval", acorn::program::Eval, "right answers out of a file of questions"},
     {"selftest", acorn::program::SelfTest, "proves that this machine computes what the file says"},
+    {"replay", acorn::program::Replay, "what a cache of experts would do with recorded routing"},
+    {"trace", acorn::program::Trace, "records which experts a model chooses"},
     {"verify", nullptr, ""},
-    {"trace", nullptr, ""},
-    {"replay", nullptr, ""},
 };
 
 void PrintHelp(std::FILE *to) {

@@ -28,6 +28,13 @@ void PrintTable(const std::string &file, const acorn_memory_plan &plan) {
   }
   std::printf("  %-13s %13llu  %11s  %s\n", "block", static_cast<unsigned long long>(plan.block_bytes),
               HumanBytes(plan.block_bytes).c_str(), "what the library takes: all but the image");
+  if (plan.experts == 0) return;
+  std::printf("  %u experts of %s; one token visits %u of them\n", plan.experts, HumanBytes(plan.expert_record_bytes).c_str(),
+              plan.useful_expert_slots);
+  if (plan.expert_slots != 0 && plan.expert_slots < plan.useful_expert_slots) {
+    std::printf("  warning: room for %u: every expert is read anew for every token. From --expert-cache %llu on some stay.\n",
+                plan.expert_slots, static_cast<unsigned long long>(plan.useful_expert_slots * plan.expert_record_bytes));
+  }
 }
 
 void PrintJson(const std::string &file, const acorn_memory_plan &plan) {
@@ -44,6 +51,10 @@ void PrintJson(const std::string &file, const acorn_memory_plan &plan) {
   json.Number("chunk_tokens", plan.chunk_tokens);
   json.Number("logit_rows", plan.logit_rows);
   json.Number("threads", plan.threads);
+  json.Number("experts", plan.experts);
+  json.Number("expert_slots", plan.expert_slots);
+  json.Number("useful_expert_slots", plan.useful_expert_slots);
+  json.Number("expert_record_bytes", plan.expert_record_bytes);
   std::printf("%s\n", json.Finish().c_str());
 }
 

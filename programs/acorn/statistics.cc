@@ -30,6 +30,18 @@ Speeds ReadSpeeds(const Device &device) {
   return speeds;
 }
 
+ExpertFigures ReadExperts(const Device &device) {
+  ExpertFigures figures;
+  acorn_expert_stats stats = {};
+  if (device.model() == nullptr) return figures;
+  Check(acorn_model_expert_stats(device.model(), &stats), "reading what experts have cost");
+  figures.hits = stats.hits;
+  figures.misses = stats.misses;
+  figures.bytes_read = stats.bytes_read;
+  figures.stall_ms = static_cast<double>(stats.stall_ticks) / 1e6;
+  return figures;
+}
+
 std::string KernelShares(const Device &device) {
   std::vector<std::pair<uint64_t, std::string>> rows;
   uint64_t total = 0;
@@ -60,8 +72,17 @@ void WriteMachine(JsonWriter *json, const Device &device) {
   json->Number("chunk_tokens", plan.chunk_tokens);
   json->Number("threads", plan.threads);
   json->Text("isa", device.isa());
-  json->Raw("experts", "{\"hits\": 0, \"misses\": 0, \"bytes_read\": 0, \"stall_ms\": 0}");
-  json->Raw("dials", "{}");
+  const ExpertFigures experts = ReadExperts(device);
+  JsonWriter figures;
+  figures.Number("hits", experts.hits);
+  figures.Number("misses", experts.misses);
+  figures.Number("bytes_read", experts.bytes_read);
+  figures.Decimal("stall_ms", experts.stall_ms);
+  json->Raw("experts", figures.Finish());
+  JsonWriter dials;  // those that are on
+  if (device.options().drop_experts_q16 != 0) dials.Decimal("drop_experts", device.options().drop_experts_q16 / 65536.0);
+  if (device.options().cache_routing_q16 != 0) dials.Decimal("cache_aware_routing", device.options().cache_routing_q16 / 65536.0);
+  json->Raw("dials", dials.Finish());
 }
 
 std::string HumanBytes(uint64_t bytes) {

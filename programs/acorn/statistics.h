@@ -45,6 +45,13 @@ struct Speeds {
 };
 Speeds ReadSpeeds(const Device &device);
 
+/// What streaming experts has cost since the model was opened.
+struct ExpertFigures {
+  uint64_t hits = 0, misses = 0, bytes_read = 0;
+  double stall_ms = 0;
+};
+ExpertFigures ReadExperts(const Device &device);
+
 /// {"kernel": share of the kernels' time, …}, largest first.
 std::string KernelShares(const Device &device);
 

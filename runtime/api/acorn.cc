@@ -3,6 +3,7 @@
 
 #include "acorn_schema/file.h"
 #include "api/message.h"
+#include "ops/route.h"
 #include "platform/features.h"
 #include "session/session.h"
 #include "session/trace.h"
@@ -36,6 +37,8 @@ static_assert(static_cast<uint32_t>(Status::kMemory) == ACORN_ERR_MEMORY);
 static_assert(static_cast<uint32_t>(Status::kContextFull) == ACORN_ERR_CONTEXT_FULL);
 static_assert(static_cast<uint32_t>(Status::kBuffer) == ACORN_ERR_BUFFER);
 static_assert(static_cast<uint32_t>(Status::kPort) == ACORN_ERR_PORT);
+static_assert(static_cast<uint32_t>(Status::kStorage) == ACORN_ERR_STORAGE);
+static_assert(static_cast<uint32_t>(Status::kStalled) == ACORN_ERR_STALLED);
 static_assert(static_cast<uint32_t>(Status::kCancelled) == ACORN_ERR_CANCELLED);
 static_assert(ACORN_CPU_AVX2 == acorn::kFeatureAvx2 && ACORN_CPU_AVXVNNI == acorn::kFeatureAvxVnni &&
               ACORN_CPU_AVX512VNNI == acorn::kFeatureAvx512Vnni && ACORN_CPU_GFNI == acorn::kFeatureGfni &&
@@ -47,6 +50,11 @@ static_assert(ACORN_PHASE_PREFILL == static_cast<int>(acorn::RunPhase::kPrefill)
 static_assert(ACORN_STOP_LENGTH == static_cast<int>(acorn::StopReason::kLength) &&
               ACORN_STOP_CALLER == static_cast<int>(acorn::StopReason::kCaller));
 
+static_assert(sizeof(acorn_route) == sizeof(acorn::Route) && offsetof(acorn_route, expert) == offsetof(acorn::Route, expert) &&
+              offsetof(acorn_route, weight_q15) == offsetof(acorn::Route, weight));
+
+static_assert(ACORN_HEADER_BYTES == acorn::kHeaderBytes);
+constexpr uint32_t kDefaultReadTimeoutMs = 10000;  // no storage that works takes as long
 constexpr uint64_t kBlockAlignment = acorn::Arena::kAlignment;
 
 acorn_status Out(Status status) { return static_cast<acorn_status>(status); }
@@ -55,6 +63,7 @@ bool Aligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % kBlockAlig
 
 Status MakeRequest(const acorn_image *image, const acorn_options *options, const acorn_port *port, OpenRequest *request) {
   *request = {};
+  request->read_timeout_ms = kDefaultReadTimeoutMs;
   if (image == nullptr || image->data == nullptr || !Aligned(image->data)) return Status::kArgument;
   request->image = {static_cast<const uint8_t *>(image->data), image->bytes};
   uint32_t features = 0;
@@ -63,6 +72,7 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     features = port->cpu_features;
     request->parallel = {port->ctx, port->parallel_for, port->threads == 0 ? 1 : port->threads};
     request->clock = {port->ctx, port->ticks};
+    request->port = *port;
   }
   if (options != nullptr) {
     if (options->struct_size != sizeof(acorn_options)) return Status::kArgument;
@@ -77,6 +87,14 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     request->check_weights = (options->flags & ACORN_OPEN_CHECK_WEIGHTS) != 0;
     request->profile = (options->flags & ACORN_OPEN_PROFILE) != 0;
     request->trace = (options->flags & ACORN_OPEN_TRACE) != 0;
+    if (options->expert_policy > ACORN_EXPERTS_EDGEMOE) return Status::kArgument;
+    request->expert_policy = static_cast<acorn::ExpertPolicy>(options->expert_policy);
+    if (options->expert_prefetch > ACORN_PREFETCH_GATE) return Status::kArgument;
+    request->prefetch = options->expert_prefetch == ACORN_PREFETCH_GATE;
+    request->expert_cache_bytes = options->expert_cache_bytes;
+    if (options->drop_experts_q16 > 65536 || options->cache_routing_q16 > 65536) return Status::kArgument;
+    request->dials = {options->drop_experts_q16 / 2, options->cache_routing_q16};
+    if (options->read_timeout_ms != 0) request->read_timeout_ms = options->read_timeout_ms;
   }
   request->features = features;
   return Status::kOk;
@@ -145,6 +163,13 @@ Status MakeSampling(const acorn_sampling &in, acorn::SamplerParams *out) {
   return acorn::CheckSamplerParams(*out);
 }
 
+// The caller's hook by its own type, which session/ does not know.
+void TellRoutes(void *ctx, uint32_t set, const acorn::Route *routes, size_t tokens, size_t top_k) {
+  const Session &session = *static_cast<const Session *>(ctx);
+  const auto hook = reinterpret_cast<acorn_routing_hook>(session.routing_callback);
+  hook(session.routing_callback_ctx, set, reinterpret_cast<const acorn_route *>(routes), tokens, top_k);
+}
+
 // Feeds under the clock of prefill.
 template <typename Call>
 Status TimedPrefill(Session *session, const Call &call) {
@@ -189,6 +214,8 @@ const char *acorn_status_text(acorn_status status) {
     case Status::kContextFull: return "the context is full";
     case Status::kBuffer: return "an output buffer is too small";
     case Status::kPort: return "a callback of the port failed";
+    case Status::kStorage: return "a read of the model file failed";
+    case Status::kStalled: return "the storage did not answer in time";
     case Status::kCancelled: return "cancelled";
   }
   return "unknown status";
@@ -233,6 +260,16 @@ acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_po
   return ACORN_OK;
 }
 
+acorn_status acorn_image_resident(uint64_t *bytes, const void *start, size_t start_bytes) {
+  if (bytes == nullptr || start == nullptr) return ACORN_ERR_ARGUMENT;
+  Fault where;
+  acorn::Header header = {};
+  Status status = acorn::CheckByteOrder(&where);
+  if (status == Status::kOk) status = acorn::ReadHeader({static_cast<const uint8_t *>(start), start_bytes}, &header, &where);
+  if (status == Status::kOk) *bytes = header.resident_bytes;
+  return Out(status);
+}
+
 acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image, const acorn_options *options,
                         const acorn_port *port) {
   Fault where;
@@ -262,6 +299,11 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   plan->scratch_bytes = memory.scratch_bytes;
   plan->block_bytes = memory.block_bytes;
   plan->reference_tokens = memory.reference_tokens;
+  plan->expert_slot_bytes = memory.expert_slot_bytes;
+  plan->experts = memory.experts;
+  plan->expert_slots = dims.expert_slots;
+  plan->useful_expert_slots = memory.useful_slots;
+  plan->expert_record_bytes = memory.slot_bytes;
   return ACORN_OK;
 }
 
@@ -283,6 +325,48 @@ acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const aco
   LogOpen(port, *opened);
   opened->ticks_per_second = port == nullptr ? 0 : port->ticks_per_second;
   *model = static_cast<acorn_model *>(opened);
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_expert_stats(const acorn_model *model, acorn_expert_stats *stats) {
+  if (model == nullptr || stats == nullptr) return ACORN_ERR_ARGUMENT;
+  const acorn::ExpertCounts &counts = model->streaming.pool.counts();
+  const acorn::ExpertTraffic &traffic = model->streaming.traffic;
+  *stats = {};
+  stats->struct_size = sizeof(acorn_expert_stats);
+  stats->hits = counts.hits;
+  stats->misses = counts.misses;
+  stats->bytes_read = traffic.bytes_read;
+  stats->stall_ticks = traffic.stall_ticks;
+  stats->prefetches = counts.prefetches;
+  stats->prefetches_used = counts.prefetches_used;
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fault *fault) {
+  if (model == nullptr || fault == nullptr) return ACORN_ERR_ARGUMENT;
+  const acorn::ExpertFault &found = model->streaming.fault;
+  *fault = {};
+  fault->struct_size = sizeof(acorn_expert_fault);
+  fault->status = Out(found.status);
+  fault->layer = found.set;
+  fault->expert = found.expert;
+  fault->offset = found.offset;
+  fault->error = found.error;
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_get_expert(const acorn_model *model, acorn_expert_info *info, uint32_t layer, uint32_t expert) {
+  if (model == nullptr || info == nullptr || layer >= model->graph.expert_sets.size()) return ACORN_ERR_ARGUMENT;
+  const acorn::ExpertSet &set = model->graph.expert_sets[layer];
+  if (expert >= set.records.size()) return ACORN_ERR_ARGUMENT;
+  *info = {};
+  info->struct_size = sizeof(acorn_expert_info);
+  for (const acorn::Step &step : model->graph.body) {
+    if (step.kind == acorn::OpKind::kExperts && step.experts.set == layer) info->top_k = step.experts.top_k;
+  }
+  info->offset = set.records[expert].offset;
+  info->bytes = acorn::ReadBytes(set.records[expert]);
   return ACORN_OK;
 }
 
@@ -335,6 +419,7 @@ acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
     if (candidate->taken) continue;
     candidate->taken = true;
     candidate->logit_hook = nullptr;
+    candidate->routing_hook = {};
     acorn::ResetSession(candidate);
     *session = static_cast<acorn_session *>(candidate);
     return ACORN_OK;
@@ -395,6 +480,13 @@ void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook,
   if (session == nullptr) return;
   session->logit_hook = hook;
   session->logit_hook_ctx = ctx;
+}
+
+void acorn_session_set_routing_hook(acorn_session *session, acorn_routing_hook hook, void *ctx) {
+  if (session == nullptr) return;
+  session->routing_callback = reinterpret_cast<void (*)()>(hook);
+  session->routing_callback_ctx = ctx;
+  session->routing_hook = {session, hook == nullptr ? nullptr : TellRoutes};
 }
 
 acorn_status acorn_session_sample(acorn_session *session, int32_t *token, const acorn_sampling *sampling) {

@@ -23,6 +23,8 @@ enum class [[nodiscard]] Status : uint32_t {
   kContextFull = 0x31,    // no room for the tokens; state unchanged
   kBuffer = 0x32,         // an output buffer is too small; nothing written
   kPort = 0x40,           // a callback of the port failed
+  kStorage = 0x41,        // a read of the model file failed or came short
+  kStalled = 0x42,        // a read of the model file did not come in time
   kCancelled = 0x50,      // stopped on request between two chunks
 };
 

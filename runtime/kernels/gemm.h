@@ -1,4 +1,4 @@
-// Matrix kernels: the one contract of all families (gemm_s8_w8, gemm_s8_w4, gemm_s8_w4g). A kernel computes exact int32 dot
+// Matrix kernels: the one contract of all families (gemm_s8_w8, gemm_s8_w4, gemm_s8_w4g, gemm_s8_w2g). A kernel computes exact int32 dot
 // products of int8 rows with packed weights; scaling to an output type is requantise's work. It allocates nothing and cannot fail.
 #pragma once
 

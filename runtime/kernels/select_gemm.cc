@@ -1,5 +1,6 @@
 // SelectGemm: from a format to its family, which picks the variant.
 #include "kernels/gemm.h"
+#include "kernels/gemm_s8_w2g/kernel.h"
 #include "kernels/gemm_s8_w4/kernel.h"
 #include "kernels/gemm_s8_w4g/kernel.h"
 #include "kernels/gemm_s8_w8/kernel.h"
@@ -17,6 +18,8 @@ const GemmKernel *SelectGemm(WeightFormat format, Layout layout, uint32_t featur
     case WeightFormat::kW4G64:
     case WeightFormat::kW4G128:
       return gemm_s8_w4g::Select(features);
+    case WeightFormat::kW2G32:
+      return gemm_s8_w2g::Select(features);
   }
   return nullptr;
 }

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "acorn_schema/expert_record.h"
 #include "acorn_schema/layout.h"
+#include "acorn_schema/scoring.h"
 #include "base/checked.h"
 #include "base/fixed_point.h"
 #include "base/span.h"
@@ -17,6 +19,8 @@ constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: doc
 constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
 constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
+constexpr uint32_t kMaxExperts = 1024;          // of a set
+constexpr uint32_t kMaxTopK = 64;
 constexpr uint32_t kMaxLayerNormDepth = 8192;  // of a part: docs/ARITHMETIC.md §4.2
 constexpr uint32_t kMaxReferenceTokens = 1024;  // of a reference run: a device is to prove itself in seconds
 constexpr uint32_t kMaxReferenceTemperatureQ16 = 100u << 16;  // what the sampler takes
@@ -63,8 +67,27 @@ struct Cache {
   const int8_t *prefix_v;
 };
 
+/// One expert of a set: a record of the file, FORMAT.md "Expert records".
+struct ExpertRecord {
+  uint64_t offset;  // from the start of the file
+  uint64_t checksum;
+  expert::Shape shape;
+  int32_t gate_shift, up_shift, down_shift;
+};
+
+/// The routed experts of one layer.
+struct ExpertSet {
+  uint32_t hidden, ffn;
+  uint64_t in_bound, down_bound;  // largest |acc| of gate and up, of down
+  uint64_t record_bytes;          // of the largest record, whole blocks of 16 KiB
+  Layout layout;                  // of formats without groups
+  uint32_t count;                 // of experts
+  uint32_t formats;               // that its experts have: bit f is WeightFormat f
+  Span<ExpertRecord> records;
+};
+
 enum class OpKind : uint8_t {
-  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd, kLayerNorm
+  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd, kLayerNorm, kExperts
 };
 
 struct EmbeddingOp {
@@ -145,6 +168,22 @@ struct LayerNormOp {
   int32_t zero_point;
 };
 
+struct ExpertsOp {
+  Slice in, router, out;
+  uint32_t set, top_k;
+  Scoring scoring;
+  Scale octaves;
+  Scale glu_index;
+  const int16_t *glu_table;  // [514]
+  int32_t glu_shift;
+  uint32_t block;
+  Scale down_factor;
+  int32_t down_zero_point;
+  Slice shared;       // of no width: none
+  Slice shared_gate;  // the same
+  Scale shared_octaves;
+};
+
 struct Step {
   OpKind kind;
   union {
@@ -158,6 +197,7 @@ struct Step {
     HadamardOp hadamard;
     AddOp add;
     LayerNormOp layer_norm;
+    ExpertsOp experts;
   };
 };
 
@@ -190,6 +230,7 @@ struct Graph {
   Span<Weight> weights;
   Span<Rope> ropes;
   Span<Cache> caches;
+  Span<ExpertSet> expert_sets;
   Span<Step> body, head;
   uint32_t body_out, logits;
   Scale logit_factor;

@@ -6,6 +6,7 @@
 #include "acorn_schema/file.h"
 #include "acorn_schema/layout_xnnpack.h"
 #include "base/checked.h"
+#include "model/expert_record.h"
 
 namespace acorn {
 namespace {
@@ -20,9 +21,8 @@ constexpr flatbuffers::uoffset_t kMaxTables = 1u << 18;
 bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   if (!LayoutHolds(weight.layout, weight.format)) return false;
   if (weight.layout == Layout::kC4) {
-    const uint32_t group = GroupSize(weight.format);
-    if (weight.k % group != 0 || weight.k_panel != weight.k) return false;
-    *bytes = c4::PackedBytes(weight.n, weight.k, group);
+    if (weight.k % GroupSize(weight.format) != 0 || weight.k_panel != weight.k) return false;
+    *bytes = c4::PackedBytes(weight.format, weight.n, weight.k);
     return true;
   }
   if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) return false;
@@ -61,13 +61,18 @@ Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault) {
   if (LoadLittle32(p + kHeaderVersion) != kFileVersion) return fail(Status::kVersion, kHeaderVersion);
   if (LoadLittle64(p + kHeaderChecksum) != Checksum(p, kHeaderChecksum)) return fail(Status::kDamaged, kHeaderChecksum);
   if (LoadLittle32(p + kHeaderSize) != kHeaderBytes) return fail(Status::kInvalid, kHeaderSize);
-  if (LoadLittle64(p + kHeaderReserved) != 0) return fail(Status::kInvalid, kHeaderReserved);
   header->file_bytes = LoadLittle64(p + kHeaderFileBytes);
   header->graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
   if (LoadLittle64(p + kHeaderGraphOffset) != kHeaderBytes || header->file_bytes < kHeaderBytes ||
       header->graph_bytes > header->file_bytes - kHeaderBytes || header->graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) {
     return fail(Status::kInvalid, kHeaderGraphBytes);
   }
+  const uint64_t experts = LoadLittle64(p + kHeaderExperts);
+  if (experts != 0 && (experts % kSegmentAlignment != 0 || experts >= header->file_bytes ||
+                       experts < kHeaderBytes + header->graph_bytes)) {
+    return fail(Status::kInvalid, kHeaderExperts);
+  }
+  header->resident_bytes = experts == 0 ? header->file_bytes : experts;
   return Status::kOk;
 }
 
@@ -76,14 +81,14 @@ Status ModelReader::Fail(Status status, const char *section, uint64_t index, uin
   return status;
 }
 
-Status ModelReader::CheckHeader(uint64_t *graph_bytes) {
-  Header header;
-  ACORN_TRY(ReadHeader(image_, &header, &fault_));
-  if (header.file_bytes > image_.size()) return Fail(Status::kTruncated, "header", 0, image_.size());
-  if (header.file_bytes < image_.size()) return Fail(Status::kInvalid, "header", 0, kHeaderFileBytes);
-  *graph_bytes = header.graph_bytes;
+Status ModelReader::CheckHeader() {
+  ACORN_TRY(ReadHeader(image_, &header_, &fault_));
+  if (header_.file_bytes > image_.size() && header_.resident_bytes != image_.size()) {
+    return Fail(Status::kTruncated, "header", 0, image_.size());
+  }
+  if (header_.file_bytes < image_.size()) return Fail(Status::kInvalid, "header", 0, kHeaderFileBytes);
   const uint8_t *p = image_.data();
-  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, *graph_bytes)) {
+  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, header_.graph_bytes)) {
     return Fail(Status::kDamaged, "graph", 0, kHeaderBytes);
   }
   return Status::kOk;
@@ -95,7 +100,7 @@ Status ModelReader::CheckSegments(bool check_weights) {
       !IsAligned<schema::Segment>(segments->Data())) {
     return Fail(Status::kInvalid, "segment", 0, 0);
   }
-  uint64_t end = kHeaderBytes + LoadLittle64(image_.data() + kHeaderGraphBytes);
+  uint64_t end = kHeaderBytes + header_.graph_bytes;
   for (uint32_t i = 0; i < segments->size(); ++i) {
     const schema::Segment *segment = segments->Get(i);
     // In the order of the file, so that no two overlap.
@@ -103,10 +108,15 @@ Status ModelReader::CheckSegments(bool check_weights) {
         segment->kind() == schema::SegmentKind::None || segment->offset() % kSegmentAlignment != 0 || segment->offset() < end) {
       return Fail(Status::kInvalid, "segment", i, segment->offset());
     }
-    if (!RangeInside(segment->offset(), segment->bytes(), image_.size())) {
+    const bool experts = segment->kind() == schema::SegmentKind::Experts;
+    if (!RangeInside(segment->offset(), segment->bytes(), experts ? header_.file_bytes : header_.resident_bytes)) {
       return Fail(Status::kTruncated, "segment", i, segment->offset());
     }
     end = segment->offset() + segment->bytes();
+    if (experts) {
+      if (segment->offset() < header_.resident_bytes) return Fail(Status::kInvalid, "segment", i, segment->offset());
+      continue;  // its records have checksums of their own
+    }
     const bool check = check_weights || segment->kind() != schema::SegmentKind::Weights;
     if (check && Checksum(image_.data() + segment->offset(), segment->bytes()) != segment->checksum()) {
       return Fail(Status::kDamaged, "segment", i, segment->offset());
@@ -118,14 +128,30 @@ Status ModelReader::CheckSegments(bool check_weights) {
 Status ModelReader::Open(Span<const uint8_t> image, bool check_weights) {
   ACORN_TRY(CheckByteOrder(&fault_));
   image_ = image;
-  uint64_t graph_bytes = 0;
-  ACORN_TRY(CheckHeader(&graph_bytes));
+  ACORN_TRY(CheckHeader());
+  const uint64_t graph_bytes = header_.graph_bytes;
   flatbuffers::Verifier verifier(image.data() + kHeaderBytes, graph_bytes, kMaxDepth, kMaxTables);
   // The identifier is compared here since FlatBuffers' own check needs a C library.
   if (graph_bytes < 16 || __builtin_memcmp(image.data() + kHeaderBytes + 4, schema::ModelIdentifier(), 4) != 0 ||
       !verifier.VerifyBuffer<schema::Model>(nullptr)) return Fail(Status::kInvalid, "graph", 0, kHeaderBytes);
   model_ = schema::GetModel(image.data() + kHeaderBytes);
-  return CheckSegments(check_weights);
+  ACORN_TRY(CheckSegments(check_weights));
+  return check_weights && has_experts() ? CheckRecords() : Status::kOk;
+}
+
+Status ModelReader::CheckRecords() {
+  const auto *sets = model_->expert_sets();
+  for (uint32_t i = 0; sets != nullptr && i < sets->size(); ++i) {
+    ExpertSet set;
+    ACORN_TRY(ReadExpertSet(i, &set));
+    for (uint32_t j = 0; j < sets->Get(i)->records()->size(); ++j) {
+      ExpertRecord record;
+      ACORN_TRY(ReadExpertRecord(i, j, &record));
+      const Status status = CheckExpertRecord(set, record, image_.data() + record.offset);
+      if (status != Status::kOk) return Fail(status, "expert", j, record.offset);
+    }
+  }
+  return Status::kOk;
 }
 
 Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
@@ -136,7 +162,13 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   };
   const auto count = [](const auto *vector) { return vector == nullptr ? 0u : vector->size(); };
   *counts = {count(model_->values()), count(model_->weights()), count(model_->ropes()),
-             count(model_->caches()), count(model_->body()),    count(model_->head())};
+             count(model_->caches()), count(model_->body()),    count(model_->head()),
+             count(model_->expert_sets()), 0};
+  for (uint32_t i = 0; i < counts->expert_sets; ++i) {
+    const auto *records = model_->expert_sets()->Get(i)->records();
+    if (records == nullptr || records->size() > kMaxExperts) return Fail(Status::kInvalid, "experts", i, 0);
+    counts->expert_records += records->size();
+  }
   if (counts->values == 0 || counts->values > kMaxValues) return Fail(Status::kInvalid, "values", counts->values, 0);
   if (counts->body == 0) return Fail(Status::kInvalid, "body", 0, 0);
   if (counts->head == 0) return Fail(Status::kInvalid, "head", 0, 0);
@@ -269,6 +301,61 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   if (rows == 0) return Status::kOk;
   ACORN_TRY(ResolveArray(cache->prefix_k(), rows * out->kv_heads * out->head_dim, &out->prefix_k));
   return ResolveArray(cache->prefix_v(), rows * out->kv_heads * out->head_dim, &out->prefix_v);
+}
+
+Status ModelReader::ReadExpertSet(uint32_t index, ExpertSet *out) {
+  section_ = "experts";
+  index_ = index;
+  const schema::ExpertSet *set = model_->expert_sets()->Get(index);
+  *out = {};
+  out->hidden = set->hidden();
+  out->ffn = set->ffn();
+  out->layout = static_cast<Layout>(set->layout());
+  out->count = set->records() == nullptr ? 0 : set->records()->size();
+  out->in_bound = set->in_bound();
+  out->down_bound = set->down_bound();
+  // An s8 input: FORMAT.md "Bounds".
+  if (out->hidden == 0 || out->hidden > kMaxWidth || out->ffn == 0 || out->ffn > kMaxWidth || out->in_bound >> 31 != 0 ||
+      out->down_bound >> 31 != 0 || set->segment() >= model_->segments()->size() ||
+      model_->segments()->Get(set->segment())->kind() != schema::SegmentKind::Experts || set->records() == nullptr ||
+      set->records()->size() == 0 || !IsAligned<schema::ExpertRecord>(set->records()->Data())) {
+    return Invalid();
+  }
+  for (uint32_t i = 0; i < set->records()->size(); ++i) {
+    ExpertRecord record;
+    ACORN_TRY(ReadExpertRecord(index, i, &record));
+    const uint64_t bytes = AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment);
+    if (bytes > out->record_bytes) out->record_bytes = bytes;
+    out->formats |= 1u << static_cast<uint32_t>(record.shape.format) | 1u << static_cast<uint32_t>(record.shape.down_format);
+  }
+  return Status::kOk;
+}
+
+Status ModelReader::ReadExpertRecord(uint32_t set_index, uint32_t index, ExpertRecord *out) {
+  section_ = "experts";
+  index_ = set_index;
+  const schema::ExpertSet *set = model_->expert_sets()->Get(set_index);
+  const schema::Segment *segment = model_->segments()->Get(set->segment());
+  const schema::ExpertRecord *record = set->records()->Get(index);
+  out->shape = {set->hidden(), set->ffn(), static_cast<WeightFormat>(record->format()),
+                static_cast<WeightFormat>(record->down_format()), static_cast<Layout>(set->layout())};
+  out->checksum = record->checksum();
+  out->gate_shift = record->gate_shift();
+  out->up_shift = record->up_shift();
+  out->down_shift = record->down_shift();
+  for (size_t part = 0; part < expert::kParts; ++part) {
+    if (!expert::IsLegal(expert::MatrixOf(out->shape, part))) return Fail(Status::kInvalid, "expert", index, record->offset());
+  }
+  // Whole blocks can be read: the segment goes on to the end of the last one.
+  if (record->offset() % kSegmentAlignment != 0 ||
+      !RangeInside(record->offset(), AlignUp(expert::RecordBytes(out->shape), kSegmentAlignment), segment->bytes())) {
+    return Fail(Status::kInvalid, "expert", index, record->offset());
+  }
+  ACORN_TRY(CheckShift(record->gate_shift()));
+  ACORN_TRY(CheckShift(record->up_shift()));
+  ACORN_TRY(CheckShift(record->down_shift()));
+  out->offset = segment->offset() + record->offset();
+  return Status::kOk;
 }
 
 Status ModelReader::ReadSlice(const schema::Slice *slice, Slice *out, DType *type) {
@@ -495,6 +582,56 @@ Status ModelReader::Read(const void *table, LayerNormOp *out) {
   return CheckZeroPoint(out->zero_point, result);
 }
 
+// The distance of two logits has 32 bits, and its product with the multiplier 62.
+Status ModelReader::ReadOctaves(const schema::Factor *factor, Scale *out) {
+  ACORN_TRY(ReadFactor(factor, out));
+  return out->multiplier <= 1 << 30 ? Status::kOk : Invalid();
+}
+
+Status ModelReader::Read(const void *table, ExpertsOp *out) {
+  const auto &op = *static_cast<const schema::Experts *>(table);
+  DType in, router, result;
+  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
+  ACORN_TRY(ReadSlice(op.router(), &out->router, &router));
+  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
+  out->set = op.set();
+  out->top_k = op.top_k();
+  out->scoring = static_cast<Scoring>(op.scoring());
+  out->glu_shift = op.glu_shift();
+  out->block = op.block();
+  out->down_zero_point = op.down_zero_point();
+  if (in != DType::kS8 || router != DType::kS32 || result != DType::kS16 || model_->expert_sets() == nullptr ||
+      out->set >= model_->expert_sets()->size()) {
+    return Invalid();
+  }
+  const schema::ExpertSet *set = model_->expert_sets()->Get(out->set);
+  if (set->records() == nullptr || set->records()->size() != out->router.width || set->hidden() != out->in.width ||
+      set->hidden() != out->out.width) {
+    return Invalid();
+  }
+  if (out->top_k == 0 || out->top_k > kMaxTopK || out->top_k > out->router.width || out->scoring < Scoring::kSoftmaxOfChosen ||
+      out->scoring > Scoring::kSigmoidOfChosen || out->block == 0 || out->block > 1024 || (out->block & (out->block - 1)) != 0 ||
+      set->ffn() % out->block != 0) {
+    return Invalid();
+  }
+  ACORN_TRY(ReadOctaves(op.octaves(), &out->octaves));
+  ACORN_TRY(ReadFactor(op.glu_index(), &out->glu_index));
+  ACORN_TRY(ResolveArray(op.glu_table(), 514, &out->glu_table));
+  ACORN_TRY(CheckShift(op.glu_shift()));
+  ACORN_TRY(ReadFactor(op.down_factor(), &out->down_factor));
+  ACORN_TRY(CheckZeroPoint(out->down_zero_point, DType::kS8));
+  out->shared = out->shared_gate = {};
+  out->shared_octaves = {};
+  if (op.shared() == nullptr) return op.shared_gate() == nullptr ? Status::kOk : Invalid();
+  DType shared, gate;
+  ACORN_TRY(ReadSlice(op.shared(), &out->shared, &shared));
+  if (shared != DType::kS16 || out->shared.width != out->out.width) return Invalid();
+  if (op.shared_gate() == nullptr) return Status::kOk;
+  ACORN_TRY(ReadSlice(op.shared_gate(), &out->shared_gate, &gate));
+  if (gate != DType::kS32 || out->shared_gate.width != 1) return Invalid();
+  return ReadOctaves(op.shared_octaves(), &out->shared_octaves);
+}
+
 Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
   const void *table = step.op();
   if (table == nullptr) return Invalid();
@@ -509,6 +646,7 @@ Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
     case schema::Op::Hadamard: out->kind = OpKind::kHadamard; return Read(table, &out->hadamard);
     case schema::Op::Add: out->kind = OpKind::kAdd; return Read(table, &out->add);
     case schema::Op::LayerNorm: out->kind = OpKind::kLayerNorm; return Read(table, &out->layer_norm);
+    case schema::Op::Experts: out->kind = OpKind::kExperts; return Read(table, &out->experts);
     default: return Fail(Status::kUnsupported, section_, index_, static_cast<uint64_t>(step.op_type()));
   }
 }
@@ -519,7 +657,7 @@ Status ModelReader::ReadStep(StepList list, uint32_t index, Step *out) {
   ACORN_TRY(ReadStepOp(*(list == StepList::kBody ? model_->body() : model_->head())->Get(index), out));
   // The head runs for the rows whose logits are wanted, which need not be neighbours: nothing there may know positions.
   if (list == StepList::kHead && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate ||
-                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention)) {
+                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention || out->kind == OpKind::kExperts)) {
     return Invalid();
   }
   const StepEdges edges = EdgesOf(*out);
@@ -539,6 +677,12 @@ StepEdges EdgesOf(const Step &step) {
     case OpKind::kHadamard: return {bit(step.hadamard.in), bit(step.hadamard.out)};
     case OpKind::kAdd: return {bit(step.add.a) | bit(step.add.b), bit(step.add.out)};
     case OpKind::kLayerNorm: return {bit(step.layer_norm.in), bit(step.layer_norm.out)};
+    case OpKind::kExperts: {
+      uint64_t reads = bit(step.experts.in) | bit(step.experts.router);
+      if (step.experts.shared.width != 0) reads |= bit(step.experts.shared);
+      if (step.experts.shared_gate.width != 0) reads |= bit(step.experts.shared_gate);
+      return {reads, bit(step.experts.out)};
+    }
   }
   return {0, 0};
 }
@@ -554,6 +698,7 @@ Slice OutputOf(const Step &step) {
     case OpKind::kHadamard: return step.hadamard.out;
     case OpKind::kAdd: return step.add.out;
     case OpKind::kLayerNorm: return step.layer_norm.out;
+    case OpKind::kExperts: return step.experts.out;
     case OpKind::kAppend: break;
   }
   return {0, 0, 0};

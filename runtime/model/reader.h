@@ -31,6 +31,7 @@ Status CheckByteOrder(Fault *fault);
 /// What the fixed beginning of a file says of the rest.
 struct Header {
   uint64_t file_bytes, graph_bytes;
+  uint64_t resident_bytes;  // of the file without the experts at its end
 };
 
 /// Checks the header alone, of which `start` holds kHeaderBytes or what there is: every rule but the checksum of the graph and
@@ -38,7 +39,8 @@ struct Header {
 Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault);
 
 struct GraphCounts {
-  uint32_t values, weights, ropes, caches, body, head;
+  uint32_t values, weights, ropes, caches, body, head, expert_sets;
+  uint32_t expert_records;  // of all sets
 };
 
 enum class StepList : uint8_t { kBody, kHead };
@@ -46,7 +48,7 @@ enum class StepList : uint8_t { kBody, kHead };
 class ModelReader {
  public:
   /// Checks everything that is not an element of a list: header, sizes, checksums (of the weights too where `check_weights`),
-  /// the flatbuffer's structure, segments, counts.
+  /// the flatbuffer's structure, segments, counts. An image may end where the experts begin.
   Status Open(Span<const uint8_t> image, bool check_weights);
 
   /// The small facts and the counts, legal after Open. The spans of `graph` for the lists stay empty.
@@ -55,6 +57,12 @@ class ModelReader {
   Status ReadWeight(uint32_t index, Weight *out);
   Status ReadRope(uint32_t index, Rope *out);
   Status ReadCache(uint32_t index, Cache *out);
+  /// The span of `out` for the records stays empty.
+  Status ReadExpertSet(uint32_t index, ExpertSet *out);
+  Status ReadExpertRecord(uint32_t set, uint32_t index, ExpertRecord *out);
+  uint64_t file_bytes() const { return header_.file_bytes; }
+  /// True if the experts are part of the image.
+  bool has_experts() const { return image_.size() == header_.file_bytes; }
   Status ReadStep(StepList list, uint32_t index, Step *out);
 
   const Fault &fault() const { return fault_; }
@@ -63,7 +71,8 @@ class ModelReader {
   Status Fail(Status status, const char *section, uint64_t index, uint64_t offset);
 
  private:
-  Status CheckHeader(uint64_t *graph_bytes);
+  Status CheckHeader();
+  Status CheckRecords();
   Status CheckSegments(bool check_weights);
   Status ReadReference(const GraphCounts &counts, Graph *graph);
   Status Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes, const uint8_t **out);
@@ -74,6 +83,7 @@ class ModelReader {
   Status CheckZeroPoint(int32_t zero_point, DType type);
   Status CheckMultipliers(const int32_t *multipliers, uint64_t count, int64_t low, int64_t high);
   Status ReadFactor(const schema::Factor *factor, Scale *out);
+  Status ReadOctaves(const schema::Factor *factor, Scale *out);
   Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
 
   Status ReadStepOp(const schema::Step &step, Step *out);
@@ -87,8 +97,10 @@ class ModelReader {
   Status Read(const void *table, HadamardOp *out);
   Status Read(const void *table, AddOp *out);
   Status Read(const void *table, LayerNormOp *out);
+  Status Read(const void *table, ExpertsOp *out);
 
   Span<const uint8_t> image_;
+  Header header_ = {};
   const schema::Model *model_ = nullptr;
   const char *section_ = "header";  // what is being read, for faults
   uint64_t index_ = 0;

@@ -1,50 +1,9 @@
 // A linear layer: tasks of channels; in each, blocks of rows through a matrix kernel into int32 sums that stay in the cache,
 // then requantise. An s15 input is two s8 rows, high and low (docs/ARITHMETIC.md §3), side by side in the same pass.
-#include "ops/op.h"
+#include "ops/linear_tile.h"
 
 namespace acorn {
 namespace {
-
-constexpr size_t kRowBlock = 128;        // input rows of a block (s15: 64 rows of two)
-constexpr size_t kStreamRows = 4;        // up to here a task is one long stretch of weights
-constexpr size_t kStreamChannels = 4096;  // of sums a task holds then: 4 x 4096 are 64 KiB
-// Channels of a task in prefill. A kernel call of 96 or more runs at full speed, one of 32 a tenth slower (it sums x anew);
-// 128 x 192 sums are 96 KiB.
-constexpr size_t kLeastChannels = 96;
-constexpr size_t kMostChannels = 192;
-
-// How a layer is cut; the same for Needs and Run.
-struct Cut {
-  size_t task_channels;
-  size_t row_block;  // input rows of one kernel call
-};
-
-constexpr size_t Ceil(size_t a, size_t b) { return (a + b - 1) / b; }
-
-// The size of task that leaves the busiest thread the least to do; the larger of equals.
-size_t ShareOut(size_t n, size_t nr, uint32_t threads) {
-  size_t best = nr;
-  size_t best_load = SIZE_MAX;
-  const size_t fair = Ceil(Ceil(n, threads), nr) * nr;
-  const size_t least = fair < kLeastChannels ? fair : Ceil(kLeastChannels, nr) * nr;
-  for (size_t channels = least; channels <= kMostChannels; channels += nr) {
-    const size_t load = Ceil(Ceil(n, channels), threads) * channels;
-    if (load <= best_load) {
-      best = channels;
-      best_load = load;
-    }
-  }
-  return best;
-}
-
-Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads) {
-  if (rows <= kStreamRows) {
-    const size_t tasks = threads == 1 ? 1 : threads * 4;
-    const size_t channels = Ceil(Ceil(n, nr), tasks) * nr;
-    return {channels < kStreamChannels ? channels : kStreamChannels, rows};
-  }
-  return {ShareOut(n, nr, threads), rows < kRowBlock ? rows : kRowBlock};
-}
 
 size_t RowsPerToken(DType input) { return input == DType::kS15 ? 2 : 1; }
 
@@ -77,8 +36,7 @@ OpNeeds Needs(const LinearOp &, const Weight &weight, DType input, const PlanCon
   for (uint64_t rows = factor; rows <= most; rows += factor) {
     if (rows > kStreamRows && rows != most && rows != kRowBlock) continue;
     const Cut cut = CutOf(rows, weight.n, kernel->nr, context.threads);
-    const uint64_t sums = AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64);
-    const uint64_t bytes = sums + AlignUp(kernel->scratch_bytes(cut.row_block, weight.k), 64);
+    const uint64_t bytes = TileScratchBytes(*kernel, cut, weight.k);
     if (bytes > needs.thread_bytes) needs.thread_bytes = bytes;
   }
   return needs;
@@ -110,49 +68,30 @@ void Run(const LinearOp &op, const RunContext &context) {
   }
 
   const requantise::Kernel &family = *context.kernels->requantise;
-  const requantise::Function finish =
-      per_token == 2 ? (output == DType::kS8 ? family.two_row_s8 : output == DType::kS16 ? family.two_row_s16 : family.two_row_s32)
-                     : (output == DType::kS8 ? family.s8 : output == DType::kS16 ? family.s16 : family.s32);
-  const size_t y_elem_bytes = DTypeBytes(output);
-  const uint64_t y_row_bytes = context.values[op.out.value].row_bytes;
-
+  Tile tile = {};
+  tile.kernel = kernel;
+  tile.finish = per_token == 2 ? (output == DType::kS8 ? family.two_row_s8 : output == DType::kS16 ? family.two_row_s16 : family.two_row_s32)
+                               : (output == DType::kS8 ? family.s8 : output == DType::kS16 ? family.s16 : family.s32);
+  tile.weights = weight.data;
+  tile.n = weight.n;
+  tile.k = weight.k;
+  tile.group = GroupSize(weight.format);
+  tile.k_panel = tile.group != 0 ? 0 : weight.k_panel;
+  tile.bias = op.bias;
+  tile.multipliers = op.multipliers;
+  tile.shift = op.shift;
+  tile.zero_point = op.zero_point;
+  tile.x = x;
+  tile.x_stride = x_stride;
+  tile.per_token = per_token;
+  tile.y_elem_bytes = DTypeBytes(output);
+  tile.y_row_bytes = context.values[op.out.value].row_bytes;
+  uint8_t *y = context.values[op.out.value].data + op.out.offset * tile.y_elem_bytes;
   const Cut cut = CutOf(rows, weight.n, kernel->nr, context.parallel.threads);
-  const size_t tasks = (weight.n + cut.task_channels - 1) / cut.task_channels;
-  const size_t sums_bytes = AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64);
-  context.parallel.For(static_cast<uint32_t>(tasks), [&](uint32_t task, uint32_t thread) {
+  context.parallel.For(static_cast<uint32_t>(CeilDiv(weight.n, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
     const size_t begin = task * cut.task_channels;
     const size_t end = begin + cut.task_channels < weight.n ? begin + cut.task_channels : weight.n;
-    uint8_t *scratch = ThreadScratch(context, thread);
-    GemmArgs gemm = {};
-    gemm.w = weight.data;
-    gemm.x_stride = x_stride;
-    gemm.k = weight.k;
-    gemm.group = GroupSize(weight.format);
-    gemm.k_panel = gemm.group != 0 ? 0 : weight.k_panel;
-    gemm.n_begin = begin;
-    gemm.n_end = end;
-    gemm.n = weight.n;
-    gemm.acc = reinterpret_cast<int32_t *>(scratch);
-    gemm.acc_stride = end - begin;
-    gemm.scratch = scratch + sums_bytes;
-    requantise::Args epilogue = {};
-    epilogue.acc = gemm.acc;
-    epilogue.acc_low = gemm.acc + gemm.acc_stride;
-    epilogue.acc_stride = gemm.acc_stride * per_token;
-    epilogue.y_stride = y_row_bytes / y_elem_bytes;
-    epilogue.n = end - begin;
-    epilogue.bias = op.bias + begin;
-    epilogue.multiplier = op.multipliers + begin;
-    epilogue.shift = op.shift;
-    epilogue.zero_point = op.zero_point;
-    for (size_t row = 0; row < rows; row += cut.row_block) {
-      gemm.m = rows - row < cut.row_block ? rows - row : cut.row_block;
-      gemm.x = x + row * x_stride;
-      kernel->run(gemm);
-      epilogue.m = gemm.m / per_token;
-      epilogue.y = context.values[op.out.value].data + row / per_token * y_row_bytes + (op.out.offset + begin) * y_elem_bytes;
-      finish(epilogue);
-    }
+    RunTile(tile, rows, begin, end, cut, y + begin * tile.y_elem_bytes, ThreadScratch(context, thread));
   });
 }
 

@@ -1,6 +1,21 @@
 #include "ops/op.h"
 
 namespace acorn {
+namespace {
+
+const char *FamilyOf(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kW8: return "gemm_s8_w8";
+    case WeightFormat::kW4: return "gemm_s8_w4";
+    case WeightFormat::kW4G32: return "gemm_s8_w4g32";
+    case WeightFormat::kW4G64: return "gemm_s8_w4g64";
+    case WeightFormat::kW4G128: return "gemm_s8_w4g128";
+    case WeightFormat::kW2G32: return "gemm_s8_w2g32";
+  }
+  return "";
+}
+
+}  // namespace
 
 KernelSet SelectKernels(uint32_t features) {
   return {features,
@@ -15,19 +30,21 @@ KernelSet SelectKernels(uint32_t features) {
           rotate::Select(features)};
 }
 
-void RunStep(const Step &step, const RunContext &context) {
+Status RunStep(const Step &step, const RunContext &context) {
   switch (step.kind) {
-    case OpKind::kEmbedding: return Run(step.embedding, context);
-    case OpKind::kRmsNorm: return Run(step.rms_norm, context);
-    case OpKind::kLinear: return Run(step.linear, context);
-    case OpKind::kRotate: return Run(step.rotate, context);
-    case OpKind::kAppend: return Run(step.append, context);
-    case OpKind::kAttention: return Run(step.attention, context);
-    case OpKind::kGlu: return Run(step.glu, context);
-    case OpKind::kHadamard: return Run(step.hadamard, context);
-    case OpKind::kAdd: return Run(step.add, context);
-    case OpKind::kLayerNorm: return Run(step.layer_norm, context);
+    case OpKind::kEmbedding: Run(step.embedding, context); break;
+    case OpKind::kRmsNorm: Run(step.rms_norm, context); break;
+    case OpKind::kLinear: Run(step.linear, context); break;
+    case OpKind::kRotate: Run(step.rotate, context); break;
+    case OpKind::kAppend: Run(step.append, context); break;
+    case OpKind::kAttention: Run(step.attention, context); break;
+    case OpKind::kGlu: Run(step.glu, context); break;
+    case OpKind::kHadamard: Run(step.hadamard, context); break;
+    case OpKind::kAdd: Run(step.add, context); break;
+    case OpKind::kLayerNorm: Run(step.layer_norm, context); break;
+    case OpKind::kExperts: return Run(step.experts, context);
   }
+  return Status::kOk;
 }
 
 KernelName NameOf(const Step &step, const Graph &graph, const KernelSet &kernels) {
@@ -36,15 +53,7 @@ KernelName NameOf(const Step &step, const Graph &graph, const KernelSet &kernels
     case OpKind::kRmsNorm: return {"rmsnorm", kernels.rmsnorm->name};
     case OpKind::kLinear: {
       const Weight &weight = graph.weights[step.linear.weight];
-      const char *family = "";
-      switch (weight.format) {
-        case WeightFormat::kW8: family = "gemm_s8_w8"; break;
-        case WeightFormat::kW4: family = "gemm_s8_w4"; break;
-        case WeightFormat::kW4G32: family = "gemm_s8_w4g32"; break;
-        case WeightFormat::kW4G64: family = "gemm_s8_w4g64"; break;
-        case WeightFormat::kW4G128: family = "gemm_s8_w4g128"; break;
-      }
-      return {family, SelectGemm(weight.format, weight.layout, kernels.features)->name};
+      return {FamilyOf(weight.format), SelectGemm(weight.format, weight.layout, kernels.features)->name};
     }
     case OpKind::kRotate: return {"rotate", kernels.rotate->name};
     case OpKind::kAppend: return {"append", kernels.append->name};
@@ -53,6 +62,10 @@ KernelName NameOf(const Step &step, const Graph &graph, const KernelSet &kernels
     case OpKind::kHadamard: return {"hadamard", kernels.hadamard->name};
     case OpKind::kAdd: return {"add", kernels.add->name};
     case OpKind::kLayerNorm: return {"layernorm", kernels.layernorm->name};
+    case OpKind::kExperts: {
+      const expert::Matrix gate = expert::MatrixOf(graph.expert_sets[step.experts.set].records[0].shape, expert::kGate);
+      return {"experts", SelectGemm(gate.format, gate.layout, kernels.features)->name};
+    }
   }
   return {"", ""};
 }

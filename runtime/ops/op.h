@@ -1,11 +1,13 @@
 // Operators: what each step of a model needs (Needs, before there is memory) and does (Run). One file for each operator; they
-// choose tasks and places and leave the arithmetic to runtime/kernels. Nothing here can fail: the reader has checked the step.
+// choose tasks and places and leave the arithmetic to runtime/kernels. The reader has checked the step: nothing here can fail but
+// what waits for storage.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "base/span.h"
+#include "base/status.h"
 #include "kernels/add/kernel.h"
 #include "kernels/append/kernel.h"
 #include "kernels/attention/kernel.h"
@@ -54,6 +56,44 @@ struct RopePlace {
   int16_t *sine;
 };
 
+/// Where the experts of a set are. One visit at a time.
+struct ExpertSource {
+  void *ctx;
+  /// A visit to the experts `wanted` begins: different ones in ascending order, in memory that stays until it ends, with the number
+  /// of tokens that chose each, of `tokens` in the chunk. Those that are not there yet are asked for.
+  Status (*begin)(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens);
+  /// One that was not handed out in this visit and is there: *index in `wanted`, *record verified; it stays until release.
+  /// *index is wanted.size() when all were handed out, or, without `wait`, when none of the others is there yet.
+  Status (*next)(void *ctx, bool wait, size_t *index, const uint8_t **record);
+  void (*release)(void *ctx, size_t index);
+  /// True if an expert needs no read now.
+  bool (*is_there)(void *ctx, uint32_t set, uint32_t expert);
+  /// Also after a failure; what was handed out is released.
+  void (*end)(void *ctx);
+};
+
+struct RunContext;
+
+/// Whoever guesses what the next set will be asked for; guess null: nobody. Called when the reads of this set are under way.
+struct ExpertForecast {
+  void *ctx;
+  void (*guess)(void *ctx, const RunContext &context, uint32_t set);
+};
+
+/// What changes answers for the sake of speed; 0: off. docs/STREAMING.md
+struct RoutingDials {
+  uint32_t drop_q15;   // the chosen experts of least weight go that have together at most this share of a token's weights
+  uint32_t bonus_q16;  // experts that are in memory count as if their logits were so much of the token's range higher
+};
+
+struct Route;  // ops/route.h
+
+/// Sees what the routers choose: routes [tokens, top_k], before the experts are visited.  run null: nobody looks
+struct RoutingHook {
+  void *ctx;
+  void (*run)(void *ctx, uint32_t set, const Route *routes, size_t tokens, size_t top_k);
+};
+
 /// Everything that a step runs on.
 struct RunContext {
   const Graph *graph;
@@ -65,7 +105,11 @@ struct RunContext {
   uint8_t *step_scratch;      // shared by the threads of a step
   uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
   uint64_t thread_scratch_bytes;
+  RoutingHook routing_hook;
   size_t cache_rows;          // capacity of a cache
+  ExpertSource experts;       // of a model that has some
+  ExpertForecast forecast;
+  RoutingDials dials;
   // the chunk
   const int32_t *tokens;      // [m]
   size_t m;                   // rows
@@ -96,11 +140,15 @@ void Run(const GluOp &op, const RunContext &context);
 void Run(const HadamardOp &op, const RunContext &context);
 void Run(const AddOp &op, const RunContext &context);
 void Run(const LayerNormOp &op, const RunContext &context);
+/// Returns: kOk | as ExpertSource
+Status Run(const ExpertsOp &op, const RunContext &context);
 
 OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context);
+OpNeeds Needs(const ExpertsOp &op, const ExpertSet &set, const PlanContext &context);
 OpNeeds Needs(const AttentionOp &op, const Cache &cache, const PlanContext &context);
 
-void RunStep(const Step &step, const RunContext &context);
+/// Returns: kOk | where experts cannot be had: as ExpertSource
+Status RunStep(const Step &step, const RunContext &context);
 
 /// Static name of the kernel that does most of a step's work, such as "4x16c4__avx512vnni", and of its family.
 struct KernelName {

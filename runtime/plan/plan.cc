@@ -32,6 +32,10 @@ Status AddNeeds(ModelReader *reader, const Step &step, const Walk &walk, const P
     Cache cache;
     ACORN_TRY(reader->ReadCache(step.attention.cache, &cache));
     own = Needs(step.attention, cache, context);
+  } else if (step.kind == OpKind::kExperts) {
+    ExpertSet set;
+    ACORN_TRY(reader->ReadExpertSet(step.experts.set, &set));
+    own = Needs(step.experts, set, context);
   } else if (step.kind == OpKind::kEmbedding) {
     Weight weight;
     ACORN_TRY(reader->ReadWeight(step.embedding.weight, &weight));

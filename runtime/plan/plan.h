@@ -20,6 +20,7 @@ struct Dims {
   uint32_t threads;
   uint32_t features;
   uint32_t trace_steps;  // steps whose digests are kept: all or none
+  uint32_t expert_slots;  // 0: experts are used where they lie in the image
 };
 
 /// Offsets from the start of the scratch.

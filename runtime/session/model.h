@@ -8,6 +8,9 @@
 #include "base/arena.h"
 #include "base/span.h"
 #include "base/status.h"
+#include "experts/resident.h"
+#include "experts/streaming.h"
+#include "session/forecast.h"
 #include "model/graph.h"
 #include "model/reader.h"
 #include "ops/op.h"
@@ -30,8 +33,10 @@ constexpr uint32_t kMaxProfileRows = 32;
 
 /// Exact bytes by class.
 struct MemoryPlan {
-  uint64_t image_bytes, model_bytes, session_bytes, scratch_bytes, block_bytes;
+  uint64_t image_bytes, model_bytes, session_bytes, scratch_bytes, expert_slot_bytes, block_bytes;
   uint32_t reference_tokens;  // of the file's reference run; 0: it has none
+  uint32_t experts, useful_slots;  // of the model, of all layers; 0: none
+  uint64_t slot_bytes;
 };
 
 /// What the caller hands over to open a model.
@@ -44,6 +49,12 @@ struct OpenRequest {
   bool trace;
   Parallel parallel;
   Clock clock;
+  uint64_t expert_cache_bytes;  // 0: experts are used where they lie in the image
+  ExpertPolicy expert_policy;
+  uint32_t read_timeout_ms;  // 0: none
+  bool prefetch;
+  RoutingDials dials;
+  acorn_port port;  // all null without one
 };
 
 struct Model {
@@ -65,6 +76,11 @@ struct Model {
   ProfileRow profile_rows[kMaxProfileRows];
   uint32_t profile_count;
   Span<uint64_t> trace;  // [body + head], digests of what each step wrote since ResetTrace; empty: nobody asked
+  Span<ExpertRecord> expert_records;  // of all sets
+  ResidentExperts resident;    // whichever of the two the dims ask for
+  StreamingExperts streaming;
+  Forecast forecast;  // without chains: nobody guesses
+  RoutingDials dials;
   Span<Session *> sessions;
   // Views of the scratch for calls that run no step: text in, sampling.
   Span<uint8_t> text_work;

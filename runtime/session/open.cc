@@ -18,6 +18,8 @@ struct Opening {
   Dims dims = {};
   KernelSet kernels = {};
   ScratchPlan scratch = {};
+  StreamingShape streaming = {};  // without slots: experts are used where they lie
+  ForecastShape forecast = {};    // without sets: nobody guesses
   Tokenizer tokenizer = {};
   MemoryPlan memory = {};
 };
@@ -28,31 +30,45 @@ uint64_t TextBytes(const Tokenizer &tokenizer) {
 }
 
 // The parts of a model's own memory; the same order for counting and for opening.
-void LayOutModel(const GraphCounts &counts, const Dims &dims, Arena *arena, Model **model) {
+Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingShape &streaming, const ForecastShape &forecast,
+                   Arena *arena, Arena *slots, Model **model) {
   const Span<Model> self = arena->Take<Model>(1);
   const Span<Value> values = arena->Take<Value>(counts.values);
   const Span<Weight> weights = arena->Take<Weight>(counts.weights);
   const Span<Rope> ropes = arena->Take<Rope>(counts.ropes);
   const Span<Cache> caches = arena->Take<Cache>(counts.caches);
+  const Span<ExpertSet> expert_sets = arena->Take<ExpertSet>(counts.expert_sets);
+  const Span<ExpertRecord> expert_records = arena->Take<ExpertRecord>(counts.expert_records);
+  const Span<uint8_t> verified = arena->Take<uint8_t>(counts.expert_records);
   const Span<Step> body = arena->Take<Step>(counts.body);
   const Span<Step> head = arena->Take<Step>(counts.head);
   const Span<RopePlace> rope_places = arena->Take<RopePlace>(counts.ropes);
   const Span<uint8_t> profile_of_step = arena->Take<uint8_t>(uint64_t{counts.body} + counts.head);
   const Span<uint64_t> trace = arena->Take<uint64_t>(dims.trace_steps);
   const Span<Session *> sessions = arena->Take<Session *>(dims.sessions);
-  if (self.empty()) return;
+  Forecast guesses = {};
+  LayOutForecast(forecast, arena, &guesses);
+  if (self.empty()) {
+    StreamingExperts none;
+    return dims.expert_slots == 0 ? Status::kOk : LayOutStreaming(streaming, arena, slots, &none);
+  }
   *model = self.data();
   **model = Model{};
   (*model)->graph.values = values;
   (*model)->graph.weights = weights;
   (*model)->graph.ropes = ropes;
   (*model)->graph.caches = caches;
+  (*model)->graph.expert_sets = expert_sets;
+  (*model)->expert_records = expert_records;
+  (*model)->resident.verified = verified;
+  (*model)->forecast = guesses;
   (*model)->graph.body = body;
   (*model)->graph.head = head;
   (*model)->ropes = rope_places;
   (*model)->profile_of_step = profile_of_step;
   (*model)->trace = trace;
   (*model)->sessions = sessions;
+  return dims.expert_slots == 0 ? Status::kOk : LayOutStreaming(streaming, arena, slots, &(*model)->streaming);
 }
 
 // The scratch serves a chunk, or text and sampling between chunks.
@@ -89,6 +105,47 @@ Status ResolveDims(const OpenRequest &request, Opening *opening) {
   return Status::kOk;
 }
 
+// How many experts memory has room for. Fewer than one layer's token needs work too, one after the other.
+Status ResolveExperts(const OpenRequest &request, Opening *opening) {
+  ModelReader &reader = opening->reader;
+  MemoryPlan &memory = opening->memory;
+  StreamingShape &shape = opening->streaming;
+  ForecastShape forecast = {opening->counts.expert_sets, 0, 0, 0};
+  shape.pool.layers = opening->counts.expert_sets;
+  for (uint32_t i = 0; i < opening->counts.expert_sets; ++i) {
+    ExpertSet set;
+    ACORN_TRY(reader.ReadExpertSet(i, &set));
+    if (set.count > shape.pool.experts) shape.pool.experts = set.count;
+    if (set.record_bytes > shape.slot_bytes) shape.slot_bytes = set.record_bytes;
+  }
+  if (opening->counts.expert_records == 0) return Status::kOk;
+  memory.experts = opening->counts.expert_records;
+  memory.slot_bytes = shape.slot_bytes;
+  for (uint32_t i = 0; i < opening->counts.body; ++i) {
+    Step step;
+    ACORN_TRY(reader.ReadStep(StepList::kBody, i, &step));
+    if (step.kind != OpKind::kExperts) continue;
+    memory.useful_slots += step.experts.top_k;
+    Value in, router;
+    ACORN_TRY(reader.ReadValue(step.experts.in.value, &in));
+    ACORN_TRY(reader.ReadValue(step.experts.router.value, &router));
+    if (in.width > forecast.hidden) forecast.hidden = in.width;
+    if (router.width > forecast.experts) forecast.experts = router.width;
+    if (step.experts.top_k > forecast.top_k) forecast.top_k = step.experts.top_k;
+  }
+  if (request.expert_cache_bytes == 0) {
+    return reader.has_experts() ? Status::kOk : reader.Fail(Status::kTruncated, "experts", 0, request.image.size());
+  }
+  if (!Storage(request.port, 0).CanRead()) return reader.Fail(Status::kPort, "experts", 0, 0);
+  const uint64_t slots = request.expert_cache_bytes / shape.slot_bytes;
+  if (slots == 0) return reader.Fail(Status::kMemory, "expert cache", 0, shape.slot_bytes);
+  opening->dims.expert_slots = slots < memory.experts ? static_cast<uint32_t>(slots) : memory.experts;
+  shape.pool.slots = opening->dims.expert_slots;
+  shape.pool.policy = request.expert_policy;
+  if (request.prefetch) opening->forecast = forecast;
+  return Status::kOk;
+}
+
 Status CheckTokenizer(Opening *opening) {
   if (opening->summary.tokenizer.empty()) return Status::kOk;
   TokenizerFault where;
@@ -105,11 +162,12 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   ACORN_TRY(opening->reader.ReadSummary(&opening->summary, &opening->counts));
   ACORN_TRY(CheckTokenizer(opening));
   ACORN_TRY(ResolveDims(request, opening));
+  ACORN_TRY(ResolveExperts(request, opening));
   opening->kernels = SelectKernels(opening->dims.features);
   ACORN_TRY(PlanScratch(&opening->reader, opening->summary, opening->counts, opening->dims, opening->kernels, &opening->scratch));
 
-  Arena model;
-  LayOutModel(opening->counts, opening->dims, &model, nullptr);
+  Arena model, slots;
+  ACORN_TRY(LayOutModel(opening->counts, opening->dims, opening->streaming, opening->forecast, &model, &slots, nullptr));
   Arena session;
   LayOutSession(opening->summary, opening->counts, opening->dims, TextBytes(opening->tokenizer), &session, nullptr);
   for (uint32_t i = 0; i < opening->counts.caches; ++i) {
@@ -126,21 +184,36 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   block.Take<uint8_t>(model.used());
   for (uint32_t i = 0; i < opening->dims.sessions; ++i) block.Take<uint8_t>(session.used());
   block.Take<uint8_t>(scratch.used());
-  if (model.overflow() || session.overflow() || scratch.overflow() || block.overflow()) {
+  block.Take<uint8_t>(slots.used());
+  if (model.overflow() || session.overflow() || scratch.overflow() || slots.overflow() || block.overflow()) {
     return opening->reader.Fail(Status::kInvalid, "caches", 0, 0);
   }
   const ReferenceRun &run = opening->summary.reference;
   const auto run_tokens = static_cast<uint32_t>(run.prompt.size() + run.generated.size());
-  opening->memory = {request.image.size(), model.used(), session.used(), scratch.used(), block.used(), run_tokens};
+  MemoryPlan &memory = opening->memory;
+  memory.image_bytes = request.image.size();
+  memory.model_bytes = model.used();
+  memory.session_bytes = session.used();
+  memory.scratch_bytes = scratch.used();
+  memory.expert_slot_bytes = slots.used();
+  memory.block_bytes = block.used();
+  memory.reference_tokens = run_tokens;
   return Status::kOk;
 }
 
-Status ReadGraph(Opening *opening, Graph *graph) {
+Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
   ModelReader &reader = opening->reader;
   for (uint32_t i = 0; i < graph->values.size(); ++i) ACORN_TRY(reader.ReadValue(i, &graph->values[i]));
   for (uint32_t i = 0; i < graph->weights.size(); ++i) ACORN_TRY(reader.ReadWeight(i, &graph->weights[i]));
   for (uint32_t i = 0; i < graph->ropes.size(); ++i) ACORN_TRY(reader.ReadRope(i, &graph->ropes[i]));
   for (uint32_t i = 0; i < graph->caches.size(); ++i) ACORN_TRY(reader.ReadCache(i, &graph->caches[i]));
+  for (uint32_t i = 0; i < graph->expert_sets.size(); ++i) {
+    ExpertSet &set = graph->expert_sets[i];
+    ACORN_TRY(reader.ReadExpertSet(i, &set));
+    set.records = records.subspan(0, set.count);
+    records = records.subspan(set.count, records.size() - set.count);
+    for (uint32_t j = 0; j < set.count; ++j) ACORN_TRY(reader.ReadExpertRecord(i, j, &set.records[j]));
+  }
   for (uint32_t i = 0; i < graph->body.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kBody, i, &graph->body[i]));
   for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
   return Status::kOk;
@@ -222,17 +295,27 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   }
 
   Arena arena(block.data());
+  Arena slots(block.data() + opening.memory.block_bytes - opening.memory.expert_slot_bytes);
   Model *model = nullptr;
-  LayOutModel(opening.counts, opening.dims, &arena, &model);
+  ACORN_TRY(LayOutModel(opening.counts, opening.dims, opening.streaming, opening.forecast, &arena, &slots, &model));
   Graph lists = model->graph;
   model->graph = opening.summary;
   model->graph.values = lists.values;
   model->graph.weights = lists.weights;
   model->graph.ropes = lists.ropes;
   model->graph.caches = lists.caches;
+  model->graph.expert_sets = lists.expert_sets;
   model->graph.body = lists.body;
   model->graph.head = lists.head;
-  ACORN_TRY(ReadGraph(&opening, &model->graph));
+  ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
+  OpenResidentExperts(&model->resident, &model->graph, request.image);
+  model->dials = request.dials;
+  if (!model->forecast.chains.empty()) OpenForecast(&model->forecast, &model->graph, &model->streaming);
+  model->streaming.graph = &model->graph;
+  model->streaming.storage = Storage(request.port, opening.reader.file_bytes());
+  model->streaming.clock = request.clock;
+  model->streaming.ticks_per_second = request.port.ticks_per_second;
+  model->streaming.timeout_ticks = request.port.ticks_per_second * request.read_timeout_ms / 1000;
   model->dims = opening.dims;
   model->memory = opening.memory;
   model->kernels = opening.kernels;

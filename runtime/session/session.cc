@@ -19,18 +19,27 @@ RunContext MakeContext(Session *session, Place *values) {
   context.thread_scratch = model->scratch + model->scratch_plan.threads;
   context.thread_scratch_bytes = model->scratch_plan.thread_bytes;
   context.cache_rows = model->cache_rows;
+  context.dials = model->dials;
+  context.routing_hook = session->routing_hook;
+  if (model->dims.expert_slots == 0) {
+    context.experts = SourceOf(&model->resident);
+  } else {
+    model->streaming.cancel = &session->cancel;
+    context.experts = SourceOf(&model->streaming);
+    if (!model->forecast.chains.empty()) context.forecast = ForecastOf(&model->forecast);
+  }
   return context;
 }
 
 // first: index of the first of `steps` in the body and head together
-void RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &context) {
+Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &context) {
   if (!model->profile && model->trace.empty()) {
-    for (const Step &step : steps) RunStep(step, context);
-    return;
+    for (const Step &step : steps) ACORN_TRY(RunStep(step, context));
+    return Status::kOk;
   }
   uint64_t before = model->clock.Now();
   for (size_t i = 0; i < steps.size(); ++i) {
-    RunStep(steps[i], context);
+    ACORN_TRY(RunStep(steps[i], context));
     const uint64_t after = model->clock.Now();
     ProfileRow &row = model->profile_rows[model->profile_of_step[first + i]];
     row.ticks += after - before;
@@ -40,10 +49,11 @@ void RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &co
     model->trace[first + i] = DigestOutput(model->trace[first + i], steps[i], context);
     before = model->clock.Now();
   }
+  return Status::kOk;
 }
 
 // The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens.
-void RunBody(Session *session, size_t first, size_t m) {
+Status RunBody(Session *session, size_t first, size_t m) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
@@ -54,11 +64,11 @@ void RunBody(Session *session, size_t first, size_t m) {
     const Rope &rope = model->graph.ropes[i];
     rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2, context.first_row, m);
   }
-  RunSteps(model, model->graph.body, 0, context);
+  return RunSteps(model, model->graph.body, 0, context);
 }
 
 // The head for rows [row, row + m) of the last chunk; their logits lie in session->logit_rows.
-void RunHead(Session *session, size_t row, size_t m) {
+Status RunHead(Session *session, size_t row, size_t m) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
@@ -66,7 +76,7 @@ void RunHead(Session *session, size_t row, size_t m) {
   in.data += row * in.row_bytes;
   values[model->graph.logits].data = reinterpret_cast<uint8_t *>(session->logit_rows.data());
   context.m = m;
-  RunSteps(model, model->graph.head, model->graph.body.size(), context);
+  return RunSteps(model, model->graph.head, model->graph.body.size(), context);
 }
 
 const int32_t *LogitsRow(const Session *session, size_t row) {
@@ -78,7 +88,7 @@ Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callbac
   const size_t block = session->model->dims.logit_rows;
   for (size_t row = 0; row < m; row += block) {
     const size_t rows = m - row < block ? m - row : block;
-    RunHead(session, row, rows);
+    ACORN_TRY(RunHead(session, row, rows));
     for (size_t r = 0; r < rows; ++r) {
       if (callback(ctx, first + row + r, LogitsRow(session, r), session->model->graph.vocab_size) != 0) return Status::kCancelled;
     }
@@ -128,12 +138,12 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     session->logits = nullptr;
     // The tokens may already lie in place (FeedText).
     __builtin_memmove(session->tokens.data() + session->position, tokens.data() + done, m * sizeof(int32_t));
-    RunBody(session, session->position, m);
+    ACORN_TRY(RunBody(session, session->position, m));
     session->position += static_cast<uint32_t>(m);
     if (callback != nullptr) {
       ACORN_TRY(HandOver(session, done, m, callback, ctx));
     } else if (m == left) {
-      RunHead(session, m - 1, 1);
+      ACORN_TRY(RunHead(session, m - 1, 1));
       session->logits = LogitsRow(session, 0);
     }
     done += m;

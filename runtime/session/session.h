@@ -26,6 +26,9 @@ struct Session {
   Detokenizer detokenizer;
   void (*logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
   void *logit_hook_ctx;
+  RoutingHook routing_hook;
+  void (*routing_callback)(void);  // of the caller, and what it is called with: the wall's
+  void *routing_callback_ctx;
   Timings timings;
 };
 
@@ -42,7 +45,7 @@ void ResetSession(Session *session);
 using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
 
 /// Appends tokens, in chunks.  callback null: only the last token's logits are computed
-/// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept)
+/// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept) | as ExpertSource (the same)
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
 
 /// Drops the tokens from `position` on.

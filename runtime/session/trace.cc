@@ -79,6 +79,7 @@ const char *OpName(OpKind kind) {
     case OpKind::kHadamard: return "Hadamard";
     case OpKind::kAdd: return "Add";
     case OpKind::kLayerNorm: return "LayerNorm";
+    case OpKind::kExperts: return "Experts";
   }
   return "";
 }

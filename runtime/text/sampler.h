@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/exp2.h"
 #include "base/fixed_point.h"
 #include "base/span.h"
 #include "base/status.h"
@@ -45,9 +46,6 @@ struct PhiloxBlock {
   uint32_t word[4];
 };
 PhiloxBlock Philox4x32(const PhiloxBlock &counter, uint32_t key_low, uint32_t key_high);
-
-/// 2^31 * 2^(-t / 2^26), rounded as docs/ARITHMETIC.md §12 says; 0 from t = 32 << 26 on.
-uint32_t Exp2NegQ31(uint64_t t_q26);
 
 /// The weight of a token whose logit lies delta below the largest: 2^31 * e^(-delta / T).  temperature_q16 >= 1
 uint32_t SampleWeightQ31(uint64_t delta_q16, uint32_t temperature_q16);

@@ -46,9 +46,18 @@ TEST(Acornc, Usage) {
 }
 
 TEST(Acornc, ReservedNamesSaySo) {
-  for (const char *name : {"synth", "sign"}) {
+  for (const char *name : {"sign"}) {
     ExpectFailure(std::string(name) + " --any thing", 2, "not in this version");
   }
+}
+
+TEST(Acornc, SynthRefusesByName) {
+  const test::TempFolder folder;
+  const std::string output = " -o " + folder.File("m");
+  ExpectFailure("synth --like olmo" + output, 2, "olmoe-1b-7b, qwen3-30b-a3b, mixtral-8x7b");
+  ExpectFailure("synth --like mixtral-8x7b --experts 1" + output, 2, "visits 2");
+  ExpectFailure("synth --like mixtral-8x7b --weights w3" + output, 2, "--weights");
+  ExpectFailure("synth --like olmoe-1b-7b --layers 1 --experts 8 -o " + folder.File("absent/m"), 5, "absent/m");
 }
 
 TEST(Acornc, BadSources) {
@@ -76,6 +85,23 @@ TEST(Acornc, DensePerplexity) {
   ACORN_NEED_SHARED("models/dense");
   ExpectPerplexity(test::SharedPath("models/dense") + " --windows 40 --text " + test::SharedPath("data/text/mixed/valid.txt"),
                    12.3621);
+}
+
+TEST(Acornc, MixturePerplexity) {
+  ACORN_NEED_SHARED("models/moe");
+  ExpectPerplexity(test::SharedPath("models/moe") + " --windows 40 --text " + test::SharedPath("data/text/mixed/valid.txt"),
+                   12.8311);
+}
+
+TEST(Acornc, ConvertsMixturesButNotByEveryWay) {
+  const test::TempFolder folder;
+  for (const char *name : {"small_mixtral", "small_olmoe.gguf"}) {
+    for (const char *option : {"--recipe mobilequant", "--mixed auto --budget 100%"}) {
+      ExpectFailure("convert " + test::DataPath(name) + " -o " + folder.File("m.acorn") + " " + option, 2,
+                    "does not know layers with experts");
+    }
+    EXPECT_FALSE(test::PathExists(folder.File("m.acorn")));
+  }
 }
 
 }  // namespace

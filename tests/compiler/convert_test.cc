@@ -50,7 +50,7 @@ class Convert : public testing::Test {
 };
 
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  for (const char *option : {"--profiles 0,15", "--expert-bits 4", "--heal 10"}) {
+  for (const char *option : {"--profiles 0,15", "--heal 10"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -63,6 +63,12 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--kv 5", 2, "--kv");
   ExpectRefused("--weights w8 --group 32", 2, "--group 32 needs --weights w4");
   ExpectRefused("--head w2", 2, "--head");
+  ExpectRefused("--expert-bits 3", 2, "--expert-bits");
+  ExpectRefused("--expert-bits 2", 2, "(family llama) has no experts");
+  ExpectRefused("--expert-budget 3.2", 2, "--expert-budget 3.2 needs --expert-bits auto");
+  ExpectRefused("--expert-bits 4 --expert-ranking loss", 2, "--expert-ranking loss needs --expert-bits auto");
+  ExpectRefused("--expert-bits auto --expert-budget fast", 2, "bits such as 3.2 or a loss such as 2% are wanted");
+  ExpectRefused("--expert-bits auto --expert-ranking usage", 2, "it needs --expert-budget in bits");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
   ExpectRefused("--mixed best", 2, "--mixed");

@@ -71,7 +71,7 @@ TEST_P(SmallFamilies, FolderAndGguf) {
   ExpectGolden(folder + ".gguf", folder + "/golden.json");
 }
 
-INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "stablelm"),
+INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "stablelm", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 class TinyModels : public testing::TestWithParam<const char *> {};
@@ -83,13 +83,17 @@ TEST_P(TinyModels, EveryLogit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shared, TinyModels,
-                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm", "mixtral",
+                                         "qwen2_moe", "qwen3_moe", "olmoe"),
                          [](const testing::TestParamInfo<const char *> &param_info) { return std::string(param_info.param); });
 
-TEST(FloatModel, DensePromptsAndGreedy) {
-  ACORN_NEED_SHARED("models/dense");
-  const auto source = OpenSourceModel(test::SharedPath("models/dense"));
-  const json golden = ReadJson(test::SharedPath("models/dense/golden.json"));
+class HomeModels : public testing::TestWithParam<const char *> {};
+
+TEST_P(HomeModels, PromptsAndGreedy) {
+  const std::string folder = std::string("models/") + GetParam();
+  ACORN_NEED_SHARED(folder);
+  const auto source = OpenSourceModel(test::SharedPath(folder));
+  const json golden = ReadJson(test::SharedPath(folder + "/golden.json"));
   for (const json &prompt : golden["prompts"]) {
     const std::vector<int32_t> ids = prompt["ids"];
     ExpectTop5(AllLogits(*source, ids), prompt["top5_ids"], prompt["top5_logits"]);
@@ -103,6 +107,9 @@ TEST(FloatModel, DensePromptsAndGreedy) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Shared, HomeModels, testing::Values("dense", "moe"),
+                         [](const testing::TestParamInfo<const char *> &model) { return std::string(model.param); });
 
 TEST(FloatModel, Stories260K) {
   ACORN_NEED_SHARED("data/models/stories260K");

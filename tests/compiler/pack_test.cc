@@ -20,8 +20,10 @@ QuantizedMatrix RandomMatrix(WeightFormat format, int64_t n, int64_t k, uint32_t
   q.k = k;
   q.scale.assign(static_cast<size_t>(n), 1.0);
   for (int64_t i = 0; i < n * k; ++i) {
-    q.weights.push_back(static_cast<int8_t>(format == WeightFormat::kW8 ? static_cast<int>(random() % 255) - 127
-                                                                        : static_cast<int>(random() % 16) - 8));
+    const auto value = static_cast<int>(random() % 255);
+    q.weights.push_back(static_cast<int8_t>(format == WeightFormat::kW8     ? value - 127
+                                            : format == WeightFormat::kW2G32 ? 2 * (value % 4) - 3
+                                                                             : value % 16 - 8));
   }
   if (q.group() != 0) {
     for (int64_t i = 0; i < n * (k / q.group()); ++i) q.multipliers.push_back(static_cast<uint8_t>(random()));
@@ -42,21 +44,24 @@ TEST_P(PackC4, EveryElementAndPadding) {
   const PackedWeight packed = Pack(q, Layout::kC4);
   const uint64_t n = 21, k = 256;
   const uint32_t group = GroupSize(GetParam());
-  ASSERT_EQ(packed.bytes.size(), c4::PackedBytes(n, k, group));
+  ASSERT_EQ(packed.bytes.size(), c4::PackedBytes(GetParam(), n, k));
   EXPECT_EQ(packed.k_panel, 256);
   for (uint64_t channel = 0; channel < 32; ++channel) {
     for (uint64_t i = 0; i < k; ++i) {
-      const int nibble = packed.bytes[c4::WeightOffset(channel, i, k, group)] >> c4::NibbleShift(i) & 15;
-      ASSERT_EQ(nibble - 8, channel < n ? q.weights[channel * k + i] : 0) << channel << " " << i;
+      const uint32_t byte = packed.bytes[c4::WeightOffset(GetParam(), channel, i, k)];
+      const uint32_t code = byte >> c4::Shift(GetParam(), i) & c4::Mask(GetParam());
+      const int32_t padding = GetParam() == WeightFormat::kW2G32 ? -3 : 0;  // multipliers of 0 make nothing of it
+      ASSERT_EQ(c4::Decode(GetParam(), code), channel < n ? q.weights[channel * k + i] : padding) << channel << " " << i;
     }
     for (uint64_t g = 0; g < k / group; ++g) {
-      ASSERT_EQ(packed.bytes[c4::MultiplierOffset(channel, g, k, group)],
+      ASSERT_EQ(packed.bytes[c4::MultiplierOffset(GetParam(), channel, g, k)],
                 channel < n ? q.multipliers[channel * (k / group) + g] : 0);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Groups, PackC4, testing::Values(WeightFormat::kW4G32, WeightFormat::kW4G64, WeightFormat::kW4G128));
+INSTANTIATE_TEST_SUITE_P(Groups, PackC4,
+                         testing::Values(WeightFormat::kW4G32, WeightFormat::kW4G64, WeightFormat::kW4G128, WeightFormat::kW2G32));
 
 class PackChannels : public testing::TestWithParam<std::tuple<WeightFormat, Layout, int64_t>> {};
 

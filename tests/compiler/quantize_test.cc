@@ -8,6 +8,8 @@
 #include "quantize/cached.h"
 #include "quantize/calibration.h"
 #include "quantize/grid.h"
+#include "tests/support/shared_data.h"
+#include "tests/support/temp_folder.h"
 
 namespace acorn::compiler {
 namespace {
@@ -31,14 +33,18 @@ Matrix CorrelatedMoments(int64_t k, uint32_t seed) {
 }
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kW4G32, WeightFormat::kW4G64,
-                                     WeightFormat::kW4G128};
+                                     WeightFormat::kW4G128, WeightFormat::kW2G32};
 
 class EveryFormat : public testing::TestWithParam<WeightFormat> {};
 
 void ExpectOnGrid(const QuantizedMatrix &q) {
-  const int low = q.format == WeightFormat::kW8 ? -127 : -8, high = q.format == WeightFormat::kW8 ? 127 : 7;
-  for (const int8_t w : q.weights) ASSERT_TRUE(w >= low && w <= high) << int{w};
-  for (const uint8_t m : q.multipliers) ASSERT_GE(m, 1);
+  const bool two_bits = q.format == WeightFormat::kW2G32;
+  const int low = two_bits ? -3 : q.format == WeightFormat::kW8 ? -127 : -8;
+  const int high = two_bits ? 3 : q.format == WeightFormat::kW8 ? 127 : 7;
+  for (const int8_t w : q.weights) ASSERT_TRUE(w >= low && w <= high && (!two_bits || w % 2 != 0)) << int{w};
+  if (!two_bits) {
+    for (const uint8_t m : q.multipliers) ASSERT_GE(m, 1);
+  }
   for (const double scale : q.scale) ASSERT_GT(scale, 0);
 }
 
@@ -50,7 +56,8 @@ TEST_P(EveryFormat, MinMaxRoundingErrsByHalfAStepAtMost) {
     for (int64_t k = 0; k < w.cols(); ++k) {
       const double step = q.scale[static_cast<size_t>(n)] * q.multiplier(n, k);
       const double value = step * q.weight(n, k);
-      ASSERT_LE(std::abs(value - static_cast<double>(w(n, k))), 0.5 * step * (1 + 1e-4)) << n << " " << k;
+      const double half = GetParam() == WeightFormat::kW2G32 ? step : 0.5 * step;  // its levels are two steps apart
+      ASSERT_LE(std::abs(value - static_cast<double>(w(n, k))), half * (1 + 1e-4)) << n << " " << k;
     }
   }
 }
@@ -237,6 +244,39 @@ TEST(Cached, PrefixKeysKeepTheirScoresThoughTheyDoNotFit) {
     return sum;
   };
   EXPECT_LT(error(0.5f * integers), 0.6 * error(nearest));
+}
+
+/// small_olmoe.gguf with a byte-level vocabulary of these texts, and a filler that keeps the data where it was aligned to.
+std::string WithVocabulary(const std::vector<std::string> &texts) {
+  const auto number = [](uint64_t value, int bytes) {
+    std::string out;
+    for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> (8 * i) & 255);
+    return out;
+  };
+  const auto text = [&](const std::string &value) { return number(value.size(), 8) + value; };
+  constexpr uint32_t kString = 8, kArray = 9;
+  std::string keys = text("tokenizer.ggml.model") + number(kString, 4) + text("gpt2");
+  keys += text("tokenizer.ggml.tokens") + number(kArray, 4) + number(kString, 4) + number(texts.size(), 8);
+  for (const std::string &token : texts) keys += text(token);
+  keys += text("filler") + number(kString, 4);
+  keys += text(std::string(31 - (keys.size() + 7) % 32, '.'));
+  std::string file = test::ReadFile(test::DataPath("small_olmoe.gguf"));
+  file[16] = static_cast<char>(file[16] + 3);  // the count of keys
+  return file.insert(24, keys);
+}
+
+TEST(Calibration, AVocabularyThatCanReadNothingIsNone) {
+  const test::TempFolder folder;
+  const int64_t vocab = OpenSourceModel(test::DataPath("small_olmoe.gguf"))->config().vocab;
+  std::vector<std::string> texts;
+  for (int64_t i = 0; i < vocab; ++i) texts.push_back("t" + std::to_string(i));
+  const auto made_up = OpenSourceModel(folder.Write("made_up.gguf", WithVocabulary(texts)));
+  EXPECT_TRUE(HasMadeUpTokenizer(*made_up));
+  EXPECT_FALSE(HasTokenizer(*made_up));
+  texts.back() = "a";
+  const auto real = OpenSourceModel(folder.Write("real.gguf", WithVocabulary(texts)));
+  EXPECT_FALSE(HasMadeUpTokenizer(*real));
+  EXPECT_TRUE(HasTokenizer(*real));
 }
 
 TEST(Calibration, WindowsAreTheFirstOnesOrSeeded) {

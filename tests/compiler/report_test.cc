@@ -94,6 +94,10 @@ ConversionReport WithEverything() {
   }
   report.training.end = TrainingEnd::kTimeLimit;
   for (int64_t layer = 0; layer < 3; ++layer) {
+    for (int64_t expert = 0; expert < 4; ++expert) {
+      const bool two_bits = layer > 0 && expert < 2;
+      report.experts.push_back({layer, expert, two_bits ? "w2g32" : "w4g32", two_bits ? 2.25 : 4.25, layer == 2 ? NAN : 1e-3});
+    }
     report.sensitivities.push_back({layer, "o", "w4g32", layer == 1 ? "w8" : "w4g32", 0.01 * static_cast<double>(layer), 960});
   }
   return report;
@@ -110,6 +114,18 @@ TEST(Report, PageIsWellFormedAndNeedsNoNetwork) {
     EXPECT_FALSE(Contains(page, "nan")) << page.substr(page.find("nan") - 60, 120);
     EXPECT_FALSE(Contains(page, "inf\""));
   }
+}
+
+TEST(Report, EveryExpertHasACellInTheHeatMap) {
+  const std::string page = ReportPage(WithEverything());
+  EXPECT_TRUE(Contains(page, "Bits of each expert"));
+  EXPECT_TRUE(Contains(page, "3.583 bits a weight on average"));  // 4 of 12 in 2.25 bits, 8 in 4.25
+  for (int expert = 0; expert < 4; ++expert) {
+    const std::string name = "expert " + std::to_string(expert) + ", " + (expert < 2 ? "w2g32" : "w4g32");
+    EXPECT_TRUE(Contains(page, name + ", importance 0.001\"")) << name;
+    EXPECT_TRUE(Contains(page, name + "\"")) << name << " without an importance";
+  }
+  EXPECT_FALSE(Contains(ReportPage(WithWeights()), "Bits of each expert"));
 }
 
 TEST(Report, CheckerSeesFaults) {

@@ -155,6 +155,9 @@ TEST(Rotation, RefusesWhatWouldChangeTheModel) {
   config.hidden = 63;
   EXPECT_EQ(RefusalOf(config, RotationKind::kR2), nullptr);
   EXPECT_NE(RefusalOf(config, RotationKind::kR1R2), nullptr);
+  config.hidden = 64;
+  config.qkv_limit = 8;
+  EXPECT_NE(RefusalOf(config, RotationKind::kR2), nullptr);
   config.head_dim = 15;
   EXPECT_NE(RefusalOf(config, RotationKind::kR2), nullptr);
   EXPECT_EQ(RefusalOf(config, RotationKind::kNone), nullptr);

@@ -88,7 +88,7 @@ TEST(SourceModel, GgufEqualsFolderUpToRounding) {
 
 // What the two formats call differently or store differently comes out the same.
 TEST(SourceModel, GgufEqualsFolderInEveryFamily) {
-  for (const char *family : {"gemma", "phi3", "stablelm"}) {
+  for (const char *family : {"gemma", "phi3", "stablelm", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe"}) {
     SCOPED_TRACE(family);
     const std::string path = test::DataPath(std::string("small_") + family);
     const auto folder = OpenSourceModel(path), file = OpenSourceModel(path + ".gguf");
@@ -107,11 +107,22 @@ TEST(SourceModel, GgufEqualsFolderInEveryFamily) {
     EXPECT_EQ(got.sliding_window, want.sliding_window);
     EXPECT_EQ(got.rope.kind, want.rope.kind);
     EXPECT_NEAR(got.rope.attention_factor, want.rope.attention_factor, 1e-7);
-    for (int role = 0; role < kTensorRoles; ++role) {
-      const auto kind = static_cast<TensorRole>(role);
-      ASSERT_EQ(HasRole(got, kind), HasRole(want, kind)) << TensorRoleName(kind);
-      if (HasRole(want, kind)) {
-        EXPECT_EQ(file->Load(kind, 1), folder->Load(kind, 1)) << TensorRoleName(kind);
+    EXPECT_EQ(got.qk_norm_rows, want.qk_norm_rows);
+    EXPECT_EQ(got.qkv_limit, want.qkv_limit);
+    EXPECT_EQ(got.experts, want.experts);
+    EXPECT_EQ(got.experts_per_token, want.experts_per_token);
+    EXPECT_EQ(got.expert_ffn, want.expert_ffn);
+    EXPECT_EQ(got.shared_ffn, want.shared_ffn);
+    EXPECT_EQ(got.shared_gate, want.shared_gate);
+    EXPECT_EQ(got.router_score, want.router_score);
+    EXPECT_EQ(got.normalised_experts, want.normalised_experts);
+    EXPECT_EQ(got.sparse_layers, want.sparse_layers);
+    for (int i = 0; i < 2 * kTensorRoles; ++i) {
+      const auto role = static_cast<TensorRole>(i / 2);
+      const int64_t layer = i % 2;
+      ASSERT_EQ(HasRole(got, role, layer), HasRole(want, role, layer)) << TensorRoleName(role) << " of layer " << layer;
+      if (HasRole(want, role, layer)) {
+        EXPECT_EQ(file->Load(role, layer), folder->Load(role, layer)) << TensorRoleName(role) << " of layer " << layer;
       }
     }
   }
@@ -135,6 +146,128 @@ TEST(SourceModel, FamiliesDifferWhereTheyShould) {
   EXPECT_EQ(stablelm.norm, NormKind::kLayer);
   EXPECT_EQ(stablelm.rotary_dims, 4);
   EXPECT_TRUE(stablelm.q_bias && stablelm.k_bias && stablelm.v_bias && !stablelm.o_bias);
+  const ModelConfig mixtral = config("mixtral");
+  EXPECT_EQ(mixtral.experts, 4);
+  EXPECT_EQ(mixtral.experts_per_token, 2);
+  EXPECT_EQ(mixtral.expert_ffn, 24);
+  EXPECT_EQ(mixtral.shared_ffn, 0);
+  EXPECT_TRUE(mixtral.normalised_experts);
+  EXPECT_TRUE(mixtral.IsSparse(0) && mixtral.IsSparse(1));
+  const ModelConfig qwen2 = config("qwen2_moe");
+  EXPECT_TRUE(!qwen2.IsSparse(0) && qwen2.IsSparse(1));
+  EXPECT_EQ(qwen2.expert_ffn, 16);
+  EXPECT_EQ(qwen2.shared_ffn, 24);
+  EXPECT_TRUE(qwen2.shared_gate && qwen2.q_bias && !qwen2.normalised_experts);
+  EXPECT_EQ(qwen2.sliding_window, 0);
+  const ModelConfig qwen3 = config("qwen3_moe");
+  EXPECT_TRUE(qwen3.normalised_experts && qwen3.qk_norm && !qwen3.qk_norm_rows && !qwen3.q_bias);
+  const ModelConfig olmoe = config("olmoe");
+  EXPECT_TRUE(olmoe.qk_norm && olmoe.qk_norm_rows && !olmoe.normalised_experts);
+  EXPECT_DOUBLE_EQ(olmoe.qkv_limit, 1.5);
+}
+
+// Whether a source keeps experts apart or in one tensor, gate and up apart or together: the same rows.
+TEST(SourceModel, ExpertsAreRowsOfOneTensor) {
+  for (const char *family : {"mixtral", "qwen3_moe"}) {
+    SCOPED_TRACE(family);
+    const auto source = OpenSourceModel(test::DataPath(std::string("small_") + family));
+    const ModelConfig &config = source->config();
+    for (const TensorRole role : {TensorRole::kExpertGate, TensorRole::kExpertUp, TensorRole::kExpertDown}) {
+      const Matrix all = source->Load(role, 1);
+      const int64_t rows = all.rows() / config.experts;
+      EXPECT_EQ(rows, role == TensorRole::kExpertDown ? config.hidden : config.expert_ffn);
+      EXPECT_EQ(all.cols(), role == TensorRole::kExpertDown ? config.expert_ffn : config.hidden);
+      for (int64_t expert = 0; expert < config.experts; ++expert) {
+        EXPECT_EQ(source->LoadExpert(role, 1, expert), all.middleRows(expert * rows, rows));
+      }
+      EXPECT_EQ(source->LoadRows(role, 1, rows - 3, rows + 5), all.middleRows(rows - 3, rows + 5));
+      EXPECT_ERROR(source->LoadExpert(role, 1, config.experts), kBad, "has no rows");
+    }
+    EXPECT_ERROR(source->Load(TensorRole::kGate, 1), kBad, "there is no gate in layer 1");
+  }
+}
+
+TEST(SourceModel, RefusesMixturesThatMakeNoSense) {
+  const test::TempFolder copy;
+  const auto refuse = [&](const char *family, const char *key, const json &value, const char *message) {
+    const std::string folder = test::DataPath(std::string("small_") + family);
+    copy.Write("model.safetensors", test::ReadFile(folder + "/model.safetensors"));
+    json config = json::parse(test::ReadFile(folder + "/config.json"));
+    config[key] = value;
+    copy.Write("config.json", config.dump());
+    EXPECT_ERROR(OpenSourceModel(copy.path()), kBad, message);
+  };
+  refuse("mixtral", "num_local_experts", 0, "num_local_experts 0 is out of range");
+  refuse("mixtral", "num_local_experts", 5, "is [4, 32], the configuration wants [5, 32]");
+  refuse("mixtral", "num_local_experts", 3, "is [4, 32], the configuration wants [3, 32]");
+  refuse("mixtral", "num_experts_per_tok", 5, "number of experts of a token 5 is out of range (1 to 4)");
+  refuse("mixtral", "num_experts_per_tok", nullptr, "num_experts_per_tok is missing");
+  refuse("qwen2_moe", "num_experts", -1, "num_experts -1 is out of range");
+  refuse("qwen2_moe", "moe_intermediate_size", 0, "FFN size of an expert 0 is out of range");
+  refuse("qwen2_moe", "shared_expert_intermediate_size", 0, "FFN size of the shared expert 0 is out of range");
+  refuse("qwen2_moe", "decoder_sparse_step", 0, "decoder_sparse_step 0 is out of range");
+  refuse("qwen2_moe", "mlp_only_layers", 0, "mlp_only_layers is no array");
+  refuse("qwen2_moe", "mlp_only_layers", {"0"}, "mlp_only_layers holds something that is no layer");
+  refuse("qwen2_moe", "mlp_only_layers", json::array(), "layers.0.mlp.shared_expert.gate_proj.weight is missing");
+  refuse("qwen3_moe", "num_local_experts", 5, "is [6, 32], the configuration wants [5, 32]");
+  refuse("qwen3_moe", "moe_intermediate_size", 8, "is [6, 32, 32], the configuration wants [6, 16, 32]");
+  refuse("olmoe", "clip_qkv", -1, "limit of q, k and v");
+}
+
+TEST(SourceModel, RefusesGgufMixturesThatMakeNoSense) {
+  const test::TempFolder folder;
+  // The first place of `from` becomes `to`, of the same length.
+  const auto refuse = [&](const char *family, const std::string &from, const std::string &to, const char *message) {
+    std::string bytes = test::ReadFile(test::DataPath(std::string("small_") + family + ".gguf"));
+    const size_t at = bytes.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    ASSERT_EQ(from.size(), to.size());
+    bytes.replace(at, from.size(), to);
+    EXPECT_ERROR(OpenSourceModel(folder.Write("m.gguf", bytes)), kBad, message);
+  };
+  const std::string used("expert_used_count\x04\0\0\0\x02", 22), too_many("expert_used_count\x04\0\0\0\x09", 22);
+  const std::string count("expert_count\x04\0\0\0\x04", 17), none("expert_count\x04\0\0\0\0", 17);
+  refuse("mixtral", used, too_many, "number of experts of a token 9 is out of range (1 to 4)");
+  refuse("mixtral", "expert_used_count", "expert_user_count", "llama.expert_used_count is missing");
+  refuse("olmoe", count, none, "olmoe.expert_count is 0 or missing");
+  refuse("mixtral", "blk.0.ffn_gate_exps.weight", "blk.0.ffn_gate_expx.weight", "blk.0.ffn_gate_exps.weight is missing");
+  refuse("mixtral", "blk.1.ffn_gate_inp.weight", "blk.1.ffn_gate_ixp.weight", "blk.1.ffn_gate_inp.weight is missing");
+  refuse("qwen2_moe", "blk.1.ffn_up_shexp.weight", "blk.1.ffn_up_shxxp.weight", "blk.1.ffn_up_shexp.weight is missing");
+  const std::string width("expert_feed_forward_length\x04\0\0\0\x10", 31), half("expert_feed_forward_length\x04\0\0\0\x08", 31);
+  refuse("qwen2_moe", width, half, "is [5, 16, 32], the configuration wants [5, 8, 32]");
+}
+
+// Before experts were stacked, each had tensors of its own. The other name keeps the file's length.
+TEST(SourceModel, RefusesTheEarlyFormOfGgufMixtures) {
+  std::string bytes = test::ReadFile(test::DataPath("small_mixtral.gguf"));
+  const auto rename = [&](const std::string &from, const std::string &to) {
+    const size_t at = bytes.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    bytes[at - 8] = static_cast<char>(to.size());
+    bytes.replace(at, from.size(), to);
+  };
+  rename("blk.0.ffn_gate_exps.weight", "blk.0.ffn_gate.0.weight");
+  rename("blk.0.attn_norm.weight", "blk.0.attn_norm.weight.of");
+  const test::TempFolder folder;
+  EXPECT_ERROR(OpenSourceModel(folder.Write("m.gguf", bytes)), kBad, "blk.0.ffn_gate.0.weight), an early form of GGUF");
+}
+
+// Qwen's switches: which layers are sparse, and that none may be.
+TEST(SourceModel, SparseLayersByStepAndByNumber) {
+  const test::TempFolder copy;
+  const std::string folder = test::DataPath("small_qwen2_moe");
+  copy.Write("model.safetensors", test::ReadFile(folder + "/model.safetensors"));
+  json config = json::parse(test::ReadFile(folder + "/config.json"));
+  config["mlp_only_layers"] = nullptr;
+  config["decoder_sparse_step"] = 2;
+  copy.Write("config.json", config.dump());
+  EXPECT_EQ(OpenSourceModel(copy.path())->config().sparse_layers, (std::vector<bool>{false, true}));
+  config["num_hidden_layers"] = 1;
+  copy.Write("config.json", config.dump());
+  const auto dense = OpenSourceModel(copy.path());
+  EXPECT_EQ(dense->config().experts, 0);
+  EXPECT_FALSE(dense->config().IsSparse(0));
+  EXPECT_EQ(dense->Load(TensorRole::kGate, 0).rows(), 40);
 }
 
 TEST(SourceModel, FusedTensorsOfAnotherShapeAreRefused) {

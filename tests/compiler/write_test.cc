@@ -53,8 +53,9 @@ TEST(Factor, NormalizedIsInItsBinade) {
 TEST(FileWriter, HeaderSegmentsAndChecksums) {
   const test::TempFolder folder;
   const std::vector<uint8_t> graph(1000, 7);
-  const std::vector<SegmentBytes> segments = {{1, std::vector<uint8_t>(100, 1)}, {2, std::vector<uint8_t>(20000, 2)}};
-  const uint64_t size = WriteModelFile(folder.File("m"), graph, segments);
+  const std::vector<SegmentBytes> segments = {{1, std::vector<uint8_t>(100, 1), 0}, {2, std::vector<uint8_t>(20000, 2), 0}};
+  Spool none(folder.File("m"));
+  const uint64_t size = WriteModelFile(folder.File("m"), graph, segments, &none);
   const std::string file = test::ReadFile(folder.File("m"));
   const auto *bytes = reinterpret_cast<const uint8_t *>(file.data());
   ASSERT_EQ(file.size(), size);
@@ -73,13 +74,36 @@ TEST(FileWriter, HeaderSegmentsAndChecksums) {
 
 TEST(FileWriter, LeavesNothingBehindWhenItFails) {
   const test::TempFolder folder;
-  EXPECT_ERROR(WriteModelFile(folder.File("absent/m"), {1}, {}), ExitCode::kIo, "cannot write");
+  Spool none(folder.File("m"));
+  EXPECT_ERROR(WriteModelFile(folder.File("absent/m"), {1}, {}, &none), ExitCode::kIo, "cannot write");
   std::filesystem::create_directory(folder.File("m"));
   folder.Write("m/x", "");  // a folder that is not empty cannot be replaced
-  EXPECT_ERROR(WriteModelFile(folder.File("m"), {1}, {}), ExitCode::kIo, "cannot write");
+  EXPECT_ERROR(WriteModelFile(folder.File("m"), {1}, {}, &none), ExitCode::kIo, "cannot write");
   int entries = 0;
   for ([[maybe_unused]] const auto &entry : std::filesystem::directory_iterator(folder.path())) ++entries;
   EXPECT_EQ(entries, 1);
+}
+
+TEST(FileWriter, ExpertsLieOnTheDiskUntilTheFileIsWritten) {
+  const test::TempFolder folder;
+  const uint8_t kind = 4;  // schema::SegmentKind::Experts
+  const std::vector<SegmentBytes> segments = {{1, std::vector<uint8_t>(100, 1), 0}, {kind, {}, 2 * kSegmentAlignment}, {kind, {}, kSegmentAlignment}};
+  Spool spool(folder.File("m"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  std::vector<uint8_t> experts(3 * kSegmentAlignment);
+  for (size_t i = 0; i < experts.size(); ++i) experts[i] = static_cast<uint8_t>(i * 7 + i / kSegmentAlignment);
+  for (size_t i = 0; i < 3; ++i) spool.Write(experts.data() + i * kSegmentAlignment, kSegmentAlignment);
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path())) << "the spool has no name that a crash could leave behind";
+  const uint64_t size = WriteModelFile(folder.File("m"), std::vector<uint8_t>(1000, 7), segments, &spool);
+  const std::string file = test::ReadFile(folder.File("m"));
+  ASSERT_EQ(file.size(), size);
+  ASSERT_EQ(size, 5 * kSegmentAlignment);
+  EXPECT_EQ(std::memcmp(file.data() + 2 * kSegmentAlignment, experts.data(), experts.size()), 0);
+  EXPECT_EQ(LoadLittle64(reinterpret_cast<const uint8_t *>(file.data()) + kHeaderExperts), 2 * kSegmentAlignment);
+  EXPECT_EQ(PlaceSegments(segments, 1000)[2].offset, 4 * kSegmentAlignment);
+
+  Spool nowhere(folder.File("absent/m"));
+  EXPECT_ERROR(nowhere.Write(experts.data(), 1), ExitCode::kIo, "cannot write");
 }
 
 TEST(ModelWriter, ActivationTables) {
@@ -126,9 +150,9 @@ uint64_t Convert(const SourceModel &source, const RecipeOptions &options, const 
   facts.family = source.config().family;
   facts.vocab_size = static_cast<uint32_t>(source.config().vocab);
   facts.max_context = 128;
-  FileSink sink(source.config());
+  FileSink sink(source.config(), path);
   QuantizeModel(source, SomeWindows(source.config()), options, &sink);
-  return sink.Finish(path, facts);
+  return sink.Finish(facts);
 }
 
 void Convert(const SourceModel &source, const Case &c, const std::string &path) {

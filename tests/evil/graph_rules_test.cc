@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/expert_record.h"
 #include "acorn_schema/file.h"
 #include "tests/support/model_builder.h"
 #include "tests/support/model_session.h"
@@ -322,6 +323,134 @@ TEST(EvilGraph, LayerNorms) {
   AddRefCases(&cases, "layer norm gamma", "body", Op::LayerNorm, &schema::LayerNorm::gamma);
   AddRefCases(&cases, "layer norm bias", "body", Op::LayerNorm, &schema::LayerNorm::bias);
   ExpectRefused(cases, spec);
+}
+
+ModelSpec SparseSpec() {
+  ModelSpec spec;
+  spec.experts = 5;
+  spec.expert_weights = {{WeightFormat::kW8, Layout::kX8C8}, {WeightFormat::kW4G32, Layout::kC4}};
+  spec.shared_expert = spec.shared_gate = true;
+  return spec;
+}
+
+const schema::ExpertSet *Set(Victim *v) { return v->model()->expert_sets()->Get(1); }
+
+Case RecordCase(const char *name, const char *section, const std::function<void(uint8_t *record)> &harm) {
+  return {name, section, [harm](Victim *v) {
+            harm(reinterpret_cast<uint8_t *>(const_cast<schema::ExpertRecord *>(Set(v)->records()->Get(3))));
+          }};
+}
+
+TEST(EvilGraph, Experts) {
+  // Members of a record, in its bytes: offset, checksum, format, down_format, three shifts.
+  std::vector<Case> cases = {
+      {"set in no segment", "experts", [](Victim *v) { v->Poke<uint16_t>(Set(v), schema::ExpertSet::VT_SEGMENT, 999); }},
+      {"set among weights", "experts", [](Victim *v) { v->Poke<uint16_t>(Set(v), schema::ExpertSet::VT_SEGMENT, 1); }},
+      {"set without width", "experts", [](Victim *v) { v->Poke<uint32_t>(Set(v), schema::ExpertSet::VT_FFN, 0); }},
+      {"set too wide", "experts", [](Victim *v) { v->Poke<uint32_t>(Set(v), schema::ExpertSet::VT_FFN, (1u << 20) + 1); }},
+      {"set of giant experts", "expert", [](Victim *v) { v->Poke<uint32_t>(Set(v), schema::ExpertSet::VT_FFN, 1u << 20); }},
+      {"set of another width", "body", [](Victim *v) { v->Poke<uint32_t>(Set(v), schema::ExpertSet::VT_HIDDEN, 32); }},
+      {"set of no layout", "expert", [](Victim *v) { v->Poke<uint8_t>(Set(v), schema::ExpertSet::VT_LAYOUT, 99); }},
+      {"sums past s32", "experts",
+       [](Victim *v) { v->Poke<uint64_t>(Set(v), schema::ExpertSet::VT_IN_BOUND, uint64_t{1} << 31); }},
+      {"sums of down past s32", "experts",
+       [](Victim *v) { v->Poke<uint64_t>(Set(v), schema::ExpertSet::VT_DOWN_BOUND, UINT64_MAX); }},
+      RecordCase("record askew", "expert", [](uint8_t *record) { record[0] = 64; }),
+      RecordCase("record past the end", "expert", [](uint8_t *record) { record[5] = 1; }),
+      RecordCase("record that wraps around", "expert", [](uint8_t *record) { record[7] = 0xff; }),
+      RecordCase("record of no format", "expert", [](uint8_t *record) { record[16] = 77; }),
+      RecordCase("record of a format deeper than it is", "expert", [](uint8_t *record) { record[17] = 5; }),
+      RecordCase("record with shift 0", "experts", [](uint8_t *record) { record[18] = 0; }),
+      RecordCase("record with shift 63", "experts", [](uint8_t *record) { record[20] = 63; }),
+      {"step of no set", "body", [](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Experts, 1), schema::Experts::VT_SET, 2); }},
+      {"nobody chosen", "body", [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Experts), schema::Experts::VT_TOP_K, 0); }},
+      {"more chosen than there are", "body", [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Experts), schema::Experts::VT_TOP_K, 6); }},
+      {"no such scoring", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Experts), schema::Experts::VT_SCORING, 5); }},
+      {"hadamard of no power of two", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Experts), schema::Experts::VT_BLOCK, 24); }},
+      {"hadamard block not of the width", "body",
+       [](Victim *v) { v->Poke<uint32_t>(v->Table(Op::Experts), schema::Experts::VT_BLOCK, 128); }},
+      {"glu shift", "body", [](Victim *v) { v->Poke<uint8_t>(v->Table(Op::Experts), schema::Experts::VT_GLU_SHIFT, 0); }},
+      {"zero point past s8", "body",
+       [](Victim *v) { v->Poke<int16_t>(v->Table(Op::Experts), schema::Experts::VT_DOWN_ZERO_POINT, 128); }},
+      {"octaves too many", "body",
+       [](Victim *v) {
+         const auto *f = v->Find<schema::Experts>(Op::Experts)->octaves();
+         v->Put(f, schema::Factor((1 << 30) + 1, f->shift()));
+       }},
+      {"octaves of the shared gate too many", "body",
+       [](Victim *v) {
+         const auto *f = v->Find<schema::Experts>(Op::Experts)->shared_octaves();
+         v->Put(f, schema::Factor(INT32_MAX, f->shift()));
+       }},
+      {"logits of fewer experts", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::Experts>(Op::Experts)->router();
+         v->Put(s, Moved(s, 0, 0, -1));
+       }},
+      {"shared output of another width", "body",
+       [](Victim *v) {
+         const auto *s = v->Find<schema::Experts>(Op::Experts)->shared();
+         v->Put(s, Moved(s, 0, 0, -1));
+       }},
+      {"experts write what they read", "body",
+       [](Victim *v) {
+         const auto *op = v->Find<schema::Experts>(Op::Experts);
+         v->Put(op->out(), *op->shared());
+       }},
+  };
+  AddRefCases(&cases, "glu table of experts", "body", Op::Experts, &schema::Experts::glu_table);
+  ExpectRefused(cases, SparseSpec());
+}
+
+// What a record holds is met when it is first used.
+TEST(EvilGraph, ContentOfExperts) {
+  const ModelSpec spec = SparseSpec();
+  const std::vector<int32_t> tokens = {3, 1, 4, 15, 9, 2, 6, 5, 35, 8, 9, 7, 9, 32, 38, 46};
+  const auto harm = [&](bool seal, const std::function<void(uint8_t *record, const expert::Shape &shape)> &change) {
+    Victim victim(spec);
+    for (const schema::ExpertSet *set : *victim.model()->expert_sets()) {
+      for (const schema::ExpertRecord *entry : *set->records()) {
+        const expert::Shape shape = {set->hidden(), set->ffn(), static_cast<WeightFormat>(entry->format()),
+                                     static_cast<WeightFormat>(entry->down_format()), static_cast<Layout>(set->layout())};
+        uint8_t *record = victim.data() + victim.model()->segments()->Get(set->segment())->offset() + entry->offset();
+        change(record, shape);
+        const uint64_t checksum = WideChecksum(record, expert::RecordBytes(shape));
+        if (seal) std::memcpy(reinterpret_cast<uint8_t *>(const_cast<schema::ExpertRecord *>(entry)) + 8, &checksum, 8);
+      }
+    }
+    return victim.Sealed();
+  };
+  const auto status_of = [&](const AlignedBytes &file) {
+    ModelSession session(file);
+    EXPECT_EQ(session.status(), static_cast<acorn_status>(ACORN_OK));  // opening reads no record
+    session.Score(tokens);
+    acorn_options options = {};
+    options.flags = ACORN_OPEN_CHECK_WEIGHTS;
+    const ModelSession checked(file, options);
+    EXPECT_EQ(checked.status(), session.status());
+    if (checked.status() != ACORN_OK) {
+      EXPECT_STREQ(checked.fault().section, "expert");
+    }
+    return session.status();
+  };
+  const auto nothing = [](uint8_t *, const expert::Shape &) {};
+  EXPECT_EQ(status_of(harm(true, nothing)), static_cast<acorn_status>(ACORN_OK));
+  EXPECT_EQ(status_of(harm(false, [](uint8_t *record, const expert::Shape &) { record[100] ^= 1; })),
+            static_cast<acorn_status>(ACORN_ERR_DAMAGED));
+  for (size_t part = 0; part < expert::kParts; ++part) {
+    EXPECT_EQ(status_of(harm(true,
+                             [&](uint8_t *record, const expert::Shape &shape) {
+                               const uint8_t big[4] = {0xff, 0xff, 0xff, 0x7f};
+                               std::memcpy(record + expert::PlaceOf(shape, part).bias, big, 4);
+                             })),
+              static_cast<acorn_status>(ACORN_ERR_INVALID));
+    EXPECT_EQ(status_of(harm(true,
+                             [&](uint8_t *record, const expert::Shape &shape) {
+                               record[expert::PlaceOf(shape, part).multipliers + 7] = 0x80;
+                             })),
+              static_cast<acorn_status>(ACORN_ERR_INVALID));
+  }
 }
 
 TEST(EvilGraph, AnUnknownOperatorIsUnsupported) {

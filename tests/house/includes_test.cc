@@ -47,7 +47,7 @@ const std::map<std::string, Set> &AllowedParts() {
        {"schema", "base", "platform", "kernels", "ops", "model", "text", "plan", "experts", "session", "public"}},
       {"conformance", {"public"}},
       {"ports", {"public", "conformance"}},  // the port of a board links the conformance program into its image
-      {"programs", {"public", "ports"}},
+      {"programs", {"public", "ports", "base", "experts"}},  // `acorn replay` plays traces through the runtime's own cache
       {"examples", {"public", "ports"}},
       // acornc packs with the kernels' layouts, trains on the device's own operators, and checks what it wrote with the runtime's
       // own reader, tokenizer and public interface.
@@ -84,7 +84,7 @@ std::string Resolve(const std::string &from, const std::string &include) {
   const std::string folder = fs::path(from).parent_path().generic_string() + "/";
   for (const std::string &base : {folder, std::string("runtime/"), std::string("schema/include/"),
                                   std::string("runtime/api/include/"), std::string("ports/posix/include/"),
-                                  std::string("ports/baremetal_aarch64/include/"),
+                                  std::string("ports/baremetal_aarch64/include/"), std::string("ports/simulated/include/"),
                                   std::string("compiler/"), std::string("")}) {
     if (fs::exists(root / (base + include))) return fs::path(base + include).lexically_normal().generic_string();
   }

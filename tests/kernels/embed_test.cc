@@ -24,7 +24,8 @@ constexpr Shape kShapes[] = {{WeightFormat::kW4G32, Layout::kC4, 17, 96, 0},   {
                              {WeightFormat::kW4, Layout::kX16C8, 31, 90, 32},  {WeightFormat::kW4, Layout::kX8C8, 11, 57, 57},
                              {WeightFormat::kW4, Layout::kX16C8, 5, 48, 0},   {WeightFormat::kW8, Layout::kX16C4, 18, 70, 32},
                              {WeightFormat::kW4, Layout::kX16C4, 20, 45, 0},  {WeightFormat::kW4, Layout::kX16C1, 19, 33, 16},
-                             {WeightFormat::kW8, Layout::kX8C2S4, 13, 75, 32}, {WeightFormat::kW8, Layout::kX8C2S4, 8, 40, 0}};
+                             {WeightFormat::kW8, Layout::kX8C2S4, 13, 75, 32}, {WeightFormat::kW8, Layout::kX8C2S4, 8, 40, 0},
+                             {WeightFormat::kW2G32, Layout::kC4, 21, 96, 0}};
 
 /// A packed matrix and its integers: multiplier times weight.
 struct Matrix {
@@ -37,7 +38,7 @@ struct Matrix {
   }
 
   static size_t PackedBytes(const Shape &s) {
-    if (s.layout == Layout::kC4) return c4::PackedBytes(s.n, s.k, GroupSize(s.format));
+    if (s.layout == Layout::kC4) return c4::PackedBytes(s.format, s.n, s.k);
     return XnnPackedBytes({s.format, s.layout, s.n, s.k, s.k_panel == 0 ? s.k : s.k_panel});
   }
 
@@ -46,12 +47,14 @@ struct Matrix {
   }
 
   int32_t Put(const Shape &s, size_t n, size_t k, test::Corners *corners) {
-    const auto w = static_cast<int32_t>(s.format == WeightFormat::kW8 ? corners->Between(-127, 127) : corners->Between(-8, 7));
     if (s.layout == Layout::kC4) {
-      const uint32_t group = GroupSize(s.format);
-      PutBits(c4::WeightOffset(n, k, s.k, group), static_cast<uint32_t>(c4::NibbleShift(k)), static_cast<uint32_t>(w + 8), 15);
-      return w * packed[c4::MultiplierOffset(n, k / group, s.k, group)];  // as random as it was
+      const bool two_bits = s.format == WeightFormat::kW2G32;
+      const auto code = static_cast<uint32_t>(corners->Between(0, two_bits ? 3 : 15));
+      const int32_t w = two_bits ? 2 * static_cast<int32_t>(code) - 3 : static_cast<int32_t>(code) - 8;
+      PutBits(c4::WeightOffset(s.format, n, k, s.k), c4::Shift(s.format, k), code, two_bits ? 3 : 15);
+      return w * packed[c4::MultiplierOffset(s.format, n, k / GroupSize(s.format), s.k)];  // as random as it was
     }
+    const auto w = static_cast<int32_t>(s.format == WeightFormat::kW8 ? corners->Between(-127, 127) : corners->Between(-8, 7));
     const XnnWeightPlace place = XnnWeight({s.format, s.layout, s.n, s.k, s.k_panel == 0 ? s.k : s.k_panel}, n, k);
     PutBits(place.offset, place.shift, XnnEncode(s.format, s.layout, w), s.format == WeightFormat::kW8 ? 255 : 15);
     return w;

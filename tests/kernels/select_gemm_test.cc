@@ -8,7 +8,7 @@ namespace acorn {
 namespace {
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kW4G32, WeightFormat::kW4G64,
-                                     WeightFormat::kW4G128};
+                                     WeightFormat::kW4G128, WeightFormat::kW2G32};
 constexpr Layout kLayouts[] = {Layout::kX16C8, Layout::kX8C8,  Layout::kC4,
                                Layout::kX16C4, Layout::kX16C1, Layout::kX8C2S4};
 

@@ -6,6 +6,8 @@
 #define CLOCK_READS 10000000u   /* a clock that has not moved after so many reads stands still */
 #define TICKS_PER_SECOND_MIN 100u
 #define TICKS_PER_SECOND_MAX 100000000000u
+#define READS_MAX 16u
+#define READ_UNIT_MIN 512u
 #define TOKENS 6u
 #define DECODED 2u
 
@@ -64,6 +66,13 @@ static const char *check_fields(const acorn_port *port) {
   if (port->threads > 1 && port->parallel_for == NULL) return "several threads and no parallel_for";
   if (port->threads > LOOP_THREADS_MAX) return "more threads than this program can count";
   if ((port->ticks == NULL) != (port->ticks_per_second == 0)) return "ticks and ticks_per_second do not go together";
+  if ((port->read_submit == NULL) != (port->read_wait == NULL) || (port->read_submit == NULL) != (port->read_depth == 0) ||
+      (port->read_cancel != NULL && port->read_submit == NULL)) {
+    return "read_submit, read_wait and read_depth do not go together";
+  }
+  if (port->read_alignment > 16384 || (port->read_alignment & (port->read_alignment - 1)) != 0) {
+    return "read_alignment is not a power of two up to 16384";
+  }
   return NULL;
 }
 
@@ -195,6 +204,94 @@ static const char *check_read(const struct run *run) {
   return NULL;
 }
 
+/* Reads of one unit each, every one to a place of its own; some reach beyond the end of the file, some lie there. */
+struct reads {
+  acorn_read_request requests[READS_MAX];
+  uint32_t ended[READS_MAX];
+  size_t count;
+};
+
+static void make_reads(const struct run *run, struct reads *reads, size_t seed) {
+  const size_t alignment = run->port->read_alignment == 0 ? 1 : run->port->read_alignment;
+  const size_t unit = alignment < READ_UNIT_MIN ? READ_UNIT_MIN : alignment;
+  const size_t skipped = (alignment - (size_t)((uintptr_t)run->block % alignment)) % alignment;
+  const size_t units = run->image->bytes / unit + 2; /* with the last, which is short, and one beyond */
+  reads->count = (ACORN_CONFORMANCE_BYTES - skipped) / unit;
+  if (reads->count > READS_MAX) reads->count = READS_MAX;
+  for (size_t i = 0; i < ACORN_CONFORMANCE_BYTES; ++i) run->block[i] = 0xa5;
+  for (size_t i = 0; i < reads->count; ++i) {
+    const size_t from_the_end = (i * 5 + seed) % units;
+    reads->requests[i] =
+        (acorn_read_request){run->block + skipped + i * unit, (units - 1 - from_the_end) * unit, unit, 1000 * seed + i};
+    reads->ended[i] = 0;
+  }
+}
+
+static const char *check_result(const struct run *run, struct reads *reads, const acorn_read_result *result, int cancelled) {
+  size_t i = 0;
+  while (i < reads->count && reads->requests[i].id != result->id) ++i;
+  if (i == reads->count || reads->ended[i]++ != 0) return "a read ends that was not under way";
+  if (cancelled && result->error == ACORN_READ_CANCELLED) return NULL;
+  if (result->error != 0) return "an asynchronous read inside the rules fails";
+  const acorn_read_request *request = &reads->requests[i];
+  const uint64_t end = run->image->bytes;
+  const uint64_t there = request->offset >= end ? 0 : end - request->offset;
+  if (result->bytes != (there < request->bytes ? there : request->bytes)) {
+    return "an asynchronous read has another length than the file";
+  }
+  const uint8_t *wanted = (const uint8_t *)run->image->data + request->offset, *got = request->to;
+  for (size_t j = 0; j < result->bytes; ++j) {
+    if (got[j] != wanted[j]) return "an asynchronous read gives other bytes than the image has";
+  }
+  return NULL;
+}
+
+static const char *check_idle(const acorn_port *port) {
+  acorn_read_result result;
+  size_t count = 1;
+  if (port->read_wait(port->ctx, &result, 1, 0, &count) != 0 || count != 0) return "a look without reads finds one";
+  count = 1;
+  if (port->read_wait(port->ctx, &result, 1, UINT64_MAX, &count) != 0 || count != 0) return "a wait without reads finds one";
+  if (port->read_cancel != NULL && port->read_cancel(port->ctx, 7) == 0) return "a read is cancelled that is not there";
+  return NULL;
+}
+
+static const char *run_reads(const struct run *run, struct reads *reads, int cancel) {
+  const acorn_port *port = run->port;
+  for (size_t submitted = 0, ended = 0; ended < reads->count;) {
+    size_t accepted = reads->count;
+    if (port->read_submit(port->ctx, reads->requests + submitted, reads->count - submitted, &accepted) != 0) {
+      return "read_submit fails";
+    }
+    const size_t room = port->read_depth - (submitted - ended), left = reads->count - submitted;
+    if (accepted != (room < left ? room : left)) return "read_submit takes more or fewer than fill read_depth";
+    submitted += accepted;
+    for (size_t i = 0; cancel && i < submitted; ++i) {
+      if (reads->ended[i] == 0 && port->read_cancel(port->ctx, reads->requests[i].id) != 0) return "a read under way is unknown";
+    }
+    acorn_read_result results[3];
+    size_t count = 0;
+    if (port->read_wait(port->ctx, results, 3, UINT64_MAX, &count) != 0 || count == 0 || count > 3) return "read_wait fails";
+    for (size_t i = 0; i < count; ++i) {
+      const char *problem = check_result(run, reads, &results[i], cancel);
+      if (problem != NULL) return problem;
+    }
+    ended += count;
+  }
+  return NULL;
+}
+
+static const char *check_reads(const struct run *run) {
+  const char *problem = check_idle(run->port);
+  for (size_t seed = 1; seed <= 6 && problem == NULL; ++seed) {
+    struct reads reads;
+    make_reads(run, &reads, seed);
+    problem = run_reads(run, &reads, seed % 3 == 0 && run->port->read_cancel != NULL);
+    if (problem == NULL) problem = check_idle(run->port);
+  }
+  return problem;
+}
+
 struct logits_digest {
   uint64_t hash;
 };
@@ -272,6 +369,7 @@ uint32_t acorn_port_conformance(const acorn_port *port, const acorn_image *image
   if (port->log != NULL) try_log(port);
   if (port->ticks != NULL) tell(&run, "ticks", "", check_clock(port));
   if (port->read != NULL) tell(&run, "read", "", check_read(&run));
+  if (port->read_submit != NULL) tell(&run, "read_submit", "", check_reads(&run));
   if (port->parallel_for != NULL) {
     problem = check_loops(&run);
     tell(&run, "parallel_for", "", problem);

@@ -19,10 +19,11 @@ extern "C" {
 /* Checks the port and says through its log what was found, a line for each check. Loops, clock, file and log are tried;
  * the model is opened with every level of the CPU features that the port names, and must compute what the portable kernels on
  * one thread compute.
- * In:  image  a model file, 64-byte aligned; where port.read is not NULL it must read the same file
+ * In:  image  a model file, 64-byte aligned; where port.read or read_submit is not NULL they must read the same file
  *      block  64-byte aligned; at least ACORN_CONFORMANCE_BYTES, and what acorn_plan wants for the model with a context of
  *             ACORN_CONFORMANCE_CONTEXT and chunks of ACORN_CONFORMANCE_CHUNK
- * Returns: the number of failed checks. A port that breaks its word about loops or features may also hang or fault. */
+ * Returns: the number of failed checks. A port that breaks its word about loops, reads or features may also hang or
+ * fault. */
 uint32_t acorn_port_conformance(const acorn_port *port, const acorn_image *image, void *block, size_t block_bytes);
 
 #ifdef __cplusplus

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/ports/conformance_block.h"
 #include "tests/support/host_features.h"
@@ -16,6 +17,7 @@ struct Board {
   std::string log;
   const AlignedBytes *file = nullptr;
   uint64_t now = 0;
+  std::vector<acorn_read_request> under_way;
 };
 
 void Log(void *ctx, uint32_t, const char *message, size_t bytes) {
@@ -79,6 +81,75 @@ int ReadTooMuch(void *ctx, void *to, uint64_t offset, size_t bytes) {
   return failed;
 }
 
+constexpr uint32_t kDepth = 4;
+
+int Submit(void *ctx, const acorn_read_request *requests, size_t count, size_t *accepted) {
+  auto &under_way = static_cast<Board *>(ctx)->under_way;
+  for (*accepted = 0; *accepted < count && under_way.size() < kDepth;) under_way.push_back(requests[(*accepted)++]);
+  return 0;
+}
+int SubmitOneTooMany(void *ctx, const acorn_read_request *requests, size_t count, size_t *accepted) {
+  (void)Submit(ctx, requests, count, accepted);
+  if (*accepted < count) static_cast<Board *>(ctx)->under_way.push_back(requests[(*accepted)++]);
+  return 0;
+}
+int SubmitNothing(void *, const acorn_read_request *, size_t, size_t *accepted) {
+  *accepted = 0;
+  return 0;
+}
+// The last first.
+int Wait(void *ctx, acorn_read_result *results, size_t capacity, uint64_t, size_t *count) {
+  auto *board = static_cast<Board *>(ctx);
+  for (*count = 0; *count < capacity && !board->under_way.empty(); ++*count) {
+    const acorn_read_request request = board->under_way.back();
+    board->under_way.pop_back();
+    const uint64_t end = board->file->size();
+    const size_t there = request.offset >= end ? 0 : static_cast<size_t>(end - request.offset);
+    const size_t bytes = there < request.bytes ? there : request.bytes;
+    if (bytes != 0) std::memcpy(request.to, board->file->data() + request.offset, bytes);
+    results[*count] = {request.id, bytes, 0};
+  }
+  return 0;
+}
+int WaitAndRepeat(void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+  (void)Wait(ctx, results, capacity, timeout, count);
+  if (*count == 3) results[2] = results[0];
+  return 0;
+}
+int WaitAndInvent(void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+  (void)Wait(ctx, results, capacity, timeout, count);
+  if (*count == 0) results[(*count)++] = {1, 0, 0};
+  return 0;
+}
+int WaitForTooMuch(void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+  (void)Wait(ctx, results, capacity, timeout, count);
+  for (size_t i = 0; i < *count; ++i) results[i].bytes = 512;
+  return 0;
+}
+int WaitForOtherBytes(void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+  const std::vector<acorn_read_request> before = static_cast<Board *>(ctx)->under_way;
+  (void)Wait(ctx, results, capacity, timeout, count);
+  for (const acorn_read_request &request : before) *static_cast<char *>(request.to) ^= 1;
+  return 0;
+}
+int WaitInVain(void *, acorn_read_result *, size_t, uint64_t, size_t *count) {
+  *count = 0;
+  return 0;
+}
+int WaitForErrors(void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+  (void)Wait(ctx, results, capacity, timeout, count);
+  for (size_t i = 0; i < *count; ++i) results[i] = {results[i].id, 0, 5};
+  return 0;
+}
+int Cancel(void *ctx, uint64_t id) {
+  for (const acorn_read_request &request : static_cast<Board *>(ctx)->under_way) {
+    if (request.id == id) return 0;
+  }
+  return 1;
+}
+int CancelAnything(void *, uint64_t) { return 0; }
+int CancelNothing(void *, uint64_t) { return 1; }
+
 class Conformance : public testing::Test {
  protected:
   Conformance() {
@@ -92,6 +163,10 @@ class Conformance : public testing::Test {
     port_.ticks_per_second = 1000000;
     port_.parallel_for = Loop;
     port_.read = Read;
+    port_.read_depth = kDepth;
+    port_.read_submit = Submit;
+    port_.read_wait = Wait;
+    port_.read_cancel = Cancel;
   }
   // Expects one failed check, whose line has `words`.
   void ExpectFailure(const char *words) {
@@ -110,7 +185,8 @@ class Conformance : public testing::Test {
 
 TEST_F(Conformance, AGoodPortPasses) {
   EXPECT_EQ(block_.Run(port_), 0u) << board_.log;
-  for (const char *check : {"fields: ok", "log: came back", "ticks: ok", "parallel_for: ok", "read: ok", "model, portable kernels: ok"}) {
+  for (const char *check : {"fields: ok", "log: came back", "ticks: ok", "parallel_for: ok", "read: ok", "read_submit: ok",
+                            "model, portable kernels: ok"}) {
     EXPECT_NE(board_.log.find(check), std::string::npos) << check;
   }
 }
@@ -129,6 +205,17 @@ TEST_F(Conformance, Fields) {
   port_.ticks_per_second = 1000;
   port_.parallel_for = nullptr;
   ExpectFailure("parallel_for");
+  port_.parallel_for = Loop;
+  port_.read_depth = 0;
+  ExpectFailure("read_depth");
+  port_.read_depth = kDepth;
+  port_.read_wait = nullptr;
+  ExpectFailure("read_wait");
+  port_.read_wait = Wait;
+  port_.read_alignment = 3000;
+  ExpectFailure("read_alignment");
+  port_.read_alignment = 32768;
+  ExpectFailure("read_alignment");
   port_.struct_size = 8;
   EXPECT_EQ(block_.Run(port_), 1u);
 }
@@ -176,6 +263,37 @@ TEST_F(Conformance, Read) {
   ExpectFailure("past the end");
   port_.read = ReadTooMuch;
   ExpectFailure("beyond its bytes");
+}
+
+TEST_F(Conformance, AsynchronousReads) {
+  port_.read_cancel = nullptr;
+  port_.read_alignment = 16384;
+  EXPECT_EQ(block_.Run(port_), 0u) << board_.log;
+  port_.read_alignment = 0;
+  port_.read_cancel = Cancel;
+  const struct {
+    decltype(port_.read_wait) wait;
+    const char *words;
+  } waits[] = {{WaitAndRepeat, "not under way"},   {WaitAndInvent, "without reads finds one"},
+               {WaitForTooMuch, "another length"}, {WaitForOtherBytes, "other bytes"},
+               {WaitInVain, "read_wait fails"},    {WaitForErrors, "inside the rules fails"}};
+  for (const auto &wait : waits) {
+    port_.read_wait = wait.wait;
+    board_.under_way.clear();
+    ExpectFailure(wait.words);
+  }
+  port_.read_wait = Wait;
+  board_.under_way.clear();
+  port_.read_submit = SubmitOneTooMany;
+  ExpectFailure("read_depth");
+  board_.under_way.clear();
+  port_.read_submit = SubmitNothing;
+  ExpectFailure("read_depth");
+  port_.read_submit = Submit;
+  port_.read_cancel = CancelAnything;
+  ExpectFailure("not there");
+  port_.read_cancel = CancelNothing;
+  ExpectFailure("unknown");
 }
 
 }  // namespace

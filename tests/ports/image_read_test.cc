@@ -145,7 +145,7 @@ TEST_F(ImageRead, BadHeaders) {
   storage_.file.data()[kHeaderFileBytes] ^= 1;
   ExpectHeaderFault(ACORN_ERR_DAMAGED);
   storage_.file = good;
-  storage_.file.data()[kHeaderReserved] = 1;
+  storage_.file.data()[kHeaderExperts] = 1;
   Reseal(&storage_.file);
   ExpectHeaderFault(ACORN_ERR_INVALID);
 }

@@ -163,6 +163,22 @@ TEST(PosixFiles, AFifoIsRefusedAndNotWaitedFor) {
   EXPECT_EQ(acorn_posix_open_file(&file, path.c_str(), ACORN_POSIX_MAP), EINVAL);
 }
 
+TEST(PosixMemory, ForReadsItBeginsWhereALargePageMayAndIsGivenBackWhole) {
+  for (const size_t bytes : {size_t{1}, size_t{4096}, size_t{2} << 20, (size_t{5} << 20) + 100}) {
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      auto *memory = static_cast<char *>(acorn_posix_allocate_for_reads(bytes));
+      ASSERT_NE(memory, nullptr);
+#if defined(__linux__)
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(memory) % (size_t{2} << 20), 0u);
+#endif
+      memory[0] = memory[bytes - 1] = 1;
+      acorn_posix_release(memory, bytes);
+    }
+  }
+  EXPECT_EQ(acorn_posix_allocate_for_reads(0), nullptr);
+  EXPECT_EQ(acorn_posix_allocate_for_reads(SIZE_MAX), nullptr);
+}
+
 TEST(PosixMemory, PeakIsKnown) {
 #if defined(__linux__)
   const uint64_t before = acorn_posix_peak_rss_bytes();

@@ -269,4 +269,53 @@ int32_t Add(int32_t a, int64_t a_multiplier, int32_t b, int64_t b_multiplier, in
   return Saturate(RoundShift(Wide{a} * a_multiplier + Wide{b} * b_multiplier, shift), Range::kS16);
 }
 
+uint64_t PowerOfTwo(uint64_t t) {
+  const uint64_t n = t / (1u << 26);
+  if (n >= 32) return 0;
+  const uint64_t f = t % (1u << 26), j = f / (1u << 20), r = f % (1u << 20);
+  const auto base = static_cast<Wide>(std::floor(std::ldexp(1.0L, 31) * std::exp2(-static_cast<long double>(j) / 64) + 0.5L));
+  const Wide y = (Wide{static_cast<int64_t>(r)} * 0x58B90BFC + (1 << 24)) / (1 << 25);
+  const Wide one = Wide{1} << 32;
+  const Wide y2 = y * y / one, y3 = y2 * y / one;
+  const Wide q = one - y + y2 / 2 - y3 / 6;
+  return static_cast<uint64_t>((base * q + (Wide{1} << static_cast<int>(31 + n))) / (Wide{1} << static_cast<int>(32 + n)));
+}
+
+namespace {
+
+uint64_t OfDistance(int64_t distance, Factor octaves) {
+  Require(octaves.multiplier >= 0 && octaves.multiplier <= 1 << 30, "octaves of a router");
+  return PowerOfTwo(static_cast<uint64_t>(Apply(octaves, distance)));
+}
+
+uint64_t Sigmoid(int32_t logit, Factor octaves) {
+  const uint64_t z = OfDistance(logit < 0 ? -int64_t{logit} : int64_t{logit}, octaves), one = uint64_t{1} << 31, w = one + z;
+  return ((logit < 0 ? z : one) * one + w / 2) / w;
+}
+
+}  // namespace
+
+std::vector<Chosen> Route(const std::vector<int32_t> &logits, uint32_t top_k, uint32_t scoring, Factor octaves) {
+  std::vector<uint32_t> order(logits.size());
+  for (uint32_t e = 0; e < order.size(); ++e) order[e] = e;
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return logits[a] > logits[b]; });
+  const auto score = [&](uint32_t e) {
+    return scoring <= 2 ? OfDistance(int64_t{logits[order[0]]} - logits[e], octaves) : Sigmoid(logits[e], octaves);
+  };
+  uint64_t whole = scoring == 3 ? uint64_t{1} << 31 : 0;
+  const uint32_t summed = scoring == 2 ? static_cast<uint32_t>(order.size()) : scoring == 3 ? 0 : top_k;
+  for (uint32_t i = 0; i < summed; ++i) whole += score(order[i]);
+  std::vector<Chosen> chosen;
+  for (uint32_t i = 0; i < top_k; ++i) {
+    const uint64_t weight = whole == 0 ? 0 : (score(order[i]) * 32768 + whole / 2) / whole;
+    Require(weight <= 32768, "weight of an expert");
+    chosen.push_back({order[i], static_cast<uint32_t>(weight)});
+  }
+  return chosen;
+}
+
+uint32_t SharedWeight(int32_t logit, Factor octaves) {
+  return static_cast<uint32_t>((Sigmoid(logit, octaves) * 32768 + (uint64_t{1} << 30)) >> 31);
+}
+
 }  // namespace acorn::reference

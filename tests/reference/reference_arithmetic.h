@@ -91,4 +91,16 @@ void Hadamard(uint32_t block, Factor factor, int zero_point, Range output, const
 /// §10: one value.
 int32_t Add(int32_t a, int64_t a_multiplier, int32_t b, int64_t b_multiplier, int shift);
 
+/// §12.2: 2^31 * 2^(-t / 2^26).
+uint64_t PowerOfTwo(uint64_t t);
+
+/// §14. scoring: as in the file.
+struct Chosen {
+  uint32_t expert;
+  uint32_t weight;  // Q15
+};
+std::vector<Chosen> Route(const std::vector<int32_t> &logits, uint32_t top_k, uint32_t scoring, Factor octaves);
+/// The weight in Q15 of a shared expert.
+uint32_t SharedWeight(int32_t logit, Factor octaves);
+
 }  // namespace acorn::reference

@@ -53,25 +53,28 @@ const schema::Slice *OutputOf(const schema::Step &step) {
       return step.op_as_Add()->out();
     case Op::LayerNorm:
       return step.op_as_LayerNorm()->out();
+    case Op::Experts:
+      return step.op_as_Experts()->out();
     default:
       return nullptr;
   }
 }
 
-Matrix Unpack(const schema::Weight &weight, const uint8_t *data) {
-  const auto format = static_cast<WeightFormat>(weight.format());
-  const auto layout = static_cast<Layout>(weight.layout());
+Matrix Unpack(const XnnMatrix &stored, const uint8_t *data) {
+  const WeightFormat format = stored.format;
+  const Layout layout = stored.layout;
   Matrix matrix;
-  matrix.n = weight.n();
-  matrix.k = weight.k();
+  matrix.n = static_cast<uint32_t>(stored.n);
+  matrix.k = static_cast<uint32_t>(stored.k);
   matrix.group = GroupSize(format);
   matrix.w.resize(size_t{matrix.n} * matrix.k);
-  const XnnMatrix stored{format, layout, matrix.n, matrix.k, weight.k_panel()};
   for (uint32_t n = 0; n < matrix.n; ++n) {
     for (uint32_t k = 0; k < matrix.k; ++k) {
       int32_t w;
       if (layout == Layout::kC4) {
-        w = ((data[c4::WeightOffset(n, k, matrix.k, matrix.group)] >> c4::NibbleShift(k)) & 15) - 8;
+        const int32_t byte = data[c4::WeightOffset(format, n, k, matrix.k)];
+        const uint32_t shift = c4::Shift(format, k);
+        w = format == WeightFormat::kW2G32 ? 2 * (byte >> shift & 3) - 3 : (byte >> shift & 15) - 8;
       } else {
         const XnnWeightPlace place = XnnWeight(stored, n, k);
         w = XnnDecode(format, layout, (data[place.offset] >> place.shift) & (format == WeightFormat::kW8 ? 255 : 15));
@@ -80,7 +83,7 @@ Matrix Unpack(const schema::Weight &weight, const uint8_t *data) {
     }
     if (layout != Layout::kC4) continue;
     for (uint32_t g = 0; g < matrix.k / matrix.group; ++g) {
-      matrix.multipliers.push_back(data[c4::MultiplierOffset(n, g, matrix.k, matrix.group)]);
+      matrix.multipliers.push_back(data[c4::MultiplierOffset(format, n, g, matrix.k)]);
     }
   }
   return matrix;
@@ -107,7 +110,8 @@ ReferenceModel::ReferenceModel(std::vector<uint8_t> file) : file_(std::move(file
   Require(schema::VerifyModelBuffer(verifier), "graph is not a model");
   for (const schema::Segment *segment : *model().segments()) {
     Require(segment->offset() <= file_.size() && segment->bytes() <= file_.size() - segment->offset(), "segment outside");
-    Require(Checksum(file_.data() + segment->offset(), segment->bytes()) == segment->checksum(), "segment checksum");
+    const bool experts = segment->kind() == schema::SegmentKind::Experts;  // each has a checksum of its own
+    Require(experts || Checksum(file_.data() + segment->offset(), segment->bytes()) == segment->checksum(), "segment checksum");
   }
   UnpackWeights();
 }
@@ -117,7 +121,9 @@ const schema::Model &ReferenceModel::model() const { return *schema::GetModel(fi
 void ReferenceModel::UnpackWeights() {
   for (const schema::Weight *weight : *model().weights()) {
     const schema::Segment *segment = model().segments()->Get(weight->data()->segment());
-    weights_.push_back(Unpack(*weight, file_.data() + segment->offset() + weight->data()->offset()));
+    const XnnMatrix stored{static_cast<WeightFormat>(weight->format()), static_cast<Layout>(weight->layout()), weight->n(),
+                           weight->k(), weight->k_panel()};
+    weights_.push_back(Unpack(stored, file_.data() + segment->offset() + weight->data()->offset()));
   }
 }
 
@@ -283,6 +289,78 @@ void ReferenceModel::Execute(Run *run, const schema::LayerNorm &op) const {
   }
 }
 
+struct ReferenceModel::Expert {
+  Matrix matrices[3];
+  LinearSpec gate, up, down;
+};
+
+// FORMAT.md "Expert records": gate, up, down, each its packed weights, biases and multipliers on multiples of 64.
+const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index, uint32_t index) const {
+  std::shared_ptr<Expert> &place = experts_[{set_index, index}];
+  if (place != nullptr) return *place;
+  place = std::make_shared<Expert>();
+  Expert &expert = *place;
+  const schema::ExpertSet &set = *model().expert_sets()->Get(set_index);
+  const schema::ExpertRecord *record = set.records()->Get(index);
+  const uint8_t *const base = file_.data() + model().segments()->Get(set.segment())->offset() + record->offset();
+  LinearSpec *const specs[] = {&expert.gate, &expert.up, &expert.down};
+  const uint8_t shifts[] = {record->gate_shift(), record->up_shift(), record->down_shift()};
+  uint64_t at = 0;
+  const auto align = [&at] { at = (at + 63) / 64 * 64; };
+  for (int part = 0; part < 3; ++part) {
+    const auto format = static_cast<WeightFormat>(part == 2 ? record->down_format() : record->format());
+    const uint32_t n = part == 2 ? set.hidden() : set.ffn(), k = part == 2 ? set.ffn() : set.hidden();
+    const bool grouped = GroupSize(format) != 0;
+    const XnnMatrix stored{format, grouped ? Layout::kC4 : static_cast<Layout>(set.layout()), n, k,
+                           grouped || k < 1024 ? k : 1024};
+    expert.matrices[part] = Unpack(stored, base + at);
+    at += grouped ? c4::PackedBytes(format, n, k) : XnnPackedBytes(stored);
+    align();
+    const auto integers = [&] {
+      std::vector<int32_t> values(n);
+      for (uint32_t i = 0; i < n; ++i) values[i] = static_cast<int32_t>(LoadLittle32(base + at + 4 * i));
+      at += uint64_t{4} * n;
+      align();
+      return values;
+    };
+    std::vector<int32_t> bias = integers(), multipliers = integers();
+    *specs[part] = {&expert.matrices[part], std::move(bias), std::move(multipliers), shifts[part], 0, Range::kS8, Range::kS16};
+  }
+  Require(WideChecksum(base, at) == record->checksum(), "checksum of an expert");
+  return expert;
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Experts &op) const {
+  const schema::ExpertSet &set = *model().expert_sets()->Get(op.set());
+  const auto table = Array<int16_t>(op.glu_table(), 514);
+  const uint32_t hidden = set.hidden(), ffn = set.ffn();
+  for (uint32_t row = 0; row < run->rows; ++row) {
+    const int32_t *logits = run->Row(op.router(), row), *x = run->Row(op.input(), row);
+    std::vector<int64_t> sums(hidden);
+    if (op.shared() != nullptr) {
+      const int64_t weight = op.shared_gate() == nullptr
+                                 ? 32768
+                                 : int64_t{SharedWeight(*run->Row(op.shared_gate(), row), FactorOf(op.shared_octaves()))};
+      for (uint32_t c = 0; c < hidden; ++c) sums[c] = weight * run->Row(op.shared(), row)[c];
+    }
+    const std::vector<int32_t> all(logits, logits + op.router()->width());
+    for (const Chosen &chosen : Route(all, op.top_k(), op.scoring(), FactorOf(op.octaves()))) {
+      const Expert &expert = UnpackedExpert(op.set(), chosen.expert);
+      std::vector<int32_t> gate(ffn), up(ffn), mixed(ffn), out(hidden);
+      Linear(expert.gate, x, gate.data());
+      Linear(expert.up, x, up.data());
+      for (uint32_t i = 0; i < ffn; ++i) gate[i] = Gate(table, FactorOf(op.glu_index()), op.glu_shift(), gate[i], up[i]);
+      for (uint32_t begin = 0; begin < ffn; begin += op.block()) {
+        Hadamard(op.block(), FactorOf(op.down_factor()), op.down_zero_point(), Range::kS8, gate.data() + begin,
+                 mixed.data() + begin);
+      }
+      Linear(expert.down, mixed.data(), out.data());
+      for (uint32_t c = 0; c < hidden; ++c) sums[c] += int64_t{chosen.weight} * out[c];
+    }
+    for (uint32_t c = 0; c < hidden; ++c) run->Row(op.out(), row)[c] = Saturate(RoundShift(sums[c], 15), Range::kS16);
+  }
+}
+
 void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
   switch (step.op_type()) {
     case Op::Embedding:
@@ -305,6 +383,8 @@ void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
       return Execute(run, *step.op_as_Add());
     case Op::LayerNorm:
       return Execute(run, *step.op_as_LayerNorm());
+    case Op::Experts:
+      return Execute(run, *step.op_as_Experts());
     default:
       Require(false, "unknown operator");
   }

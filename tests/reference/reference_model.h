@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "acorn_schema/acorn_generated.h"
@@ -38,6 +41,8 @@ class ReferenceModel {
   struct Run;
 
   const schema::Model &model() const;
+  struct Expert;
+  const Expert &UnpackedExpert(uint32_t set, uint32_t index) const;
   void UnpackWeights();
   template <typename T>
   std::vector<T> Array(const schema::Ref *ref, uint64_t count) const;
@@ -54,9 +59,11 @@ class ReferenceModel {
   void Execute(Run *run, const schema::Hadamard &op) const;
   void Execute(Run *run, const schema::Add &op) const;
   void Execute(Run *run, const schema::LayerNorm &op) const;
+  void Execute(Run *run, const schema::Experts &op) const;
 
   std::vector<uint8_t> file_;
   std::vector<Matrix> weights_;
+  mutable std::map<std::pair<uint32_t, uint32_t>, std::shared_ptr<Expert>> experts_;  // by set and index; filled as they are used
 };
 
 /// FNV-1a-64 over the values as little-endian bytes: `digest` and `ids_digest` of the programs.

@@ -188,7 +188,8 @@ TEST_P(ReferenceModels, HaveLivelyEdges) {
     ++steps;
     std::map<int32_t, size_t> counts;
     for (const int32_t value : step.data) ++counts[value];
-    EXPECT_GT(counts.size(), GetParam().kv_bits == 4 ? 10u : 40u) << step.list << " " << step.index << " " << step.op;
+    const size_t possible = std::min<size_t>(GetParam().kv_bits == 4 ? 10 : 40, step.data.size() / 2);  // a gate has one column
+    EXPECT_GT(counts.size(), possible) << step.list << " " << step.index << " " << step.op;
     size_t ends = counts.begin()->second + counts.rbegin()->second;
     EXPECT_LT(ends, step.data.size() / 4) << step.list << " " << step.index << " " << step.op;
   });

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/file.h"
 #include "tests/support/model_file.h"
 
 namespace acorn::test {
@@ -99,6 +100,9 @@ class Builder {
   Edge Transform(const Edge &input);
   Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
   Edge Add(const char *role, const Edge &a, const Edge &b);
+  Edge Ffn(const Edge &ffn_in);
+  Edge Experts(const Edge &ffn_in);
+  void AddExpertSet(const Edge &ffn_in);
   Edge Layer(Edge residual);
   void AddRope();
   AlignedBytes Finish(const Edge &body_out, const Edge &logits);
@@ -113,6 +117,13 @@ class Builder {
   std::vector<flatbuffers::Offset<schema::Weight>> weights_;
   std::vector<flatbuffers::Offset<schema::Rope>> ropes_;
   std::vector<flatbuffers::Offset<schema::Cache>> caches_;
+  // Segments of experts come last; what their tables need until then.
+  struct ExpertPart {
+    std::vector<uint8_t> bytes;
+    std::vector<schema::ExpertRecord> records;
+    uint64_t in_bound = 0, down_bound = 0;
+  };
+  std::vector<ExpertPart> expert_parts_;
   std::vector<flatbuffers::Offset<schema::Step>> body_, head_;
   std::vector<flatbuffers::Offset<schema::Step>> *steps_ = &body_;
 };
@@ -323,12 +334,87 @@ Edge Builder::Layer(Edge residual) {
   residual = Add("middle", residual,
                  Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
   const Edge ffn_in = Norm("ffn_in", residual, -2);
+  return Add("residual", residual, spec_.experts == 0 ? Ffn(ffn_in) : Experts(ffn_in));
+}
+
+Edge Builder::Ffn(const Edge &ffn_in) {
   const Edge both = Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16);
   const Edge gated = Transform(Gate(both.Columns(0, spec_.ffn), both.Columns(spec_.ffn, spec_.ffn)));
-  return Add(
-      "residual", residual,
-      Linear("ffn_out", gated, AddWeight(spec_.linear, spec_.hidden, spec_.ffn, spec_.hadamard_block == 1 ? kLargest15 : 127),
-             DType::S16, kRms16));
+  return Linear("ffn_out", gated, AddWeight(spec_.linear, spec_.hidden, spec_.ffn, spec_.hadamard_block == 1 ? kLargest15 : 127),
+                DType::S16, kRms16);
+}
+
+// A record for each expert: gate, up, down, each with biases (the zero points folded in) and multipliers.
+void Builder::AddExpertSet(const Edge &ffn_in) {
+  constexpr double kDownInRms = 35;
+  constexpr int kDownInZero = -4;
+  ExpertPart part;
+  const auto align = [&part](uint64_t to) { part.bytes.resize((part.bytes.size() + to - 1) / to * to); };
+  const auto put32 = [&part, &align](const std::vector<int32_t> &values) {
+    for (const int32_t value : values) {
+      for (int b = 0; b < 4; ++b) part.bytes.push_back(static_cast<uint8_t>(static_cast<uint32_t>(value) >> (8 * b)));
+    }
+    align(64);
+  };
+  for (uint32_t e = 0; e < spec_.experts; ++e) {
+    WeightKind kind = spec_.expert_weights[e % spec_.expert_weights.size()];
+    const uint64_t begin = part.bytes.size();
+    uint8_t shifts[3];
+    for (int i = 0; i < 3; ++i) {
+      const bool down = i == 2;
+      const uint32_t n = down ? spec_.hidden : spec_.expert_ffn, k = down ? spec_.expert_ffn : spec_.hidden;
+      const WeightMatrix matrix = RandomWeights(kind, n, k, &random_);
+      const std::vector<uint8_t> packed = Pack(matrix);
+      part.bytes.insert(part.bytes.end(), packed.begin(), packed.end());
+      align(64);
+      std::vector<int32_t> bias(n);
+      double largest = 0;
+      for (uint32_t row = 0; row < n; ++row) {
+        bias[row] = static_cast<int32_t>(-(down ? kDownInZero : ffn_in.zero_point) * matrix.RowSum(row));
+        largest = std::max(largest, std::fabs(bias[row]));
+      }
+      put32(bias);
+      uint64_t &bound = down ? part.down_bound : part.in_bound;
+      bound = std::max(bound, matrix.AccBound(127));
+      const double acc_rms = (down ? kDownInRms : ffn_in.rms) * matrix.Rms() * std::sqrt(k);
+      // Its set's bound is the largest of its experts: half of the room is left for that.
+      const Factors factors = MakeFactors(Spread(n, kRms16 / acc_rms), 4 * (static_cast<double>(matrix.AccBound(127)) + largest));
+      put32(factors.multipliers);
+      shifts[i] = factors.shift;
+    }
+    const uint64_t checksum = WideChecksum(part.bytes.data() + begin, part.bytes.size() - begin);
+    part.records.emplace_back(begin, checksum, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.format), shifts[0],
+                              shifts[1], shifts[2]);
+    align(kSegmentAlignment);
+  }
+  expert_parts_.push_back(std::move(part));
+}
+
+Edge Builder::Experts(const Edge &ffn_in) {
+  const WeightKind w8{WeightFormat::kW8, Layout::kX16C8};
+  const Edge router = Linear("router", ffn_in, AddWeight(w8, spec_.experts, spec_.hidden), DType::S32, kLogitRms);
+  Edge shared{}, gate{};
+  if (spec_.shared_expert) shared = Ffn(ffn_in);
+  if (spec_.shared_gate) gate = Linear("shared_gate", ffn_in, AddWeight(w8, 1, spec_.hidden), DType::S32, kLogitRms);
+  AddExpertSet(ffn_in);
+  const Edge out = NewValue("routed", DType::S16, spec_.hidden, kRms16);
+  std::vector<int16_t> table(514);
+  for (int i = 0; i < 514; ++i) {
+    table[static_cast<size_t>(i)] =
+        static_cast<int16_t>(std::min(32767L, std::lround(32768 / (1 + std::exp((256 - std::min(i, 512)) / 16.0)))));
+  }
+  const schema::Factor octaves = MakeFactor(kNaturalLogitRms / kLogitRms * 1.4427 * 67108864, std::ldexp(1, 32));
+  const schema::Factor index = MakeFactor(3000 / kRms16, kInt16), down = MakeFactor(35 / (kRms16 * std::sqrt(32)), kInt16 * 32);
+  const auto shift = static_cast<uint8_t>(std::lround(std::log2(kRms16 * 64 * kRms16 / kRms16)));
+  const Ref table_ref = segments_.Put(constants_, table);
+  const Slice in = ffn_in.slice(), logits = router.slice(), to = out.slice(), shared_slice = shared.slice(), gate_slice = gate.slice();
+  Push(Op::Experts,
+       schema::CreateExperts(fbb_, &in, &logits, &to, static_cast<uint16_t>(expert_parts_.size() - 1), spec_.top_k,
+                             static_cast<uint8_t>(spec_.scoring), &octaves, &index, &table_ref, shift, 32, &down, -4,
+                             spec_.shared_expert ? &shared_slice : nullptr, spec_.shared_gate ? &gate_slice : nullptr,
+                             spec_.shared_gate ? &octaves : nullptr)
+           .Union());
+  return out;
 }
 
 void Builder::AddRope() {
@@ -349,11 +435,23 @@ AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
     tokenizer = segments_.Open(schema::SegmentKind::Tokenizer);
     segments_.Put(tokenizer, spec_.tokenizer);
   }
+  Layout layout = Layout::kX16C8;
+  for (const WeightKind &kind : spec_.expert_weights) {
+    if (GroupSize(kind.format) == 0) layout = kind.layout;
+  }
+  std::vector<flatbuffers::Offset<schema::ExpertSet>> sets;
+  for (const ExpertPart &part : expert_parts_) {
+    const uint16_t segment = segments_.Open(schema::SegmentKind::Experts);
+    segments_.Put(segment, part.bytes);
+    sets.push_back(schema::CreateExpertSetDirect(fbb_, segment, spec_.hidden, spec_.expert_ffn,
+                                                 static_cast<uint8_t>(layout), part.in_bound,
+                                                 part.down_bound, &part.records));
+  }
   const std::vector<schema::Segment> table = segments_.Table(0);
   const schema::Factor logit_factor = MakeFactor(kNaturalLogitRms * 65536 / kLogitRms, kInt31);
   fbb_.Finish(schema::CreateModelDirect(fbb_, spec_.name.c_str(), "test", spec_.vocab_size, spec_.max_context, &prefix_tokens,
                                         &table, &values_, &weights_, &ropes_, &caches_, &body_, &head_, body_out.value,
-                                        logits.value, &logit_factor, tokenizer, nullptr),
+                                        logits.value, &logit_factor, tokenizer, nullptr, 0, sets.empty() ? nullptr : &sets),
               schema::ModelIdentifier());
   return AlignedBytes(segments_.File(fbb_.GetBufferPointer(), fbb_.GetSize()));
 }
@@ -397,7 +495,7 @@ std::vector<ModelSpec> VariedSpecs() {
   const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_narrow{WeightFormat::kW8, Layout::kX8C8};
   const WeightKind w4{WeightFormat::kW4, Layout::kX16C8}, w4_narrow{WeightFormat::kW4, Layout::kX8C8};
   const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4}, w4g64{WeightFormat::kW4G64, Layout::kC4};
-  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4};
+  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4}, w2g32{WeightFormat::kW2G32, Layout::kC4};
 
   add("w8_plain", w8, w8);
   {
@@ -450,6 +548,24 @@ std::vector<ModelSpec> VariedSpecs() {
     ModelSpec &spec = add("w8_layer_norms", w8, w8);
     spec.norms = Norms::kLayer, spec.bias = true, spec.hidden = 70, spec.rotary_dims = 4, spec.prefix_rows = 1;
     spec.head_weights = HeadWeights::kOwn;
+  }
+  {
+    ModelSpec &spec = add("experts_w4g32", w4g32, w8);
+    spec.experts = 7, spec.top_k = 2, spec.expert_weights = {w4g32};
+  }
+  {
+    ModelSpec &spec = add("experts_of_all_widths_shared", w8, w8);
+    spec.experts = 12, spec.top_k = 4, spec.expert_weights = {w8, w4g32, w4, w2g32, w4g64}, spec.expert_ffn = 128;
+    spec.scoring = Scoring::kSoftmaxOfAll, spec.shared_expert = spec.shared_gate = true, spec.prefix_rows = 1;
+  }
+  {
+    ModelSpec &spec = add("experts_sigmoid_whole_shared", w4g32, w4g32);
+    spec.experts = 5, spec.top_k = 5, spec.expert_weights = {w8_narrow}, spec.expert_ffn = 96, spec.layers = 3;
+    spec.scoring = Scoring::kSigmoidOfChosen, spec.shared_expert = true;
+  }
+  {
+    ModelSpec &spec = add("experts_sigmoid", w8, w8);
+    spec.experts = 9, spec.top_k = 1, spec.expert_weights = {w4g32, w8}, spec.scoring = Scoring::kSigmoid;
   }
   return specs;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "acorn_schema/scoring.h"
 #include "tests/support/packed_weight.h"
 
 namespace acorn::test {
@@ -63,6 +64,13 @@ struct ModelSpec {
   bool qk_norm = false;
   double rope_base = 10000;
   std::vector<uint8_t> tokenizer;  // a tokenizer segment; empty: none
+  // Routed experts in place of the second half of each layer; 0: none. ffn is then the width of the shared expert.
+  uint32_t experts = 0;
+  uint32_t top_k = 2;
+  uint32_t expert_ffn = 64;                 // a multiple of 32
+  std::vector<WeightKind> expert_weights;   // of expert i: [i mod size]; their layouts without groups are the same
+  Scoring scoring = Scoring::kSoftmaxOfChosen;
+  bool shared_expert = false, shared_gate = false;
 };
 
 /// The file of `spec`: header, flatbuffer, segments, checksums.

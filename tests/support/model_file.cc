@@ -67,11 +67,15 @@ std::vector<uint8_t> SegmentSet::File(const uint8_t *graph, uint64_t graph_bytes
                 sizeof(schema::Segment));
     std::copy(segments_[i].bytes.begin(), segments_[i].bytes.end(), file.begin() + static_cast<int64_t>(table[i].offset()));
   }
-  WriteHeader(file.data(), file.size(), graph_bytes);
+  uint64_t experts = 0;
+  for (const schema::Segment &segment : table) {
+    if (segment.kind() == schema::SegmentKind::Experts && experts == 0) experts = segment.offset();
+  }
+  WriteHeader(file.data(), file.size(), graph_bytes, experts);
   return file;
 }
 
-void WriteHeader(uint8_t *file, uint64_t file_bytes, uint64_t graph_bytes) {
+void WriteHeader(uint8_t *file, uint64_t file_bytes, uint64_t graph_bytes, uint64_t experts) {
   std::memcpy(file + kHeaderMagic, kFileMagic, 8);
   Store(file + kHeaderVersion, kFileVersion, 4);
   Store(file + kHeaderSize, kHeaderBytes, 4);
@@ -79,7 +83,7 @@ void WriteHeader(uint8_t *file, uint64_t file_bytes, uint64_t graph_bytes) {
   Store(file + kHeaderGraphOffset, kHeaderBytes, 8);
   Store(file + kHeaderGraphBytes, graph_bytes, 8);
   Store(file + kHeaderGraphChecksum, Checksum(file + kHeaderBytes, graph_bytes), 8);
-  Store(file + kHeaderReserved, 0, 8);
+  Store(file + kHeaderExperts, experts, 8);
   Store(file + kHeaderChecksum, Checksum(file, kHeaderChecksum), 8);
 }
 

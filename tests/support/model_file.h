@@ -35,7 +35,7 @@ class SegmentSet {
   std::vector<Pending> segments_;
 };
 
-/// Writes magic, version, sizes and checksums of a header whose file lies at `file`.
-void WriteHeader(uint8_t *file, uint64_t file_bytes, uint64_t graph_bytes);
+/// Writes magic, version, sizes and checksums of a header whose file lies at `file`. experts: offset of their first segment, 0: none
+void WriteHeader(uint8_t *file, uint64_t file_bytes, uint64_t graph_bytes, uint64_t experts = 0);
 
 }  // namespace acorn::test

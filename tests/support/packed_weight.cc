@@ -55,14 +55,28 @@ uint64_t WeightMatrix::AccBound(int32_t largest_input) const {
   return static_cast<uint64_t>(largest_input * largest);
 }
 
+namespace {
+
+int64_t RandomWeight(WeightFormat format, Random *random) {
+  switch (WeightBits(format)) {
+    case 8:
+      return random->Between(-127, 127);
+    case 4:
+      return random->Between(-8, 7);
+    default:
+      return 2 * random->Between(0, 3) - 3;
+  }
+}
+
+}  // namespace
+
 WeightMatrix RandomWeights(WeightKind kind, uint32_t n, uint32_t k, Random *random) {
   WeightMatrix matrix;
   matrix.kind = kind;
   matrix.n = n;
   matrix.k = k;
-  const bool wide = kind.format == WeightFormat::kW8;
   matrix.w.resize(size_t{n} * k);
-  for (int8_t &w : matrix.w) w = static_cast<int8_t>(random->Between(wide ? -127 : -8, wide ? 127 : 7));
+  for (int8_t &w : matrix.w) w = static_cast<int8_t>(RandomWeight(kind.format, random));
   const uint32_t group = GroupSize(kind.format);
   if (group != 0) {
     matrix.multipliers.resize(size_t{n} * (k / group));
@@ -78,23 +92,22 @@ void Store32(std::vector<uint8_t> *bytes, uint64_t offset, uint32_t value) {
 }
 
 std::vector<uint8_t> PackGroups(const WeightMatrix &matrix) {
-  const uint32_t group = GroupSize(matrix.kind.format);
-  std::vector<uint8_t> bytes(c4::PackedBytes(matrix.n, matrix.k, group), 0);
-  const uint64_t header = c4::HeaderBytes(matrix.k, group);
+  const WeightFormat format = matrix.kind.format;
+  const uint32_t group = GroupSize(format);
+  std::vector<uint8_t> bytes(c4::PackedBytes(format, matrix.n, matrix.k), 0);
+  const uint64_t header = c4::HeaderBytes(matrix.k, group), tile_bytes = c4::TileBytes(format, matrix.k);
   for (uint64_t tile = 0; tile < c4::Tiles(matrix.n); ++tile) {
-    const auto begin = bytes.begin() + static_cast<int64_t>(tile * c4::TileBytes(matrix.k, group));
-    std::fill(begin + static_cast<int64_t>(header), begin + static_cast<int64_t>(c4::TileBytes(matrix.k, group)),
-              c4::kZeroByte);
+    const auto begin = bytes.begin() + static_cast<int64_t>(tile * tile_bytes);
+    std::fill(begin + static_cast<int64_t>(header), begin + static_cast<int64_t>(tile_bytes), c4::PaddingByte(format));
   }
   for (uint32_t n = 0; n < matrix.n; ++n) {
     for (uint32_t g = 0; g < matrix.k / group; ++g) {
-      bytes[c4::MultiplierOffset(n, g, matrix.k, group)] = matrix.multipliers[size_t{n} * (matrix.k / group) + g];
+      bytes[c4::MultiplierOffset(format, n, g, matrix.k)] = matrix.multipliers[size_t{n} * (matrix.k / group) + g];
     }
     for (uint32_t k = 0; k < matrix.k; ++k) {
-      uint8_t &byte = bytes[c4::WeightOffset(n, k, matrix.k, group)];
-      const int shift = c4::NibbleShift(k);
-      const int nibble = matrix.w[size_t{n} * matrix.k + k] + 8;
-      byte = static_cast<uint8_t>((byte & ~(15 << shift)) | (nibble << shift));
+      uint8_t &byte = bytes[c4::WeightOffset(format, n, k, matrix.k)];
+      const uint32_t shift = c4::Shift(format, k), code = c4::Encode(format, matrix.w[size_t{n} * matrix.k + k]);
+      byte = static_cast<uint8_t>((byte & ~(c4::Mask(format) << shift)) | code << shift);
     }
   }
   return bytes;

@@ -34,7 +34,8 @@ inline AlignedBytes WithGraph(const AlignedBytes &file, schema::ModelT model) {
   std::vector<uint8_t> bytes(after);
   std::copy(graph.begin(), graph.end(), bytes.begin() + kHeaderBytes);
   bytes.insert(bytes.end(), file.data() + before, file.data() + file.size());
-  WriteHeader(bytes.data(), bytes.size(), graph.size());
+  const uint64_t experts = LoadLittle64(file.data() + kHeaderExperts);
+  WriteHeader(bytes.data(), bytes.size(), graph.size(), experts == 0 ? 0 : experts - before + after);
   return AlignedBytes(bytes);
 }
 

@@ -46,6 +46,8 @@ enum {
   ACORN_ERR_CONTEXT_FULL = 0x31, /* no room for the tokens; state unchanged, nothing lost */
   ACORN_ERR_BUFFER = 0x32,       /* an output buffer is too small */
   ACORN_ERR_PORT = 0x40,         /* a callback of the port failed */
+  ACORN_ERR_STORAGE = 0x41,      /* a read of an expert failed or came short: acorn_model_expert_fault */
+  ACORN_ERR_STALLED = 0x42,      /* a read of an expert did not come in time: the same */
   ACORN_ERR_CANCELLED = 0x50     /* stopped on request */
 };
 
@@ -77,6 +79,12 @@ typedef struct acorn_fault {
 ACORN_NODISCARD ACORN_API acorn_status acorn_image_read(acorn_image *image, uint64_t *need, const acorn_port *port, void *memory,
                                                         size_t memory_bytes);
 
+#define ACORN_HEADER_BYTES 64u
+/// How much of a model file must be in memory where its experts stream: what stands before them. All of it for a model without.
+/// In:  start the first ACORN_HEADER_BYTES of the file, or what there is
+/// Returns: ACORN_OK | 0x2_ | 0x1_
+ACORN_NODISCARD ACORN_API acorn_status acorn_image_resident(uint64_t *bytes, const void *start, size_t start_bytes);
+
 /// Zero in any field means its default.
 typedef struct acorn_options {
   uint32_t struct_size;
@@ -86,13 +94,34 @@ typedef struct acorn_options {
   uint32_t max_sessions;   /* default 1 */
   uint32_t cpu_features;   /* ANDed with port.cpu_features; default all */
   uint32_t flags;          /* ACORN_OPEN_… */
+  /// Experts of a mixture-of-experts model stay in storage and come through the port as they are needed, into slots of this many
+  /// bytes together (in the block, itemised in the plan). 0: they are part of the image and are used where they lie. Changes
+  /// memory and speed, no result. The image need not go on behind its resident part then.
+  uint64_t expert_cache_bytes;
+  uint32_t expert_policy;   /* ACORN_EXPERTS_… */
+  uint32_t expert_prefetch; /* ACORN_PREFETCH_… */
+  uint32_t read_timeout_ms; /* that a call waits without any read coming in; default 10,000. Needs port.ticks */
+  /// Two dials that change answers, off by default, for experts that cost a read; 16 fractional bits.
+  uint32_t drop_experts_q16;  /* the chosen experts of least weight go that have together at most this share of a token's weights:
+                                 the same on every machine */
+  uint32_t cache_routing_q16; /* experts in memory are preferred as if their logits were so much of the token's range higher: the
+                                 answer depends on the cache and on what came before */
 } acorn_options;
+/// Experts that are read before they are asked for, one token after the other, while the storage has nothing to do. Changes speed
+/// only, and not always for the better: a wrong guess costs a read and a slot.
+#define ACORN_PREFETCH_OFF 0u
+#define ACORN_PREFETCH_GATE 1u /* what the next layer's router says of the stream as it is one layer before */
+/// Which expert leaves first when another one needs its slot.
+#define ACORN_EXPERTS_LFRU 0u    /* the smallest frequency / (age + 1) */
+#define ACORN_EXPERTS_LRU 1u     /* the one not used for longest */
+#define ACORN_EXPERTS_EDGEMOE 2u /* the smallest frequency / distance to the layer's next turn */
 #define ACORN_OPEN_CHECK_WEIGHTS 1u /* also verify the checksums of the weights: reads the whole file */
 #define ACORN_OPEN_PROFILE 2u       /* count ticks for each kernel: acorn_model_profile */
 #define ACORN_OPEN_SCALAR 4u        /* portable kernels only, whatever the CPU has */
 #define ACORN_OPEN_TRACE 8u         /* keep a digest of what each step computes: acorn_model_trace, acorn_session_selftest */
 
-/// Exact bytes by class. block_bytes is what acorn_model_open needs: model + max_sessions · session + scratch.
+/// Exact bytes by class. block_bytes is what acorn_model_open needs: model + max_sessions · session + scratch +
+/// expert slots.
 typedef struct acorn_memory_plan {
   uint32_t struct_size;
   uint32_t context_tokens, chunk_tokens, logit_rows, max_sessions, threads; /* as resolved from the options and the port */
@@ -100,16 +129,20 @@ typedef struct acorn_memory_plan {
   uint64_t model_bytes;          /* parsed graph */
   uint64_t session_bytes;        /* one session: keys and values, logits, token history, sampler */
   uint64_t scratch_bytes;        /* activations and kernels' own, shared by all sessions */
-  uint64_t expert_slot_bytes;    /* 0 in this version */
+  uint64_t expert_slot_bytes;    /* slots of experts that stream; 0: none do */
   uint64_t io_bytes;             /* 0 in this version */
   uint64_t block_bytes;          /* total to hand over, of any address aligned to 64 */
   uint32_t reference_tokens;     /* of the file's reference run: the context that acorn_session_selftest needs; 0: no run */
-  uint32_t reserved;             /* 0 */
+  uint32_t experts;              /* of the model, all layers together; 0: it has none */
+  uint32_t expert_slots;         /* experts that are in memory at once; 0: none streams */
+  uint32_t useful_expert_slots;  /* what one token needs: with fewer, every expert is read anew for every token */
+  uint64_t expert_record_bytes;  /* of a slot */
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
 /// port may be NULL (scalar, one thread); fault may be NULL. Reads the image without trusting a byte of it.
-/// Returns: ACORN_OK | 0x1_ | 0x2_
+/// Returns: ACORN_OK | 0x1_ | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert: *fault says its bytes as offset) |
+///          ACORN_ERR_PORT (experts are to stream and the port cannot read)
 ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image,
                                                   const acorn_options *options, const acorn_port *port);
 
@@ -136,6 +169,42 @@ typedef struct acorn_model_info {
   size_t family_bytes;
 } acorn_model_info;
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *info);
+
+/// What streaming experts has cost, since open. All 0 where none streams.
+typedef struct acorn_expert_stats {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t hits, misses; /* experts that a layer needed for a token or a chunk, and found in memory or did not */
+  uint64_t bytes_read;
+  uint64_t stall_ticks; /* of the port's clock, with nothing left to compute while a read was under way */
+  uint64_t prefetches, prefetches_used; /* guesses that were read, and of those what was then asked for */
+} acorn_expert_stats;
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_expert_stats(const acorn_model *model, acorn_expert_stats *stats);
+
+/// What the last call that returned ACORN_ERR_STORAGE, ACORN_ERR_STALLED or, for an expert, ACORN_ERR_DAMAGED or ACORN_ERR_INVALID
+/// met. The session stands at the last whole chunk before: feed the rest again.
+typedef struct acorn_expert_fault {
+  uint32_t struct_size;
+  acorn_status status; /* ACORN_OK: none so far, or experts did not fail the last call */
+  uint32_t layer;      /* among those that have experts */
+  uint32_t expert;
+  uint64_t offset; /* of its record in the file */
+  int32_t error;   /* of the port's read; 0 where the bytes came but were wrong */
+  uint32_t reserved;
+} acorn_expert_fault;
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fault *fault);
+
+/// One expert of a model.
+typedef struct acorn_expert_info {
+  uint32_t struct_size;
+  uint32_t top_k;  /* experts that a token visits in this layer */
+  uint64_t offset; /* of its record in the file */
+  uint64_t bytes;  /* that a read of it takes */
+} acorn_expert_info;
+/// layer: among those that have experts
+/// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (also: no such layer, or no such expert in it)
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_get_expert(const acorn_model *model, acorn_expert_info *info, uint32_t layer,
+                                                              uint32_t expert);
 
 /// Text to ids and back. flags: ACORN_TEXT_…
 #define ACORN_TEXT_MARKUP 1u /* special tokens written in the text are read as such; otherwise text is only text */
@@ -203,6 +272,18 @@ typedef struct acorn_sampling {
 /// Called with a copy of the logits before sampling: [vocab_size], may be changed in place (bias, grammar, ban).
 typedef void (*acorn_logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
 ACORN_API void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook, void *ctx);
+
+/// What a router chose for a token.
+typedef struct acorn_route {
+  uint16_t expert;     /* 65535: none, the token visits fewer */
+  uint16_t weight_q15; /* at most 32,768 */
+} acorn_route;
+/// Called once for each layer that has experts and each chunk of tokens, before these are visited: routes [tokens, top_k], the
+/// router's best first, valid during the call. layer: among those that have experts. A call that fails may have told of some
+/// layers of a chunk already. It may read the model's profile and statistics and may call nothing that runs the session.
+typedef void (*acorn_routing_hook)(void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t top_k);
+/// hook: NULL for none, which is how a session opens, and costs nothing.
+ACORN_API void acorn_session_set_routing_hook(acorn_session *session, acorn_routing_hook hook, void *ctx);
 
 /// Chooses the next token from the present logits; does not append it. The generator's counter is the position, so that
 /// rewinding repeats the choice.

@@ -16,9 +16,12 @@ struct Output {
 void GroupedRow(const Output &out, const Args &args, uint64_t n) {
   const uint32_t group = GroupSize(args.format);
   for (size_t i = 0; i < args.k; i += 4) {  // bytes of four consecutive k lie side by side
-    const uint8_t *byte = args.w + c4::WeightOffset(n, i, args.k, group);
-    const int64_t multiplier = args.w[c4::MultiplierOffset(n, i / group, args.k, group)];
-    for (size_t j = 0; j < 4; ++j) out.Store(i + j, (((byte[j] >> c4::NibbleShift(i)) & 15) - 8) * multiplier);
+    const uint8_t *byte = args.w + c4::WeightOffset(args.format, n, i, args.k);
+    const uint32_t shift = c4::Shift(args.format, i);
+    const int64_t multiplier = args.w[c4::MultiplierOffset(args.format, n, i / group, args.k)];
+    for (size_t j = 0; j < 4; ++j) {
+      out.Store(i + j, c4::Decode(args.format, byte[j] >> shift & c4::Mask(args.format)) * multiplier);
+    }
   }
 }
 

@@ -1,24 +1,16 @@
-#include "kernels/gemm_s8_w4g/engine256.h"
+#include "kernels/grouped/engine_avxvnni.h"
 
 namespace acorn::gemm_s8_w4g {
 namespace {
 
-struct AvxVnniOps {
-  static ACORN_INLINE __m128i Start(__m128i pairs) { return _mm_madd_epi16(pairs, _mm_set1_epi16(1)); }
-  static ACORN_INLINE __m256i Dot(__m256i dot, __m256i w, __m256i x) { return _mm256_dpbusd_avx_epi32(dot, w, x); }
-  static ACORN_INLINE __m256i LoadMultipliers(const uint8_t *from) { return MultipliersAsS32(from); }
-  // The dot fits in 16 bits; the upper half of a multiplier is 0.
-  static ACORN_INLINE __m256i Scale(__m256i acc, __m256i dot, __m256i multipliers) {
-    return _mm256_dpwssd_avx_epi32(acc, dot, multipliers);
-  }
-};
+using Driver = grouped::Driver<grouped::Engine256<grouped::AvxVnniOps, grouped::Nibbles256>>;
 
 }  // namespace
 
 size_t ScratchBytesAvxVnni(size_t m, size_t k);
 void RunAvxVnni(const GemmArgs &args);
 
-size_t ScratchBytesAvxVnni(size_t m, size_t k) { return Driver<Engine256<AvxVnniOps>>::ScratchBytes(m, k); }
-void RunAvxVnni(const GemmArgs &args) { Driver<Engine256<AvxVnniOps>>::Run(args); }
+size_t ScratchBytesAvxVnni(size_t m, size_t k) { return Driver::ScratchBytes(m, k); }
+void RunAvxVnni(const GemmArgs &args) { Driver::Run(args); }
 
 }  // namespace acorn::gemm_s8_w4g

@@ -222,7 +222,7 @@ TEST(Gradients, OfACacheOf4BitsAgreeWithAutomaticDifferentiation) {
   (Rounded(mixed, torch::full({1}, s.attn_out), 127) * weight).sum().backward();
 
   LiveGraph graph;
-  ModelWriter writer(&graph, config, model.frame.ffn.padded, model.frame.writer);
+  ModelWriter writer(&graph, config, model.frame.writer);
   writer.Begin(model.stream_scale, nullptr);
   writer.AddLayer(layer);
   Machine machine(tokens, 0);

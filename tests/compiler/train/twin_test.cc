@@ -22,9 +22,9 @@ std::vector<int32_t> DeviceLogits(const ModelConfig &config, QuantizedModel mode
   facts.family = config.family;
   facts.vocab_size = static_cast<uint32_t>(config.vocab);
   facts.max_context = 128;
-  FileSink sink(config);
+  FileSink sink(config, folder.File("m.acorn"));
   WriteModel(std::move(model), &sink);
-  sink.Finish(folder.File("m.acorn"), facts);
+  sink.Finish(facts);
   const std::string file = test::ReadFile(folder.File("m.acorn"));
   test::ModelSession session(test::AlignedBytes(std::vector<uint8_t>(file.begin(), file.end())));
   EXPECT_EQ(session.status(), ACORN_OK) << (session.fault().section == nullptr ? "" : session.fault().section) << " "

@@ -1,16 +1,15 @@
-// The AVX-512 VNNI engine (driver.h). A group's dot starts at -8 * sum(x), so that nibbles stay unsigned; vpdpbusd adds the
-// products; one vpdpwssd with the multiplier in the low half adds multiplier * dot, the dot fitting in 16 bits.
-// Nibbles is the variant's way to split a register of packed weights.
+// The AVX-512 VNNI engine (driver.h). A group's dot starts at minus kZero times the sum of x, so that codes stay unsigned;
+// vpdpbusd adds the products; one vpdpwssd with the multiplier in the low half adds multiplier * dot, the dot fitting in 16 bits.
+// Codes is the variant's way to split a register of packed weights.
 #pragma once
 
 #include <immintrin.h>
 
-#include "kernels/gemm_s8_w4g/driver.h"
+#include "kernels/grouped/driver.h"
 #include "kernels/inline.h"
 
-namespace acorn::gemm_s8_w4g {
+namespace acorn::grouped {
 namespace {
-
 
 // Four elements of x for every channel.
 ACORN_INLINE __m512i BroadcastX(const int8_t *x) {
@@ -31,19 +30,35 @@ ACORN_INLINE __m512i LoadMultipliers(const uint8_t *from) {
 
 ACORN_INLINE __mmask16 FirstLanes(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1); }
 
-template <typename Nibbles>
+/// What nibbles, w + 8, and doubled codes of 2 bits, w + 3, have in common for all variants.
+struct NibbleCodes512 {
+  static constexpr uint32_t kBits = 4;
+  static constexpr int kParts = 2;
+  static ACORN_INLINE __m512i Start(__m512i sums) {
+    return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums, 3));
+  }
+};
+struct CrumbCodes512 {
+  static constexpr uint32_t kBits = 2;
+  static constexpr int kParts = 4;
+  static ACORN_INLINE __m512i Start(__m512i sums) { return _mm512_sub_epi32(sums, _mm512_slli_epi32(sums, 2)); }
+};
+
+template <typename Codes>
 struct Engine512 {
+  static constexpr uint32_t kBits = Codes::kBits;
+  static constexpr int kParts = Codes::kParts;
   static constexpr size_t kRows = 6;  // 6 x 2: 12 chains of vpdpbusd hide its latency, 24 registers of sums
   static constexpr size_t kTiles = 2;
   static constexpr size_t kPrefetchBytes = 2048;  // 1 to 4 KiB are alike on a Sapphire Rapids, 8 KiB costs a tenth
-  // An unpacked group of a tile: 8 rows of low or high nibbles, then the multipliers as s32.
+  // An unpacked group of a tile: 8 rows of four elements of k, then the multipliers as s32.
   static constexpr size_t kGroupBytes = 8 * 64 + 64;
   static constexpr size_t kPanelBytes = kTiles * kPanelGroups * kGroupBytes;
 
   // Measured on one core of a Sapphire Rapids, one row: 1, 2, 4, 8 streams read 10.9, 13.0, 13.9, 14.3 GB/s.
   static constexpr size_t StreamTiles(size_t rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
 
-  // line[g] = -8 * sum of x over group g, by a tree of pairwise adds over eight registers.
+  // line[g] = -kZero * sum of x over group g, by a tree of pairwise adds over eight registers.
   static void Sums(uint8_t *line, const int8_t *x, size_t depth) {
     const __m512i ones8 = _mm512_set1_epi8(1), ones16 = _mm512_set1_epi16(1), zero = _mm512_setzero_si512();
     __m512i v[8];
@@ -61,8 +76,7 @@ struct Engine512 {
     const __m512i even = _mm512_shuffle_i32x4(v[0], v[1], 0x88), odd = _mm512_shuffle_i32x4(v[0], v[1], 0xdd);
     const __m512i sums = _mm512_add_epi32(even, odd);  // lanes: group 2i of loads 0-3, 2i + 1 of loads 0-3, then of loads 4-7
     const __m512i order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-    const __m512i start = _mm512_sub_epi32(zero, _mm512_slli_epi32(_mm512_permutexvar_epi32(order, sums), 3));
-    _mm512_store_si512(line, start);
+    _mm512_store_si512(line, Codes::Start(_mm512_permutexvar_epi32(order, sums)));
   }
 
   template <int kR, int kT>
@@ -87,23 +101,24 @@ struct Engine512 {
         for (int t = 0; t < kT; ++t) dot[r][t] = BroadcastS32(sums + r * kLineBytes);
       }
       ACORN_UNROLL
-      for (int j = 0; j < 4; ++j) {
+      for (int j = 0; j < kSubgroupRows<Codes>; ++j) {
         ACORN_UNROLL
         for (int t = 0; t < kT; ++t) {
           const uint8_t *weights = tile[t] + weight_offset + j * 64;
           const __m512i packed = _mm512_load_si512(weights);
           _mm_prefetch(reinterpret_cast<const char *>(weights + kPrefetchBytes), _MM_HINT_T0);
-          const __m512i low = Nibbles::Low(packed), high = Nibbles::High(packed);
+          __m512i w[kParts];
+          Codes::Split(w, packed);
           ACORN_UNROLL
           for (int r = 0; r < kR; ++r) {
-            const int8_t *at = x + r * rows.x_stride + j * 8;
-            dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], low, BroadcastX(at));
-            dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], high, BroadcastX(at + 4));
+            const int8_t *at = x + r * rows.x_stride + j * 4 * kParts;
+            ACORN_UNROLL
+            for (int p = 0; p < kParts; ++p) dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], w[p], BroadcastX(at + 4 * p));
           }
         }
       }
       x += kSubgroup;
-      weight_offset += 4 * c4::kRowBytes;
+      weight_offset += kSubgroupRows<Codes> * c4::kRowBytes;
       ACORN_UNROLL
       for (int t = 0; t < kT; ++t) {
         const __m512i multipliers = LoadMultipliers(tile[t] + (g >> depth.group_shift) * 16);
@@ -122,14 +137,15 @@ struct Engine512 {
 
   static void Unpack(uint8_t *panel, const Tiles &tiles, size_t count, const Depth &depth, size_t k, size_t panel_depth) {
     for (size_t t = 0; t < count; ++t) {
-      const uint8_t *weights = tiles.packed[t] + depth.header_bytes + k * 8;
+      const uint8_t *weights = tiles.packed[t] + depth.header_bytes + k / c4::RowDepth(kBits) * c4::kRowBytes;
       uint8_t *out = panel + t * kGroupBytes;
       for (size_t g = 0; g < panel_depth / kSubgroup; ++g, out += count * kGroupBytes) {
         ACORN_UNROLL
-        for (int j = 0; j < 4; ++j, weights += 64) {
-          const __m512i packed = _mm512_loadu_si512(weights);
-          _mm512_store_si512(out + 128 * j, Nibbles::Low(packed));
-          _mm512_store_si512(out + 128 * j + 64, Nibbles::High(packed));
+        for (int j = 0; j < kSubgroupRows<Codes>; ++j, weights += c4::kRowBytes) {
+          __m512i w[kParts];
+          Codes::Split(w, _mm512_loadu_si512(weights));
+          ACORN_UNROLL
+          for (int p = 0; p < kParts; ++p) _mm512_store_si512(out + 64 * (kParts * j + p), w[p]);
         }
         const size_t group = (k / kSubgroup + g) >> depth.group_shift;
         _mm512_store_si512(out + 512, LoadMultipliers(tiles.packed[t] + group * 16));
@@ -236,4 +252,4 @@ struct Engine512 {
 };
 
 }  // namespace
-}  // namespace acorn::gemm_s8_w4g
+}  // namespace acorn::grouped

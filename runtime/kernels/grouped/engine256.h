@@ -3,16 +3,16 @@
 //   Dot(dot, w, x)        adds 4 products a channel, w unsigned
 //   LoadMultipliers(from) 8 multipliers as Scale wants them
 //   Scale(acc, dot, m)    acc + m * dot
+// Codes256 of 4 or of 2 bits says how bytes are split, and what a dot of codes starts from.
 #pragma once
 
 #include <immintrin.h>
 
-#include "kernels/gemm_s8_w4g/driver.h"
+#include "kernels/grouped/driver.h"
 #include "kernels/inline.h"
 
-namespace acorn::gemm_s8_w4g {
+namespace acorn::grouped {
 namespace {
-
 
 ACORN_INLINE __m256i Load256(const void *from) { return _mm256_loadu_si256(static_cast<const __m256i *>(from)); }
 
@@ -32,23 +32,48 @@ ACORN_INLINE __m256i FirstLanes(int32_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-template <typename Ops>
+/// Nibbles are w + 8: a dot starts from -8 times the sum of x.
+struct Nibbles256 {
+  static constexpr uint32_t kBits = 4;
+  static constexpr int kParts = 2;
+  static ACORN_INLINE void Split(__m256i (&w)[kParts], __m256i packed) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    w[0] = _mm256_and_si256(packed, mask);
+    w[1] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
+  }
+  static ACORN_INLINE __m128i Start(__m128i sums) { return _mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(sums, 3)); }
+};
+
+/// Doubled codes of 2 bits are w + 3: a dot starts from -3 times the sum of x.
+struct Crumbs256 {
+  static constexpr uint32_t kBits = 2;
+  static constexpr int kParts = 4;
+  static ACORN_INLINE void Split(__m256i (&w)[kParts], __m256i packed) {
+    const __m256i mask = _mm256_set1_epi8(6);
+    w[0] = _mm256_and_si256(_mm256_slli_epi16(packed, 1), mask);
+    w[1] = _mm256_and_si256(_mm256_srli_epi16(packed, 1), mask);
+    w[2] = _mm256_and_si256(_mm256_srli_epi16(packed, 3), mask);
+    w[3] = _mm256_and_si256(_mm256_srli_epi16(packed, 5), mask);
+  }
+  static ACORN_INLINE __m128i Start(__m128i sums) { return _mm_sub_epi16(sums, _mm_slli_epi16(sums, 2)); }
+};
+
+template <typename Ops, typename Codes>
 struct Engine256 {
+  static constexpr uint32_t kBits = Codes::kBits;
+  static constexpr int kParts = Codes::kParts;
   static constexpr size_t kRows = 3;  // 3 rows x 2 strips: 12 registers of sums, 3 or 4 of operands
   static constexpr size_t kTiles = 1;
   static constexpr size_t kPrefetchBytes = 4096;
   static constexpr size_t kStripChannels = 8;
   static constexpr size_t kStripBytes = 32;  // of a row of 64
-  // An unpacked group of a tile: 8 rows of low or high nibbles, then the multipliers of both strips as Scale wants them.
+  // An unpacked group of a tile: 8 rows of four elements of k, then the multipliers of both strips as Scale wants them.
   static constexpr size_t kGroupBytes = 8 * 64 + 64;
   static constexpr size_t kPanelBytes = kTiles * kPanelGroups * kGroupBytes;
 
   // Two rows of two tiles need more registers than there are; their sums are spilled, once a group, and two streams from memory
   // still win (11.6 GB/s to 9.5 on a Sapphire Rapids core that reads 12.3).
   static constexpr size_t StreamTiles(size_t rows) { return rows <= 2 ? 2 : 1; }
-
-  static ACORN_INLINE __m256i Low(__m256i packed) { return _mm256_and_si256(packed, _mm256_set1_epi8(15)); }
-  static ACORN_INLINE __m256i High(__m256i packed) { return Low(_mm256_srli_epi16(packed, 4)); }
 
   static void Sums(uint8_t *line, const int8_t *x, size_t depth) {
     for (size_t k = 0; k < kPanelDepth; k += 4 * kSubgroup, line += 16) {
@@ -64,7 +89,7 @@ struct Engine256 {
       const __m256i halves = _mm256_add_epi16(_mm256_unpacklo_epi64(v01, v23), _mm256_unpackhi_epi64(v01, v23));
       const __m128i pairs = _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
       _mm_store_si128(reinterpret_cast<__m128i *>(line),
-                      Ops::Start(_mm_sub_epi16(_mm_setzero_si128(), _mm_slli_epi16(pairs, 3))));
+                      Ops::Start(Codes::Start(pairs)));
     }
   }
 
@@ -105,18 +130,19 @@ struct Engine256 {
         for (int s = 0; s < kS; ++s) dot[r][s] = Broadcast4(sums + static_cast<size_t>(r) * kLineBytes);
       }
       ACORN_UNROLL
-      for (int j = 0; j < 4; ++j) {
+      for (int j = 0; j < kSubgroupRows<Codes>; ++j) {
         ACORN_UNROLL
         for (int s = 0; s < kS; ++s) {
           const __m256i packed = Load256(weights[s]);
           if (s % 2 == 0) _mm_prefetch(reinterpret_cast<const char *>(weights[s] + kPrefetchBytes), _MM_HINT_T0);
           weights[s] += c4::kRowBytes;
-          const __m256i low = Low(packed), high = High(packed);
+          __m256i w[kParts];
+          Codes::Split(w, packed);
           ACORN_UNROLL
           for (int r = 0; r < kR; ++r) {
-            const int8_t *at = x + static_cast<size_t>(r) * rows.x_stride + j * 8;
-            dot[r][s] = Ops::Dot(dot[r][s], low, Broadcast4(at));
-            dot[r][s] = Ops::Dot(dot[r][s], high, Broadcast4(at + 4));
+            const int8_t *at = x + static_cast<size_t>(r) * rows.x_stride + j * 4 * kParts;
+            ACORN_UNROLL
+            for (int p = 0; p < kParts; ++p) dot[r][s] = Ops::Dot(dot[r][s], w[p], Broadcast4(at + 4 * p));
           }
         }
       }
@@ -132,16 +158,19 @@ struct Engine256 {
   }
 
   static void Unpack(uint8_t *panel, const Tiles &tiles, size_t, const Depth &depth, size_t k, size_t panel_depth) {
-    const uint8_t *weights = tiles.packed[0] + depth.header_bytes + k / c4::kRowDepth * c4::kRowBytes;
+    const uint8_t *weights = tiles.packed[0] + depth.header_bytes + k / c4::RowDepth(kBits) * c4::kRowBytes;
     for (size_t g = 0; g < panel_depth / kSubgroup; ++g, panel += kGroupBytes) {
       __m256i *out = reinterpret_cast<__m256i *>(panel);
       ACORN_UNROLL
-      for (int j = 0; j < 4; ++j, weights += c4::kRowBytes, out += 4) {
-        const __m256i first = Load256(weights), second = Load256(weights + kStripBytes);
-        _mm256_store_si256(out, Low(first));
-        _mm256_store_si256(out + 1, Low(second));
-        _mm256_store_si256(out + 2, High(first));
-        _mm256_store_si256(out + 3, High(second));
+      for (int j = 0; j < kSubgroupRows<Codes>; ++j, weights += c4::kRowBytes) {
+        __m256i first[kParts], second[kParts];
+        Codes::Split(first, Load256(weights));
+        Codes::Split(second, Load256(weights + kStripBytes));
+        ACORN_UNROLL
+        for (int p = 0; p < kParts; ++p, out += 2) {
+          _mm256_store_si256(out, first[p]);
+          _mm256_store_si256(out + 1, second[p]);
+        }
       }
       const uint8_t *m = tiles.packed[0] + ((k / kSubgroup + g) >> depth.group_shift) * c4::kTileChannels;
       _mm256_store_si256(out, Ops::LoadMultipliers(m));
@@ -210,4 +239,4 @@ struct Engine256 {
 };
 
 }  // namespace
-}  // namespace acorn::gemm_s8_w4g
+}  // namespace acorn::grouped

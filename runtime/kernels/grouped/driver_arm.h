@@ -3,7 +3,8 @@
 // tiles serve all rows of a panel of k before the next panel, so that prepared rows and tiles stay small whatever k is.
 // For the ISA files alone, like driver.h: each compiles its own copy, in its anonymous namespace, with its own flags.
 //
-// An Engine has, for up to kStreamRows rows, where reading packed tiles costs less than unpacking them,
+// An Engine is a template of Codes (below), which it has as a type of that name. It has, for up to kStreamRows rows, where reading
+// packed tiles costs less than unpacking them,
 //   kStreamBlockRows                          rows of its largest block
 //   StreamBytes(k)                            of a prepared row
 //   PrepareStream(to, x, x_stride, rows, k)   prepares the rows of a block
@@ -24,10 +25,10 @@
 
 #include "acorn_schema/layout.h"
 #include "kernels/gemm.h"
-#include "kernels/gemm_s8_w4g/groups.h"
+#include "kernels/grouped/groups.h"
 #include "kernels/load_neon.h"
 
-namespace acorn::gemm_s8_w4g {
+namespace acorn::grouped {
 namespace {
 
 // Depth of a panel: the unpacked tile (12 KiB and its multipliers) and the rows of a block (6 KiB) stay in an L1 cache of 32 KiB.
@@ -71,26 +72,106 @@ struct Packed {
   }
 };
 
-/// Signed weights, for panels: a nibble w + 8 with its upper bit turned over is w in two's complement.
-struct Signed {
-  explicit ACORN_INLINE Signed(uint8x16_t packed) : both(vreinterpretq_s8_u8(veorq_u8(packed, vdupq_n_u8(0x88)))) {}
-  ACORN_INLINE int8x16_t Low() const { return Plain::Low(both); }
-  ACORN_INLINE int8x16_t High() const { return Plain::High(both); }
-  int8x16_t both;
+/// Nibbles w + 8. In what is streamed they stay unsigned: a dot starts from -8 times the sum of x.
+struct Nibbles {
+  static constexpr uint32_t kBits = 4;
+  static constexpr int kParts = 2;
+  static constexpr int kZero = 8;
+
+  /// Four elements of k of 4 channels: low nibbles, then high ones.
+  template <int kPart>
+  static ACORN_INLINE int8x16_t Part(uint8x16_t packed) {
+    return vreinterpretq_s8_u8(kPart == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4));
+  }
+
+  /// Signed weights, for panels: a nibble w + 8 with its upper bit turned over is w in two's complement.
+  struct Signed {
+    explicit ACORN_INLINE Signed(uint8x16_t packed) : both(vreinterpretq_s8_u8(veorq_u8(packed, vdupq_n_u8(0x88)))) {}
+    ACORN_INLINE int8x16_t Low() const { return Plain::Low(both); }
+    ACORN_INLINE int8x16_t High() const { return Plain::High(both); }
+    int8x16_t both;
+  };
+
+  /// A row of a tile to 64 signed bytes for each four elements of k.
+  static ACORN_INLINE void Unpack(uint8_t *&to, uint8x16x4_t packed) {
+    int8x16x4_t low, high;
+    ACORN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const Signed weights(packed.val[i]);
+      low.val[i] = weights.Low();
+      high.val[i] = weights.High();
+    }
+    vst1q_s8_x4(reinterpret_cast<int8_t *>(to), low);
+    vst1q_s8_x4(reinterpret_cast<int8_t *>(to) + 64, high);
+    to += 128;
+  }
+
+  /// 16 elements of k of a tile to signed bytes, strips of 4 channels: [2 channels, 8 elements] twice for the elements 0-3 and
+  /// 8-11, then for the others.
+  static ACORN_INLINE void UnpackStrips(int8x16x4_t (&strips)[4], const uint8_t *&weights) {
+    const uint8x16x4_t even = Take64(weights), odd = Take64(weights);
+    ACORN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const uint32x4_t a = vreinterpretq_u32_u8(even.val[i]), b = vreinterpretq_u32_u8(odd.val[i]);
+      const Signed first(vreinterpretq_u8_u32(vzip1q_u32(a, b))), second(vreinterpretq_u8_u32(vzip2q_u32(a, b)));
+      strips[i] = {{first.Low(), second.Low(), first.High(), second.High()}};
+    }
+  }
 };
 
-/// A row of a tile to 64 bytes of low and 64 of high nibbles.
-ACORN_INLINE void StoreSigned(uint8_t *to, uint8x16x4_t packed) {
-  int8x16x4_t low, high;
-  ACORN_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const Signed weights(packed.val[i]);
-    low.val[i] = weights.Low();
-    high.val[i] = weights.High();
+/// Codes of 2 bits, doubled: w + 3. In what is streamed they stay unsigned: a dot starts from -3 times the sum of x.
+struct Crumbs {
+  static constexpr uint32_t kBits = 2;
+  static constexpr int kParts = 4;
+  static constexpr int kZero = 3;
+
+  /// Four elements of k of 4 channels.
+  template <int kPart>
+  static ACORN_INLINE int8x16_t Part(uint8x16_t packed) {
+    uint8x16_t moved;
+    if constexpr (kPart == 0) {
+      moved = vshlq_n_u8(packed, 1);
+    } else {
+      moved = vshrq_n_u8(packed, 2 * kPart - 1);
+    }
+    return vreinterpretq_s8_u8(vandq_u8(moved, vdupq_n_u8(6)));
   }
-  vst1q_s8_x4(reinterpret_cast<int8_t *>(to), low);
-  vst1q_s8_x4(reinterpret_cast<int8_t *>(to) + 64, high);
-}
+
+  template <int kPart>
+  static ACORN_INLINE void StorePart(uint8_t *&to, const uint8x16x4_t &packed) {
+    int8x16x4_t weights;
+    ACORN_UNROLL
+    for (int i = 0; i < 4; ++i) weights.val[i] = vsubq_s8(Part<kPart>(packed.val[i]), vdupq_n_s8(kZero));
+    vst1q_s8_x4(reinterpret_cast<int8_t *>(to), weights);
+    to += 64;
+  }
+
+  /// As those of Nibbles.
+  static ACORN_INLINE void Unpack(uint8_t *&to, uint8x16x4_t packed) {
+    StorePart<0>(to, packed);
+    StorePart<1>(to, packed);
+    StorePart<2>(to, packed);
+    StorePart<3>(to, packed);
+  }
+
+  static ACORN_INLINE int8x16_t Moved(uint32x4_t twice, int8x16_t by) {
+    const uint8x16_t codes = vandq_u8(vshlq_u8(vreinterpretq_u8_u32(twice), by), vdupq_n_u8(6));
+    return vsubq_s8(vreinterpretq_s8_u8(codes), vdupq_n_s8(kZero));
+  }
+
+  static ACORN_INLINE void UnpackStrips(int8x16x4_t (&strips)[4], const uint8_t *&weights) {
+    // Of a channel's bytes, doubled: parts 0 and 2, then 1 and 3.
+    const int8x16_t even = {1, 1, 1, 1, -3, -3, -3, -3, 1, 1, 1, 1, -3, -3, -3, -3};
+    const int8x16_t odd = {-1, -1, -1, -1, -5, -5, -5, -5, -1, -1, -1, -1, -5, -5, -5, -5};
+    const uint8x16x4_t packed = Take64(weights);
+    ACORN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const uint32x4_t bytes = vreinterpretq_u32_u8(packed.val[i]);
+      const uint32x4_t first = vzip1q_u32(bytes, bytes), second = vzip2q_u32(bytes, bytes);
+      strips[i] = {{Moved(first, even), Moved(second, even), Moved(first, odd), Moved(second, odd)}};
+    }
+  }
+};
 
 /// Sums of rows of 16 channels.
 template <int kR>
@@ -138,14 +219,17 @@ ACORN_INLINE void PanelSubgroups(const PanelJob &job, const Subgroup &subgroup) 
   StoreTile(job.acc, job.acc_stride, acc);
 }
 
-/// A subgroup of a tile: its four rows to 64 bytes for each four elements of k.
+/// A subgroup of a tile to 64 signed bytes for each four elements of k.
+template <typename Codes>
 ACORN_INLINE void UnpackSubgroup(uint8_t *&to, const uint8_t *&weights) {
   ACORN_UNROLL
-  for (int row = 0; row < 4; ++row, to += 2 * c4::kRowBytes) StoreSigned(to, Take64(weights));
+  for (int row = 0; row < kSubgroupRows<Codes>; ++row) Codes::Unpack(to, Take64(weights));
 }
 
 template <typename Engine>
 class DriverArm {
+  static constexpr uint32_t kBits = Engine::Codes::kBits;
+
  public:
   static size_t ScratchBytes(size_t m, size_t k) {
     const size_t rows = m < kRowChunk ? m : kRowChunk;
@@ -191,7 +275,7 @@ class DriverArm {
   }
 
   const uint8_t *FirstTile() const { return args_.w + args_.n_begin / c4::kTileChannels * TileBytes(); }
-  size_t TileBytes() const { return c4::TileBytes(args_.k, args_.group); }
+  size_t TileBytes() const { return c4::TileBytes(args_.k, args_.group, kBits); }
 
   // Calls block(row, rows) for blocks of rows as equal as can be in multiples of `unit`.
   template <typename Block>
@@ -266,7 +350,7 @@ class DriverArm {
     const size_t k = first_group * args_.group, row_bytes = Engine::PanelRowBytes(subgroups * kSubgroup);
     uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
     const uint8_t *tile = FirstTile() + t * TileBytes();
-    Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::kRowDepth * c4::kRowBytes,
+    Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::RowDepth(kBits) * c4::kRowBytes,
                            tile + first_group * c4::kTileChannels, GroupShift(args_.group), subgroups});
     PanelJob job;
     job.x_stride = args_.x_stride;
@@ -290,4 +374,4 @@ class DriverArm {
 };
 
 }  // namespace
-}  // namespace acorn::gemm_s8_w4g
+}  // namespace acorn::grouped

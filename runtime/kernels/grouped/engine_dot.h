@@ -1,15 +1,15 @@
 // What dot product and i8mm cores share: streaming, and the multipliers of panels.
 //
 // Streaming is done with sdot, one lane a channel (driver_arm.h); on i8mm cores too, since smmla needs two rows to be full.
-// A nibble is w + 8: a subgroup's dots start from -8 * sum(x), prepared for each row as 16 equal lanes.
+// A code is w + kZero: a subgroup's dots start from -kZero * sum(x), prepared for each row as 16 equal lanes.
 //
 // Dots of panels, whose weights are signed, start from 0 and are never set back: with D_g the sum of the dots of groups 0 to g of
 // a panel, the sum of m_g * dot_g is that of (m_g - m_{g+1}) * D_g. All of it is exact modulo 2^32, and the sum is below 2^31.
 #pragma once
 
-#include "kernels/gemm_s8_w4g/driver_arm.h"
+#include "kernels/grouped/driver_arm.h"
 
-namespace acorn::gemm_s8_w4g {
+namespace acorn::grouped {
 namespace {
 
 /// m_g - m_{g+1} of 16 channels, for a subgroup g: 0 inside a group, m_g at the end of a panel.
@@ -33,7 +33,9 @@ ACORN_INLINE int32x4_t AddWrapping(int32x4_t acc, int32x4_t dot, uint8x16_t step
 }
 
 /// The half of an engine that streams.
+template <typename CodesT>
 struct DotStream {
+  using Codes = CodesT;
   static constexpr size_t kStreamBlockRows = 3;
   // Of a row and a subgroup: what four registers of dots start from, then x.
   static constexpr size_t kStartBytes = 64;
@@ -43,12 +45,12 @@ struct DotStream {
 
   static void PrepareStream(uint8_t *to, const int8_t *x, size_t x_stride, size_t rows, size_t k) {
     int8_t *out = reinterpret_cast<int8_t *>(to);
-    const int8x16_t minus8 = vdupq_n_s8(-8);
+    const int8x16_t minus_zero = vdupq_n_s8(-Codes::kZero);
     for (size_t r = 0; r < rows; ++r) {
       const int8_t *from = x + r * x_stride;
       for (size_t g = 0; g < k / kSubgroup; ++g, from += kSubgroup, out += kPreparedBytes) {
         const int8x16_t low = vld1q_s8(from), high = vld1q_s8(from + 16);
-        const int32x4_t sums = vdotq_s32(vdotq_s32(vdupq_n_s32(0), low, minus8), high, minus8);
+        const int32x4_t sums = vdotq_s32(vdotq_s32(vdupq_n_s32(0), low, minus_zero), high, minus_zero);
         const int32x4_t start = vdupq_n_s32(vaddvq_s32(sums));
         ACORN_UNROLL
         for (int i = 0; i < 4; ++i) vst1q_s32(reinterpret_cast<int32_t *>(out) + 4 * i, start);
@@ -65,25 +67,28 @@ struct DotStream {
     for (int i = 0; i < kV; ++i) __asm__ volatile("" : : "w"(w[i]));
   }
 
-  // Eight elements of k: registers of a row of the tile, 4 channels each. kLane numbers the first four elements in the 16 of x.
-  template <int kLane, int kR, int kV>
-  static ACORN_INLINE void Row(int32x4_t (&dot)[kR][4], int first, const uint8x16_t (&packed)[kV], const int8x16_t (&x)[kR]) {
+  // Four elements of k: a part of registers of a row of the tile, 4 channels each. kLane numbers them in the 16 of x.
+  template <int kPart, int kLane, int kR, int kV>
+  static ACORN_INLINE void Part(int32x4_t (&dot)[kR][4], int first, const uint8x16_t (&packed)[kV], const int8x16_t (&x)[kR]) {
     int8x16_t w[kV];
     ACORN_UNROLL
-    for (int i = 0; i < kV; ++i) w[i] = vreinterpretq_s8_u8(vandq_u8(packed[i], vdupq_n_u8(15)));
+    for (int i = 0; i < kV; ++i) w[i] = Codes::template Part<kPart>(packed[i]);
     Together(w);
     ACORN_UNROLL
     for (int r = 0; r < kR; ++r) {
       ACORN_UNROLL
       for (int i = 0; i < kV; ++i) dot[r][first + i] = vdotq_laneq_s32(dot[r][first + i], w[i], x[r], kLane);
     }
-    ACORN_UNROLL
-    for (int i = 0; i < kV; ++i) w[i] = vreinterpretq_s8_u8(vshrq_n_u8(packed[i], 4));
-    Together(w);
-    ACORN_UNROLL
-    for (int r = 0; r < kR; ++r) {
-      ACORN_UNROLL
-      for (int i = 0; i < kV; ++i) dot[r][first + i] = vdotq_laneq_s32(dot[r][first + i], w[i], x[r], kLane + 1);
+  }
+
+  // All elements of k in registers of a row of the tile.
+  template <int kLane, int kR, int kV>
+  static ACORN_INLINE void Row(int32x4_t (&dot)[kR][4], int first, const uint8x16_t (&packed)[kV], const int8x16_t (&x)[kR]) {
+    Part<0, kLane>(dot, first, packed, x);
+    Part<1, kLane + 1>(dot, first, packed, x);
+    if constexpr (Codes::kParts == 4) {
+      Part<2, kLane + 2>(dot, first, packed, x);
+      Part<3, kLane + 3>(dot, first, packed, x);
     }
   }
 
@@ -135,7 +140,7 @@ struct DotStream {
           x[r] = kR == 1 && half == 1 ? ahead : vld1q_s8(prepared[r] + kStartBytes + 16 * half);
         }
         TakeRow<0>(dot, weights, x);
-        TakeRow<2>(dot, weights, x);
+        if constexpr (Codes::kParts == 2) TakeRow<2>(dot, weights, x);
       }
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) prepared[r] += kPreparedBytes;
@@ -161,4 +166,4 @@ struct DotStream {
 };
 
 }  // namespace
-}  // namespace acorn::gemm_s8_w4g
+}  // namespace acorn::grouped

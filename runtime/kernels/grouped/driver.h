@@ -3,6 +3,7 @@
 // would leave one copy, of one instruction set, for all).
 //
 // An Engine has
+//   kBits                  of a packed weight
 //   kRows, kTiles          rows and tiles of its largest block
 //   kStreamTiles(rows)     tiles that a block reads side by side while weights come from memory
 //   Sums(line, x, depth)   what each group's dot starts from, for the first `depth` (<= 512) elements of x: 16 lanes of 4 bytes
@@ -15,9 +16,9 @@
 
 #include "acorn_schema/layout.h"
 #include "kernels/gemm.h"
-#include "kernels/gemm_s8_w4g/groups.h"
+#include "kernels/grouped/groups.h"
 
-namespace acorn::gemm_s8_w4g {
+namespace acorn::grouped {
 namespace {
 
 constexpr size_t kPanelDepth = 512;  // depth whose 16 sums fill a cache line, and whose unpacked tiles stay in the L1 cache
@@ -71,7 +72,7 @@ class Driver {
     depth_.k = args.k;
     depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k, args.group));
     depth_.group_shift = GroupShift(args.group);
-    tile_bytes_ = c4::TileBytes(args.k, args.group);
+    tile_bytes_ = c4::TileBytes(args.k, args.group, Engine::kBits);
     row_blocks_ = (rows + Engine::kRows - 1) / Engine::kRows;
   }
 
@@ -166,4 +167,4 @@ class Driver {
 };
 
 }  // namespace
-}  // namespace acorn::gemm_s8_w4g
+}  // namespace acorn::grouped

@@ -1,0 +1,76 @@
+// Experts that lie in storage: slots in memory, filled by reads that run while the experts already there are computed.
+// What a record holds is checked when it arrives. A read that fails ends the visit with a status and leaves everything in order:
+// the same tokens can be fed again.
+#pragma once
+
+#include "base/arena.h"
+#include "base/span.h"
+#include "base/status.h"
+#include "experts/pool.h"
+#include "model/graph.h"
+#include "ops/op.h"
+#include "platform/parallel.h"
+#include "platform/storage.h"
+
+namespace acorn {
+
+/// Of the largest read that failed or stalled last.
+struct ExpertFault {
+  Status status;  // kOk: none
+  uint32_t set, expert;
+  uint64_t offset;  // in the file
+  int32_t error;    // the port's number
+};
+
+/// Sums since open.
+struct ExpertTraffic {
+  uint64_t bytes_read;
+  uint64_t stall_ticks;  // with nothing to compute
+};
+
+struct StreamingExperts {
+  const Graph *graph;
+  Storage storage;
+  Clock clock;
+  ExpertPool pool;
+  Span<uint8_t> slots;
+  uint64_t slot_bytes;
+  uint64_t ticks_per_second;  // of the clock; 0: nothing is counted, and a read may take as long as it likes
+  uint64_t timeout_ticks;  // of a visit without any read coming in; 0: none
+  uint32_t *cancel;        // of the session that runs: nonzero ends a wait
+  // the visit
+  uint32_t set;
+  uint32_t visit;  // number of it
+  size_t handed_out_count;
+  Span<uint8_t> handed_out;    // [most experts of a set]
+  Span<uint32_t> asked_in;       // [slots] number of the visit that asked for what the slot waits for
+  Span<ExpertRead> unsubmitted;  // [the same]; of these the first `unsubmitted_count`
+  size_t unsubmitted_count;
+  size_t under_way;           // reads
+  Span<ExpertRead> guesses;   // [the same]; slots set aside for what may be wanted: the first `guess_count`
+  size_t guess_count;
+  ExpertFault fault;
+  ExpertTraffic traffic;
+};
+
+struct StreamingShape {
+  ExpertPoolShape pool;
+  uint64_t slot_bytes;  // a multiple of 16 KiB
+};
+
+/// Bytes that a read of an expert takes: whole blocks, which the file has (FORMAT.md).
+uint64_t ReadBytes(const ExpertRecord &record);
+
+/// Bytes of the slots with room to align them to 16 KiB.
+uint64_t SlotArrayBytes(const StreamingShape &shape);
+
+/// Lays tables and slots out in `tables` and `slots`, which may only count; then the rest is not touched.
+/// Returns: as ExpertPool::Open
+Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots, StreamingExperts *experts);
+
+/// Sets a slot aside for an expert of a set whose turn is still to come, if there is one to spare; read when nothing else is.
+void Prefetch(StreamingExperts *experts, uint32_t set, uint32_t expert);
+
+ExpertSource SourceOf(StreamingExperts *experts);
+
+}  // namespace acorn

@@ -1,0 +1,13 @@
+// The content of an expert's record, which a file may have made up: checked when it arrives, before anything computes with it.
+#pragma once
+
+#include "base/status.h"
+#include "model/graph.h"
+
+namespace acorn {
+
+/// Checksum, then every bias and multiplier against the bounds of FORMAT.md.  data: the record, 64-byte aligned
+/// Returns: kOk | kDamaged | kInvalid
+Status CheckExpertRecord(const ExpertSet &set, const ExpertRecord &record, const uint8_t *data);
+
+}  // namespace acorn

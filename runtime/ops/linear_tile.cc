@@ -1,0 +1,74 @@
+#include "ops/linear_tile.h"
+
+namespace acorn {
+namespace {
+
+// Channels of a task in prefill. A kernel call of 96 or more runs at full speed, one of 32 a tenth slower (it sums x anew);
+// 128 x 192 sums are 96 KiB.
+constexpr size_t kLeastChannels = 96;
+
+// The size of task that leaves the busiest thread the least to do; the larger of equals.
+size_t ShareOut(size_t n, size_t nr, uint32_t threads) {
+  size_t best = nr;
+  size_t best_load = SIZE_MAX;
+  const size_t fair = CeilDiv(CeilDiv(n, threads), nr) * nr;
+  const size_t least = fair < kLeastChannels ? fair : CeilDiv(kLeastChannels, nr) * nr;
+  for (size_t channels = least; channels <= kMostChannels; channels += nr) {
+    const size_t load = CeilDiv(CeilDiv(n, channels), threads) * channels;
+    if (load <= best_load) {
+      best = channels;
+      best_load = load;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads) {
+  if (rows <= kStreamRows) {
+    const size_t tasks = threads == 1 ? 1 : threads * 4;
+    const size_t channels = CeilDiv(CeilDiv(n, nr), tasks) * nr;
+    return {channels < kStreamChannels ? channels : kStreamChannels, rows};
+  }
+  return {ShareOut(n, nr, threads), rows < kRowBlock ? rows : kRowBlock};
+}
+
+uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k) {
+  return AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64) + AlignUp(kernel.scratch_bytes(cut.row_block, k), 64);
+}
+
+void RunTile(const Tile &tile, size_t rows, size_t begin, size_t end, const Cut &cut, uint8_t *y, uint8_t *scratch) {
+  GemmArgs gemm = {};
+  gemm.w = tile.weights;
+  gemm.x_stride = tile.x_stride;
+  gemm.k = tile.k;
+  gemm.group = tile.group;
+  gemm.k_panel = tile.k_panel;
+  gemm.n_begin = begin;
+  gemm.n_end = end;
+  gemm.n = tile.n;
+  gemm.acc = reinterpret_cast<int32_t *>(scratch);
+  gemm.acc_stride = end - begin;
+  gemm.scratch = scratch + AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64);
+  requantise::Args epilogue = {};
+  epilogue.acc = gemm.acc;
+  epilogue.acc_low = gemm.acc + gemm.acc_stride;
+  epilogue.acc_stride = gemm.acc_stride * tile.per_token;
+  epilogue.y_stride = tile.y_row_bytes / tile.y_elem_bytes;
+  epilogue.n = end - begin;
+  epilogue.bias = tile.bias + begin;
+  epilogue.multiplier = tile.multipliers + begin;
+  epilogue.shift = tile.shift;
+  epilogue.zero_point = tile.zero_point;
+  for (size_t row = 0; row < rows; row += cut.row_block) {
+    gemm.m = rows - row < cut.row_block ? rows - row : cut.row_block;
+    gemm.x = tile.x + row * tile.x_stride;
+    tile.kernel->run(gemm);
+    epilogue.m = gemm.m / tile.per_token;
+    epilogue.y = y + row / tile.per_token * tile.y_row_bytes;
+    tile.finish(epilogue);
+  }
+}
+
+}  // namespace acorn

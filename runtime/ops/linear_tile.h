@@ -1,0 +1,47 @@
+// What linear layers and experts share: a stretch of channels of one packed matrix times rows, into int32 sums that stay in the
+// cache, then requantised.
+#pragma once
+
+#include "ops/op.h"
+
+namespace acorn {
+
+constexpr size_t kRowBlock = 128;         // rows of a kernel call (s15: 64 tokens of two)
+constexpr size_t kStreamRows = 4;         // up to here a task is one long stretch of weights
+constexpr size_t kStreamChannels = 4096;  // of sums a task holds then: 4 x 4096 are 64 KiB
+constexpr size_t kMostChannels = 192;     // of a task beyond: 128 x 192 sums are 96 KiB
+
+/// How a matrix is cut; the same for Needs and Run.
+struct Cut {
+  size_t task_channels;
+  size_t row_block;  // rows of one kernel call
+};
+
+/// rows: of the kernel's input, two for a token of s15
+Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads);
+
+constexpr size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
+
+struct Tile {
+  const GemmKernel *kernel;
+  requantise::Function finish;
+  const uint8_t *weights;
+  size_t n, k;
+  uint32_t group, k_panel;     // as in GemmArgs
+  const int32_t *bias;         // [n]
+  const int32_t *multipliers;  // [n]
+  int32_t shift, zero_point;
+  const int8_t *x;  // [rows, k]
+  size_t x_stride;
+  size_t per_token;  // rows of x that make a row of y: 1, or 2 of s15
+  size_t y_elem_bytes;
+  uint64_t y_row_bytes;
+};
+
+/// Bytes of scratch that RunTile needs.
+uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k);
+
+/// Channels [begin, end) of `rows` rows of x. begin: a multiple of the kernel's nr.  y: channel `begin` of the first row
+void RunTile(const Tile &tile, size_t rows, size_t begin, size_t end, const Cut &cut, uint8_t *y, uint8_t *scratch);
+
+}  // namespace acorn

@@ -1,0 +1,78 @@
+#include "session/forecast.h"
+
+#include "experts/streaming.h"
+
+namespace acorn {
+namespace {
+
+// The last step before `before` that writes all of `slice`; body.size(): none.
+uint32_t WriterOf(const Graph &graph, uint32_t before, const Slice &slice) {
+  for (uint32_t i = before; i-- > 0;) {
+    const Slice out = OutputOf(graph.body[i]);
+    if (out.width != 0 && out.value == slice.value) return out.offset == slice.offset && out.width == slice.width ? i : UINT32_MAX;
+  }
+  return UINT32_MAX;
+}
+
+RouterChain ChainOf(const Graph &graph, uint32_t index) {
+  const ExpertsOp &experts = graph.body[index].experts;
+  RouterChain chain = {0, 0, index, false};
+  chain.router = WriterOf(graph, index, experts.router);
+  chain.norm = WriterOf(graph, index, experts.in);
+  if (chain.router == UINT32_MAX || chain.norm == UINT32_MAX) return chain;
+  const Step &router = graph.body[chain.router], &norm = graph.body[chain.norm];
+  const bool same_input = router.kind == OpKind::kLinear && router.linear.in.value == experts.in.value &&
+                          router.linear.in.offset == experts.in.offset;
+  chain.known = same_input && (norm.kind == OpKind::kRmsNorm || norm.kind == OpKind::kLayerNorm);
+  return chain;
+}
+
+void Guess(void *ctx, const RunContext &context, uint32_t set) {
+  auto *forecast = static_cast<Forecast *>(ctx);
+  if (context.m != 1 || set + 1 >= forecast->chains.size() || !forecast->chains[set + 1].known) return;
+  const RouterChain &chain = forecast->chains[set + 1];
+  const Graph &graph = *forecast->graph;
+  const Step &norm = graph.body[chain.norm], &router = graph.body[chain.router];
+  const ExpertsOp &experts = graph.body[chain.experts].experts;
+  Place values[kMaxValues];
+  __builtin_memcpy(values, context.values, graph.values.size() * sizeof(Place));
+  // The row starts where its column 0 would, so that slices keep their offsets.
+  values[experts.in.value].data = reinterpret_cast<uint8_t *>(forecast->normed.data());
+  values[experts.router.value].data = reinterpret_cast<uint8_t *>(forecast->logits.data());
+  RunContext guess = context;
+  guess.values = values;
+  if (RunStep(norm, guess) != Status::kOk || RunStep(router, guess) != Status::kOk) return;
+  RouteToken(forecast->routes.data(), forecast->logits.data() + experts.router.offset, experts.router.width, experts);
+  for (uint32_t i = 0; i < experts.top_k; ++i) Prefetch(forecast->streaming, set + 1, forecast->routes[i].expert);
+}
+
+}  // namespace
+
+void LayOutForecast(const ForecastShape &shape, Arena *arena, Forecast *forecast) {
+  const Span<RouterChain> chains = arena->Take<RouterChain>(shape.sets);
+  const Span<int8_t> normed = arena->Take<int8_t>(shape.hidden);
+  const Span<int32_t> logits = arena->Take<int32_t>(shape.experts);
+  const Span<Route> routes = arena->Take<Route>(shape.top_k);
+  if (forecast == nullptr) return;
+  *forecast = {nullptr, nullptr, chains, normed, logits, routes};
+}
+
+void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *streaming) {
+  forecast->graph = graph;
+  forecast->streaming = streaming;
+  for (RouterChain &chain : forecast->chains) chain = {};
+  for (uint32_t i = 0; i < graph->body.size(); ++i) {
+    if (graph->body[i].kind == OpKind::kExperts) forecast->chains[graph->body[i].experts.set] = ChainOf(*graph, i);
+  }
+  // Values wider than the buffers, or another stream than this layer's, are not what the compiler writes.
+  for (RouterChain &chain : forecast->chains) {
+    if (!chain.known) continue;
+    const ExpertsOp &experts = graph->body[chain.experts].experts;
+    const Value &in = graph->values[experts.in.value], &router = graph->values[experts.router.value];
+    chain.known = in.width <= forecast->normed.size() && router.width <= forecast->logits.size() && in.dtype == DType::kS8;
+  }
+}
+
+ExpertForecast ForecastOf(Forecast *forecast) { return {forecast, Guess}; }
+
+}  // namespace acorn

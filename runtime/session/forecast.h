@@ -1,0 +1,45 @@
+// Guesses which experts the next layer will want while this one's are computed: that layer's own norm and router, run on the
+// residual stream as it is now (as Fate does, Fang et al. 2025, arXiv 2502.12224: consecutive layers' inputs are alike). A guess
+// changes no result; it is read when the storage has nothing else to do.
+#pragma once
+
+#include "base/arena.h"
+#include "base/span.h"
+#include "model/graph.h"
+#include "ops/op.h"
+#include "ops/route.h"
+
+namespace acorn {
+
+struct StreamingExperts;
+
+/// Steps of the body that lead to a set's router.
+struct RouterChain {
+  uint32_t norm, router, experts;
+  bool known;  // false: the layer is built in another way, and nobody guesses
+};
+
+struct Forecast {
+  const Graph *graph;
+  StreamingExperts *streaming;
+  Span<RouterChain> chains;  // [sets]
+  Span<int8_t> normed;       // one row
+  Span<int32_t> logits;
+  Span<Route> routes;
+};
+
+/// What the buffers must hold, over all sets.
+struct ForecastShape {
+  uint32_t sets, hidden, experts, top_k;
+};
+
+/// Lays the buffers out, or counts them.
+void LayOutForecast(const ForecastShape &shape, Arena *arena, Forecast *forecast);
+
+/// Finds the chains, once the graph is read.
+void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *streaming);
+
+/// For RunContext: called by the step of a set's experts.
+ExpertForecast ForecastOf(Forecast *forecast);
+
+}  // namespace acorn

@@ -1,0 +1,297 @@
+// Experts from storage: the same logits as all resident, whatever the cache, the policy, the threads, the chunk and the device,
+// and what goes wrong in storage is named, loses nothing and can be tried again.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "acorn_schema/file.h"
+#include "acorn_simulated.h"
+#include "tests/support/model_builder.h"
+#include "tests/support/model_session.h"
+#include "tests/support/thread_port.h"
+
+namespace acorn::test {
+namespace {
+
+constexpr uint64_t kRecordBytes = 16384;  // of a small expert: one block of the file
+
+std::vector<int32_t> SomeTokens(uint32_t vocab_size, size_t count) {
+  Random random(23);
+  std::vector<int32_t> tokens(count);
+  for (int32_t &token : tokens) token = static_cast<int32_t>(random.Between(0, vocab_size - 1));
+  return tokens;
+}
+
+std::vector<ModelSpec> SparseSpecs() {
+  std::vector<ModelSpec> sparse;
+  for (const ModelSpec &spec : VariedSpecs()) {
+    if (spec.experts != 0) sparse.push_back(spec);
+  }
+  return sparse;
+}
+
+/// A device whose file is `file`, in front of threads.
+class Storage {
+ public:
+  explicit Storage(const AlignedBytes &file, acorn_simulated_options options = {}, uint32_t threads = 1) : inner_(0, threads) {
+    options.struct_size = sizeof options;
+    options.file = file.data();
+    options.file_bytes = file.size();
+    if (options.timing.depth == 0) options.timing = acorn_device_find("ufs31")->timing;
+    simulated_.reset(acorn_simulated_create(&options, inner_.get()));
+    if (simulated_ != nullptr) acorn_simulated_port(simulated_.get(), &port_);
+  }
+  acorn_port *port() { return &port_; }
+  acorn_simulated *device() { return simulated_.get(); }
+
+ private:
+  struct Destroy {
+    void operator()(acorn_simulated *simulated) const { acorn_simulated_destroy(simulated); }
+  };
+  ThreadPort inner_;
+  std::unique_ptr<acorn_simulated, Destroy> simulated_;
+  acorn_port port_ = {};
+};
+
+/// The image without its experts: a prefix of the file.
+AlignedBytes ResidentPart(const AlignedBytes &file) {
+  const uint64_t experts = LoadLittle64(file.data() + kHeaderExperts);
+  return AlignedBytes(std::vector<uint8_t>(file.data(), file.data() + experts));
+}
+
+acorn_options Streaming(uint64_t slots, uint64_t slot_bytes, uint32_t policy = ACORN_EXPERTS_LFRU) {
+  acorn_options options = {};
+  options.expert_cache_bytes = slots * slot_bytes;
+  options.expert_policy = policy;
+  return options;
+}
+
+struct Way {
+  uint32_t policy, chunk, threads;
+};
+std::vector<Way> Ways() {
+#if defined(ACORN_EMULATED)  // each run takes seconds there: one of each kind
+  return {{ACORN_EXPERTS_LFRU, 1, 1}, {ACORN_EXPERTS_LRU, 64, 2}};
+#else
+  std::vector<Way> ways;
+  for (const uint32_t policy : {ACORN_EXPERTS_LFRU, ACORN_EXPERTS_LRU, ACORN_EXPERTS_EDGEMOE}) {
+    for (const uint32_t chunk : {1u, 7u, 64u}) {
+      for (const uint32_t threads : {1u, 3u}) ways.push_back({policy, chunk, threads});
+    }
+  }
+  return ways;
+#endif
+}
+
+class StreamingLogits : public testing::TestWithParam<ModelSpec> {};
+
+TEST_P(StreamingLogits, EqualAllResident) {
+  const AlignedBytes file = BuildModel(GetParam());
+  const std::vector<int32_t> tokens = SomeTokens(GetParam().vocab_size, GetParam().max_context);
+  ModelSession resident(file);
+  const std::vector<int32_t> expected = resident.Score(tokens);
+  ASSERT_EQ(resident.status(), ACORN_OK);
+  const uint64_t slot_bytes = resident.plan().expert_record_bytes;
+  const uint32_t all = resident.plan().experts, useful = resident.plan().useful_expert_slots;
+  ASSERT_EQ(all, GetParam().layers * GetParam().experts);
+  ASSERT_EQ(useful, GetParam().layers * GetParam().top_k);
+  const AlignedBytes image = ResidentPart(file);
+  for (const uint32_t slots : {1u, GetParam().top_k, useful, all / 2 + 1, all}) {
+    for (const Way &way : Ways()) {
+      acorn_simulated_options device = {};
+      device.seed = slots + way.chunk;
+      device.jitter_ns = 200000;  // results out of order
+      Storage storage(file, device, way.threads);
+      acorn_options options = Streaming(slots, slot_bytes, way.policy);
+      options.chunk_tokens = way.chunk;
+      options.expert_prefetch = way.chunk == 1 && way.policy != ACORN_EXPERTS_LRU ? ACORN_PREFETCH_GATE : ACORN_PREFETCH_OFF;
+      ModelSession session(image, options, storage.port());
+      ASSERT_EQ(session.status(), ACORN_OK) << acorn_status_text(session.status()) << " " << session.fault().section;
+      EXPECT_EQ(session.plan().expert_slots, slots);
+      ASSERT_EQ(session.Score(tokens), expected)
+          << slots << " slots, policy " << way.policy << ", chunk " << way.chunk << ", threads " << way.threads;
+      acorn_expert_stats stats;
+      ASSERT_EQ(acorn_model_expert_stats(session.model(), &stats), ACORN_OK);
+      EXPECT_GE(stats.misses + stats.prefetches_used, GetParam().top_k);
+      EXPECT_LE(stats.prefetches_used, stats.prefetches);
+      EXPECT_EQ(stats.bytes_read, acorn_simulated_get_counts(storage.device()).bytes);
+      EXPECT_GE(stats.bytes_read, stats.misses * kRecordBytes);
+      if (slots == all) {
+        EXPECT_LE(stats.misses, all);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, StreamingLogits, testing::ValuesIn(SparseSpecs()),
+                         [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
+
+class StreamingFaults : public testing::Test {
+ protected:
+  StreamingFaults() : spec_(SparseSpecs()[0]), file_(BuildModel(spec_)), tokens_(SomeTokens(spec_.vocab_size, 40)) {
+    ModelSession resident(file_);
+    expected_ = resident.Score(tokens_);
+    slot_bytes_ = resident.plan().expert_record_bytes;
+    experts_at_ = LoadLittle64(file_.data() + kHeaderExperts);
+  }
+
+  acorn_expert_fault FaultOf(ModelSession *session) {
+    acorn_expert_fault fault = {};
+    EXPECT_EQ(acorn_model_expert_fault(session->model(), &fault), ACORN_OK);
+    return fault;
+  }
+
+  /// Scores until a fault, mends the storage, and goes on: all logits must be the resident model's.
+  void ExpectGoesOn(uint32_t kind, acorn_status status, acorn_options options) {
+    Storage storage(file_);
+    options.chunk_tokens = 8;
+    ModelSession session(file_, options, storage.port());
+    ASSERT_EQ(session.status(), ACORN_OK);
+    const acorn_simulated_fault fault = {kind, UINT32_MAX, experts_at_, file_.size() - experts_at_};
+    std::vector<int32_t> logits;
+    const auto collect = [](void *ctx, size_t, const int32_t *row, size_t count) {
+      auto *all = static_cast<std::vector<int32_t> *>(ctx);
+      all->insert(all->end(), row, row + count);
+      return 0;
+    };
+    ASSERT_EQ(acorn_session_score(session.session(), tokens_.data(), 16, collect, &logits), ACORN_OK);
+    acorn_session_reset(session.session());
+    logits.clear();
+    ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
+    EXPECT_EQ(acorn_session_score(session.session(), tokens_.data(), tokens_.size(), collect, &logits), status);
+    const acorn_expert_fault found = FaultOf(&session);
+    EXPECT_EQ(found.status, status);
+    EXPECT_LT(found.layer, spec_.layers);
+    EXPECT_LT(found.expert, spec_.experts);
+    EXPECT_GE(found.offset, experts_at_);
+    EXPECT_EQ(found.offset % 16384, 0u);
+    // What was computed before it stands; the same call without the fault goes on from there.
+    const size_t position = acorn_session_position(session.session());
+    EXPECT_EQ(logits.size(), position * spec_.vocab_size);
+    acorn_simulated_clear_faults(storage.device());
+    ASSERT_EQ(acorn_session_score(session.session(), tokens_.data() + position, tokens_.size() - position, collect, &logits), ACORN_OK);
+    EXPECT_EQ(logits, expected_);
+  }
+
+  ModelSpec spec_;
+  AlignedBytes file_;
+  std::vector<int32_t> tokens_, expected_;
+  uint64_t slot_bytes_ = 0, experts_at_ = 0;
+};
+
+TEST_F(StreamingFaults, AReadThatFails) { ExpectGoesOn(ACORN_SIMULATED_ERROR, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
+TEST_F(StreamingFaults, AShortRead) { ExpectGoesOn(ACORN_SIMULATED_SHORT, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
+TEST_F(StreamingFaults, ADamagedRecord) { ExpectGoesOn(ACORN_SIMULATED_DAMAGE, ACORN_ERR_DAMAGED, Streaming(3, slot_bytes_)); }
+
+TEST_F(StreamingFaults, AReadThatStallsPastTheDeadline) {
+  acorn_simulated_options device = {};
+  device.stall_ns = 3000000000;
+  Storage storage(file_, device);
+  acorn_options options = Streaming(3, slot_bytes_);
+  options.read_timeout_ms = 500;
+  ModelSession session(file_, options, storage.port());
+  const acorn_simulated_fault fault = {ACORN_SIMULATED_HANG, 1, experts_at_, file_.size() - experts_at_};
+  ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
+  const uint64_t before = storage.port()->ticks(storage.port()->ctx);
+  session.Score(tokens_);
+  EXPECT_EQ(session.status(), ACORN_ERR_STALLED);
+  EXPECT_LE(storage.port()->ticks(storage.port()->ctx) - before, 600000000u);
+  EXPECT_EQ(FaultOf(&session).status, ACORN_ERR_STALLED);
+  // Once the storage answers again, so does the session; the slot of the late read was lost to nobody.
+  acorn_simulated_advance(storage.device(), 3000000000);
+  const size_t position = acorn_session_position(session.session());
+  ASSERT_EQ(position, 0u);
+  std::vector<int32_t> logits;
+  const auto collect = [](void *ctx, size_t, const int32_t *row, size_t count) {
+    auto *all = static_cast<std::vector<int32_t> *>(ctx);
+    all->insert(all->end(), row, row + count);
+    return 0;
+  };
+  ASSERT_EQ(acorn_session_score(session.session(), tokens_.data(), tokens_.size(), collect, &logits), ACORN_OK);
+  EXPECT_EQ(logits, expected_);
+}
+
+TEST_F(StreamingFaults, CancelDuringAStall) {
+  acorn_simulated_options device = {};
+  device.stall_ns = UINT64_MAX;
+  device.tick_ns = 1000;
+  Storage storage(file_, device);
+  ModelSession session(file_, Streaming(3, slot_bytes_), storage.port());
+  const acorn_simulated_fault fault = {ACORN_SIMULATED_STALL, UINT32_MAX, experts_at_, file_.size() - experts_at_};
+  ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
+  // The request comes from inside the first look at the clock of the wait: as if from another thread.
+  struct Wrapped {
+    acorn_port inner;
+    acorn_session *session;
+    int waits;
+  } wrapped = {*storage.port(), nullptr, 0};
+  acorn_port port = *storage.port();
+  port.ctx = &wrapped;
+  port.cpu_features = 0;
+  port.threads = 1;
+  port.parallel_for = nullptr;
+  port.log = nullptr;
+  port.ticks = [](void *ctx) { auto *w = static_cast<Wrapped *>(ctx); return w->inner.ticks(w->inner.ctx); };
+  port.read = nullptr;
+  port.read_submit = [](void *ctx, const acorn_read_request *requests, size_t count, size_t *accepted) {
+    auto *w = static_cast<Wrapped *>(ctx);
+    return w->inner.read_submit(w->inner.ctx, requests, count, accepted);
+  };
+  port.read_wait = [](void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+    auto *w = static_cast<Wrapped *>(ctx);
+    if (timeout != 0 && ++w->waits == 3) acorn_session_cancel(w->session);
+    return w->inner.read_wait(w->inner.ctx, results, capacity, timeout, count);
+  };
+  port.read_cancel = [](void *ctx, uint64_t id) {
+    auto *w = static_cast<Wrapped *>(ctx);
+    return w->inner.read_cancel(w->inner.ctx, id);
+  };
+  ModelSession waiting(file_, Streaming(3, slot_bytes_), &port);
+  ASSERT_EQ(waiting.status(), ACORN_OK);
+  wrapped.session = waiting.session();
+  const uint64_t before = storage.port()->ticks(storage.port()->ctx);
+  waiting.Score(tokens_);
+  EXPECT_EQ(waiting.status(), ACORN_ERR_CANCELLED);
+  EXPECT_LE(storage.port()->ticks(storage.port()->ctx) - before, 200000000u);  // three slices of 50 ms
+}
+
+TEST_F(StreamingFaults, APortThatOnlyReads) {
+  struct File {
+    const AlignedBytes *bytes;
+  } file = {&file_};
+  acorn_port port = {};
+  port.struct_size = sizeof port;
+  port.ctx = &file;
+  port.read = [](void *ctx, void *to, uint64_t offset, size_t bytes) {
+    const AlignedBytes &from = *static_cast<File *>(ctx)->bytes;
+    if (offset + bytes > from.size()) return 1;
+    std::memcpy(to, from.data() + offset, bytes);
+    return 0;
+  };
+  ModelSession session(ResidentPart(file_), Streaming(4, slot_bytes_), &port);
+  ASSERT_EQ(session.status(), ACORN_OK);
+  EXPECT_EQ(session.Score(tokens_), expected_);
+}
+
+TEST_F(StreamingFaults, WhatCannotBeOpened) {
+  // No experts in the image and no cache for them; a cache smaller than one expert; a port that cannot read.
+  ModelSession truncated(ResidentPart(file_));
+  EXPECT_EQ(truncated.status(), ACORN_ERR_TRUNCATED);
+  EXPECT_STREQ(truncated.fault().section, "experts");
+  Storage storage(file_);
+  acorn_options options = {};
+  options.expert_cache_bytes = slot_bytes_ - 1;
+  ModelSession small(file_, options, storage.port());
+  EXPECT_EQ(small.status(), ACORN_ERR_MEMORY);
+  EXPECT_STREQ(small.fault().section, "expert cache");
+  EXPECT_EQ(small.fault().offset, slot_bytes_);
+  ModelSession no_read(file_, Streaming(2, slot_bytes_));
+  EXPECT_EQ(no_read.status(), ACORN_ERR_PORT);
+  acorn_options policy = Streaming(2, slot_bytes_, 7);
+  EXPECT_EQ(ModelSession(file_, policy, storage.port()).status(), ACORN_ERR_ARGUMENT);
+}
+
+}  // namespace
+}  // namespace acorn::test

@@ -1,0 +1,33 @@
+// gemm_s8_w2g: every variant of this machine against the formula and against scalar, on exact buffers between unreadable pages.
+#include "kernels/gemm_s8_w2g/kernel.h"
+
+#include "tests/kernels/grouped_gemm.h"
+
+namespace acorn {
+namespace {
+
+const grouped_gemm::Family kFamily = {{WeightFormat::kW2G32},
+                                      {gemm_s8_w2g::Kernels().begin(), gemm_s8_w2g::Kernels().end()}};
+
+class GemmS8W2g : public testing::TestWithParam<GemmKernel> {
+ protected:
+  void SetUp() override {
+    if (!grouped_gemm::Runs(GetParam())) GTEST_SKIP() << "this machine lacks what " << GetParam().name << " needs";
+  }
+};
+
+TEST_P(GemmS8W2g, EqualsFormula) { grouped_gemm::CheckAgainstFormula(kFamily, GetParam()); }
+TEST_P(GemmS8W2g, EqualsScalar) { grouped_gemm::CheckAgainstScalar(kFamily, GetParam()); }
+TEST_P(GemmS8W2g, AnyRangeOfTiles) { grouped_gemm::CheckRanges(kFamily, GetParam()); }
+TEST_P(GemmS8W2g, ReadsNothingBeforeItsBuffers) { grouped_gemm::CheckBeginnings(kFamily, GetParam()); }
+TEST_P(GemmS8W2g, ScratchGrowsWithRowsAndDepth) { grouped_gemm::CheckScratch(GetParam()); }
+
+INSTANTIATE_TEST_SUITE_P(Kernels, GemmS8W2g, testing::ValuesIn(gemm_s8_w2g::Kernels().begin(), gemm_s8_w2g::Kernels().end()),
+                         grouped_gemm::TestName);
+
+TEST(GemmS8W2gSelect, TakesTheBestThatTheFeaturesAllow) { grouped_gemm::CheckSelection(&gemm_s8_w2g::Select); }
+
+TEST(GemmS8W2gLayout, EveryElementHasItsOwnPlace) { grouped_gemm::CheckPlaces(kFamily); }
+
+}  // namespace
+}  // namespace acorn
