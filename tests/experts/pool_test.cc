@@ -10,6 +10,8 @@
 #include <set>
 #include <vector>
 
+#include "tests/support/wide.h"
+
 namespace acorn {
 namespace {
 
@@ -111,7 +113,7 @@ class PlainCache {
     std::map<uint32_t, uint32_t> uses;
   };
   struct Worth {
-    unsigned __int128 above, below;
+    test::Wide above, below;
     int64_t last;  // index of the last event that used it
     uint32_t key;
   };

@@ -273,7 +273,7 @@ uint64_t PowerOfTwo(uint64_t t) {
   const uint64_t n = t / (1u << 26);
   if (n >= 32) return 0;
   const uint64_t f = t % (1u << 26), j = f / (1u << 20), r = f % (1u << 20);
-  const auto base = static_cast<Wide>(std::floor(std::ldexp(1.0L, 31) * std::exp2(-static_cast<long double>(j) / 64) + 0.5L));
+  const Wide base = static_cast<int64_t>(std::floor(std::ldexp(1.0L, 31) * std::exp2(-static_cast<long double>(j) / 64) + 0.5L));
   const Wide y = (Wide{static_cast<int64_t>(r)} * 0x58B90BFC + (1 << 24)) / (1 << 25);
   const Wide one = Wide{1} << 32;
   const Wide y2 = y * y / one, y3 = y2 * y / one;
