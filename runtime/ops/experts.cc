@@ -49,7 +49,7 @@ uint64_t LayOut(uint8_t *base, size_t m, const ExpertsOp &op, const ExpertSet &s
   work.weights = reinterpret_cast<uint16_t *>(take(entries * sizeof(uint16_t)));
   work.wanted = reinterpret_cast<uint32_t *>(take(experts * sizeof(uint32_t)));
   work.uses = reinterpret_cast<uint32_t *>(take(experts * sizeof(uint32_t)));
-  work.sums = reinterpret_cast<int64_t *>(take(m * strides.hidden * sizeof(int64_t)));
+  work.sums = reinterpret_cast<int64_t *>(take(uint64_t{m} * strides.hidden * sizeof(int64_t)));
   work.x = reinterpret_cast<int8_t *>(take(rows * strides.hidden));
   work.gate = reinterpret_cast<int16_t *>(take(rows * strides.ffn * sizeof(int16_t)));
   work.up = reinterpret_cast<int16_t *>(take(rows * strides.ffn * sizeof(int16_t)));
