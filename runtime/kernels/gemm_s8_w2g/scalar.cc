@@ -1,34 +1,21 @@
-// The formula as a loop, for every machine and for every test.
-#include "acorn_schema/layout.h"
-#include "kernels/gemm.h"
+#include "kernels/grouped/scalar.h"
 
 namespace acorn::gemm_s8_w2g {
 namespace {
 
-constexpr uint32_t kBits = 2;
-constexpr size_t kRowDepth = c4::RowDepth(kBits);
-
-// One row of x times one tile: 16 sums.
-void RowTimesTile(int32_t *sums, const int8_t *x, const uint8_t *tile, size_t k, uint32_t group) {
-  const uint8_t *row = tile + c4::HeaderBytes(k, group);
-  for (size_t c = 0; c < c4::kTileChannels; ++c) sums[c] = 0;
-  for (size_t g = 0; g < k / group; ++g) {
-    int32_t dots[c4::kTileChannels] = {};
-    for (size_t depth = 0; depth < group; depth += kRowDepth) {
-      for (size_t c = 0; c < c4::kTileChannels; ++c) {
-        for (size_t i = 0; i < 4; ++i) {
-          for (size_t part = 0; part < 4; ++part) {
-            const int32_t code = row[c * 4 + i] >> (2 * part) & 3;
-            dots[c] += (2 * code - 3) * x[4 * part + i];
-          }
-        }
+struct Crumbs {
+  static constexpr uint32_t kBits = 2;
+  static int32_t Dot(const uint8_t *bytes, const int8_t *x) {
+    int32_t dot = 0;
+    for (size_t i = 0; i < 4; ++i) {
+      for (size_t part = 0; part < 4; ++part) {
+        const int32_t code = bytes[i] >> (2 * part) & 3;
+        dot += (2 * code - 3) * x[4 * part + i];
       }
-      x += kRowDepth;
-      row += c4::kRowBytes;
     }
-    for (size_t c = 0; c < c4::kTileChannels; ++c) sums[c] += tile[g * c4::kTileChannels + c] * dots[c];
+    return dot;
   }
-}
+};
 
 }  // namespace
 
@@ -37,16 +24,6 @@ void RunScalar(const GemmArgs &args);
 
 size_t ScratchBytesScalar(size_t, size_t) { return 0; }
 
-void RunScalar(const GemmArgs &args) {
-  for (size_t n = args.n_begin; n < args.n_end; n += c4::kTileChannels) {
-    const uint8_t *tile = args.w + n / c4::kTileChannels * c4::TileBytes(args.k, args.group, kBits);
-    for (size_t m = 0; m < args.m; ++m) {
-      int32_t sums[c4::kTileChannels];
-      RowTimesTile(sums, args.x + m * args.x_stride, tile, args.k, args.group);
-      int32_t *acc = args.acc + m * args.acc_stride + (n - args.n_begin);
-      for (size_t c = 0; c < c4::kTileChannels && n + c < args.n_end; ++c) acc[c] = sums[c];
-    }
-  }
-}
+void RunScalar(const GemmArgs &args) { grouped::RunScalar<Crumbs>(args); }
 
 }  // namespace acorn::gemm_s8_w2g
