@@ -251,7 +251,7 @@ void FileGraph::AddExpert(const ExpertMatrices &matrices) {
     uint64_t &bound = part == expert::kDown ? set.down_bound : set.in_bound;
     bound = std::max(bound, packed.acc_bound);
   }
-  set.records.emplace_back(set.bytes, WideChecksum(record.data(), bytes), static_cast<uint8_t>(shape.format),
+  set.records.emplace_back(set.bytes, RecordChecksum(record.data(), bytes), static_cast<uint8_t>(shape.format),
                            static_cast<uint8_t>(shape.down_format), static_cast<uint8_t>(shifts[expert::kGate]),
                            static_cast<uint8_t>(shifts[expert::kUp]), static_cast<uint8_t>(shifts[expert::kDown]));
   set.bytes += record.size();

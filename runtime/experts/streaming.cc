@@ -8,6 +8,8 @@ namespace acorn {
 namespace {
 
 constexpr size_t kResultsAtOnce = 16;
+// Records of at least this are read in stripes: below it what each read costs outweighs what checking beside the others saves.
+constexpr uint64_t kSmallestStriped = 512 * 1024;
 constexpr uint64_t kSlicesPerSecond = 20;  // of a wait: a request to stop is seen within 50 ms
 
 StreamingExperts *Of(void *ctx) { return static_cast<StreamingExperts *>(ctx); }
@@ -31,28 +33,75 @@ Status Fail(StreamingExperts *experts, Status status, Key key, int32_t error) {
   return status;
 }
 
-// What has come to a slot. A read that nobody waits for fails in silence, and one that an earlier visit asked for is made again:
-// what failed that visit may be over.
-Status TakeIn(StreamingExperts *experts, const ExpertRead &read, uint64_t bytes, int32_t error) {
+// Reads of a record: all of it, or each of its stripes.
+uint32_t PartsOf(const ExpertRecord &record) {
+  const uint64_t bytes = expert::RecordBytes(record.shape);
+  if (bytes < kSmallestStriped) return 1;
+  uint32_t parts = 0;
+  while (parts < kRecordStripes && StripeOf(bytes, parts).begin < bytes) ++parts;
+  return parts;
+}
+
+// Whole blocks of the record.
+Stripe PlaceOf(const ExpertRecord &record, uint32_t part) {
+  if (PartsOf(record) == 1) return {0, ReadBytes(record)};
+  const Stripe stripe = StripeOf(expert::RecordBytes(record.shape), part);
+  return {stripe.begin, AlignUp(stripe.end, kSegmentAlignment)};
+}
+
+// A read's name tells its slot, its expert and which part it is; pool.h bounds the numbers of both to 24 bits.
+uint64_t IdOf(const WaitingRead &waiting) {
+  return uint64_t{waiting.part} << 56 | uint64_t{waiting.read.slot} << 32 | waiting.read.expert;
+}
+WaitingRead ReadOf(uint64_t id) {
+  return {{static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32 & 0xffffff)}, static_cast<uint32_t>(id >> 56)};
+}
+
+// The last read of a slot has ended. One that nobody waits for fails in silence, and one that an earlier visit asked for is made
+// again: what failed that visit may be over.
+Status Finish(StreamingExperts *experts, const ExpertRead &read) {
+  const SlotRead &slot = experts->slot_reads[read.slot];
   const Key key = KeyOf(*experts, read.expert);
   const ExpertRecord &record = RecordOf(*experts, key);
-  Status status = Status::kOk;
-  if (error != 0 || bytes != ReadBytes(record)) {
-    status = Status::kStorage;
-  } else {
-    experts->traffic.bytes_read += bytes;
-    status = CheckExpertRecord(experts->graph->expert_sets[key.set], record, SlotOf(*experts, read.slot));
+  Status status = Status::kStorage;
+  if (!slot.failed) {
+    const uint64_t checksum = ChecksumOfStripes(slot.hashes);
+    status = CheckExpertRecord(experts->graph->expert_sets[key.set], record, SlotOf(*experts, read.slot), checksum);
   }
   bool wanted = false;
   for (const ExpertUse &use : experts->pool.event()) wanted = wanted || (use.slot == read.slot && use.expert == read.expert);
   experts->pool.Landed(read.slot, status == Status::kOk);
-  const bool of_this_visit = wanted && experts->asked_in[read.slot] == experts->visit;
-  return status == Status::kOk || !of_this_visit ? Status::kOk : Fail(experts, status, key, error);
+  const bool of_this_visit = wanted && slot.visit == experts->visit;
+  return status == Status::kOk || !of_this_visit ? Status::kOk : Fail(experts, status, key, slot.error);
 }
 
-// A read's name tells its slot and its expert.
-uint64_t IdOf(const ExpertRead &read) { return uint64_t{read.slot} << 32 | read.expert; }
-ExpertRead ReadOf(uint64_t id) { return {static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32)}; }
+// What has come to a slot, checked as far as it goes.
+Status TakeIn(StreamingExperts *experts, const WaitingRead &part, uint64_t bytes, int32_t error) {
+  SlotRead &slot = experts->slot_reads[part.read.slot];
+  const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, part.read.expert));
+  const Stripe place = PlaceOf(record, part.part);
+  if (error == 0 && bytes == place.end - place.begin) {
+    experts->traffic.bytes_read += bytes;
+    const bool whole = PartsOf(record) == 1;
+    for (uint32_t i = whole ? 0 : part.part; i < (whole ? kRecordStripes : part.part + 1); ++i) {
+      const Stripe stripe = StripeOf(expert::RecordBytes(record.shape), i);
+      slot.hashes[i] = WideChecksum(SlotOf(*experts, part.read.slot) + stripe.begin, stripe.end - stripe.begin);
+    }
+  } else if (!slot.failed) {
+    slot.failed = true;
+    slot.error = error;
+  }
+  return --slot.left == 0 ? Finish(experts, part.read) : Status::kOk;
+}
+
+// Puts the reads of a slot behind those that wait.
+void Queue(StreamingExperts *experts, const ExpertRead &read) {
+  const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
+  SlotRead &slot = experts->slot_reads[read.slot];
+  slot = {experts->visit, PartsOf(record), false, 0, {}};
+  for (size_t i = slot.left; i < kRecordStripes; ++i) slot.hashes[i] = WideChecksum(nullptr, 0);
+  for (uint32_t part = 0; part < slot.left; ++part) experts->unsubmitted[experts->unsubmitted_count++] = {read, part};
+}
 
 // The first expert of the event that still has to come.
 Key Awaited(const StreamingExperts &experts) {
@@ -62,20 +111,17 @@ Key Awaited(const StreamingExperts &experts) {
   return {experts.set, 0};
 }
 
-// Starts what can be started.
-Status Submit(StreamingExperts *experts) {
-  ExpertRead read;
-  while (experts->pool.NextRead(&read)) {
-    experts->asked_in[read.slot] = experts->visit;
-    experts->unsubmitted[experts->unsubmitted_count++] = read;
-  }
+// Hands over as many of the reads that wait as the port takes.
+Status HandOver(StreamingExperts *experts) {
   while (experts->unsubmitted_count != 0) {
     acorn_read_request requests[kResultsAtOnce];
     size_t count = 0;
     for (; count < kResultsAtOnce && count < experts->unsubmitted_count; ++count) {
-      const ExpertRead &next = experts->unsubmitted[count];
-      const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, next.expert));
-      requests[count] = {SlotOf(*experts, next.slot), record.offset, static_cast<size_t>(ReadBytes(record)), IdOf(next)};
+      const WaitingRead &next = experts->unsubmitted[count];
+      const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, next.read.expert));
+      const Stripe place = PlaceOf(record, next.part);
+      requests[count] = {SlotOf(*experts, next.read.slot) + place.begin, record.offset + place.begin,
+                         static_cast<size_t>(place.end - place.begin), IdOf(next)};
     }
     size_t accepted = 0;
     const Status status = experts->storage.Submit({requests, count}, &accepted);
@@ -83,9 +129,15 @@ Status Submit(StreamingExperts *experts) {
     experts->under_way += accepted;
     for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->unsubmitted[i] = experts->unsubmitted[i + accepted];
     if (status != Status::kOk) return Fail(experts, Status::kStorage, Awaited(*experts), 0);
-    if (accepted < count) break;  // as many as the port takes
+    if (accepted < count) break;
   }
   return Status::kOk;
+}
+
+// Starts what can be started.
+Status Submit(StreamingExperts *experts) {
+  for (ExpertRead read; experts->pool.NextRead(&read);) Queue(experts, read);
+  return HandOver(experts);
 }
 
 // Takes in what has ended. *any: something has.
@@ -111,14 +163,8 @@ void StartGuess(StreamingExperts *experts) {
     --experts->guess_count;
     for (size_t i = 0; i < experts->guess_count; ++i) experts->guesses[i] = experts->guesses[i + 1];
     if (!experts->pool.StartPrefetch(read)) continue;  // a demand has taken the slot
-    experts->asked_in[read.slot] = experts->visit;
-    const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
-    const acorn_read_request request = {SlotOf(*experts, read.slot), record.offset, static_cast<size_t>(ReadBytes(record)), IdOf(read)};
-    size_t accepted = 0;
-    if (experts->storage.Submit({&request, 1}, &accepted) != Status::kOk || accepted == 0) {
-      if (accepted == 0) experts->pool.Landed(read.slot, false);
-    }
-    experts->under_way += accepted;
+    Queue(experts, read);
+    if (HandOver(experts) != Status::kOk) return;  // a demand will find out
   }
 }
 
@@ -208,7 +254,11 @@ bool IsThere(void *ctx, uint32_t set, uint32_t expert) {
 void End(void *ctx) {
   StreamingExperts *experts = Of(ctx);
   // Slots of reads that were never begun are empty again; those under way land during a later visit.
-  for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->pool.Landed(experts->unsubmitted[i].slot, false);
+  for (size_t i = 0; i < experts->unsubmitted_count; ++i) {
+    const uint32_t slot = experts->unsubmitted[i].read.slot;
+    experts->slot_reads[slot].failed = true;
+    if (--experts->slot_reads[slot].left == 0) experts->pool.Landed(slot, false);
+  }
   experts->unsubmitted_count = 0;
   experts->pool.End();
 }
@@ -231,15 +281,15 @@ Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots,
   if (array.empty()) {
     ACORN_TRY(counting.Open(tables, shape.pool));
     tables->Take<uint8_t>(shape.pool.experts);
-    tables->Take<uint32_t>(shape.pool.slots);
-    tables->Take<ExpertRead>(shape.pool.experts);
+    tables->Take<SlotRead>(shape.pool.slots);
+    tables->Take<WaitingRead>((uint64_t{shape.pool.experts} + 1) * kRecordStripes);
     tables->Take<ExpertRead>(shape.pool.experts);
     return Status::kOk;
   }
   ACORN_TRY(experts->pool.Open(tables, shape.pool));
   experts->handed_out = tables->Take<uint8_t>(shape.pool.experts);
-  experts->asked_in = tables->Take<uint32_t>(shape.pool.slots);
-  experts->unsubmitted = tables->Take<ExpertRead>(shape.pool.experts);
+  experts->slot_reads = tables->Take<SlotRead>(shape.pool.slots);
+  experts->unsubmitted = tables->Take<WaitingRead>((uint64_t{shape.pool.experts} + 1) * kRecordStripes);
   experts->guesses = tables->Take<ExpertRead>(shape.pool.experts);
   experts->slot_bytes = shape.slot_bytes;
   const uint64_t address = reinterpret_cast<uintptr_t>(array.data());

@@ -3,6 +3,7 @@
 // the same tokens can be fed again.
 #pragma once
 
+#include "acorn_schema/file.h"
 #include "base/arena.h"
 #include "base/span.h"
 #include "base/status.h"
@@ -28,6 +29,22 @@ struct ExpertTraffic {
   uint64_t stall_ticks;  // with nothing to compute
 };
 
+/// What is known of the bytes that come to a slot: a large record's stripes are read apart, so that the first ones are checked
+/// while the others are on their way.
+struct SlotRead {
+  uint32_t visit;  // number of the visit that asked for it
+  uint32_t left;   // reads that have not ended
+  bool failed;
+  int32_t error;   // of the first read that failed
+  uint64_t hashes[kRecordStripes];
+};
+
+/// A read that waits to be handed over.
+struct WaitingRead {
+  ExpertRead read;
+  uint32_t part;  // of the record's reads
+};
+
 struct StreamingExperts {
   const Graph *graph;
   Storage storage;
@@ -43,11 +60,11 @@ struct StreamingExperts {
   uint32_t visit;  // number of it
   size_t handed_out_count;
   Span<uint8_t> handed_out;    // [most experts of a set]
-  Span<uint32_t> asked_in;       // [slots] number of the visit that asked for what the slot waits for
-  Span<ExpertRead> unsubmitted;  // [the same]; of these the first `unsubmitted_count`
+  Span<SlotRead> slot_reads;      // [slots]
+  Span<WaitingRead> unsubmitted;  // [(most experts of a set + 1 guess) * stripes]; of these the first `unsubmitted_count`
   size_t unsubmitted_count;
   size_t under_way;           // reads
-  Span<ExpertRead> guesses;   // [the same]; slots set aside for what may be wanted: the first `guess_count`
+  Span<ExpertRead> guesses;   // [most experts of a set]; slots set aside for what may be wanted: the first `guess_count`
   size_t guess_count;
   ExpertFault fault;
   ExpertTraffic traffic;
@@ -58,7 +75,7 @@ struct StreamingShape {
   uint64_t slot_bytes;  // a multiple of 16 KiB
 };
 
-/// Bytes that a read of an expert takes: whole blocks, which the file has (FORMAT.md).
+/// Bytes that are read of an expert: whole blocks, which the file has (FORMAT.md).
 uint64_t ReadBytes(const ExpertRecord &record);
 
 /// Bytes of the slots with room to align them to 16 KiB.

@@ -21,7 +21,11 @@ bool InBounds(const int32_t *bias, const int32_t *multipliers, uint32_t n, uint6
 }  // namespace
 
 Status CheckExpertRecord(const ExpertSet &set, const ExpertRecord &record, const uint8_t *data) {
-  if (WideChecksum(data, expert::RecordBytes(record.shape)) != record.checksum) return Status::kDamaged;
+  return CheckExpertRecord(set, record, data, RecordChecksum(data, expert::RecordBytes(record.shape)));
+}
+
+Status CheckExpertRecord(const ExpertSet &set, const ExpertRecord &record, const uint8_t *data, uint64_t checksum) {
+  if (checksum != record.checksum) return Status::kDamaged;
   for (size_t part = 0; part < expert::kParts; ++part) {
     const expert::Place place = expert::PlaceOf(record.shape, part);
     const auto *bias = reinterpret_cast<const int32_t *>(data + place.bias);

@@ -10,4 +10,7 @@ namespace acorn {
 /// Returns: kOk | kDamaged | kInvalid
 Status CheckExpertRecord(const ExpertSet &set, const ExpertRecord &record, const uint8_t *data);
 
+/// The same where the record's checksum is known already, from its stripes.
+Status CheckExpertRecord(const ExpertSet &set, const ExpertRecord &record, const uint8_t *data, uint64_t checksum);
+
 }  // namespace acorn

@@ -415,7 +415,7 @@ TEST(EvilGraph, ContentOfExperts) {
                                      static_cast<WeightFormat>(entry->down_format()), static_cast<Layout>(set->layout())};
         uint8_t *record = victim.data() + victim.model()->segments()->Get(set->segment())->offset() + entry->offset();
         change(record, shape);
-        const uint64_t checksum = WideChecksum(record, expert::RecordBytes(shape));
+        const uint64_t checksum = RecordChecksum(record, expert::RecordBytes(shape));
         if (seal) std::memcpy(reinterpret_cast<uint8_t *>(const_cast<schema::ExpertRecord *>(entry)) + 8, &checksum, 8);
       }
     }

@@ -134,7 +134,7 @@ std::vector<T> ReferenceModel::Array(const schema::Ref *ref, uint64_t count) con
   Require(ref->offset() + ref->bytes() <= segment->bytes(), "array outside its segment");
   std::vector<T> values(count);
   for (uint64_t i = 0; i < count; ++i) {
-    values[i] = static_cast<T>(LoadLittle64(file_.data() + segment->offset() + ref->offset() + i * sizeof(T), sizeof(T)));
+    values[i] = static_cast<T>(LoadLittle(file_.data() + segment->offset() + ref->offset() + i * sizeof(T), sizeof(T)));
   }
   return values;
 }
@@ -326,7 +326,7 @@ const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index,
     std::vector<int32_t> bias = integers(), multipliers = integers();
     *specs[part] = {&expert.matrices[part], std::move(bias), std::move(multipliers), shifts[part], 0, Range::kS8, Range::kS16};
   }
-  Require(WideChecksum(base, at) == record->checksum(), "checksum of an expert");
+  Require(RecordChecksum(base, at) == record->checksum(), "checksum of an expert");
   return expert;
 }
 

@@ -382,7 +382,7 @@ void Builder::AddExpertSet(const Edge &ffn_in) {
       put32(factors.multipliers);
       shifts[i] = factors.shift;
     }
-    const uint64_t checksum = WideChecksum(part.bytes.data() + begin, part.bytes.size() - begin);
+    const uint64_t checksum = RecordChecksum(part.bytes.data() + begin, part.bytes.size() - begin);
     part.records.emplace_back(begin, checksum, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.format), shifts[0],
                               shifts[1], shifts[2]);
     align(kSegmentAlignment);
