@@ -180,4 +180,14 @@ bool Arguments::Parse(int argc, char **argv) {
   return true;
 }
 
+uint32_t ChoiceOf(const char *option, const std::string &text, std::initializer_list<const char *> names) {
+  std::string all;
+  for (const char *const &name : names) {
+    const auto place = static_cast<size_t>(&name - names.begin());
+    if (text == name) return static_cast<uint32_t>(place);
+    all += (place == 0 ? "" : place + 1 == names.size() ? " or " : ", ") + std::string(name);
+  }
+  Fail(ExitCode::kUsage, "%s %s: %s is wanted", option, text.c_str(), all.c_str());
+}
+
 }  // namespace acorn::program

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -55,5 +56,8 @@ class Arguments {
 
 /// A size such as 300M: K, M and G are powers of 1,024.  False: the text is no such number
 bool ParseBytes(const char *text, uint64_t *value);
+
+/// Place of `text` among the names that an option takes.  Throws Failure with the code for bad usage.
+uint32_t ChoiceOf(const char *option, const std::string &text, std::initializer_list<const char *> names);
 
 }  // namespace acorn::program

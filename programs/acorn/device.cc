@@ -47,7 +47,7 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
-  arguments->Text("--prefetch", &options->prefetch, "off (default), or gate: read what the next layer's router seems to want");
+  arguments->Text("--prefetch", &options->prefetch, "off (default); read what the next layer's router seems to want: gate; or what has followed so far: path");
   arguments->Decimal("--drop-experts", 1, &options->drop_experts_q16, "leave out experts that have together at most this share of a token's weights: another answer");
   arguments->Decimal("--cache-aware-routing", 1, &options->cache_routing_q16, "prefer experts in memory by this share of a token's range of logits: another answer");
   for (const char *name : {"--rate", "--trust"}) {
@@ -100,18 +100,11 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
 }
 
 void Device::SetExperts() {
-  constexpr const char *kPolicies[] = {"lfru", "lru", "edgemoe"};  // as ACORN_EXPERTS_…
   library_options_.expert_cache_bytes = options_.expert_cache;
-  if (options_.prefetch != "off" && options_.prefetch != "gate") Fail(ExitCode::kUsage, "--prefetch %s: off or gate is wanted", options_.prefetch.c_str());
-  library_options_.expert_prefetch = options_.prefetch == "gate" ? ACORN_PREFETCH_GATE : ACORN_PREFETCH_OFF;
+  library_options_.expert_policy = ChoiceOf("--expert-policy", options_.expert_policy, {"lfru", "lru", "edgemoe"});  // ACORN_EXPERTS_…
+  library_options_.expert_prefetch = ChoiceOf("--prefetch", options_.prefetch, {"off", "gate", "path"});             // ACORN_PREFETCH_…
   library_options_.drop_experts_q16 = options_.drop_experts_q16;
   library_options_.cache_routing_q16 = options_.cache_routing_q16;
-  for (uint32_t i = 0; i < std::size(kPolicies); ++i) {
-    if (options_.expert_policy != kPolicies[i]) continue;
-    library_options_.expert_policy = i;
-    return;
-  }
-  Fail(ExitCode::kUsage, "--expert-policy %s: lfru, lru or edgemoe is wanted", options_.expert_policy.c_str());
 }
 
 // The file, or where experts stream what stands before them, and the port's reads of the rest.

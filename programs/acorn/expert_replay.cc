@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "error.h"
+#include "experts/paths.h"
 #include "experts/pool.h"
 
 namespace acorn::program {
@@ -24,14 +25,30 @@ ExpertPolicy PoolPolicy(ReplayPolicy policy) {
   }
 }
 
+/// Memory of tables that an arena hands out.
+class Block {
+ public:
+  explicit Block(uint64_t bytes) : lines_(std::make_unique<Line[]>(bytes / sizeof(Line) + 1)) {}
+  Arena arena() const { return Arena(reinterpret_cast<uint8_t *>(lines_.get())); }
+
+ private:
+  struct alignas(Arena::kAlignment) Line {
+    uint8_t bytes[Arena::kAlignment];
+  };
+  std::unique_ptr<Line[]> lines_;
+};
+
+ExpertPoolShape ShapeOf(const TraceFacts &facts, const ReplaySettings &settings) {
+  return {facts.layers, facts.experts, settings.slots, PoolPolicy(settings.policy)};
+}
+
 /// The runtime's pool, with memory of its own.
 class PoolCache : public ExpertPool {
  public:
-  PoolCache(const TraceFacts &facts, const ReplayEvents &events, const ReplaySettings &settings) : events_(events) {
-    const ExpertPoolShape shape = {facts.layers, facts.experts, settings.slots, PoolPolicy(settings.policy)};
-    block_ = std::make_unique<Line[]>(SizeOf(shape) / sizeof(Line));
-    Arena arena(reinterpret_cast<uint8_t *>(block_.get()));
-    if (Open(&arena, shape) != Status::kOk) {
+  PoolCache(const TraceFacts &facts, const ReplayEvents &events, const ReplaySettings &settings)
+      : events_(events), block_(SizeOf(ShapeOf(facts, settings))) {
+    Arena arena = block_.arena();
+    if (Open(&arena, ShapeOf(facts, settings)) != Status::kOk) {
       Fail(ExitCode::kUsage, "a cache of %u slots for %u layers of %u experts", settings.slots, facts.layers, facts.experts);
     }
   }
@@ -42,11 +59,25 @@ class PoolCache : public ExpertPool {
   }
 
  private:
-  struct alignas(Arena::kAlignment) Line {
-    uint8_t bytes[Arena::kAlignment];
-  };
   const ReplayEvents &events_;
-  std::unique_ptr<Line[]> block_;
+  Block block_;
+};
+
+/// The runtime's statistics of paths, likewise.
+class Paths : public ExpertPaths {
+ public:
+  explicit Paths(const TraceFacts &facts) : block_(SizeOf(facts)) {
+    Arena arena = block_.arena();
+    Open(&arena, facts.layers, facts.experts);
+  }
+
+ private:
+  static uint64_t SizeOf(const TraceFacts &facts) {
+    Arena counting;
+    ExpertPaths().Open(&counting, facts.layers, facts.experts);
+    return counting.used();
+  }
+  Block block_;
 };
 
 /// What nobody can beat: when there are too many, those go whose next use is furthest away. Events that fit need all of their
@@ -108,7 +139,9 @@ template <typename Cache>
 class Player {
  public:
   Player(const TraceFacts &facts, const ReplayEvents &events, const ReplaySettings &settings)
-      : facts_(facts), events_(events), settings_(settings), cache_(facts, events, settings), storage_(settings.storage) {}
+      : facts_(facts), events_(events), settings_(settings), cache_(facts, events, settings), storage_(settings.storage) {
+    if (settings.prefetch == ExpertPrefetch::kPath) paths_ = std::make_unique<Paths>(facts);
+  }
 
   ReplayResult Play() {
     for (size_t i = 0; i < events_.events.size(); ++i) {
@@ -154,16 +187,32 @@ class Player {
     pending_.pop_front();
   }
 
+  Span<const uint32_t> GuessesOf(const ReplayEvents::Event &event) const {
+    if (settings_.prefetch == ExpertPrefetch::kPath) return {likely_.data(), likely_.size()};
+    if (settings_.prefetch == ExpertPrefetch::kOff) return {};
+    return {events_.guesses.data() + event.guess_begin, event.guess_end - event.guess_begin};
+  }
+
+  /// What has followed on this event's experts, for the next one.
+  void FollowPath(const ReplayEvents::Event &event) {
+    if (paths_ == nullptr) return;
+    likely_.clear();
+    if (event.tokens != 1) return;
+    paths_->Saw(event.layer, {&events_.ranked[event.begin], event.end - event.begin});
+    likely_.resize(facts_.top_k);
+    likely_.resize(paths_->Likely((event.layer + 1) % facts_.layers, {likely_.data(), likely_.size()}));
+  }
+
   /// Guesses for the event's layer, made when the router of the layer before had spoken: read one after the other while the
   /// storage has nothing else to do, until its own router has.
   void Speculate(const ReplayEvents::Event &event) {
     if constexpr (std::is_same_v<Cache, PoolCache>) {
-      for (size_t at = event.guess_begin; settings_.prefetch && at < event.guess_end; ++at) {
+      for (const uint32_t guess : GuessesOf(event)) {
         const double begin_us = std::max(routed_us_, storage_.idle_us());
         if (begin_us >= now_us_) break;
         while (!pending_.empty() && pending_.front().landed_us <= begin_us) Land();
         ExpertRead read;
-        if (cache_.Prefetch(event.layer, events_.guesses[at], &read) && cache_.StartPrefetch(read)) Issue(read, begin_us);
+        if (cache_.Prefetch(event.layer, guess, &read) && cache_.StartPrefetch(read)) Issue(read, begin_us);
       }
       while (!pending_.empty() && pending_.front().landed_us <= now_us_) Land();
     }
@@ -180,6 +229,7 @@ class Player {
   void PlayEvent(size_t i) {
     const ReplayEvents::Event &event = events_.events[i];
     cache_.BeginEvent(i);
+    FollowPath(event);
     routed_us_ = now_us_;
     size_t left = cache_.event().size();
     for (const ExpertUse &use : cache_.event()) {
@@ -210,6 +260,8 @@ class Player {
   Cache cache_;
   Storage storage_;
   std::deque<Pending> pending_;  // lands in this order
+  std::unique_ptr<Paths> paths_;
+  std::vector<uint32_t> likely_;
   double now_us_ = 0;
   double routed_us_ = 0;  // when the last event began
   ReplayPhase *phase_ = nullptr;
@@ -230,6 +282,7 @@ ReplayEvents::ReplayEvents(const RoutingTrace &trace) {
       Event event = {layer, chunk.tokens, experts.size(), 0, guesses.size(), 0};
       for (size_t i = layer * row; i < (layer + 1) * row; ++i) add_distinct(chunk.choices[i].expert, &experts);
       event.end = experts.size();
+      ranked.insert(ranked.end(), experts.begin() + static_cast<std::ptrdiff_t>(event.begin), experts.end());
       std::sort(experts.begin() + static_cast<std::ptrdiff_t>(event.begin), experts.end());
       for (size_t i = event.begin; i < event.end; ++i) {
         uses.push_back(count[experts[i]]);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "experts/pool.h"
 #include "routing_trace.h"
 #include "storage_model.h"
 
@@ -35,6 +36,7 @@ struct ReplayEvents {
   std::vector<Event> events;
   std::vector<uint32_t> experts;   // of the layer
   std::vector<uint32_t> uses;      // tokens of the chunk that chose it
+  std::vector<uint32_t> ranked;    // the same experts for an event of one token, the router's best first
   std::vector<uint64_t> next_use;  // the next event that has the same expert, or kNever
   std::vector<uint32_t> guesses;   // experts predicted for the event's layer, the most expected first
 
@@ -47,7 +49,8 @@ struct ReplaySettings {
   ReplayPolicy policy = ReplayPolicy::kLfru;
   uint32_t slots = 1;  // 1 to layers * experts
   StorageModel storage;
-  bool prefetch = false;  // what the trace's predictions name, while the storage is idle; Belady's has no use for it
+  // What is read while the storage is idle: what the trace's predictions name, or experts/paths.h. Belady's has no use for it.
+  ExpertPrefetch prefetch = ExpertPrefetch::kOff;
 };
 
 /// Of all chunks of one token, or of all larger ones.

@@ -126,7 +126,7 @@ struct Report {
   uint64_t tokens;
   uint32_t largest;
   StorageModel storage;
-  bool prefetch;
+  std::string prefetch;
   std::vector<ReplayPolicyName> policies;
   std::vector<Row> rows;
 
@@ -156,7 +156,7 @@ void PrintTable(const Report &report) {
   std::printf("%s: %" PRIu64 " tokens, %u layers of %u experts, %u a token, slots of %s\n", report.name.c_str(), report.tokens,
               facts.layers, facts.experts, facts.top_k, HumanBytes(facts.SlotBytes()).c_str());
   std::printf("%s: %g us, %g MB/s, depth %u; prefetch %s\n", report.storage.name.c_str(), report.storage.latency_us,
-              report.storage.mb_per_s, report.storage.depth, report.prefetch ? "gate" : "off");
+              report.storage.mb_per_s, report.storage.depth, report.prefetch.c_str());
   std::printf("one token's working set: %u slots, %.1f %%, %s; with fewer, recency finds nothing\n", report.UsefulSlots(),
               report.PercentOf(report.UsefulSlots()), HumanBytes(report.BytesOf(report.UsefulSlots())).c_str());
   std::printf("%7s %7s %11s  %-8s %7s %10s %11s %9s %9s %9s\n", "cache", "slots", "bytes", "policy", "hits", "misses/opt",
@@ -214,7 +214,7 @@ void PrintJson(const Report &report) {
   json.Number("slot_bytes", report.facts.SlotBytes());
   json.Number("smallest_useful_slots", report.UsefulSlots());
   json.Number("largest_event", report.largest);
-  json.Text("prefetch", report.prefetch ? "gate" : "off");
+  json.Text("prefetch", report.prefetch);
   json.Raw("device", device.Finish());
   json.Raw("sizes", "[" + sizes + "]");
   std::printf("%s\n", json.Finish().c_str());
@@ -247,7 +247,7 @@ void Replay(int argc, char **argv) {
   arguments.Text("--cache", &options.cache, "sizes: 25%, 300M, 5%..100%, or a list with commas (5%..100%)");
   arguments.Text("--policy", &options.policy, "all, or of lfru, lru, edgemoe, belady (all); belady is always there");
   arguments.Text("--device", &options.device, "sd, emmc51, ufs22, ufs31, ufs40, nvme or LATENCY_US:MB_PER_S:DEPTH (ufs31)");
-  arguments.Text("--prefetch", &options.prefetch, "off, or gate: the trace's guesses, while the device is idle (off)");
+  arguments.Text("--prefetch", &options.prefetch, "while the device is idle, read the trace's guesses: gate; or what has followed so far: path (off)");
   arguments.Flag("--json", &options.json, "as one line of JSON");
   arguments.Text("--svg", &options.svg, "write a picture to this file");
   arguments.Text("--synthetic", &options.synthetic, "no TRACE: make one, LAYERSxEXPERTSxTOPK");
@@ -257,18 +257,15 @@ void Replay(int argc, char **argv) {
   arguments.Number("--seed", 0, UINT64_MAX, &options.seed, "of --synthetic (1)");
   arguments.Text("-o", &options.out, "of --synthetic: write the trace to this file");
   if (!arguments.Parse(argc, argv)) return;
-  if (options.prefetch != "off" && options.prefetch != "gate") {
-    Fail(ExitCode::kUsage, "--prefetch %s: off or gate is wanted", options.prefetch.c_str());
-  }
   ReplaySettings settings;
   settings.storage = FindStorage(options.device);
-  settings.prefetch = options.prefetch == "gate";
+  settings.prefetch = static_cast<ExpertPrefetch>(ChoiceOf("--prefetch", options.prefetch, {"off", "gate", "path"}));
   const std::vector<ReplayPolicyName> policies = ParsePolicies(options.policy);
   const RoutingTrace trace = Load(options);
   const std::string name = options.synthetic.empty() ? options.trace : "synthetic " + options.synthetic;
-  if (settings.prefetch && !trace.facts.guesses) Fail(ExitCode::kUsage, "--prefetch gate: %s holds no guesses", name.c_str());
+  if (settings.prefetch == ExpertPrefetch::kGate && !trace.facts.guesses) Fail(ExitCode::kUsage, "--prefetch gate: %s holds no guesses", name.c_str());
   const ReplayEvents events(trace);
-  Report report = {name, trace.facts, trace.Tokens(), events.Largest(), settings.storage, settings.prefetch, policies, {}};
+  Report report = {name, trace.facts, trace.Tokens(), events.Largest(), settings.storage, options.prefetch, policies, {}};
   for (const uint32_t slots : ParseSizes(options.cache, trace.facts)) {
     Row row = {slots, {}};
     settings.slots = slots;

@@ -89,8 +89,8 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     request->trace = (options->flags & ACORN_OPEN_TRACE) != 0;
     if (options->expert_policy > ACORN_EXPERTS_EDGEMOE) return Status::kArgument;
     request->expert_policy = static_cast<acorn::ExpertPolicy>(options->expert_policy);
-    if (options->expert_prefetch > ACORN_PREFETCH_GATE) return Status::kArgument;
-    request->prefetch = options->expert_prefetch == ACORN_PREFETCH_GATE;
+    if (options->expert_prefetch > ACORN_PREFETCH_PATH) return Status::kArgument;
+    request->prefetch = static_cast<acorn::ExpertPrefetch>(options->expert_prefetch);
     request->expert_cache_bytes = options->expert_cache_bytes;
     if (options->drop_experts_q16 > 65536 || options->cache_routing_q16 > 65536) return Status::kArgument;
     request->dials = {options->drop_experts_q16 / 2, options->cache_routing_q16};

@@ -23,6 +23,9 @@ enum class ExpertPolicy : uint8_t {
   kEdgeMoe,  // the smallest f / distance, distance in layers until its layer runs again, 1 to `layers`
 };
 
+/// How experts are guessed that a layer may want (session/forecast.h).
+enum class ExpertPrefetch : uint8_t { kOff, kGate, kPath };
+
 struct ExpertPoolShape {
   uint32_t layers;   // that have experts
   uint32_t experts;  // of each of them

@@ -94,7 +94,8 @@ class Visitor {
     const ExpertSource &source = context_.experts;
     Status status = source.begin(source.ctx, op_.set, Span<const uint32_t>(work_.wanted, wanted_), Span<const uint32_t>(work_.uses, wanted_),
                                  static_cast<uint32_t>(context_.m));
-    if (status == Status::kOk && context_.forecast.guess != nullptr) context_.forecast.guess(context_.forecast.ctx, context_, op_.set);
+    const ExpertForecast &forecast = context_.forecast;
+    if (status == Status::kOk && forecast.guess != nullptr) forecast.guess(forecast.ctx, context_, op_.set, work_.routes, op_.top_k);
     while (status == Status::kOk) {
       bool done = false;
       status = Gather(&done);

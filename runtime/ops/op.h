@@ -73,11 +73,13 @@ struct ExpertSource {
 };
 
 struct RunContext;
+struct Route;  // ops/route.h
 
 /// Whoever guesses what the next set will be asked for; guess null: nobody. Called when the reads of this set are under way.
+///   routes  [tokens, top_k] of this set
 struct ExpertForecast {
   void *ctx;
-  void (*guess)(void *ctx, const RunContext &context, uint32_t set);
+  void (*guess)(void *ctx, const RunContext &context, uint32_t set, const Route *routes, size_t top_k);
 };
 
 /// What changes answers for the sake of speed; 0: off. docs/STREAMING.md
@@ -85,8 +87,6 @@ struct RoutingDials {
   uint32_t drop_q15;   // the chosen experts of least weight go that have together at most this share of a token's weights
   uint32_t bonus_q16;  // experts that are in memory count as if their logits were so much of the token's range higher
 };
-
-struct Route;  // ops/route.h
 
 /// Sees what the routers choose: routes [tokens, top_k], before the experts are visited.  run null: nobody looks
 struct RoutingHook {

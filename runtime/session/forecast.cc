@@ -27,7 +27,7 @@ RouterChain ChainOf(const Graph &graph, uint32_t index) {
   return chain;
 }
 
-void Guess(void *ctx, const RunContext &context, uint32_t set) {
+void GuessByGate(void *ctx, const RunContext &context, uint32_t set, const Route *, size_t) {
   auto *forecast = static_cast<Forecast *>(ctx);
   if (context.m != 1 || set + 1 >= forecast->chains.size() || !forecast->chains[set + 1].known) return;
   const RouterChain &chain = forecast->chains[set + 1];
@@ -46,20 +46,41 @@ void Guess(void *ctx, const RunContext &context, uint32_t set) {
   for (uint32_t i = 0; i < experts.top_k; ++i) Prefetch(forecast->streaming, set + 1, forecast->routes[i].expert);
 }
 
+// Paths lead on from the last layer to the next token's first.
+void GuessByPath(void *ctx, const RunContext &context, uint32_t set, const Route *routes, size_t top_k) {
+  auto *forecast = static_cast<Forecast *>(ctx);
+  if (context.m != 1) return;
+  size_t used = 0;
+  for (size_t i = 0; i < top_k; ++i) {
+    if (routes[i].expert != kNoExpert) forecast->likely[used++] = routes[i].expert;
+  }
+  forecast->paths.Saw(set, forecast->likely.subspan(0, used));
+  const uint32_t next = set + 1 == forecast->sets ? 0 : set + 1;
+  const uint32_t count = forecast->paths.Likely(next, forecast->likely);
+  for (uint32_t i = 0; i < count; ++i) Prefetch(forecast->streaming, next, forecast->likely[i]);
+}
+
 }  // namespace
 
 void LayOutForecast(const ForecastShape &shape, Arena *arena, Forecast *forecast) {
-  const Span<RouterChain> chains = arena->Take<RouterChain>(shape.sets);
-  const Span<int8_t> normed = arena->Take<int8_t>(shape.hidden);
-  const Span<int32_t> logits = arena->Take<int32_t>(shape.experts);
-  const Span<Route> routes = arena->Take<Route>(shape.top_k);
-  if (forecast == nullptr) return;
-  *forecast = {nullptr, nullptr, chains, normed, logits, routes};
+  *forecast = {};
+  forecast->way = shape.way;
+  forecast->sets = shape.sets;
+  if (shape.way == ExpertPrefetch::kGate) {
+    forecast->chains = arena->Take<RouterChain>(shape.sets);
+    forecast->normed = arena->Take<int8_t>(shape.hidden);
+    forecast->logits = arena->Take<int32_t>(shape.experts);
+    forecast->routes = arena->Take<Route>(shape.top_k);
+  } else if (shape.way == ExpertPrefetch::kPath) {
+    forecast->paths.Open(arena, shape.sets, shape.experts);
+    forecast->likely = arena->Take<uint32_t>(shape.top_k);
+  }
 }
 
 void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *streaming) {
   forecast->graph = graph;
   forecast->streaming = streaming;
+  if (forecast->way != ExpertPrefetch::kGate) return;
   for (RouterChain &chain : forecast->chains) chain = {};
   for (uint32_t i = 0; i < graph->body.size(); ++i) {
     if (graph->body[i].kind == OpKind::kExperts) forecast->chains[graph->body[i].experts.set] = ChainOf(*graph, i);
@@ -73,6 +94,8 @@ void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *stre
   }
 }
 
-ExpertForecast ForecastOf(Forecast *forecast) { return {forecast, Guess}; }
+ExpertForecast ForecastOf(Forecast *forecast) {
+  return {forecast, forecast->way == ExpertPrefetch::kGate ? GuessByGate : GuessByPath};
+}
 
 }  // namespace acorn

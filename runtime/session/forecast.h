@@ -1,10 +1,13 @@
-// Guesses which experts the next layer will want while this one's are computed: that layer's own norm and router, run on the
-// residual stream as it is now (as Fate does, Fang et al. 2025, arXiv 2502.12224: consecutive layers' inputs are alike). A guess
-// changes no result; it is read when the storage has nothing else to do.
+// Guesses which experts the next layer will want while this one's are computed, in one of two ways: that layer's own norm and
+// router, run on the residual stream as it is now (as Fate does, Fang et al. 2025, arXiv 2502.12224: consecutive layers' inputs are
+// alike), or what has followed on the last two layers' experts before (experts/paths.h). A guess changes no result; it is read when
+// the storage has nothing else to do.
 #pragma once
 
 #include "base/arena.h"
 #include "base/span.h"
+#include "experts/paths.h"
+#include "experts/pool.h"
 #include "model/graph.h"
 #include "ops/op.h"
 #include "ops/route.h"
@@ -20,16 +23,23 @@ struct RouterChain {
 };
 
 struct Forecast {
+  ExpertPrefetch way;  // kOff: nobody guesses
   const Graph *graph;
   StreamingExperts *streaming;
+  // kGate
   Span<RouterChain> chains;  // [sets]
   Span<int8_t> normed;       // one row
   Span<int32_t> logits;
   Span<Route> routes;
+  // kPath
+  ExpertPaths paths;
+  uint32_t sets;
+  Span<uint32_t> likely;  // [top_k]
 };
 
 /// What the buffers must hold, over all sets.
 struct ForecastShape {
+  ExpertPrefetch way;
   uint32_t sets, hidden, experts, top_k;
 };
 

@@ -52,7 +52,7 @@ struct OpenRequest {
   uint64_t expert_cache_bytes;  // 0: experts are used where they lie in the image
   ExpertPolicy expert_policy;
   uint32_t read_timeout_ms;  // 0: none
-  bool prefetch;
+  ExpertPrefetch prefetch;
   RoutingDials dials;
   acorn_port port;  // all null without one
 };
@@ -79,7 +79,7 @@ struct Model {
   Span<ExpertRecord> expert_records;  // of all sets
   ResidentExperts resident;    // whichever of the two the dims ask for
   StreamingExperts streaming;
-  Forecast forecast;  // without chains: nobody guesses
+  Forecast forecast;
   RoutingDials dials;
   Span<Session *> sessions;
   // Views of the scratch for calls that run no step: text in, sampling.

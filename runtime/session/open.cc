@@ -19,7 +19,7 @@ struct Opening {
   KernelSet kernels = {};
   ScratchPlan scratch = {};
   StreamingShape streaming = {};  // without slots: experts are used where they lie
-  ForecastShape forecast = {};    // without sets: nobody guesses
+  ForecastShape forecast = {};    // nobody guesses
   Tokenizer tokenizer = {};
   MemoryPlan memory = {};
 };
@@ -110,7 +110,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   ModelReader &reader = opening->reader;
   MemoryPlan &memory = opening->memory;
   StreamingShape &shape = opening->streaming;
-  ForecastShape forecast = {opening->counts.expert_sets, 0, 0, 0};
+  ForecastShape forecast = {request.prefetch, opening->counts.expert_sets, 0, 0, 0};
   shape.pool.layers = opening->counts.expert_sets;
   for (uint32_t i = 0; i < opening->counts.expert_sets; ++i) {
     ExpertSet set;
@@ -142,7 +142,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   opening->dims.expert_slots = slots < memory.experts ? static_cast<uint32_t>(slots) : memory.experts;
   shape.pool.slots = opening->dims.expert_slots;
   shape.pool.policy = request.expert_policy;
-  if (request.prefetch) opening->forecast = forecast;
+  opening->forecast = forecast;
   return Status::kOk;
 }
 
@@ -310,7 +310,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
   model->dials = request.dials;
-  if (!model->forecast.chains.empty()) OpenForecast(&model->forecast, &model->graph, &model->streaming);
+  if (model->forecast.way != ExpertPrefetch::kOff) OpenForecast(&model->forecast, &model->graph, &model->streaming);
   model->streaming.graph = &model->graph;
   model->streaming.storage = Storage(request.port, opening.reader.file_bytes());
   model->streaming.clock = request.clock;

@@ -26,7 +26,7 @@ RunContext MakeContext(Session *session, Place *values) {
   } else {
     model->streaming.cancel = &session->cancel;
     context.experts = SourceOf(&model->streaming);
-    if (!model->forecast.chains.empty()) context.forecast = ForecastOf(&model->forecast);
+    if (model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast);
   }
   return context;
 }

@@ -85,6 +85,8 @@ std::vector<Way> Ways() {
 #endif
 }
 
+constexpr uint32_t kPrefetches[] = {ACORN_PREFETCH_GATE, ACORN_PREFETCH_OFF, ACORN_PREFETCH_PATH};  // one for each policy
+
 class StreamingLogits : public testing::TestWithParam<ModelSpec> {};
 
 TEST_P(StreamingLogits, EqualAllResident) {
@@ -106,7 +108,7 @@ TEST_P(StreamingLogits, EqualAllResident) {
       Storage storage(file, device, way.threads);
       acorn_options options = Streaming(slots, slot_bytes, way.policy);
       options.chunk_tokens = way.chunk;
-      options.expert_prefetch = way.chunk == 1 && way.policy != ACORN_EXPERTS_LRU ? ACORN_PREFETCH_GATE : ACORN_PREFETCH_OFF;
+      if (way.chunk == 1) options.expert_prefetch = kPrefetches[way.policy];
       ModelSession session(image, options, storage.port());
       ASSERT_EQ(session.status(), ACORN_OK) << acorn_status_text(session.status()) << " " << session.fault().section;
       EXPECT_EQ(session.plan().expert_slots, slots);
@@ -128,9 +130,16 @@ TEST_P(StreamingLogits, EqualAllResident) {
 INSTANTIATE_TEST_SUITE_P(Specs, StreamingLogits, testing::ValuesIn(SparseSpecs()),
                          [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
 
-class StreamingFaults : public testing::Test {
+// Experts whose records are read at once, and in stripes.
+ModelSpec FaultSpec(bool striped) {
+  ModelSpec spec = SparseSpecs()[0];
+  if (striped) spec.expert_ffn = 5600, spec.layers = 1;
+  return spec;
+}
+
+class StreamingFaults : public testing::TestWithParam<bool> {
  protected:
-  StreamingFaults() : spec_(SparseSpecs()[0]), file_(BuildModel(spec_)), tokens_(SomeTokens(spec_.vocab_size, 40)) {
+  StreamingFaults() : spec_(FaultSpec(GetParam())), file_(BuildModel(spec_)), tokens_(SomeTokens(spec_.vocab_size, 40)) {
     ModelSession resident(file_);
     expected_ = resident.Score(tokens_);
     slot_bytes_ = resident.plan().expert_record_bytes;
@@ -143,6 +152,16 @@ class StreamingFaults : public testing::Test {
     return fault;
   }
 
+  /// Appends the logits of tokens from `first` on.
+  acorn_status Feed(ModelSession *session, size_t first, size_t count, std::vector<int32_t> *logits) {
+    const auto collect = [](void *ctx, size_t, const int32_t *row, size_t size) {
+      auto *all = static_cast<std::vector<int32_t> *>(ctx);
+      all->insert(all->end(), row, row + size);
+      return 0;
+    };
+    return acorn_session_score(session->session(), tokens_.data() + first, count, collect, logits);
+  }
+
   /// Scores until a fault, mends the storage, and goes on: all logits must be the resident model's.
   void ExpectGoesOn(uint32_t kind, acorn_status status, acorn_options options) {
     Storage storage(file_);
@@ -151,16 +170,11 @@ class StreamingFaults : public testing::Test {
     ASSERT_EQ(session.status(), ACORN_OK);
     const acorn_simulated_fault fault = {kind, UINT32_MAX, experts_at_, file_.size() - experts_at_};
     std::vector<int32_t> logits;
-    const auto collect = [](void *ctx, size_t, const int32_t *row, size_t count) {
-      auto *all = static_cast<std::vector<int32_t> *>(ctx);
-      all->insert(all->end(), row, row + count);
-      return 0;
-    };
-    ASSERT_EQ(acorn_session_score(session.session(), tokens_.data(), 16, collect, &logits), ACORN_OK);
+    ASSERT_EQ(Feed(&session, 0, 16, &logits), ACORN_OK);
     acorn_session_reset(session.session());
     logits.clear();
     ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
-    EXPECT_EQ(acorn_session_score(session.session(), tokens_.data(), tokens_.size(), collect, &logits), status);
+    EXPECT_EQ(Feed(&session, 0, tokens_.size(), &logits), status);
     const acorn_expert_fault found = FaultOf(&session);
     EXPECT_EQ(found.status, status);
     EXPECT_LT(found.layer, spec_.layers);
@@ -171,7 +185,7 @@ class StreamingFaults : public testing::Test {
     const size_t position = acorn_session_position(session.session());
     EXPECT_EQ(logits.size(), position * spec_.vocab_size);
     acorn_simulated_clear_faults(storage.device());
-    ASSERT_EQ(acorn_session_score(session.session(), tokens_.data() + position, tokens_.size() - position, collect, &logits), ACORN_OK);
+    ASSERT_EQ(Feed(&session, position, tokens_.size() - position, &logits), ACORN_OK);
     EXPECT_EQ(logits, expected_);
   }
 
@@ -181,11 +195,11 @@ class StreamingFaults : public testing::Test {
   uint64_t slot_bytes_ = 0, experts_at_ = 0;
 };
 
-TEST_F(StreamingFaults, AReadThatFails) { ExpectGoesOn(ACORN_SIMULATED_ERROR, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
-TEST_F(StreamingFaults, AShortRead) { ExpectGoesOn(ACORN_SIMULATED_SHORT, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
-TEST_F(StreamingFaults, ADamagedRecord) { ExpectGoesOn(ACORN_SIMULATED_DAMAGE, ACORN_ERR_DAMAGED, Streaming(3, slot_bytes_)); }
+TEST_P(StreamingFaults, AReadThatFails) { ExpectGoesOn(ACORN_SIMULATED_ERROR, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
+TEST_P(StreamingFaults, AShortRead) { ExpectGoesOn(ACORN_SIMULATED_SHORT, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
+TEST_P(StreamingFaults, ADamagedRecord) { ExpectGoesOn(ACORN_SIMULATED_DAMAGE, ACORN_ERR_DAMAGED, Streaming(3, slot_bytes_)); }
 
-TEST_F(StreamingFaults, AReadThatStallsPastTheDeadline) {
+TEST_P(StreamingFaults, AReadThatStallsPastTheDeadline) {
   acorn_simulated_options device = {};
   device.stall_ns = 3000000000;
   Storage storage(file_, device);
@@ -204,16 +218,11 @@ TEST_F(StreamingFaults, AReadThatStallsPastTheDeadline) {
   const size_t position = acorn_session_position(session.session());
   ASSERT_EQ(position, 0u);
   std::vector<int32_t> logits;
-  const auto collect = [](void *ctx, size_t, const int32_t *row, size_t count) {
-    auto *all = static_cast<std::vector<int32_t> *>(ctx);
-    all->insert(all->end(), row, row + count);
-    return 0;
-  };
-  ASSERT_EQ(acorn_session_score(session.session(), tokens_.data(), tokens_.size(), collect, &logits), ACORN_OK);
+  ASSERT_EQ(Feed(&session, 0, tokens_.size(), &logits), ACORN_OK);
   EXPECT_EQ(logits, expected_);
 }
 
-TEST_F(StreamingFaults, CancelDuringAStall) {
+TEST_P(StreamingFaults, CancelDuringAStall) {
   acorn_simulated_options device = {};
   device.stall_ns = UINT64_MAX;
   device.tick_ns = 1000;
@@ -257,7 +266,7 @@ TEST_F(StreamingFaults, CancelDuringAStall) {
   EXPECT_LE(storage.port()->ticks(storage.port()->ctx) - before, 200000000u);  // three slices of 50 ms
 }
 
-TEST_F(StreamingFaults, APortThatOnlyReads) {
+TEST_P(StreamingFaults, APortThatOnlyReads) {
   struct File {
     const AlignedBytes *bytes;
   } file = {&file_};
@@ -275,7 +284,7 @@ TEST_F(StreamingFaults, APortThatOnlyReads) {
   EXPECT_EQ(session.Score(tokens_), expected_);
 }
 
-TEST_F(StreamingFaults, WhatCannotBeOpened) {
+TEST_P(StreamingFaults, WhatCannotBeOpened) {
   // No experts in the image and no cache for them; a cache smaller than one expert; a port that cannot read.
   ModelSession truncated(ResidentPart(file_));
   EXPECT_EQ(truncated.status(), ACORN_ERR_TRUNCATED);
@@ -292,6 +301,43 @@ TEST_F(StreamingFaults, WhatCannotBeOpened) {
   acorn_options policy = Streaming(2, slot_bytes_, 7);
   EXPECT_EQ(ModelSession(file_, policy, storage.port()).status(), ACORN_ERR_ARGUMENT);
 }
+
+TEST_P(StreamingFaults, RecordsAreReadAsLargeAsTheyShould) {
+  Storage storage(file_);
+  ModelSession session(file_, Streaming(6, slot_bytes_), storage.port());
+  EXPECT_EQ(session.Score(tokens_), expected_);
+  acorn_expert_stats stats;
+  ASSERT_EQ(acorn_model_expert_stats(session.model(), &stats), ACORN_OK);
+  EXPECT_EQ(acorn_simulated_get_counts(storage.device()).submitted, stats.misses * (GetParam() ? 4 : 1));
+  EXPECT_EQ(stats.bytes_read, stats.misses * slot_bytes_);
+}
+
+// One stripe fails and the others come: nothing of the record is used, and it is read again as a whole.
+TEST_P(StreamingFaults, OnePartOfARecord) {
+  for (const uint32_t kind : {ACORN_SIMULATED_ERROR, ACORN_SIMULATED_SHORT, ACORN_SIMULATED_DAMAGE}) {
+    for (uint64_t block = 0; block < slot_bytes_; block += 3 * 16384) {
+      // Which byte of a read is damaged nobody knows: it must not be one behind the record.
+      if (kind == ACORN_SIMULATED_DAMAGE && !(GetParam() && block < slot_bytes_ / 2)) break;
+      Storage storage(file_);
+      ModelSession session(file_, Streaming(spec_.experts * spec_.layers, slot_bytes_), storage.port());
+      const acorn_simulated_fault fault = {kind, 1, experts_at_ + block, 64};
+      ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
+      session.Score(tokens_);
+      EXPECT_EQ(session.status(), kind == ACORN_SIMULATED_DAMAGE ? ACORN_ERR_DAMAGED : ACORN_ERR_STORAGE) << kind << " at " << block;
+      const acorn_expert_fault found = FaultOf(&session);
+      EXPECT_EQ(found.layer, 0u);
+      EXPECT_EQ(found.expert, 0u);
+      EXPECT_EQ(found.offset, experts_at_);
+      acorn_session_reset(session.session());
+      std::vector<int32_t> logits;
+      EXPECT_EQ(Feed(&session, 0, tokens_.size(), &logits), ACORN_OK);
+      EXPECT_EQ(logits, expected_);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Records, StreamingFaults, testing::Bool(),
+                         [](const testing::TestParamInfo<bool> &striped) { return striped.param ? "striped" : "whole"; });
 
 }  // namespace
 }  // namespace acorn::test

@@ -124,7 +124,7 @@ TEST_F(ReplayCommand, BadUsageIsTwo) {
     ExpectFailure(Synthetic({"--policy", policy}), 2, {std::string("--policy ") + policy, "lfru, lru, edgemoe, belady"});
   }
   ExpectFailure(Synthetic({"--device", "floppy"}), 2, {"--device floppy", "emmc51", "LATENCY_US:MB_PER_S:DEPTH"});
-  ExpectFailure(Synthetic({"--prefetch", "path"}), 2, {"--prefetch path", "off or gate"});
+  ExpectFailure(Synthetic({"--prefetch", "routes"}), 2, {"--prefetch routes: off, gate or path is wanted"});
   ExpectFailure(Synthetic({"--expert-bytes", "0"}), 2, {"--expert-bytes 0"});
   ExpectFailure(Synthetic({"--expert-bytes", "4G"}), 2, {"--expert-bytes 4294967296"});
 }

@@ -229,7 +229,7 @@ TEST(Replay, GuessesAreReadWhileTheDeviceIsIdle) {
   settings.slots = 48;
   settings.storage = FindStorage("10:20000:8");
   const ReplayResult off = Replay(trace.facts, events, settings);
-  settings.prefetch = true;
+  settings.prefetch = ExpertPrefetch::kGate;
   const ReplayResult gate = Replay(trace.facts, events, settings);
   EXPECT_GT(gate.prefetches_used, gate.prefetches * 9 / 10);
   EXPECT_LT(gate.misses(), off.misses() * 3 / 4);
@@ -241,6 +241,28 @@ TEST(Replay, GuessesAreReadWhileTheDeviceIsIdle) {
   EXPECT_LE(slow.prefetches, events.events.size());
 }
 
+/// Four paths in turn: after a round of each, what follows is known, and that without guesses in the trace.
+TEST(Replay, PathsAreLearnedWhileTheyAreWalked) {
+  RoutingTrace trace = TraceOf(4, 16, 1, {});
+  for (uint16_t token = 0; token < 200; ++token) {
+    RoutingChunk chunk = {1, {}, {}};
+    for (uint16_t layer = 0; layer < 4; ++layer) chunk.choices.push_back({static_cast<uint16_t>((5 * (token % 4) + 3 * layer) % 16), 1});
+    trace.chunks.push_back(chunk);
+  }
+  trace.facts.layer_ns = 1000000;
+  const ReplayEvents events(trace);
+  ReplaySettings settings;
+  settings.slots = 12;
+  settings.policy = ReplayPolicy::kLru;
+  settings.storage = FindStorage("10:20000:8");
+  const ReplayResult off = Replay(trace.facts, events, settings);
+  settings.prefetch = ExpertPrefetch::kPath;
+  const ReplayResult path = Replay(trace.facts, events, settings);
+  EXPECT_GT(off.misses(), 700u) << "sixteen experts in turn are too many for twelve slots";
+  EXPECT_LT(path.misses(), off.misses() / 8);
+  EXPECT_LT(path.stall_us(), off.stall_us() / 8);
+}
+
 /// Guesses may fill all slots while a demand waits.
 TEST(Replay, GuessesDoNotStarveASmallCache) {
   RoutingTrace trace = TraceOf(2, 4, 1, {{{0}, {1}}, {{2}, {3}}, {{1}, {0}}});
@@ -250,7 +272,7 @@ TEST(Replay, GuessesDoNotStarveASmallCache) {
   const ReplayEvents events(trace);
   ReplaySettings settings;
   settings.storage = FindStorage("5000:1:4");
-  settings.prefetch = true;
+  settings.prefetch = ExpertPrefetch::kGate;
   for (uint32_t slots = 1; slots <= 8; ++slots) {
     settings.slots = slots;
     const ReplayResult result = Replay(trace.facts, events, settings);

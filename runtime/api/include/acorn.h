@@ -111,6 +111,7 @@ typedef struct acorn_options {
 /// only, and not always for the better: a wrong guess costs a read and a slot.
 #define ACORN_PREFETCH_OFF 0u
 #define ACORN_PREFETCH_GATE 1u /* what the next layer's router says of the stream as it is one layer before */
+#define ACORN_PREFETCH_PATH 2u /* what has followed on the last two layers' experts so far; its tables are in the plan */
 /// Which expert leaves first when another one needs its slot.
 #define ACORN_EXPERTS_LFRU 0u    /* the smallest frequency / (age + 1) */
 #define ACORN_EXPERTS_LRU 1u     /* the one not used for longest */
