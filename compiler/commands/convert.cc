@@ -63,7 +63,7 @@ struct Options {
   int threads = 0;
   std::string report;
   int64_t steps = 0;      // 0: the default
-  int64_t own_text = -1;  // windows; -1: half as many as are given
+  int64_t own_text = -1;  // windows; -1: as many as are given
   double time_limit = 0;  // minutes, 0: none
   std::string loss = "logits";
   std::string checkpoint;  // empty: beside the output
@@ -72,7 +72,7 @@ struct Options {
 /// Windows that are trained on when --steps does not say: an hour to an hour and a half for 135 M parameters on two cores, with all
 /// that comes before.
 constexpr int64_t kDefaultSteps = 1500;
-/// Different windows that are trained on when --calibration-windows does not say, a third of them of the model's own text: with half
+/// Different windows that are trained on when --calibration-windows does not say, half of them of the model's own text: with half
 /// as many it begins to know them by heart (docs/QUANTISATION.md).
 constexpr int64_t kTrainingWindows = 1024;
 constexpr int64_t kLeastForOwnText = 8;  // windows; fewer say little of what a text may be about
@@ -303,13 +303,13 @@ int64_t WindowsOf(const Options &options) {
   if (options.calibration.windows != 0) return options.calibration.windows;
   if (!Trains(options)) return kClosedFormWindows;
   const int64_t all = std::min(kTrainingWindows, std::max(StepsOf(options), kClosedFormWindows));
-  return options.own_text < 0 ? all - all / 3 : all;
+  return options.own_text < 0 ? all - all / 2 : all;
 }
 
 /// given: windows of calibration text
 int64_t OwnWindowsOf(const Options &options, const SourceModel &source, int64_t given) {
   if (options.own_text >= 0) return options.own_text;
-  return HasTokenizer(source) && given >= kLeastForOwnText ? given / 2 : 0;
+  return HasTokenizer(source) && given >= kLeastForOwnText ? given : 0;
 }
 
 TrainOptions ToTraining(const Options &options) {
@@ -560,7 +560,7 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--steps", o->steps, "windows to train on (default 1500)")->check(CLI::Range(1, 100000000));
-  command->add_option("--own-text", o->own_text, "windows of text that the model writes itself, to be trained on beside the calibration text (default: half as many)")
+  command->add_option("--own-text", o->own_text, "windows of text that the model writes itself, to be trained on beside the calibration text (default: as many)")
       ->check(CLI::Range(0, 65536));
   command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
       ->check(CLI::Range(0.01, 1e6));

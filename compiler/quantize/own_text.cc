@@ -20,6 +20,11 @@ constexpr uint64_t kMostPromptTokens = 6;
 constexpr uint32_t kTemperaturesQ16[] = {45875, 55705, 65536};  // 0.7, 0.85, 1
 constexpr uint32_t kMinPQ16 = 1966;                             // 0.03
 constexpr int64_t kWindowsAtOnce = 16;                          // between two looks at the progress
+// Every other window says pieces of its first half again in its second: to copy from the context is what few bits of weight lose
+// first (docs/QUANTISATION.md), and hardly any text trains it.
+constexpr uint64_t kWindowsToOneThatRepeats = 2;
+constexpr uint64_t kShortestPiece = 12;  // tokens: some to know the place by, the rest to be copied
+constexpr uint64_t kLongestPiece = 96;
 
 /// A file that is gone when it goes out of scope.
 struct ScratchFile {
@@ -40,21 +45,34 @@ int OnToken(void *ctx, int32_t token, const char *, size_t) {
   return collected->ids->size() == collected->most;
 }
 
+/// Appends pieces of ids, in any order, until there are `window`.
+void SayAgain(size_t window, uint64_t *random, std::vector<int32_t> *ids) {
+  const size_t said = ids->size();
+  while (ids->size() < window) {
+    const size_t wanted = kShortestPiece + NextRandom(random) % (kLongestPiece - kShortestPiece + 1);
+    const size_t count = std::min({wanted, said, window - ids->size()});
+    const size_t first = NextRandom(random) % (said - count + 1);
+    for (size_t i = 0; i < count; ++i) ids->push_back((*ids)[first + i]);
+  }
+}
+
 /// One window. random: its own, so that nothing depends on who writes which.
 std::vector<int32_t> WriteWindow(OpenedModel *opened, const ModelConfig &config, const CalibrationWindows &prompts, uint64_t random) {
   const auto window = static_cast<size_t>(prompts.window);
+  const bool repeats = NextRandom(&random) % kWindowsToOneThatRepeats == 0;
+  const size_t written = repeats ? window - window / 2 : window;
   std::vector<int32_t> ids;
-  while (ids.size() < window) {
-    const size_t count = std::min<size_t>(1 + NextRandom(&random) % kMostPromptTokens, window - ids.size());
+  while (ids.size() < written) {
+    const size_t count = std::min<size_t>(1 + NextRandom(&random) % kMostPromptTokens, written - ids.size());
     const size_t first = NextRandom(&random) % (prompts.ids.size() - count + 1);
     ids.insert(ids.end(), prompts.ids.begin() + static_cast<std::ptrdiff_t>(first),
                prompts.ids.begin() + static_cast<std::ptrdiff_t>(first + count));
     acorn_session_reset(opened->session());
     opened->Check(acorn_session_prefill(opened->session(), ids.data() + ids.size() - count, count));
-    Collected collected = {&ids, window, &config.eos_ids};
+    Collected collected = {&ids, written, &config.eos_ids};
     acorn_generation generation = {};
     generation.struct_size = sizeof generation;
-    generation.max_tokens = static_cast<uint32_t>(window - ids.size());
+    generation.max_tokens = static_cast<uint32_t>(written - ids.size());
     generation.sampling.struct_size = sizeof generation.sampling;
     generation.sampling.temperature_q16 = kTemperaturesQ16[NextRandom(&random) % std::size(kTemperaturesQ16)];
     generation.sampling.min_p_q16 = kMinPQ16;
@@ -63,6 +81,7 @@ std::vector<int32_t> WriteWindow(OpenedModel *opened, const ModelConfig &config,
     generation.ctx = &collected;
     if (generation.max_tokens != 0) opened->Check(acorn_session_generate(opened->session(), nullptr, nullptr, &generation));
   }
+  SayAgain(window, &random, &ids);
   return ids;
 }
 

@@ -41,6 +41,18 @@ TEST_F(OwnTexts, AreWholeWindowsWithoutEnds) {
   EXPECT_FALSE(test::PathExists(folder_.File("scratch")));
 }
 
+TEST_F(OwnTexts, SomeSayTheirFirstHalfAgain) {
+  constexpr size_t kWindow = 64, kPiece = 12;  // the shortest
+  const std::vector<int32_t> ids = Write(12, 3);
+  int again = 0;
+  for (size_t first = 0; first < ids.size(); first += kWindow) {
+    const auto begin = ids.begin() + static_cast<std::ptrdiff_t>(first), middle = begin + kWindow / 2;
+    again += std::search(begin, middle, middle, middle + kPiece) != middle ? 1 : 0;
+  }
+  EXPECT_GT(again, 1);
+  EXPECT_LT(again, 11);
+}
+
 TEST_F(OwnTexts, DependOnTheSeedAndOnNothingElse) {
   const std::vector<int32_t> one = Write(4, 7);
   SetThreadCount(1);
