@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@ constexpr char kUsage[] =
     "usage: acorn_bench_read FILE [OPTIONS]\n"
     "  --size BYTES     of a read (default 256K)\n"
     "  --depth N        reads under way at once (default 8, at most 64)\n"
+    "  --gap-us N       busy for so long before reads are submitted, as one who computes between them is (default 0)\n"
     "  --order NAME     random or sequential (default random)\n"
     "  --bytes BYTES    read in each round (default 256M)\n"
     "  --rounds N       of all methods in turn; the median is reported (default 5)\n"
@@ -50,7 +52,7 @@ constexpr size_t kLargePage = 2 << 20;
 
 struct Options {
   std::string file, order = "random", method = "all", device;
-  uint64_t size = 256 << 10, depth = 8, bytes = 256 << 20, rounds = 5, make = 0, seed = 1;
+  uint64_t size = 256 << 10, depth = 8, bytes = 256 << 20, rounds = 5, make = 0, seed = 1, gap_us = 0;
   bool buffered = false, small_pages = false, json = false;
 };
 
@@ -82,6 +84,7 @@ Options Parse(int argc, char **argv) {
                  {"--depth", &options.depth, 1, ACORN_POSIX_READ_DEPTH_MAX},
                  {"--bytes", &options.bytes, 1, UINT64_MAX},
                  {"--rounds", &options.rounds, 1, 1000},
+                 {"--gap-us", &options.gap_us, 0, 1000000},
                  {"--make", &options.make, 1, uint64_t{1} << 40},
                  {"--seed", &options.seed, 0, UINT64_MAX}};
   const struct {
@@ -263,6 +266,7 @@ class Method {
 
   void ReadOneByOne(const Work &work, Round *round) {
     for (const uint64_t offset : work.offsets) {
+      Idle();
       const uint64_t begin = acorn_posix_ticks();
       if (simulated_ != nullptr) {
         if (port_.read(port_.ctx, memory_, offset, work.size) != 0) Fail(offset, "read failed");
@@ -273,6 +277,10 @@ class Method {
     }
   }
 
+  void Idle() const {
+    for (const uint64_t until = acorn_posix_ticks() + options_.gap_us * 1000; acorn_posix_ticks() < until;) continue;
+  }
+
   // The id of a read is its place in the memory.
   void ReadTogether(const Work &work, Round *round) {
     std::vector<uint64_t> began(options_.depth), free;
@@ -280,6 +288,7 @@ class Method {
     size_t submitted = 0;
     while (submitted < work.offsets.size() || free.size() < options_.depth) {
       std::vector<acorn_read_request> requests;
+      Idle();
       while (!free.empty() && submitted < work.offsets.size()) {
         const uint64_t id = free.back();
         free.pop_back();
@@ -328,14 +337,15 @@ void Report(const Options &options, Method *method) {
   std::sort(latencies.begin(), latencies.end());
   const double speed = speeds[speeds.size() / 2];
   const double median_us = static_cast<double>(latencies[latencies.size() / 2]) / 1e3;
+  const double mean_us = std::accumulate(latencies.begin(), latencies.end(), 0.0) / static_cast<double>(latencies.size()) / 1e3;
   const double p99_us = static_cast<double>(latencies[latencies.size() * 99 / 100]) / 1e3;
   const uint64_t depth = method->name() == "pread" ? 1 : options.depth;
   const auto whole = [](uint64_t value) { return static_cast<unsigned long long>(value); };
   const double reads = speed * 1e6 / static_cast<double>(options.size);
   if (!options.json) {
-    std::printf("%-9s %-8s %3llu deep %8.1f MB/s (%.1f to %.1f) %8.0f reads/s  median %8.1f us  p99 %8.1f us\n",
+    std::printf("%-9s %-8s %3llu deep %8.1f MB/s (%.1f to %.1f) %8.0f reads/s  mean %8.1f us  median %8.1f us  p99 %8.1f us\n",
                 method->name().c_str(), method->direct() ? "direct" : "buffered", whole(depth), speed, speeds.front(),
-                speeds.back(), reads, median_us, p99_us);
+                speeds.back(), reads, mean_us, median_us, p99_us);
     return;
   }
   std::printf("{\"method\":\"%s\",\"device\":\"%s\",\"direct\":%s,\"small_pages\":%s,\"order\":\"%s\",", method->name().c_str(),
@@ -344,7 +354,7 @@ void Report(const Options &options, Method *method) {
   std::printf("\"size_bytes\":%llu,\"depth\":%llu,\"rounds\":%llu,", whole(options.size), whole(depth), whole(options.rounds));
   std::printf("\"mb_per_s\":%.1f,\"mb_per_s_min\":%.1f,\"mb_per_s_max\":%.1f,\"reads_per_s\":%.0f,", speed, speeds.front(),
               speeds.back(), reads);
-  std::printf("\"median_us\":%.1f,\"p99_us\":%.1f}\n", median_us, p99_us);
+  std::printf("\"mean_us\":%.1f,\"median_us\":%.1f,\"p99_us\":%.1f}\n", mean_us, median_us, p99_us);
 }
 
 int Main(int argc, char **argv) {

@@ -183,6 +183,7 @@ class Player {
   }
 
   void Land() {
+    now_us_ += Us(facts_.check_ns);
     cache_.Landed(pending_.front().slot, true);
     pending_.pop_front();
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "acorn_schema/file.h"
 #include "error.h"
 #include "statistics.h"
 
@@ -16,6 +17,22 @@ double Median(std::vector<double> values) {
 }
 
 uint64_t ToNs(double ns) { return static_cast<uint64_t>(std::clamp(ns, 0.0, static_cast<double>(kMaxTraceNs))); }
+
+// A record comes from storage to memory, not to the caches: many of them are checked in turn. Of one that is read in stripes only
+// the last is left when the read ends.
+double MeasureCheck(uint64_t record_bytes) {
+  constexpr uint64_t kBeyondCaches = 64u << 20;
+  const uint64_t bytes = record_bytes < kSmallestStriped ? record_bytes : record_bytes / kRecordStripes / 64 * 64;
+  const std::vector<uint8_t> memory(std::max(kBeyondCaches, 2 * bytes), 1);
+  std::vector<double> times;
+  [[maybe_unused]] volatile uint64_t sum = 0;  // computed, whoever wants it
+  for (uint64_t at = 0; at + bytes <= memory.size(); at += bytes) {
+    const uint64_t begin = acorn_posix_ticks();
+    sum = WideChecksum(memory.data() + at, bytes);
+    times.push_back(static_cast<double>(acorn_posix_ticks() - begin));
+  }
+  return Median(times);
+}
 
 /// Different experts of a chunk, all layers together.
 uint64_t DistinctOf(const TraceFacts &facts, const RoutingChunk &chunk) {
@@ -177,6 +194,7 @@ void RoutingRecorder::MeasureTimes() {
   facts.expert_ns = decodes ? ToNs(Median(expert)) : facts.expert_more_ns;
   facts.layer_ns = decodes ? ToNs(Median(layer)) : facts.layer_more_ns;
   facts.head_ns = ToNs(Median(head));
+  facts.check_ns = static_cast<uint32_t>(std::min<uint64_t>(UINT32_MAX, ToNs(MeasureCheck(facts.SlotBytes()))));
 }
 
 }  // namespace acorn::program

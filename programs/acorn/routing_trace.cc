@@ -100,7 +100,7 @@ TraceFacts ReadFacts(TraceFile *file) {
   facts.layers = TakeCount(file, "layers", kMaxTraceExperts);
   facts.experts = TakeCount(file, "experts", std::min<uint64_t>(kNoExpert - 1, kMaxTraceExperts / facts.layers));
   facts.top_k = TakeCount(file, "experts of a token", facts.experts);
-  if (file->Take32() != 0) file->RefuseLast(4, "a reserved field is not 0");
+  facts.check_ns = file->Take32();
   facts.layer_ns = TakeNs(file, "time of a layer");
   facts.layer_more_ns = TakeNs(file, "time of a layer");
   facts.expert_ns = TakeNs(file, "time of an expert");
@@ -155,7 +155,7 @@ RoutingTraceWriter::RoutingTraceWriter(const std::string &path, const TraceFacts
     : path_(path), facts_(facts), file_(std::fopen(path.c_str(), "wb")) {
   if (file_ == nullptr) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(errno));
   bytes_ = kMagic;
-  for (const uint32_t value : {kVersion, facts.guesses ? kFlagGuesses : 0, facts.layers, facts.experts, facts.top_k, uint32_t{0}}) {
+  for (const uint32_t value : {kVersion, facts.guesses ? kFlagGuesses : 0, facts.layers, facts.experts, facts.top_k, facts.check_ns}) {
     Put(&bytes_, value, 4);
   }
   for (const uint64_t ns : {facts.layer_ns, facts.layer_more_ns, facts.expert_ns, facts.expert_more_ns, facts.head_ns}) {

@@ -24,6 +24,7 @@ struct TraceFacts {
   uint64_t layer_ns = 0, layer_more_ns = 0;    // all of a layer but its experts, with the dense layers before it
   uint64_t expert_ns = 0, expert_more_ns = 0;  // one expert
   uint64_t head_ns = 0;                        // once a chunk, beside the layers
+  uint32_t check_ns = 0;                       // of a record whose last read has just landed
   std::vector<uint32_t> expert_bytes;          // [layers * experts] bytes read for each
 
   uint32_t SlotBytes() const;  // of the largest

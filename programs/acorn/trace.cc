@@ -76,6 +76,7 @@ void PrintJson(const Device &device, const RoutingTrace &trace) {
   json.Number("expert_ns", facts.expert_ns);
   json.Number("expert_more_ns", facts.expert_more_ns);
   json.Number("head_ns", facts.head_ns);
+  json.Number("check_ns", facts.check_ns);
   json.Number("expert_slots", device.plan().expert_slots);
   WriteMachine(&json, device);
   std::printf("%s\n", json.Finish().c_str());
@@ -90,9 +91,9 @@ void PrintText(const Device &device, const RoutingTrace &trace) {
   std::printf("locality   %.1f %% of the choices repeat one of the token before (by chance %.1f %%); ", 100 * locality.repeated,
               100 * locality.repeated_by_chance);
   std::printf("the most popular quarter has %.1f %%\n", 100 * locality.popular_quarter);
-  std::printf("computing  %.1f us a layer, %.1f us an expert, %.1f us the head; each more token of a chunk %.1f us and %.1f us\n",
+  std::printf("computing  %.1f us a layer, %.1f us an expert, %.1f us the head, %.1f us to check what has landed; each more token of a chunk %.1f us and %.1f us\n",
               static_cast<double>(facts.layer_ns) / 1e3, static_cast<double>(facts.expert_ns) / 1e3,
-              static_cast<double>(facts.head_ns) / 1e3, static_cast<double>(facts.layer_more_ns) / 1e3,
+              static_cast<double>(facts.head_ns) / 1e3, static_cast<double>(facts.check_ns) / 1e3, static_cast<double>(facts.layer_more_ns) / 1e3,
               static_cast<double>(facts.expert_more_ns) / 1e3);
   if (device.plan().expert_slots == 0) return;
   const ExpertFigures experts = ReadExperts(device);
