@@ -3,6 +3,7 @@
 // ends the process, since then either the file or the page is wrong.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
