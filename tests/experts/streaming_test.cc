@@ -130,7 +130,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, StreamingLogits, testing::ValuesIn(SparseSpecs()
 
 class StreamingFaults : public testing::Test {
  protected:
-  StreamingFaults() : spec_(SparseSpecs()[0]), file_(BuildModel(spec_)), tokens_(SomeTokens(spec_.vocab_size, 40)) {
+  explicit StreamingFaults(const ModelSpec &spec = SparseSpecs()[0]) : spec_(spec), file_(BuildModel(spec_)), tokens_(SomeTokens(spec_.vocab_size, 40)) {
     ModelSession resident(file_);
     expected_ = resident.Score(tokens_);
     slot_bytes_ = resident.plan().expert_record_bytes;
@@ -180,6 +180,34 @@ class StreamingFaults : public testing::Test {
   std::vector<int32_t> tokens_, expected_;
   uint64_t slot_bytes_ = 0, experts_at_ = 0;
 };
+
+class StreamingStates : public StreamingFaults {
+ protected:
+  StreamingStates() : StreamingFaults(SparseSpecs().back()) {}
+};
+
+// Layers before the fault have taken the chunk into their states, and those behind it have not.
+TEST_F(StreamingStates, AFaultInTheMiddleOfAChunk) {
+  ASSERT_EQ(spec_.name, "state_space_hybrid_experts");
+  Storage storage(file_);
+  acorn_options options = Streaming(3, slot_bytes_);
+  options.chunk_tokens = 8;
+  ModelSession session(file_, options, storage.port());
+  std::vector<int32_t> logits = session.Score({tokens_.begin(), tokens_.begin() + 16});
+  ASSERT_EQ(session.status(), ACORN_OK);
+  const acorn_simulated_fault fault = {ACORN_SIMULATED_ERROR, UINT32_MAX, experts_at_, file_.size() - experts_at_};
+  ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
+  // Twice: the second time while the states catch up.
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(acorn_session_prefill(session.session(), tokens_.data() + 16, 8), static_cast<acorn_status>(ACORN_ERR_STORAGE));
+    EXPECT_EQ(acorn_session_position(session.session()), 16u);
+  }
+  acorn_simulated_clear_faults(storage.device());
+  const std::vector<int32_t> rest = session.Score({tokens_.begin() + 16, tokens_.end()});
+  ASSERT_EQ(session.status(), ACORN_OK);
+  logits.insert(logits.end(), rest.begin(), rest.end());
+  EXPECT_EQ(logits, expected_);
+}
 
 TEST_F(StreamingFaults, AReadThatFails) { ExpectGoesOn(ACORN_SIMULATED_ERROR, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
 TEST_F(StreamingFaults, AShortRead) { ExpectGoesOn(ACORN_SIMULATED_SHORT, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }

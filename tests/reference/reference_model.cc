@@ -454,8 +454,9 @@ std::vector<int32_t> ReferenceModel::Logits(const std::vector<int32_t> &tokens, 
   run.first_position = model().prefix_tokens() == nullptr ? 0 : model().prefix_tokens()->size();
   run.model = &model();
   for (const schema::Value *value : *model().values()) run.values.emplace_back(size_t{run.rows} * value->width());
-  run.k.resize(model().caches()->size());
-  run.v.resize(model().caches()->size());
+  const size_t caches = model().caches() == nullptr ? 0 : model().caches()->size();
+  run.k.resize(caches);
+  run.v.resize(caches);
   const auto execute = [&](const char *list, const auto *steps) {
     for (flatbuffers::uoffset_t i = 0; i < steps->size(); ++i) {
       const schema::Step &step = *steps->Get(i);
