@@ -70,4 +70,7 @@ Step StepOf(const Head &head, int16_t raw);
 /// w of the formula.
 int32_t InputOf(const Step &step, int16_t x);
 
+/// y of the formula.  sum: of c * state
+int16_t OutputOf(const Args &args, int64_t sum, int16_t x);
+
 }  // namespace acorn::scan

@@ -33,6 +33,10 @@ int32_t InputOf(const Step &step, int16_t x) {
   return static_cast<int32_t>(Clamp(RoundShift(x * step.input, 15), -kStateLimit, kStateLimit));
 }
 
+int16_t OutputOf(const Args &args, int64_t sum, int16_t x) {
+  return SaturateS16(RoundShift(sum + args.skip * x, args.out_shift));
+}
+
 void RunScalar(const Args &args) {
   for (size_t r = 0; r < args.m; ++r) {
     const int16_t *x = args.x + r * args.x_stride, *b = args.b + r * args.b_stride, *c = args.c + r * args.c_stride;
@@ -47,7 +51,7 @@ void RunScalar(const Args &args) {
         state[n] = static_cast<int32_t>(Clamp(kept + RoundShift(b[n] * w, 15), -kStateLimit, kStateLimit));
         sum += int64_t{c[n]} * state[n];
       }
-      y[p] = SaturateS16(RoundShift(sum + args.skip * x[p], args.out_shift));
+      y[p] = OutputOf(args, sum, x[p]);
     }
   }
 }
