@@ -11,11 +11,13 @@
 #include "kernels/add/kernel.h"
 #include "kernels/append/kernel.h"
 #include "kernels/attention/kernel.h"
+#include "kernels/conv/kernel.h"
 #include "kernels/glu/kernel.h"
 #include "kernels/hadamard/kernel.h"
 #include "kernels/layernorm/kernel.h"
 #include "kernels/rmsnorm/kernel.h"
 #include "kernels/rotate/kernel.h"
+#include "kernels/scan/kernel.h"
 #include "tests/support/host_features.h"
 
 namespace acorn {
@@ -55,6 +57,31 @@ void LayerNorm(benchmark::State &state, const layernorm::Kernel &kernel) {
   std::vector<int8_t> y(kRows * n);
   const layernorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), bias.data(), 1000, 30, 0};
   Elements(state, kRows * n, [&] { kernel.s8(args); });
+}
+
+void Conv(benchmark::State &state, const conv::Kernel &kernel) {
+  const auto n = static_cast<size_t>(state.range(0));
+  constexpr size_t kTaps = 4;
+  const auto x = Random<int16_t>(kRows * n, -9000, 9000), weights = Random<int16_t>(kTaps * n, -8000, 8000);
+  const auto table = Random<int16_t>(conv::kTableElems, 0, 32767);
+  const auto bias = Random<int32_t>(n, -1000000, 1000000), factors = Random<int32_t>(n, 1 << 29, 1 << 30);
+  std::vector<int16_t> y(kRows * n), history((kTaps - 1) * n);
+  const conv::Args args = {y.data(),    x.data(),       history.data(), n,  n,  n,           kRows, n, kTaps, weights.data(),
+                           bias.data(), factors.data(), factors.data(), 43, 30, table.data()};
+  Elements(state, kRows * n, [&] { kernel.run(args); });
+}
+
+// One head; an element is one of the state that a token changes.
+void Scan(benchmark::State &state, const scan::Kernel &kernel) {
+  const auto channels = static_cast<size_t>(state.range(0)), n = static_cast<size_t>(state.range(1));
+  const auto x = Random<int16_t>(kRows * channels, -9000, 9000), b = Random<int16_t>(kRows * n, -9000, 9000);
+  const auto table = Random<int32_t>(scan::kTableElems, 0, 1 << 23);
+  std::vector<int16_t> y(kRows * channels), dt(kRows, 100);
+  std::vector<int32_t> kept(channels * n);
+  const scan::Head head = {1 << 20, 16, -(1 << 17), table.data(), 1000, 1 << 28, 3 << 28, 28, 111 << 20, 20};
+  const scan::Args args = {y.data(), x.data(), b.data(), b.data(), dt.data(), channels, channels, n,    n, 1,
+                           kept.data(), kRows,  channels, n,        head,      1 << 20,  30};
+  Elements(state, kRows * channels * n, [&] { kernel.run(args); });
 }
 
 void Glu(benchmark::State &state, const glu::Kernel &kernel) {
@@ -191,6 +218,8 @@ void RegisterFamilies() {
   RegisterAll("rmsnorm", rmsnorm::Kernels(), RmsNorm, widths);
   RegisterAll("layernorm", layernorm::Kernels(), LayerNorm, widths);
   RegisterAll("glu", glu::Kernels(), Glu, widths);
+  RegisterAll("conv", conv::Kernels(), Conv, [](auto *bench) { bench->Arg(640)->Arg(4352); });
+  RegisterAll("scan", scan::Kernels(), Scan, [](auto *bench) { bench->Args({32, 64})->Args({64, 128}); });
   RegisterAll("add", add::Kernels(), Add, widths);
   RegisterAll("hadamard", hadamard::Kernels(), Hadamard, blocks);
   RegisterAll("rotate", rotate::Kernels(), Rotate, heads);

@@ -1,4 +1,5 @@
 // acornc inspect: what a model file holds.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
@@ -121,7 +122,9 @@ Json Describe(const MappedFile &file, const schema::Model &model) {
   if (model.prefix_tokens() != nullptr) {
     for (const int32_t token : *model.prefix_tokens()) out["prefix_tokens"].push_back(token);
   }
-  out["layers"] = model.caches() == nullptr ? 0 : model.caches()->size();
+  out["layers"] = std::count_if(model.body()->begin(), model.body()->end(), [](const schema::Step *step) {
+    return step->op_type() == schema::Op::Append || step->op_type() == schema::Op::Scan;
+  });
   if (model.caches() != nullptr && model.caches()->size() != 0) out["kv_bits"] = model.caches()->Get(0)->bits();
   out["tokenizer"] = model.tokenizer_segment() != 65535;
   out["body"] = Steps(*model.body());

@@ -305,6 +305,8 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
     switch (live.step.kind) {
       case OpKind::kEmbedding:
       case OpKind::kExperts:  // never here: LiveGraph takes none
+      case OpKind::kConv:
+      case OpKind::kScan:
         break;
       case OpKind::kRmsNorm:
       case OpKind::kLayerNorm:

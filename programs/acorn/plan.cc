@@ -14,7 +14,7 @@ namespace {
 std::vector<PlanClass> ClassesOf(const acorn_memory_plan &plan) {
   return {{"image", "the file: mapped, or in flash; never copied", plan.image_bytes},
           {"model", "the parsed graph", plan.model_bytes},
-          {"session", "keys and values, logits, history, sampler", plan.session_bytes},
+          {"session", "keys and values, states, logits, history, sampler", plan.session_bytes},
           {"scratch", "activations and the kernels' own", plan.scratch_bytes},
           {"expert slots", "experts that are kept", plan.expert_slot_bytes},
           {"I/O staging", "reads on their way", plan.io_bytes}};
@@ -28,6 +28,9 @@ void PrintTable(const std::string &file, const acorn_memory_plan &plan) {
   }
   std::printf("  %-13s %13llu  %11s  %s\n", "block", static_cast<unsigned long long>(plan.block_bytes),
               HumanBytes(plan.block_bytes).c_str(), "what the library takes: all but the image");
+  if (plan.state_bytes != 0) {
+    std::printf("  %s of a session are states of its layers: the same for any context\n", HumanBytes(plan.state_bytes).c_str());
+  }
   if (plan.experts == 0) return;
   std::printf("  %u experts of %s; one token visits %u of them\n", plan.experts, HumanBytes(plan.expert_record_bytes).c_str(),
               plan.useful_expert_slots);
@@ -46,6 +49,7 @@ void PrintJson(const std::string &file, const acorn_memory_plan &plan) {
   json.Number("scratch_bytes", plan.scratch_bytes);
   json.Number("expert_slot_bytes", plan.expert_slot_bytes);
   json.Number("io_bytes", plan.io_bytes);
+  json.Number("state_bytes", plan.state_bytes);
   json.Number("block_bytes", plan.block_bytes);
   json.Number("context_tokens", plan.context_tokens);
   json.Number("chunk_tokens", plan.chunk_tokens);

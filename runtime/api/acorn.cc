@@ -125,7 +125,7 @@ void LogFault(const acorn_port *port, const Fault &fault) {
 void LogOpen(const acorn_port *port, const Model &model) {
   acorn::Message message;
   message.Text("opened ").Text(model.graph.name.data(), model.graph.name.size());
-  message.Text(": ").Number(model.graph.caches.size()).Text(" layers, context ").Number(model.dims.context);
+  message.Text(": ").Number(acorn::LayersOf(model.graph)).Text(" layers, context ").Number(model.dims.context);
   message.Text(", image ").Number(model.memory.image_bytes).Text(" bytes, block ").Number(model.memory.block_bytes);
   message.Text(" bytes, ").Number(model.dims.threads).Text(" threads");
   Log(port, 2, message);
@@ -304,6 +304,7 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   plan->expert_slots = dims.expert_slots;
   plan->useful_expert_slots = memory.useful_slots;
   plan->expert_record_bytes = memory.slot_bytes;
+  plan->state_bytes = memory.state_bytes;
   return ACORN_OK;
 }
 
@@ -378,7 +379,7 @@ acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *in
   info->vocab_size = model->graph.vocab_size;
   info->max_context = model->graph.max_context;
   info->prefix_rows = static_cast<uint32_t>(model->graph.prefix_tokens.size());
-  info->layers = static_cast<uint32_t>(model->graph.caches.size());
+  info->layers = acorn::LayersOf(model->graph);
   info->has_tokenizer = text;
   info->has_chat_template = text && acorn::HasChatTemplate(model->tokenizer);
   info->bos_token = text ? acorn::BosId(model->tokenizer) : -1;

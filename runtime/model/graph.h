@@ -16,12 +16,17 @@ namespace acorn {
 
 constexpr uint32_t kMaxValues = 64;          // so that a set of values is one u64
 constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: docs/ARITHMETIC.md §7
+constexpr uint32_t kMaxTokensWithoutCache = 1u << 24;  // of a session whose layers keep states alone
 constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
 constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
 constexpr uint32_t kMaxExperts = 1024;          // of a set
 constexpr uint32_t kMaxTopK = 64;
 constexpr uint32_t kMaxLayerNormDepth = 8192;  // of a part: docs/ARITHMETIC.md §4.2
+constexpr uint32_t kMinTaps = 2, kMaxTaps = 8;  // of a convolution
+constexpr uint32_t kMaxStateColumns = 1024;  // of a recurrence: docs/ARITHMETIC.md §15.2
+constexpr uint64_t kMaxStateElems = 1u << 28;
+constexpr int32_t kStateLimit = (1 << 30) - 1;  // sat31
 constexpr uint32_t kMaxReferenceTokens = 1024;  // of a reference run: a device is to prove itself in seconds
 constexpr uint32_t kMaxReferenceTemperatureQ16 = 100u << 16;  // what the sampler takes
 
@@ -67,6 +72,14 @@ struct Cache {
   const int8_t *prefix_v;
 };
 
+/// What a layer keeps from token to token: a matrix [rows, columns] of s16 or s32.
+struct State {
+  DType dtype;
+  uint32_t rows, columns;
+  const uint8_t *prefix;  // [rows, columns]; null: zeros
+};
+constexpr uint64_t StateBytes(const State &state) { return uint64_t{state.rows} * state.columns * DTypeBytes(state.dtype); }
+
 /// One expert of a set: a record of the file, FORMAT.md "Expert records".
 struct ExpertRecord {
   uint64_t offset;  // from the start of the file
@@ -87,7 +100,7 @@ struct ExpertSet {
 };
 
 enum class OpKind : uint8_t {
-  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd, kLayerNorm, kExperts
+  kEmbedding = 1, kRmsNorm, kLinear, kRotate, kAppend, kAttention, kGlu, kHadamard, kAdd, kLayerNorm, kExperts, kConv, kScan
 };
 
 struct EmbeddingOp {
@@ -100,7 +113,8 @@ struct EmbeddingOp {
 struct RmsNormOp {
   Slice in, out;
   uint32_t groups;
-  const int16_t *gamma;  // [width / groups]
+  const int16_t *gamma;    // [width / groups], or [width]
+  uint32_t gamma_stride;   // from group to group: 0, or width / groups
   Scale factor;
   uint64_t eps_term;
   int32_t zero_point;
@@ -184,6 +198,34 @@ struct ExpertsOp {
   Scale shared_octaves;
 };
 
+struct ConvOp {
+  Slice in, out;
+  uint32_t state, taps;
+  const int16_t *weights;      // [taps, width]
+  const int32_t *bias;         // [width]
+  const int32_t *multipliers;  // [width]
+  int32_t shift;
+  const int32_t *index_multipliers;  // [width]
+  int32_t index_shift;
+  const int16_t *table;  // [514]
+};
+
+struct ScanOp {
+  Slice x, b, c, dt, out;
+  uint32_t state, heads, groups;
+  const int32_t *dt_multipliers;  // [heads]
+  int32_t dt_shift;
+  const int32_t *dt_bias;         // [heads]
+  const int32_t *softplus_table;  // [1025]
+  int32_t dt_least, dt_most;
+  const int32_t *decay_multipliers;  // [heads]
+  int32_t decay_shift;
+  const int32_t *input_multipliers;  // [heads]
+  int32_t input_shift;
+  const int64_t *skip;        // [heads]
+  const uint8_t *out_shifts;  // [heads]
+};
+
 struct Step {
   OpKind kind;
   union {
@@ -198,6 +240,8 @@ struct Step {
     AddOp add;
     LayerNormOp layer_norm;
     ExpertsOp experts;
+    ConvOp conv;
+    ScanOp scan;
   };
 };
 
@@ -207,6 +251,10 @@ struct StepEdges {
   uint64_t writes;  // one bit at most
 };
 StepEdges EdgesOf(const Step &step);
+
+constexpr uint32_t kNoState = UINT32_MAX;
+/// The state that a step keeps; kNoState: none.
+uint32_t StateOf(const Step &step);
 
 /// What a step writes; of no width: Append, which writes rows of a cache.
 Slice OutputOf(const Step &step);
@@ -230,6 +278,7 @@ struct Graph {
   Span<Weight> weights;
   Span<Rope> ropes;
   Span<Cache> caches;
+  Span<State> states;
   Span<ExpertSet> expert_sets;
   Span<Step> body, head;
   uint32_t body_out, logits;

@@ -163,7 +163,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   const auto count = [](const auto *vector) { return vector == nullptr ? 0u : vector->size(); };
   *counts = {count(model_->values()), count(model_->weights()), count(model_->ropes()),
              count(model_->caches()), count(model_->body()),    count(model_->head()),
-             count(model_->expert_sets()), 0};
+             count(model_->expert_sets()), 0, count(model_->states())};
   for (uint32_t i = 0; i < counts->expert_sets; ++i) {
     const auto *records = model_->expert_sets()->Get(i)->records();
     if (records == nullptr || records->size() > kMaxExperts) return Fail(Status::kInvalid, "experts", i, 0);
@@ -178,7 +178,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   graph->max_context = model_->max_context();
   graph->prefix_tokens = SpanOf(model_->prefix_tokens());
   if (graph->prefix_tokens.size() > kMaxPrefixRows || graph->max_context == 0 ||
-      uint64_t{graph->max_context} + graph->prefix_tokens.size() > kMaxRows) {
+      uint64_t{graph->max_context} + graph->prefix_tokens.size() > (counts->caches == 0 ? kMaxTokensWithoutCache : kMaxRows)) {
     return Invalid();
   }
   for (const int32_t token : graph->prefix_tokens) {
@@ -255,12 +255,8 @@ Status ModelReader::Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes
   return Status::kOk;
 }
 
-template <typename T>
-Status ModelReader::ResolveArray(const schema::Ref *ref, uint64_t count, const T **out) {
-  const uint8_t *bytes = nullptr;
-  ACORN_TRY(Resolve(ref, static_cast<uint8_t>(schema::SegmentKind::Constants), count * sizeof(T), &bytes));
-  *out = reinterpret_cast<const T *>(bytes);
-  return Status::kOk;
+Status ModelReader::ResolveConstants(const schema::Ref *ref, uint64_t bytes, const uint8_t **out) {
+  return Resolve(ref, static_cast<uint8_t>(schema::SegmentKind::Constants), bytes, out);
 }
 
 Status ModelReader::ReadWeight(uint32_t index, Weight *out) {
@@ -414,7 +410,10 @@ Status ModelReader::Read(const void *table, RmsNormOp *out) {
       out->groups == 0 || out->in.width % out->groups != 0 || out->eps_term >> 60 != 0) {
     return Invalid();
   }
-  ACORN_TRY(ResolveArray(op.gamma(), out->in.width / out->groups, &out->gamma));
+  const uint32_t depth = out->in.width / out->groups;
+  const bool own = op.gamma() != nullptr && op.gamma()->bytes() == uint64_t{out->in.width} * sizeof(int16_t);
+  out->gamma_stride = own ? depth : 0;
+  ACORN_TRY(ResolveArray(op.gamma(), own ? out->in.width : depth, &out->gamma));
   ACORN_TRY(ReadFactor(op.factor(), &out->factor));
   if (out->factor.multiplier < 1 << 30) return Invalid();
   ACORN_TRY(CheckShift(static_cast<uint32_t>(out->factor.shift), 2, 49));
@@ -647,6 +646,8 @@ Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
     case schema::Op::Add: out->kind = OpKind::kAdd; return Read(table, &out->add);
     case schema::Op::LayerNorm: out->kind = OpKind::kLayerNorm; return Read(table, &out->layer_norm);
     case schema::Op::Experts: out->kind = OpKind::kExperts; return Read(table, &out->experts);
+    case schema::Op::Conv: out->kind = OpKind::kConv; return Read(table, &out->conv);
+    case schema::Op::Scan: out->kind = OpKind::kScan; return Read(table, &out->scan);
     default: return Fail(Status::kUnsupported, section_, index_, static_cast<uint64_t>(step.op_type()));
   }
 }
@@ -657,51 +658,12 @@ Status ModelReader::ReadStep(StepList list, uint32_t index, Step *out) {
   ACORN_TRY(ReadStepOp(*(list == StepList::kBody ? model_->body() : model_->head())->Get(index), out));
   // The head runs for the rows whose logits are wanted, which need not be neighbours: nothing there may know positions.
   if (list == StepList::kHead && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate ||
-                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention || out->kind == OpKind::kExperts)) {
+                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention || out->kind == OpKind::kExperts ||
+                                  StateOf(*out) != kNoState)) {
     return Invalid();
   }
   const StepEdges edges = EdgesOf(*out);
   return (edges.reads & edges.writes) == 0 ? Status::kOk : Invalid();
-}
-
-StepEdges EdgesOf(const Step &step) {
-  const auto bit = [](const Slice &slice) { return uint64_t{1} << slice.value; };
-  switch (step.kind) {
-    case OpKind::kEmbedding: return {0, bit(step.embedding.out)};
-    case OpKind::kRmsNorm: return {bit(step.rms_norm.in), bit(step.rms_norm.out)};
-    case OpKind::kLinear: return {bit(step.linear.in), bit(step.linear.out)};
-    case OpKind::kRotate: return {bit(step.rotate.in), bit(step.rotate.out)};
-    case OpKind::kAppend: return {bit(step.append.k) | bit(step.append.v), 0};
-    case OpKind::kAttention: return {bit(step.attention.q), bit(step.attention.out)};
-    case OpKind::kGlu: return {bit(step.glu.gate) | bit(step.glu.up), bit(step.glu.out)};
-    case OpKind::kHadamard: return {bit(step.hadamard.in), bit(step.hadamard.out)};
-    case OpKind::kAdd: return {bit(step.add.a) | bit(step.add.b), bit(step.add.out)};
-    case OpKind::kLayerNorm: return {bit(step.layer_norm.in), bit(step.layer_norm.out)};
-    case OpKind::kExperts: {
-      uint64_t reads = bit(step.experts.in) | bit(step.experts.router);
-      if (step.experts.shared.width != 0) reads |= bit(step.experts.shared);
-      if (step.experts.shared_gate.width != 0) reads |= bit(step.experts.shared_gate);
-      return {reads, bit(step.experts.out)};
-    }
-  }
-  return {0, 0};
-}
-
-Slice OutputOf(const Step &step) {
-  switch (step.kind) {
-    case OpKind::kEmbedding: return step.embedding.out;
-    case OpKind::kRmsNorm: return step.rms_norm.out;
-    case OpKind::kLinear: return step.linear.out;
-    case OpKind::kRotate: return step.rotate.out;
-    case OpKind::kAttention: return step.attention.out;
-    case OpKind::kGlu: return step.glu.out;
-    case OpKind::kHadamard: return step.hadamard.out;
-    case OpKind::kAdd: return step.add.out;
-    case OpKind::kLayerNorm: return step.layer_norm.out;
-    case OpKind::kExperts: return step.experts.out;
-    case OpKind::kAppend: break;
-  }
-  return {0, 0, 0};
 }
 
 }  // namespace acorn

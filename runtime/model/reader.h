@@ -41,6 +41,7 @@ Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault);
 struct GraphCounts {
   uint32_t values, weights, ropes, caches, body, head, expert_sets;
   uint32_t expert_records;  // of all sets
+  uint32_t states;
 };
 
 enum class StepList : uint8_t { kBody, kHead };
@@ -57,6 +58,7 @@ class ModelReader {
   Status ReadWeight(uint32_t index, Weight *out);
   Status ReadRope(uint32_t index, Rope *out);
   Status ReadCache(uint32_t index, Cache *out);
+  Status ReadState(uint32_t index, State *out);
   /// The span of `out` for the records stays empty.
   Status ReadExpertSet(uint32_t index, ExpertSet *out);
   Status ReadExpertRecord(uint32_t set, uint32_t index, ExpertRecord *out);
@@ -76,14 +78,21 @@ class ModelReader {
   Status CheckSegments(bool check_weights);
   Status ReadReference(const GraphCounts &counts, Graph *graph);
   Status Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes, const uint8_t **out);
+  Status ResolveConstants(const schema::Ref *ref, uint64_t bytes, const uint8_t **out);
   template <typename T>
-  Status ResolveArray(const schema::Ref *ref, uint64_t count, const T **out);
+  Status ResolveArray(const schema::Ref *ref, uint64_t count, const T **out) {
+    const uint8_t *bytes = nullptr;
+    ACORN_TRY(ResolveConstants(ref, count * sizeof(T), &bytes));
+    *out = reinterpret_cast<const T *>(bytes);
+    return Status::kOk;
+  }
   Status ReadSlice(const schema::Slice *slice, Slice *out, DType *type);
   Status CheckShift(uint32_t shift, uint32_t low = 1, uint32_t high = 62);
   Status CheckZeroPoint(int32_t zero_point, DType type);
   Status CheckMultipliers(const int32_t *multipliers, uint64_t count, int64_t low, int64_t high);
   Status ReadFactor(const schema::Factor *factor, Scale *out);
   Status ReadOctaves(const schema::Factor *factor, Scale *out);
+  Status CheckState(uint32_t index, DType type, uint64_t rows, uint64_t columns);
   Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
 
   Status ReadStepOp(const schema::Step &step, Step *out);
@@ -98,6 +107,8 @@ class ModelReader {
   Status Read(const void *table, AddOp *out);
   Status Read(const void *table, LayerNormOp *out);
   Status Read(const void *table, ExpertsOp *out);
+  Status Read(const void *table, ConvOp *out);
+  Status Read(const void *table, ScanOp *out);
 
   Span<const uint8_t> image_;
   Header header_ = {};

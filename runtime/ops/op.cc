@@ -22,12 +22,14 @@ KernelSet SelectKernels(uint32_t features) {
           add::Select(features),
           append::Select(features),
           attention::Select(features),
+          conv::Select(features),
           glu::Select(features),
           hadamard::Select(features),
           layernorm::Select(features),
           requantise::Select(features),
           rmsnorm::Select(features),
-          rotate::Select(features)};
+          rotate::Select(features),
+          scan::Select(features)};
 }
 
 Status RunStep(const Step &step, const RunContext &context) {
@@ -43,6 +45,8 @@ Status RunStep(const Step &step, const RunContext &context) {
     case OpKind::kAdd: Run(step.add, context); break;
     case OpKind::kLayerNorm: Run(step.layer_norm, context); break;
     case OpKind::kExperts: return Run(step.experts, context);
+    case OpKind::kConv: Run(step.conv, context); break;
+    case OpKind::kScan: Run(step.scan, context); break;
   }
   return Status::kOk;
 }
@@ -66,6 +70,8 @@ KernelName NameOf(const Step &step, const Graph &graph, const KernelSet &kernels
       const expert::Matrix gate = expert::MatrixOf(graph.expert_sets[step.experts.set].records[0].shape, expert::kGate);
       return {"experts", SelectGemm(gate.format, gate.layout, kernels.features)->name};
     }
+    case OpKind::kConv: return {"conv", kernels.conv->name};
+    case OpKind::kScan: return {"scan", kernels.scan->name};
   }
   return {"", ""};
 }

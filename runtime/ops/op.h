@@ -11,6 +11,7 @@
 #include "kernels/add/kernel.h"
 #include "kernels/append/kernel.h"
 #include "kernels/attention/kernel.h"
+#include "kernels/conv/kernel.h"
 #include "kernels/gemm.h"
 #include "kernels/glu/kernel.h"
 #include "kernels/hadamard/kernel.h"
@@ -18,6 +19,7 @@
 #include "kernels/requantise/kernel.h"
 #include "kernels/rmsnorm/kernel.h"
 #include "kernels/rotate/kernel.h"
+#include "kernels/scan/kernel.h"
 #include "model/graph.h"
 #include "platform/parallel.h"
 
@@ -29,12 +31,14 @@ struct KernelSet {
   const add::Kernel *add;
   const append::Kernel *append;
   const attention::Kernel *attention;
+  const conv::Kernel *conv;
   const glu::Kernel *glu;
   const hadamard::Kernel *hadamard;
   const layernorm::Kernel *layernorm;
   const requantise::Kernel *requantise;
   const rmsnorm::Kernel *rmsnorm;
   const rotate::Kernel *rotate;
+  const scan::Kernel *scan;
 };
 KernelSet SelectKernels(uint32_t features);
 
@@ -101,6 +105,7 @@ struct RunContext {
   Parallel parallel;
   const Place *values;        // [values]
   const CachePlace *caches;   // [caches], of the session
+  uint8_t *const *states;     // [states], of the session: what the rows before this chunk left behind, then what it leaves
   const RopePlace *ropes;     // [ropes]
   uint8_t *step_scratch;      // shared by the threads of a step
   uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
@@ -140,6 +145,8 @@ void Run(const GluOp &op, const RunContext &context);
 void Run(const HadamardOp &op, const RunContext &context);
 void Run(const AddOp &op, const RunContext &context);
 void Run(const LayerNormOp &op, const RunContext &context);
+void Run(const ConvOp &op, const RunContext &context);
+void Run(const ScanOp &op, const RunContext &context);
 /// Returns: kOk | as ExpertSource
 Status Run(const ExpertsOp &op, const RunContext &context);
 
@@ -173,12 +180,23 @@ inline uint8_t *ThreadScratch(const RunContext &context, uint32_t thread) {
   return context.thread_scratch + thread * context.thread_scratch_bytes;
 }
 
-/// body(first_row, rows, thread) over blocks of the chunk's rows. Small work stays on the caller's thread: waking the others
-/// costs more (a few microseconds) than it takes.
+/// Work below so many elements stays on the caller's thread: waking the others costs more (a few microseconds) than it takes.
+constexpr size_t kInlineElems = 8192;
+
+/// body(task, thread) for each task of work that takes `elems` elements in all.
+template <typename Body>
+void ForTasks(const RunContext &context, size_t tasks, size_t elems, const Body &body) {
+  if (elems <= kInlineElems) {
+    for (uint32_t task = 0; task < tasks; ++task) body(task, 0u);
+    return;
+  }
+  context.parallel.For(static_cast<uint32_t>(tasks), body);
+}
+
+/// body(first_row, rows, thread) over blocks of the chunk's rows.
 template <typename Body>
 void ForRows(const RunContext &context, size_t width, const Body &body) {
   constexpr size_t kBlockRows = 8;
-  constexpr size_t kInlineElems = 8192;
   if (context.m * width <= kInlineElems) {
     body(size_t{0}, context.m, 0u);
     return;

@@ -13,6 +13,7 @@ struct Walk {
   uint64_t rows[kMaxValues];       // that a value must hold; 0: never used
   uint64_t conflicts[kMaxValues];  // values that live at the same time, as bits
   uint64_t live;                   // after the step that is being looked at; the walk goes backwards
+  uint32_t states;                 // those before the steps that were looked at
   uint32_t read_cache;             // of the attention whose Append is still to come; kNoCache: none
   OpNeeds needs;
 };
@@ -57,11 +58,20 @@ bool CacheOrderHolds(const Step &step, uint32_t *read_cache) {
   return true;
 }
 
+// The steps with a state name states 0, 1, 2, … in the order of the body: none is shared, and none is left over.
+bool StateOrderHolds(const Step &step, uint32_t *states) {
+  const uint32_t state = StateOf(step);
+  if (state == kNoState) return true;
+  if (*states == 0 || state != *states - 1) return false;
+  --*states;
+  return true;
+}
+
 Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanContext &context, Walk *walk) {
   for (uint32_t i = count; i-- > 0;) {
     Step step;
     ACORN_TRY(reader->ReadStep(list, i, &step));
-    if (!CacheOrderHolds(step, &walk->read_cache)) {
+    if (!CacheOrderHolds(step, &walk->read_cache) || !StateOrderHolds(step, &walk->states)) {
       return reader->Fail(Status::kInvalid, list == StepList::kBody ? "body" : "head", i, 0);
     }
     const StepEdges edges = EdgesOf(step);
@@ -123,11 +133,12 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
 
   walk.live = logits;
   walk.read_cache = kNoCache;
+  walk.states = counts.states;
   ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, cache_rows}, &walk));
   if ((walk.live & ~body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
   walk.live = body_out;
   ACORN_TRY(WalkSteps(reader, StepList::kBody, counts.body, {&kernels, dims.threads, dims.chunk, cache_rows}, &walk));
-  if (walk.live != 0 || walk.read_cache != kNoCache) return reader->Fail(Status::kInvalid, "body", 0, 0);
+  if (walk.live != 0 || walk.read_cache != kNoCache || walk.states != 0) return reader->Fail(Status::kInvalid, "body", 0, 0);
   if (walk.rows[summary.body_out] < dims.chunk) walk.rows[summary.body_out] = dims.chunk;
 
   uint64_t end = PlaceValues(walk, counts.values, logits, plan->values);

@@ -34,6 +34,7 @@ constexpr uint32_t kMaxProfileRows = 32;
 /// Exact bytes by class.
 struct MemoryPlan {
   uint64_t image_bytes, model_bytes, session_bytes, scratch_bytes, expert_slot_bytes, block_bytes;
+  uint64_t state_bytes;  // of session_bytes: what state-space layers keep; 0: none
   uint32_t reference_tokens;  // of the file's reference run; 0: it has none
   uint32_t experts, useful_slots;  // of the model, of all layers; 0: none
   uint64_t slot_bytes;

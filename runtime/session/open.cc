@@ -37,6 +37,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   const Span<Weight> weights = arena->Take<Weight>(counts.weights);
   const Span<Rope> ropes = arena->Take<Rope>(counts.ropes);
   const Span<Cache> caches = arena->Take<Cache>(counts.caches);
+  const Span<State> states = arena->Take<State>(counts.states);
   const Span<ExpertSet> expert_sets = arena->Take<ExpertSet>(counts.expert_sets);
   const Span<ExpertRecord> expert_records = arena->Take<ExpertRecord>(counts.expert_records);
   const Span<uint8_t> verified = arena->Take<uint8_t>(counts.expert_records);
@@ -58,6 +59,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   (*model)->graph.weights = weights;
   (*model)->graph.ropes = ropes;
   (*model)->graph.caches = caches;
+  (*model)->graph.states = states;
   (*model)->graph.expert_sets = expert_sets;
   (*model)->expert_records = expert_records;
   (*model)->resident.verified = verified;
@@ -178,6 +180,13 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
     session.Take<uint8_t>(bytes);
     session.Take<uint8_t>(bytes);
   }
+  for (uint32_t i = 0; i < opening->counts.states; ++i) {
+    State state;
+    ACORN_TRY(opening->reader.ReadState(i, &state));
+    const uint64_t before = session.used();
+    session.Take<uint8_t>(StateBytes(state));
+    opening->memory.state_bytes += session.used() - before;
+  }
   Arena scratch;
   LayOutScratch(*opening, &scratch, nullptr);
   Arena block;
@@ -207,6 +216,7 @@ Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
   for (uint32_t i = 0; i < graph->weights.size(); ++i) ACORN_TRY(reader.ReadWeight(i, &graph->weights[i]));
   for (uint32_t i = 0; i < graph->ropes.size(); ++i) ACORN_TRY(reader.ReadRope(i, &graph->ropes[i]));
   for (uint32_t i = 0; i < graph->caches.size(); ++i) ACORN_TRY(reader.ReadCache(i, &graph->caches[i]));
+  for (uint32_t i = 0; i < graph->states.size(); ++i) ACORN_TRY(reader.ReadState(i, &graph->states[i]));
   for (uint32_t i = 0; i < graph->expert_sets.size(); ++i) {
     ExpertSet &set = graph->expert_sets[i];
     ACORN_TRY(reader.ReadExpertSet(i, &set));
@@ -263,6 +273,7 @@ void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &di
   const Span<int32_t> logits = arena->Take<int32_t>(dims.logit_rows * AlignUp(graph.vocab_size, 16));
   const Span<int32_t> tokens = arena->Take<int32_t>(dims.context);
   const Span<CachePlace> caches = arena->Take<CachePlace>(counts.caches);
+  const Span<uint8_t *> states = arena->Take<uint8_t *>(counts.states);
   const Span<char> text = arena->Take<char>(text_bytes);
   if (self.empty()) return;
   *session = self.data();
@@ -270,6 +281,7 @@ void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &di
   (*session)->logit_rows = logits;
   (*session)->tokens = tokens;
   (*session)->caches = caches;
+  (*session)->states = states;
   (*session)->text = text;
 }
 
@@ -304,6 +316,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.weights = lists.weights;
   model->graph.ropes = lists.ropes;
   model->graph.caches = lists.caches;
+  model->graph.states = lists.states;
   model->graph.expert_sets = lists.expert_sets;
   model->graph.body = lists.body;
   model->graph.head = lists.head;
@@ -337,6 +350,9 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
       const uint64_t bytes = kv_cache::CacheBytes(model->cache_rows, cache.kv_heads, cache.head_dim, cache.bits);
       session->caches[i].k = arena.Take<uint8_t>(bytes).data();
       session->caches[i].v = arena.Take<int8_t>(bytes).data();
+    }
+    for (uint32_t i = 0; i < model->graph.states.size(); ++i) {
+      session->states[i] = arena.Take<uint8_t>(StateBytes(model->graph.states[i])).data();
     }
   }
   ResetTrace(model);

@@ -5,6 +5,9 @@
 namespace acorn {
 namespace {
 
+/// Whether a chunk is part of the conversation for the first time; what only the states see again leaves no trace elsewhere.
+enum class Pass : uint8_t { kFirst, kAgain };
+
 RunContext MakeContext(Session *session, Place *values) {
   Model *model = session->model;
   for (uint32_t v = 0; v < model->graph.values.size(); ++v) values[v] = model->values[v];
@@ -14,6 +17,7 @@ RunContext MakeContext(Session *session, Place *values) {
   context.parallel = model->parallel;
   context.values = values;
   context.caches = session->caches.data();
+  context.states = session->states.data();
   context.ropes = model->ropes.data();
   context.step_scratch = model->scratch + model->scratch_plan.step;
   context.thread_scratch = model->scratch + model->scratch_plan.threads;
@@ -32,8 +36,9 @@ RunContext MakeContext(Session *session, Place *values) {
 }
 
 // first: index of the first of `steps` in the body and head together
-Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &context) {
-  if (!model->profile && model->trace.empty()) {
+Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &context, Pass pass) {
+  const bool traced = !model->trace.empty() && pass == Pass::kFirst;
+  if (!model->profile && !traced) {
     for (const Step &step : steps) ACORN_TRY(RunStep(step, context));
     return Status::kOk;
   }
@@ -45,18 +50,33 @@ Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &
     row.ticks += after - before;
     ++row.calls;
     before = after;
-    if (model->trace.empty()) continue;
+    if (!traced) continue;
     model->trace[first + i] = DigestOutput(model->trace[first + i], steps[i], context);
     before = model->clock.Now();
   }
   return Status::kOk;
 }
 
+// To what the constant prefix leaves behind. A model without states has nothing to see again.
+void ResetStates(Session *session) {
+  const Span<State> states = session->model->graph.states;
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (states[i].prefix == nullptr) {
+      __builtin_memset(session->states[i], 0, StateBytes(states[i]));
+    } else {
+      __builtin_memcpy(session->states[i], states[i].prefix, StateBytes(states[i]));
+    }
+  }
+  session->state_position = states.empty() ? session->position : 0;
+}
+
 // The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens.
-Status RunBody(Session *session, size_t first, size_t m) {
+// A failure may leave some layers' states behind the chunk and others before it: they start anew.
+Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
+  if (pass == Pass::kAgain) context.routing_hook = {};
   context.tokens = session->tokens.data() + first;
   context.m = m;
   context.first_row = model->graph.prefix_tokens.size() + first;
@@ -64,7 +84,23 @@ Status RunBody(Session *session, size_t first, size_t m) {
     const Rope &rope = model->graph.ropes[i];
     rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2, context.first_row, m);
   }
-  return RunSteps(model, model->graph.body, 0, context);
+  const Status status = RunSteps(model, model->graph.body, 0, context, pass);
+  if (status != Status::kOk) {
+    ResetStates(session);
+  } else {
+    session->state_position = static_cast<uint32_t>(first + m);
+  }
+  return status;
+}
+
+// Shows the states the tokens of the conversation that they have not seen.
+Status CatchUp(Session *session) {
+  while (session->state_position < session->position) {
+    if (TakeCancel(session)) return Status::kCancelled;
+    const size_t left = session->position - session->state_position, chunk = session->model->dims.chunk;
+    ACORN_TRY(RunBody(session, session->state_position, left < chunk ? left : chunk, Pass::kAgain));
+  }
+  return Status::kOk;
 }
 
 // The head for rows [row, row + m) of the last chunk; their logits lie in session->logit_rows.
@@ -76,7 +112,7 @@ Status RunHead(Session *session, size_t row, size_t m) {
   in.data += row * in.row_bytes;
   values[model->graph.logits].data = reinterpret_cast<uint8_t *>(session->logit_rows.data());
   context.m = m;
-  return RunSteps(model, model->graph.head, model->graph.body.size(), context);
+  return RunSteps(model, model->graph.head, model->graph.body.size(), context, Pass::kFirst);
 }
 
 const int32_t *LogitsRow(const Session *session, size_t row) {
@@ -108,6 +144,7 @@ void ResetSession(Session *session) {
   session->timings = {};
   session->detokenizer = {};
   __atomic_store_n(&session->cancel, 0u, __ATOMIC_RELEASE);
+  ResetStates(session);
   for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
     const Cache &cache = model->graph.caches[i];
     append::Args args = {};
@@ -131,6 +168,7 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     if (token < 0 || static_cast<uint32_t>(token) >= model->graph.vocab_size) return Status::kToken;
   }
   if (tokens.size() > model->dims.context - session->position) return Status::kContextFull;
+  ACORN_TRY(CatchUp(session));
   for (size_t done = 0; done < tokens.size();) {
     if (TakeCancel(session)) return Status::kCancelled;
     const size_t left = tokens.size() - done;
@@ -138,7 +176,7 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     session->logits = nullptr;
     // The tokens may already lie in place (FeedText).
     __builtin_memmove(session->tokens.data() + session->position, tokens.data() + done, m * sizeof(int32_t));
-    ACORN_TRY(RunBody(session, session->position, m));
+    ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));
     session->position += static_cast<uint32_t>(m);
     if (callback != nullptr) {
       ACORN_TRY(HandOver(session, done, m, callback, ctx));
@@ -156,6 +194,7 @@ Status Rewind(Session *session, size_t position) {
   if (position == session->position) return Status::kOk;
   session->position = static_cast<uint32_t>(position);
   session->logits = nullptr;
+  if (session->state_position > session->position) ResetStates(session);
   return Status::kOk;
 }
 

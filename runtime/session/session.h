@@ -18,10 +18,12 @@ struct Session {
   bool taken;
   uint32_t cancel;           // set from other threads; read and cleared with atomics
   uint32_t position;         // real tokens
+  uint32_t state_position;   // of them, those that the states have seen; without states all
   const int32_t *logits;     // of the last token; null: none
   Span<int32_t> logit_rows;  // [logit_rows, vocab_size rounded up to 16]
   Span<int32_t> tokens;      // [context]
   Span<CachePlace> caches;
+  Span<uint8_t *> states;
   Span<char> text;           // generate's: characters held back, then those of one token
   Detokenizer detokenizer;
   void (*logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
@@ -45,10 +47,11 @@ void ResetSession(Session *session);
 using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
 
 /// Appends tokens, in chunks.  callback null: only the last token's logits are computed
+/// Where the states have not seen all tokens before these, they see them first.
 /// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept) | as ExpertSource (the same)
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
 
-/// Drops the tokens from `position` on.
+/// Drops the tokens from `position` on. States cannot forget: they start anew, and see the rest again when tokens are fed.
 /// Returns: kOk | kArgument
 Status Rewind(Session *session, size_t position);
 

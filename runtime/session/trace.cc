@@ -54,18 +54,21 @@ uint64_t DigestOutput(uint64_t digest, const Step &step, const RunContext &conte
 
 int32_t LayerOf(const Graph &graph, size_t index) {
   if (index >= graph.body.size()) return -1;
-  // A layer starts behind the embedding or the residual addition that its Append comes after.
+  // A layer mixes tokens once: with an Append and what follows it, or with a Scan. It starts behind the embedding or the residual
+  // addition that this comes after.
   int32_t layer = -1;
   size_t start = 0;
   for (size_t i = 0; i < graph.body.size(); ++i) {
     const Step &step = graph.body[i];
     if (step.kind == OpKind::kEmbedding || step.kind == OpKind::kAdd) start = i + 1;
-    if (step.kind != OpKind::kAppend) continue;
+    if (step.kind != OpKind::kAppend && step.kind != OpKind::kScan) continue;
     if (start > index) break;
-    layer = static_cast<int32_t>(step.append.cache);
+    ++layer;
   }
   return layer;
 }
+
+uint32_t LayersOf(const Graph &graph) { return static_cast<uint32_t>(LayerOf(graph, graph.body.size() - 1) + 1); }
 
 const char *OpName(OpKind kind) {
   switch (kind) {
@@ -80,6 +83,8 @@ const char *OpName(OpKind kind) {
     case OpKind::kAdd: return "Add";
     case OpKind::kLayerNorm: return "LayerNorm";
     case OpKind::kExperts: return "Experts";
+    case OpKind::kConv: return "Conv";
+    case OpKind::kScan: return "Scan";
   }
   return "";
 }

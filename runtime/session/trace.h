@@ -14,6 +14,8 @@ uint64_t DigestOutput(uint64_t digest, const Step &step, const RunContext &conte
 
 /// The layer that step `index` of body and head belongs to; −1: before the first or after the last.
 int32_t LayerOf(const Graph &graph, size_t index);
+/// How many layers there are.
+uint32_t LayersOf(const Graph &graph);
 
 /// The operator's name as in schema/acorn.fbs; static.
 const char *OpName(OpKind kind);

@@ -403,6 +403,104 @@ TEST(EvilGraph, Experts) {
   ExpectRefused(cases, SparseSpec());
 }
 
+ModelSpec StateSpaceSpec() {
+  ModelSpec spec;
+  spec.mixers = {Mixer::kStateSpace};
+  spec.state_groups = 2;
+  spec.norm_groups = 4;
+  spec.prefix_rows = 1;
+  return spec;
+}
+
+TEST(EvilGraph, StateSpaces) {
+  const auto state = [](Victim *v, uint32_t index) { return v->model()->states()->Get(index); };
+  const auto conv = [](Victim *v) { return v->Find<schema::Conv>(Op::Conv); };
+  const auto scan = [](Victim *v) { return v->Find<schema::Scan>(Op::Scan); };
+  const auto poke32 = [](uint8_t *bytes, uint32_t value) { std::memcpy(bytes, &value, sizeof value); };
+  std::vector<Case> cases = {
+      {"state of no type", "body",
+       [=](Victim *v) { v->Poke<uint8_t>(state(v, 1), schema::State::VT_DTYPE, 1); }},
+      {"state without rows", "body", [=](Victim *v) { v->Poke<uint32_t>(state(v, 1), schema::State::VT_ROWS, 0); }},
+      {"state too wide", "body", [=](Victim *v) { v->Poke<uint32_t>(state(v, 1), schema::State::VT_COLUMNS, (1u << 20) + 1); }},
+      {"state of giant size", "body",
+       [=](Victim *v) {
+         v->Poke<uint32_t>(state(v, 1), schema::State::VT_ROWS, 1u << 20);
+         v->Poke<uint32_t>(state(v, 1), schema::State::VT_COLUMNS, 1u << 20);
+       }},
+      {"prefix past the state's limit", "states",
+       [=](Victim *v) { poke32(v->Bytes(state(v, 1)->prefix()) + 8, 1u << 30); }},
+      {"prefix of another size", "states",
+       [=](Victim *v) {
+         const schema::Ref *prefix = state(v, 1)->prefix();
+         schema::Ref moved;
+         v->Put(prefix, *Elsewhere(prefix, &moved, 0, 0, -4));
+       }},
+      {"prefix far away", "states",
+       [=](Victim *v) {
+         const schema::Ref *prefix = state(v, 0)->prefix();
+         schema::Ref moved;
+         v->Put(prefix, *Elsewhere(prefix, &moved, 0, int64_t{1} << 40, 0));
+       }},
+      {"convolution without a state", "body", [=](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Conv, 1), schema::Conv::VT_STATE, 99); }},
+      {"two convolutions with one state", "body", [=](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Conv, 1), schema::Conv::VT_STATE, 0); }},
+      {"states out of order", "body",
+       [=](Victim *v) {
+         v->Poke<uint16_t>(v->Table(Op::Scan), schema::Scan::VT_STATE, 3);
+         v->Poke<uint16_t>(v->Table(Op::Scan, 1), schema::Scan::VT_STATE, 1);
+       }},
+      {"convolution with a recurrence's state", "body",
+       [=](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Conv, 1), schema::Conv::VT_STATE, 3); }},
+      {"one tap", "body", [=](Victim *v) { v->Poke<uint32_t>(conv(v), schema::Conv::VT_TAPS, 1); }},
+      {"nine taps", "body", [=](Victim *v) { v->Poke<uint32_t>(conv(v), schema::Conv::VT_TAPS, 9); }},
+      {"fewer taps than the state has rows for", "body", [=](Victim *v) { v->Poke<uint32_t>(conv(v), schema::Conv::VT_TAPS, 3); }},
+      {"convolution to another width", "body",
+       [=](Victim *v) { v->Put(conv(v)->out(), Moved(conv(v)->out(), 0, 0, -1)); }},
+      {"convolution's sum past s32", "body",
+       [=](Victim *v) { for (int i = 0; i < 4; ++i) poke32(v->Bytes(conv(v)->weights()) + 2 * 96 * i, 0x7fff7fff); }},
+      {"convolution's bias past s32", "body", [=](Victim *v) { poke32(v->Bytes(conv(v)->bias()) + 4, 0x80000000u); }},
+      {"convolution's negative multiplier", "body", [=](Victim *v) { poke32(v->Bytes(conv(v)->multipliers()), 0x80000000u); }},
+      {"convolution's negative index", "body", [=](Victim *v) { poke32(v->Bytes(conv(v)->index_multipliers()), 0xffffffffu); }},
+      {"convolution's shift", "body", [=](Victim *v) { v->Poke<uint8_t>(conv(v), schema::Conv::VT_SHIFT, 63); }},
+      {"convolution's index shift", "body", [=](Victim *v) { v->Poke<uint8_t>(conv(v), schema::Conv::VT_INDEX_SHIFT, 0); }},
+      {"heads that do not divide", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_HEADS, 3); }},
+      {"no heads", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_HEADS, 0); }},
+      {"no groups", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 0); }},
+      {"groups that do not divide the heads", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 3); }},
+      {"groups of another state", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 4); }},
+      {"fewer step sizes than heads", "body", [=](Victim *v) { v->Put(scan(v)->dt(), Moved(scan(v)->dt(), 0, 0, -1)); }},
+      {"B and C of different widths", "body", [=](Victim *v) { v->Put(scan(v)->c(), Moved(scan(v)->c(), 0, 0, -2)); }},
+      {"recurrence to another width", "body", [=](Victim *v) { v->Put(scan(v)->out(), Moved(scan(v)->out(), 0, 0, -1)); }},
+      {"recurrence without a state", "body", [=](Victim *v) { v->Poke<uint16_t>(v->Table(Op::Scan, 1), schema::Scan::VT_STATE, 4); }},
+      {"recurrence writes what it reads", "body", [=](Victim *v) { v->Put(scan(v)->out(), *scan(v)->x()); }},
+      {"limits of the step size out of order", "body",
+       [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_DT_LEAST, (1u << 28) + 1); }},
+      {"step size past s32", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_DT_MOST, 1u << 31); }},
+      {"step size's shift", "body", [=](Victim *v) { v->Poke<uint8_t>(scan(v), schema::Scan::VT_DT_SHIFT, 63); }},
+      {"decay's shift", "body", [=](Victim *v) { v->Poke<uint8_t>(scan(v), schema::Scan::VT_DECAY_SHIFT, 0); }},
+      {"input's shift", "body", [=](Victim *v) { v->Poke<uint8_t>(scan(v), schema::Scan::VT_INPUT_SHIFT, 63); }},
+      {"output's shift", "body", [=](Victim *v) { v->Bytes(scan(v)->out_shifts())[2] = 63; }},
+      {"output without a shift", "body", [=](Victim *v) { v->Bytes(scan(v)->out_shifts())[0] = 0; }},
+      {"negative decay", "body", [=](Victim *v) { poke32(v->Bytes(scan(v)->decay_multipliers()) + 4, 0xfffffff0u); }},
+      {"skip past 2^46", "body", [=](Victim *v) { poke32(v->Bytes(scan(v)->skip()) + 4, 0x8000); }},
+      {"skip past -2^46", "body", [=](Victim *v) { poke32(v->Bytes(scan(v)->skip()) + 4, 0x80000000u); }},
+  };
+  AddRefCases(&cases, "convolution's weights", "body", Op::Conv, &schema::Conv::weights);
+  AddRefCases(&cases, "convolution's bias", "body", Op::Conv, &schema::Conv::bias);
+  AddRefCases(&cases, "convolution's multipliers", "body", Op::Conv, &schema::Conv::multipliers);
+  AddRefCases(&cases, "convolution's indices", "body", Op::Conv, &schema::Conv::index_multipliers);
+  AddRefCases(&cases, "convolution's table", "body", Op::Conv, &schema::Conv::factor_table);
+  AddRefCases(&cases, "step multipliers", "body", Op::Scan, &schema::Scan::dt_multipliers);
+  AddRefCases(&cases, "step biases", "body", Op::Scan, &schema::Scan::dt_bias);
+  AddRefCases(&cases, "softplus table", "body", Op::Scan, &schema::Scan::softplus_table);
+  AddRefCases(&cases, "decays", "body", Op::Scan, &schema::Scan::decay_multipliers);
+  AddRefCases(&cases, "inputs", "body", Op::Scan, &schema::Scan::input_multipliers);
+  AddRefCases(&cases, "skips", "body", Op::Scan, &schema::Scan::skip);
+  AddRefCases(&cases, "output shifts", "body", Op::Scan, &schema::Scan::out_shifts);
+  ExpectRefused(cases, StateSpaceSpec());
+  Victim victim(StateSpaceSpec());
+  EXPECT_EQ(ModelSession(victim.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
+}
+
 // What a record holds is met when it is first used.
 TEST(EvilGraph, ContentOfExperts) {
   const ModelSpec spec = SparseSpec();

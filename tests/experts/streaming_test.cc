@@ -195,6 +195,35 @@ class StreamingFaults : public testing::TestWithParam<bool> {
   uint64_t slot_bytes_ = 0, experts_at_ = 0;
 };
 
+// Layers before the fault have taken the chunk into their states, and those behind it have not.
+TEST(StreamingStates, AFaultInTheMiddleOfAChunk) {
+  const ModelSpec spec = SparseSpecs().back();
+  ASSERT_EQ(spec.name, "state_space_hybrid_experts");
+  const AlignedBytes file = BuildModel(spec);
+  const std::vector<int32_t> tokens = SomeTokens(spec.vocab_size, 40);
+  ModelSession resident(file);
+  const std::vector<int32_t> expected = resident.Score(tokens);
+  const uint64_t experts_at = LoadLittle64(file.data() + kHeaderExperts);
+  Storage storage(file);
+  acorn_options options = Streaming(3, resident.plan().expert_record_bytes);
+  options.chunk_tokens = 8;
+  ModelSession session(file, options, storage.port());
+  std::vector<int32_t> logits = session.Score({tokens.begin(), tokens.begin() + 16});
+  ASSERT_EQ(session.status(), ACORN_OK);
+  const acorn_simulated_fault fault = {ACORN_SIMULATED_ERROR, UINT32_MAX, experts_at, file.size() - experts_at};
+  ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
+  // Twice: the second time while the states catch up.
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(acorn_session_prefill(session.session(), tokens.data() + 16, 8), static_cast<acorn_status>(ACORN_ERR_STORAGE));
+    EXPECT_EQ(acorn_session_position(session.session()), 16u);
+  }
+  acorn_simulated_clear_faults(storage.device());
+  const std::vector<int32_t> rest = session.Score({tokens.begin() + 16, tokens.end()});
+  ASSERT_EQ(session.status(), ACORN_OK);
+  logits.insert(logits.end(), rest.begin(), rest.end());
+  EXPECT_EQ(logits, expected);
+}
+
 TEST_P(StreamingFaults, AReadThatFails) { ExpectGoesOn(ACORN_SIMULATED_ERROR, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
 TEST_P(StreamingFaults, AShortRead) { ExpectGoesOn(ACORN_SIMULATED_SHORT, ACORN_ERR_STORAGE, Streaming(3, slot_bytes_)); }
 TEST_P(StreamingFaults, ADamagedRecord) { ExpectGoesOn(ACORN_SIMULATED_DAMAGE, ACORN_ERR_DAMAGED, Streaming(3, slot_bytes_)); }

@@ -318,4 +318,51 @@ uint32_t SharedWeight(int32_t logit, Factor octaves) {
   return static_cast<uint32_t>((Sigmoid(logit, octaves) * 32768 + (uint64_t{1} << 30)) >> 31);
 }
 
+namespace {
+
+int64_t Saturate31(int64_t value) {
+  const int64_t limit = (int64_t{1} << 30) - 1;
+  return std::clamp(value, -limit, limit);
+}
+
+}  // namespace
+
+int32_t Convolve(const ConvColumn &column, const std::vector<int16_t> &table, const std::vector<int32_t> &rows) {
+  Wide acc = column.bias;
+  for (size_t j = 0; j < rows.size(); ++j) acc = acc + Wide{column.weights[j]} * rows[j];
+  RequireInside(acc, Power(31), "convolution: sum past s32");
+  const int32_t v = Saturate(RoundShift(acc * column.factor.multiplier, column.factor.shift), Range::kS16);
+  const int64_t place = std::clamp<int64_t>(Apply(column.index, v), -32768, 32767) + 32768;
+  const auto j = static_cast<size_t>(place / 128);
+  const int64_t a = table[j] + RoundShift(Wide{table[j + 1] - table[j]} * (place % 128), 7);
+  const int64_t y = RoundShift(Wide{v} * a, 15);
+  Require(y >= -32767 && y <= 32767, "convolution: output past s16");
+  return static_cast<int32_t>(y);
+}
+
+int64_t StepSize(const ScanHead &head, int32_t raw) {
+  const int64_t v = Apply(head.dt, raw) + head.dt_bias, magnitude = v < 0 ? -v : v;
+  int64_t rest = 0;
+  if (magnitude < int64_t{1} << 20) {
+    const auto i = static_cast<size_t>(magnitude / 1024);
+    rest = head.softplus[i] + RoundShift((Wide{head.softplus[i + 1]} - head.softplus[i]) * (magnitude % 1024), 10);
+  }
+  return std::clamp((v > 0 ? v : 0) * 256 + rest, head.dt_least, head.dt_most);
+}
+
+int32_t Advance(const ScanHead &head, int32_t raw, int32_t x, const int32_t *b, const int32_t *c, size_t n, int32_t *state) {
+  const int64_t dt = StepSize(head, raw);
+  const auto octaves = static_cast<uint64_t>(Apply(head.decay, dt));
+  const int64_t decay = std::min<int64_t>(RoundShift(Wide{static_cast<int64_t>(PowerOfTwo(octaves))}, 1), (1 << 30) - 1);
+  const int64_t input = std::min(Apply(head.input, dt), (int64_t{1} << 46) - 1);
+  const int64_t w = Saturate31(RoundShift(Wide{x} * input, 15));
+  Wide sum = Wide{head.skip} * x;
+  for (size_t i = 0; i < n; ++i) {
+    state[i] = static_cast<int32_t>(Saturate31(RoundShift(Wide{state[i]} * decay, 30) + RoundShift(Wide{b[i]} * w, 15)));
+    sum = sum + Wide{c[i]} * state[i];
+  }
+  RequireInside(sum, Power(62), "recurrence: sum past 62 bits");
+  return Saturate(RoundShift(sum, head.out_shift), Range::kS16);
+}
+
 }  // namespace acorn::reference

@@ -3,6 +3,7 @@
 // ends the process, since then either the file or the page is wrong.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -93,6 +94,29 @@ int32_t Add(int32_t a, int64_t a_multiplier, int32_t b, int64_t b_multiplier, in
 
 /// §12.2: 2^31 * 2^(-t / 2^26).
 uint64_t PowerOfTwo(uint64_t t);
+
+/// §15.1: one column of one token. rows: its inputs from the oldest on, [taps].
+struct ConvColumn {
+  std::vector<int32_t> weights;  // [taps]
+  int32_t bias;
+  Factor factor, index;
+};
+int32_t Convolve(const ConvColumn &column, const std::vector<int16_t> &table, const std::vector<int32_t> &rows);
+
+/// §15.2: one head.
+struct ScanHead {
+  Factor dt;
+  int32_t dt_bias;
+  std::vector<int32_t> softplus;
+  int64_t dt_least, dt_most;
+  Factor decay, input;
+  int64_t skip;
+  int out_shift;
+};
+/// The size of a step in Q24.
+int64_t StepSize(const ScanHead &head, int32_t raw);
+/// One token of one channel: state [n] goes on, y comes back.
+int32_t Advance(const ScanHead &head, int32_t raw, int32_t x, const int32_t *b, const int32_t *c, size_t n, int32_t *state);
 
 /// §14. scoring: as in the file.
 struct Chosen {

@@ -55,6 +55,10 @@ const schema::Slice *OutputOf(const schema::Step &step) {
       return step.op_as_LayerNorm()->out();
     case Op::Experts:
       return step.op_as_Experts()->out();
+    case Op::Conv:
+      return step.op_as_Conv()->out();
+    case Op::Scan:
+      return step.op_as_Scan()->out();
     default:
       return nullptr;
   }
@@ -164,10 +168,13 @@ void ReferenceModel::Execute(Run *run, const schema::Embedding &op) const {
 
 void ReferenceModel::Execute(Run *run, const schema::RmsNorm &op) const {
   const uint32_t width = op.input()->width() / op.groups();
-  const RmsNormSpec spec{Array<int16_t>(op.gamma(), width), op.eps_term(), FactorOf(op.factor()), op.zero_point(),
-                         RangeOf(op.out())};
+  const uint32_t gains = op.gamma()->bytes() == 2 * uint64_t{width} ? 1 : op.groups();  // sets of them
+  const auto gamma = Array<int16_t>(op.gamma(), uint64_t{width} * gains);
+  RmsNormSpec spec{{}, op.eps_term(), FactorOf(op.factor()), op.zero_point(), RangeOf(op.out())};
   for (uint32_t row = 0; row < run->rows; ++row) {
     for (uint32_t group = 0; group < op.groups(); ++group) {
+      const auto own = gamma.begin() + static_cast<int64_t>(gains == 1 ? 0 : group * width);
+      spec.gamma.assign(own, own + width);
       RmsNorm(spec, run->Row(op.input(), row) + group * width, run->Row(op.out(), row) + group * width);
     }
   }
@@ -361,6 +368,52 @@ void ReferenceModel::Execute(Run *run, const schema::Experts &op) const {
   }
 }
 
+// Every token before the first one is part of the prefix, or zero.
+void ReferenceModel::Execute(Run *run, const schema::Conv &op) const {
+  const uint32_t width = op.input()->width(), taps = op.taps(), before = taps - 1;
+  const schema::State *state = model().states()->Get(op.state());
+  const auto weights = Array<int16_t>(op.weights(), uint64_t{taps} * width), table = Array<int16_t>(op.factor_table(), 514);
+  const auto bias = Array<int32_t>(op.bias(), width), multipliers = Array<int32_t>(op.multipliers(), width);
+  const auto index = Array<int32_t>(op.index_multipliers(), width);
+  std::vector<int16_t> prefix(size_t{before} * width);
+  if (state->prefix() != nullptr) prefix = Array<int16_t>(state->prefix(), prefix.size());
+  for (uint32_t c = 0; c < width; ++c) {
+    ConvColumn column{std::vector<int32_t>(taps), bias[c], {multipliers[c], op.shift()}, {index[c], op.index_shift()}};
+    for (uint32_t j = 0; j < taps; ++j) column.weights[j] = weights[size_t{j} * width + c];
+    for (uint32_t row = 0; row < run->rows; ++row) {
+      std::vector<int32_t> seen(taps);
+      for (uint32_t j = 0; j < taps; ++j) {
+        seen[j] = row + j >= before ? run->Row(op.input(), row + j - before)[c] : prefix[size_t{row + j} * width + c];
+      }
+      run->Row(op.out(), row)[c] = Convolve(column, table, seen);
+    }
+  }
+}
+
+void ReferenceModel::Execute(Run *run, const schema::Scan &op) const {
+  const uint32_t heads = op.heads(), channels = op.x()->width() / heads, n = op.b()->width() / op.groups();
+  const schema::State *stored = model().states()->Get(op.state());
+  std::vector<int32_t> state(size_t{heads} * channels * n);
+  if (stored->prefix() != nullptr) state = Array<int32_t>(stored->prefix(), state.size());
+  const auto dt = Array<int32_t>(op.dt_multipliers(), heads), dt_bias = Array<int32_t>(op.dt_bias(), heads);
+  const auto decay = Array<int32_t>(op.decay_multipliers(), heads), input = Array<int32_t>(op.input_multipliers(), heads);
+  const auto skip = Array<int64_t>(op.skip(), heads);
+  const auto shifts = Array<uint8_t>(op.out_shifts(), heads);
+  for (uint32_t h = 0; h < heads; ++h) {
+    const ScanHead head{{dt[h], op.dt_shift()},       dt_bias[h],  Array<int32_t>(op.softplus_table(), 1025),
+                        op.dt_least(),                op.dt_most(), {decay[h], op.decay_shift()},
+                        {input[h], op.input_shift()}, skip[h],     shifts[h]};
+    const uint32_t group = h / (heads / op.groups()) * n;
+    for (uint32_t p = h * channels; p < (h + 1) * channels; ++p) {
+      for (uint32_t row = 0; row < run->rows; ++row) {
+        run->Row(op.out(), row)[p] = Advance(head, run->Row(op.dt(), row)[h], run->Row(op.x(), row)[p],
+                                             run->Row(op.b(), row) + group, run->Row(op.c(), row) + group, n,
+                                             state.data() + size_t{p} * n);
+      }
+    }
+  }
+}
+
 void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
   switch (step.op_type()) {
     case Op::Embedding:
@@ -385,6 +438,10 @@ void ReferenceModel::Execute(Run *run, const schema::Step &step) const {
       return Execute(run, *step.op_as_LayerNorm());
     case Op::Experts:
       return Execute(run, *step.op_as_Experts());
+    case Op::Conv:
+      return Execute(run, *step.op_as_Conv());
+    case Op::Scan:
+      return Execute(run, *step.op_as_Scan());
     default:
       Require(false, "unknown operator");
   }
@@ -397,8 +454,9 @@ std::vector<int32_t> ReferenceModel::Logits(const std::vector<int32_t> &tokens, 
   run.first_position = model().prefix_tokens() == nullptr ? 0 : model().prefix_tokens()->size();
   run.model = &model();
   for (const schema::Value *value : *model().values()) run.values.emplace_back(size_t{run.rows} * value->width());
-  run.k.resize(model().caches()->size());
-  run.v.resize(model().caches()->size());
+  const size_t caches = model().caches() == nullptr ? 0 : model().caches()->size();
+  run.k.resize(caches);
+  run.v.resize(caches);
   const auto execute = [&](const char *list, const auto *steps) {
     for (flatbuffers::uoffset_t i = 0; i < steps->size(); ++i) {
       const schema::Step &step = *steps->Get(i);

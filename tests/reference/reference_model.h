@@ -60,6 +60,8 @@ class ReferenceModel {
   void Execute(Run *run, const schema::Add &op) const;
   void Execute(Run *run, const schema::LayerNorm &op) const;
   void Execute(Run *run, const schema::Experts &op) const;
+  void Execute(Run *run, const schema::Conv &op) const;
+  void Execute(Run *run, const schema::Scan &op) const;
 
   std::vector<uint8_t> file_;
   std::vector<Matrix> weights_;

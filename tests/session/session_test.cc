@@ -1,6 +1,7 @@
 // A conversation's state: what is kept, what a failed call leaves alone, what a rewind repeats.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "tests/support/model_builder.h"
@@ -23,6 +24,17 @@ std::vector<int32_t> LastLogits(acorn_session *session, uint32_t vocab_size) {
 }
 
 const std::vector<int32_t> kTokens = {5, 9, 1, 33, 2, 7, 7, 12, 40, 3};
+
+ModelSpec SpecNamed(const char *name) {
+  for (const ModelSpec &spec : VariedSpecs()) {
+    if (spec.name == name) return spec;
+  }
+  ADD_FAILURE() << name;
+  return {};
+}
+
+// Layers with states: alone, with caches between them, with experts.
+constexpr const char *kStateSpace[] = {"state_space", "state_space_odd_widths", "state_space_hybrid", "state_space_hybrid_experts"};
 
 TEST(Session, DecodeGivesWhatPrefillGives) {
   const ModelSpec spec = SmallSpec();
@@ -190,6 +202,116 @@ TEST(Session, ArgumentsAreChecked) {
   size_t count = 0;
   EXPECT_EQ(acorn_tokenize(session.model(), nullptr, 0, &count, "x", 1, 0), ACORN_ERR_TEXT);
   EXPECT_EQ(acorn_session_append_text(session.session(), "x", 1, 8), ACORN_ERR_ARGUMENT);
+}
+
+TEST(Session, StatesGoBackToWhereTheyWere) {
+  for (const char *name : kStateSpace) {
+    const ModelSpec spec = SpecNamed(name);
+    acorn_options options = {};
+    options.chunk_tokens = 3;
+    options.flags = ACORN_OPEN_TRACE;
+    ModelSession session(BuildModel(spec), options);
+    const std::vector<int32_t> first = session.Score(kTokens);
+    ASSERT_EQ(session.status(), ACORN_OK) << name;
+    // To every position, on a detour, and back again.
+    for (size_t position = 0; position < kTokens.size(); ++position) {
+      ASSERT_EQ(acorn_session_rewind(session.session(), position), ACORN_OK);
+      EXPECT_EQ(acorn_session_position(session.session()), position);
+      const std::vector<int32_t> detour = {6, 11, 2, 30};
+      session.Score(detour);
+      ASSERT_EQ(acorn_session_rewind(session.session(), position + 2), ACORN_OK);
+      ASSERT_EQ(acorn_session_rewind(session.session(), position), ACORN_OK);
+      const std::vector<int32_t> rest = session.Score({kTokens.begin() + static_cast<std::ptrdiff_t>(position), kTokens.end()});
+      EXPECT_TRUE(std::equal(rest.begin(), rest.end(), first.end() - static_cast<std::ptrdiff_t>(rest.size()), first.end()))
+          << name << ", position " << position;
+    }
+    acorn_session_reset(session.session());
+    EXPECT_EQ(session.Score(kTokens), first) << name;
+  }
+}
+
+// What is computed again for the states' sake is in neither the trace nor the hook.
+TEST(Session, StatesCatchUpUnseen) {
+  for (const char *name : kStateSpace) {
+    const ModelSpec spec = SpecNamed(name);
+    acorn_options options = {};
+    options.chunk_tokens = 4;
+    options.flags = ACORN_OPEN_TRACE;
+    ModelSession once(BuildModel(spec), options), twice(BuildModel(spec), options);
+    size_t calls[2] = {0, 0};
+    const auto count = [](void *ctx, uint32_t, const acorn_route *, size_t tokens, size_t) { *static_cast<size_t *>(ctx) += tokens; };
+    acorn_session_set_routing_hook(once.session(), count, &calls[0]);
+    ASSERT_EQ(acorn_session_prefill(once.session(), kTokens.data(), 8), ACORN_OK);
+    ASSERT_EQ(acorn_session_prefill(twice.session(), kTokens.data(), 10), ACORN_OK);
+    ASSERT_EQ(acorn_session_rewind(twice.session(), 8), ACORN_OK);
+    acorn_session_set_routing_hook(twice.session(), count, &calls[1]);
+    calls[0] = 0;
+    for (ModelSession *session : {&once, &twice}) {
+      acorn_model_trace_reset(session->model());
+      ASSERT_EQ(acorn_session_decode(session->session(), nullptr, 17), ACORN_OK);
+    }
+    EXPECT_EQ(calls[0], calls[1]) << name;
+    acorn_trace_row a = {}, b = {};
+    a.struct_size = b.struct_size = sizeof a;
+    size_t rows = 0;
+    for (; acorn_model_trace(once.model(), &a, rows) == ACORN_OK; ++rows) {
+      ASSERT_EQ(acorn_model_trace(twice.model(), &b, rows), ACORN_OK);
+      EXPECT_EQ(a.digest, b.digest) << name << ", " << a.op << " of layer " << a.layer;
+    }
+    EXPECT_GT(rows, 10u);
+    EXPECT_EQ(LastLogits(once.session(), spec.vocab_size), LastLogits(twice.session(), spec.vocab_size));
+  }
+}
+
+TEST(Session, ACancelledCatchUpGoesOn) {
+  const ModelSpec spec = SpecNamed("state_space_hybrid");
+  acorn_options options = {};
+  options.chunk_tokens = 2;
+  ModelSession session(BuildModel(spec), options);
+  const std::vector<int32_t> first = session.Score(kTokens);
+  ASSERT_EQ(acorn_session_rewind(session.session(), 9), ACORN_OK);
+  acorn_session_cancel(session.session());
+  EXPECT_EQ(acorn_session_decode(session.session(), nullptr, kTokens[9]), ACORN_ERR_CANCELLED);
+  EXPECT_EQ(acorn_session_position(session.session()), 9u);
+  ASSERT_EQ(acorn_session_decode(session.session(), nullptr, kTokens[9]), ACORN_OK);
+  const std::vector<int32_t> last(first.end() - spec.vocab_size, first.end());
+  EXPECT_EQ(LastLogits(session.session(), spec.vocab_size), last);
+}
+
+TEST(Session, StatesAreInThePlanWhateverTheContext) {
+  ModelSpec spec = SpecNamed("state_space");
+  // Of each layer: 3 rows of 32 + 2 · 2 · 16 columns in 16 bits, and 32 channels of 16 in 32 bits.
+  const uint64_t expected = 3 * (3 * 96 * 2 + 32 * 16 * 4);
+  spec.max_context = 1 << 20;  // more than rows of a cache
+  const AlignedBytes file = BuildModel(spec);
+  uint64_t session_bytes = 0;
+  for (const uint32_t context : {100u, 1000u, 100000u, 1u << 20}) {
+    acorn_options options = {};
+    options.context_tokens = context;
+    const ModelSession session(file, options);
+    ASSERT_EQ(session.status(), ACORN_OK);
+    EXPECT_EQ(session.plan().state_bytes, expected);
+    const uint64_t rest = session.plan().session_bytes - (context * sizeof(int32_t) + 63) / 64 * 64;  // its tokens' ids
+    if (session_bytes != 0) {
+      EXPECT_EQ(rest, session_bytes);
+    }
+    session_bytes = rest;
+  }
+  spec = SpecNamed("w8_plain");
+  EXPECT_EQ(ModelSession(BuildModel(spec)).plan().state_bytes, 0u);
+  spec.max_context = 65537;
+  EXPECT_EQ(ModelSession(BuildModel(spec)).status(), static_cast<acorn_status>(ACORN_ERR_INVALID));
+}
+
+TEST(Session, LayersAreCountedWithTheirStates) {
+  for (const char *name : kStateSpace) {
+    const ModelSpec spec = SpecNamed(name);
+    ModelSession session(BuildModel(spec));
+    acorn_model_info info = {};
+    info.struct_size = sizeof info;
+    ASSERT_EQ(acorn_model_get_info(session.model(), &info), ACORN_OK);
+    EXPECT_EQ(info.layers, spec.layers) << name;
+  }
 }
 
 }  // namespace

@@ -89,21 +89,30 @@ class Builder {
 
   void Push(Op type, flatbuffers::Offset<void> op);
   Edge Embed(const Stored &weight);
-  Edge RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point);
+  enum class Gains { kShared, kOwn };  // of a norm's groups
+  Edge RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point,
+               Gains gains = Gains::kShared);
   Edge LayerNorm(const char *role, const Edge &input, double rms, int zero_point);
   Edge Norm(const char *role, const Edge &input, int zero_point);
   Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
   Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
   Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
   Edge Attend(const Edge &q, const Edge &k, const Edge &v);
-  Edge Gate(const Edge &gate, const Edge &up);
+  Edge Gate(const char *role, const Edge &gate, const Edge &up);
   Edge Transform(const Edge &input);
   Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
   Edge Add(const char *role, const Edge &a, const Edge &b);
+  std::vector<int16_t> FactorTable() const;
+  template <typename T>
+  uint16_t AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit);
+  Edge Convolve(const Edge &input);
+  Edge Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt);
+  Edge AttentionMixer(const Edge &normed);
+  Edge StateSpaceMixer(const Edge &normed);
   Edge Ffn(const Edge &ffn_in);
   Edge Experts(const Edge &ffn_in);
   void AddExpertSet(const Edge &ffn_in);
-  Edge Layer(Edge residual);
+  Edge Layer(Edge residual, Mixer mixer);
   void AddRope();
   AlignedBytes Finish(const Edge &body_out, const Edge &logits);
 
@@ -117,6 +126,7 @@ class Builder {
   std::vector<flatbuffers::Offset<schema::Weight>> weights_;
   std::vector<flatbuffers::Offset<schema::Rope>> ropes_;
   std::vector<flatbuffers::Offset<schema::Cache>> caches_;
+  std::vector<flatbuffers::Offset<schema::State>> states_;
   // Segments of experts come last; what their tables need until then.
   struct ExpertPart {
     std::vector<uint8_t> bytes;
@@ -166,10 +176,10 @@ Edge Builder::Embed(const Stored &weight) {
   return out;
 }
 
-Edge Builder::RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point) {
+Edge Builder::RmsNorm(const char *role, const Edge &input, uint32_t groups, DType dtype, double rms, int zero_point, Gains gains) {
   const Edge out = NewValue(role, dtype, input.width, rms, zero_point);
   const uint32_t width = input.width / groups;
-  std::vector<int16_t> gamma(width);
+  std::vector<int16_t> gamma(gains == Gains::kOwn ? input.width : width);
   for (int16_t &g : gamma) g = static_cast<int16_t>(kGammaMean * random_.Real(0.5, 1.5));
   const Factors factor = MakeNormalised({rms * std::sqrt(width) / kGammaMean});
   const schema::Factor stored(factor.multipliers[0], factor.shift);
@@ -275,14 +285,19 @@ Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
   return out;
 }
 
-Edge Builder::Gate(const Edge &gate, const Edge &up) {
-  const Edge out = NewValue("gated", DType::S16, gate.width, kRms16);
+std::vector<int16_t> Builder::FactorTable() const {
   std::vector<int16_t> table(514);
   for (int i = 0; i < 514; ++i) {
     const double x = (std::min(i, 512) - 256) / 16.0;
     const double factor = spec_.gating == Gating::kSilu ? 1 / (1 + std::exp(-x)) : 0.5 * std::erfc(-x / std::sqrt(2.0));
     table[static_cast<size_t>(i)] = static_cast<int16_t>(std::min(32767L, std::lround(32768 * factor)));
   }
+  return table;
+}
+
+Edge Builder::Gate(const char *role, const Edge &gate, const Edge &up) {
+  const Edge out = NewValue(role, DType::S16, gate.width, kRms16);
+  const std::vector<int16_t> table = FactorTable();
   const schema::Factor index = MakeFactor(3000 / gate.rms, kInt16);
   const auto shift = static_cast<uint8_t>(std::lround(std::log2(gate.rms * 64 * up.rms / out.rms)));
   const Slice gate_slice = gate.slice(), up_slice = up.slice(), out_slice = out.slice();
@@ -317,10 +332,8 @@ Edge Builder::Add(const char *role, const Edge &a, const Edge &b) {
   return out;
 }
 
-Edge Builder::Layer(Edge residual) {
-  weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
+Edge Builder::AttentionMixer(const Edge &normed) {
   const uint32_t q_width = spec_.heads * spec_.head_dim, kv_width = spec_.kv_heads * spec_.head_dim;
-  const Edge normed = Norm("attention_in", residual, 5);
   const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, q_width + 2 * kv_width, spec_.hidden), DType::S16, kRms16);
   Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, kv_width);
   const Edge v = qkv.Columns(q_width + kv_width, kv_width);
@@ -331,15 +344,112 @@ Edge Builder::Layer(Edge residual) {
   const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
   const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
-  residual = Add("middle", residual,
-                 Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16));
+  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16);
+}
+
+template <typename T>
+uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit) {
+  Ref prefix;
+  if (spec_.prefix_rows > 0) {
+    std::vector<T> values(size_t{rows} * columns);
+    for (T &value : values) value = static_cast<T>(random_.Between(-prefix_limit, prefix_limit));
+    prefix = segments_.Put(constants_, values);
+  }
+  states_.push_back(schema::CreateState(fbb_, dtype, rows, columns, spec_.prefix_rows > 0 ? &prefix : nullptr));
+  return static_cast<uint16_t>(states_.size() - 1);
+}
+
+// Of inputs and weights alike in all columns, so that sums fit 32 bits.
+Edge Builder::Convolve(const Edge &input) {
+  constexpr int64_t kLargestWeight = 7000;  // 8 of them, times 2^15, leave room for a bias
+  const Edge out = NewValue("convolved", DType::S16, input.width, 0.75 * kRms16);
+  std::vector<int16_t> weights(size_t{spec_.taps} * input.width);
+  for (int16_t &w : weights) w = static_cast<int16_t>(random_.Between(-kLargestWeight, kLargestWeight));
+  const double acc_rms = input.rms * kLargestWeight / std::sqrt(3.0) * std::sqrt(spec_.taps);
+  std::vector<int32_t> bias(input.width);
+  for (int32_t &b : bias) b = static_cast<int32_t>(acc_rms * random_.Real(-0.5, 0.5));
+  const Factors factors = MakeFactors(Spread(input.width, kRms16 / acc_rms), kInt31);
+  const Factors index = MakeFactors(Spread(input.width, 3000 / kRms16), kInt16);
+  const uint16_t state = AddState<int16_t>(DType::S16, spec_.taps - 1, input.width, 6000);
+  const Ref weights_ref = segments_.Put(constants_, weights), bias_ref = segments_.Put(constants_, bias),
+            multipliers = segments_.Put(constants_, factors.multipliers), indices = segments_.Put(constants_, index.multipliers),
+            table = segments_.Put(constants_, FactorTable());
+  const Slice in = input.slice(), out_slice = out.slice();
+  Push(Op::Conv, schema::CreateConv(fbb_, &in, &out_slice, state, spec_.taps, &weights_ref, &bias_ref, &multipliers, factors.shift,
+                                    &indices, index.shift, &table)
+                     .Union());
+  return out;
+}
+
+// Heads from fast to slow ones, whose states lie around 2^24.
+Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) {
+  constexpr double kStateRms = 1 << 24;
+  const uint32_t heads = spec_.state_heads, n = spec_.state_columns;
+  const Edge out = NewValue("scanned", DType::S16, x.width, kRms16);
+  std::vector<int32_t> dt_bias(heads), softplus(1025);
+  for (size_t i = 0; i < softplus.size(); ++i) {
+    softplus[i] = static_cast<int32_t>(std::lround(std::ldexp(std::log1p(std::exp(-static_cast<double>(i) / 64)), 24)));
+  }
+  std::vector<double> decays(heads), inputs(heads);
+  std::vector<uint64_t> skips(heads);
+  std::vector<uint8_t> shifts(heads);
+  for (uint32_t h = 0; h < heads; ++h) {
+    const double bias = random_.Real(-4, 1), step = std::log1p(std::exp(bias)), decay = std::exp(random_.Real(-3, 2));
+    dt_bias[h] = static_cast<int32_t>(bias * 65536);
+    decays[h] = 4 * 1.4427 * decay;
+    // What comes in at each step is of one sign more often than of the other and so adds up to its share of 1 / (1 - a).
+    const double kept = std::exp(-decay * step), sum = 0.3 / (1 - kept) + 1 / std::sqrt(1 - kept * kept);
+    inputs[h] = kStateRms / sum / step * std::ldexp(1, 30 - 24) / (x.rms * b.rms);
+    shifts[h] = static_cast<uint8_t>(std::lround(std::log2(c.rms * kStateRms * (std::sqrt(n) + n * 0.2) / kRms16)));
+    skips[h] = static_cast<uint64_t>(std::llround(std::ldexp(random_.Real(-1, 1), shifts[h])));
+  }
+  const Factors dt_factors = MakeFactors(Spread(heads, 65536 / dt.rms), kInt16), decay_factors = MakeFactors(decays, kInt31),
+                input_factors = MakeFactors(inputs, kInt31);
+  const uint16_t state = AddState<int32_t>(DType::S32, x.width, n, 1 << 24);
+  const Ref dt_ref = segments_.Put(constants_, dt_factors.multipliers), bias_ref = segments_.Put(constants_, dt_bias),
+            table = segments_.Put(constants_, softplus), decay_ref = segments_.Put(constants_, decay_factors.multipliers),
+            input_ref = segments_.Put(constants_, input_factors.multipliers), skip_ref = segments_.Put(constants_, skips),
+            shift_ref = segments_.Put(constants_, shifts);
+  const Slice xs = x.slice(), bs = b.slice(), cs = c.slice(), dts = dt.slice(), out_slice = out.slice();
+  Push(Op::Scan, schema::CreateScan(fbb_, &xs, &bs, &cs, &dts, &out_slice, state, heads, spec_.state_groups, &dt_ref,
+                                    dt_factors.shift, &bias_ref, &table, 1 << 10, 1 << 28, &decay_ref, decay_factors.shift,
+                                    &input_ref, input_factors.shift, &skip_ref, &shift_ref)
+                     .Union());
+  return out;
+}
+
+Edge Builder::StateSpaceMixer(const Edge &normed) {
+  const uint32_t inner = spec_.state_heads * spec_.state_head_dim, side = spec_.state_groups * spec_.state_columns;
+  const Edge all = Linear("state_in", normed, AddWeight(spec_.linear, 2 * inner + 2 * side + spec_.state_heads, spec_.hidden),
+                          DType::S16, kRms16);
+  const Edge z = all.Columns(0, inner), convolved = Convolve(all.Columns(inner, inner + 2 * side));
+  const Edge y = Scan(convolved.Columns(0, inner), convolved.Columns(inner, side), convolved.Columns(inner + side, side),
+                      all.Columns(2 * inner + 2 * side, spec_.state_heads));
+  Edge mixed;
+  if (spec_.gated_norm == GatedNorm::kGateFirst) {
+    mixed = RmsNorm("state_mixed", Gate("state_gated", z, y), spec_.norm_groups, DType::S8, kRms8, 2, Gains::kOwn);
+  } else {
+    const Edge scaled = RmsNorm("state_normed", y, spec_.norm_groups, DType::S16, kRms16, 0, Gains::kOwn);
+    mixed = Hadamard("state_mixed", Gate("state_gated", z, scaled), 1, DType::S8, kRms8, 2);
+  }
+  return Linear("state_out", mixed, AddWeight(spec_.linear, spec_.hidden, inner), DType::S16, kRms16);
+}
+
+Edge Builder::Layer(Edge residual, Mixer mixer) {
+  weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
+  const Edge normed = Norm("attention_in", residual, 5);
+  const bool attention = mixer == Mixer::kAttention;
+  const bool ends = !attention && !spec_.state_ffn;  // with the mixer; residuals alternate between two values
+  residual = Add(ends ? (residual.value == roles_["residual"] ? "middle" : "residual") : "middle", residual,
+                 attention ? AttentionMixer(normed) : StateSpaceMixer(normed));
+  if (ends) return residual;
   const Edge ffn_in = Norm("ffn_in", residual, -2);
   return Add("residual", residual, spec_.experts == 0 ? Ffn(ffn_in) : Experts(ffn_in));
 }
 
 Edge Builder::Ffn(const Edge &ffn_in) {
   const Edge both = Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16);
-  const Edge gated = Transform(Gate(both.Columns(0, spec_.ffn), both.Columns(spec_.ffn, spec_.ffn)));
+  const Edge gated = Transform(Gate("gated", both.Columns(0, spec_.ffn), both.Columns(spec_.ffn, spec_.ffn)));
   return Linear("ffn_out", gated, AddWeight(spec_.linear, spec_.hidden, spec_.ffn, spec_.hadamard_block == 1 ? kLargest15 : 127),
                 DType::S16, kRms16);
 }
@@ -451,7 +561,8 @@ AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
   const schema::Factor logit_factor = MakeFactor(kNaturalLogitRms * 65536 / kLogitRms, kInt31);
   fbb_.Finish(schema::CreateModelDirect(fbb_, spec_.name.c_str(), "test", spec_.vocab_size, spec_.max_context, &prefix_tokens,
                                         &table, &values_, &weights_, &ropes_, &caches_, &body_, &head_, body_out.value,
-                                        logits.value, &logit_factor, tokenizer, nullptr, 0, sets.empty() ? nullptr : &sets),
+                                        logits.value, &logit_factor, tokenizer, nullptr, 0, sets.empty() ? nullptr : &sets,
+                                        states_.empty() ? nullptr : &states_),
               schema::ModelIdentifier());
   return AlignedBytes(segments_.File(fbb_.GetBufferPointer(), fbb_.GetSize()));
 }
@@ -465,7 +576,9 @@ AlignedBytes Builder::Build() {
   weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
   const Stored embedding = AddWeight(spec_.head, spec_.vocab_size, spec_.hidden);
   Edge residual = Embed(embedding);
-  for (uint32_t layer = 0; layer < spec_.layers; ++layer) residual = Layer(residual);
+  for (uint32_t layer = 0; layer < spec_.layers; ++layer) {
+    residual = Layer(residual, spec_.mixers[layer % spec_.mixers.size()]);
+  }
 
   steps_ = &head_;
   const Edge normed = Norm("head_in", residual, 1);
@@ -566,6 +679,27 @@ std::vector<ModelSpec> VariedSpecs() {
   {
     ModelSpec &spec = add("experts_sigmoid", w8, w8);
     spec.experts = 9, spec.top_k = 1, spec.expert_weights = {w4g32, w8}, spec.scoring = Scoring::kSigmoid;
+  }
+  {
+    ModelSpec &spec = add("state_space", w8, w8);
+    spec.mixers = {Mixer::kStateSpace}, spec.state_ffn = false, spec.layers = 3;
+    spec.state_groups = 2, spec.norm_groups = 4;
+  }
+  {
+    ModelSpec &spec = add("state_space_odd_widths", w8_narrow, w8);
+    spec.mixers = {Mixer::kStateSpace}, spec.state_ffn = false, spec.prefix_rows = 2, spec.bias = true, spec.hidden = 37;
+    spec.state_heads = 3, spec.state_head_dim = 5, spec.state_columns = 7, spec.taps = 2, spec.gated_norm = GatedNorm::kNormFirst;
+  }
+  {
+    ModelSpec &spec = add("state_space_hybrid", w4g32, w8);
+    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention, Mixer::kStateSpace}, spec.layers = 4, spec.prefix_rows = 1;
+    spec.state_heads = 2, spec.state_head_dim = 48, spec.state_columns = 33, spec.taps = 8, spec.rotary_dims = 8;
+    spec.norm_groups = 3, spec.gated_norm = GatedNorm::kNormFirst;
+  }
+  {
+    ModelSpec &spec = add("state_space_hybrid_experts", w4g32, w8);
+    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention}, spec.state_head_dim = 16, spec.taps = 3;
+    spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
   }
   return specs;
 }

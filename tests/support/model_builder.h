@@ -38,6 +38,8 @@ class AlignedBytes {
 enum class Gating { kSilu, kGelu };
 enum class Norms { kRms, kLayer };
 enum class HeadWeights { kTied, kOwn };
+enum class Mixer { kAttention, kStateSpace };
+enum class GatedNorm { kGateFirst, kNormFirst };
 
 /// A model of the Llama family. Widths in grouped formats are multiples of the group.
 struct ModelSpec {
@@ -63,6 +65,12 @@ struct ModelSpec {
   bool bias = false;  // of every linear layer; where it is false, zero points alone are folded in
   bool qk_norm = false;
   double rope_base = 10000;
+  std::vector<Mixer> mixers = {Mixer::kAttention};  // of layer i: [i mod size]
+  // State-space layers.
+  uint32_t state_heads = 4, state_head_dim = 8, state_groups = 1, state_columns = 16, taps = 4;
+  uint32_t norm_groups = 1;  // of the gated norm, each with gains of its own
+  GatedNorm gated_norm = GatedNorm::kGateFirst;
+  bool state_ffn = true;  // false: they have no second half
   std::vector<uint8_t> tokenizer;  // a tokenizer segment; empty: none
   // Routed experts in place of the second half of each layer; 0: none. ffn is then the width of the shared expert.
   uint32_t experts = 0;

@@ -128,7 +128,7 @@ typedef struct acorn_memory_plan {
   uint32_t context_tokens, chunk_tokens, logit_rows, max_sessions, threads; /* as resolved from the options and the port */
   uint64_t image_bytes;          /* the file; const, never copied */
   uint64_t model_bytes;          /* parsed graph */
-  uint64_t session_bytes;        /* one session: keys and values, logits, token history, sampler */
+  uint64_t session_bytes;        /* one session: keys and values, states, logits, token history, sampler */
   uint64_t scratch_bytes;        /* activations and kernels' own, shared by all sessions */
   uint64_t expert_slot_bytes;    /* slots of experts that stream; 0: none do */
   uint64_t io_bytes;             /* 0 in this version */
@@ -138,6 +138,7 @@ typedef struct acorn_memory_plan {
   uint32_t expert_slots;         /* experts that are in memory at once; 0: none streams */
   uint32_t useful_expert_slots;  /* what one token needs: with fewer, every expert is read anew for every token */
   uint64_t expert_record_bytes;  /* of a slot */
+  uint64_t state_bytes;          /* of session_bytes: what state-space layers keep, the same for any context; 0: there are none */
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
@@ -253,7 +254,11 @@ ACORN_API size_t acorn_session_position(const acorn_session *session);
 ACORN_API size_t acorn_session_capacity(const acorn_session *session);
 /// The conversation's tokens: [acorn_session_position].
 ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
-/// Drops every token from `position` on; the next prefill or decode goes on from there. No logits until then.
+/// Drops every token from `position` on; the next prefill or decode goes on from there, with the bits of a session that never
+/// went further. No logits until then. Costs nothing by itself; but where acorn_memory_plan.state_bytes is not 0, what the layers
+/// keep cannot be taken back: the next call that appends computes the tokens before `position` once more, which takes as long as
+/// their prefill did and can end as that can (ACORN_ERR_CANCELLED, ACORN_ERR_STORAGE, ACORN_ERR_STALLED: call again, nothing of the
+/// conversation is lost). The routing hook and the trace do not see these tokens twice.
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, size_t position);
 
