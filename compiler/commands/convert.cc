@@ -23,6 +23,7 @@
 #include "quantize/file_size.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
+#include "quantize/integer_form.h"
 #include "quantize/mixed.h"
 #include "quantize/recipe.h"
 #include "quantize/rotation_search.h"
@@ -441,6 +442,7 @@ void Run(const Options &options) {
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  CheckIntegerForm(source->config(), options.source);
   CheckExperts(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "commands/commands.h"
 #include "quantize/grid.h"
+#include "quantize/integer_form.h"
 #include "quantize/recipe.h"
 #include "synth/geometry.h"
 #include "synth/random_model.h"
@@ -47,6 +48,7 @@ ModelFacts MakeFacts(const ModelConfig &config, const RecipeOptions &recipe, con
 
 void Run(const Options &options) {
   const ModelConfig config = FindGeometry(options.like, options.experts, options.layers);
+  CheckIntegerForm(config, options.like);
   RecipeOptions recipe;
   recipe.body_format = options.weights == "w8" ? WeightFormat::kW8 : WeightFormat::kW4G32;
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;

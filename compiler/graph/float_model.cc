@@ -15,9 +15,10 @@ constexpr int64_t kGroupTokens = 4096;        // tokens that go through a layer 
 constexpr int64_t kSparseGroupTokens = 8192;  // the same with experts: each is read once for so many
 
 constexpr const char *kEdgeNames[kEdges] = {
-    "residual_in", "attn_in",      "q",      "k",    "v",  "q_normed", "k_normed", "q_rotated", "k_rotated",    "attn_out",
-    "o_out",       "residual_mid", "ffn_in", "router_logits", "shared_gate", "gate", "up", "act", "glu", "down_out",
-    "residual_out",
+    "residual_in", "attn_in",      "q",         "k",           "v",      "q_normed",     "k_normed",
+    "q_rotated",   "k_rotated",    "attn_out",  "ssm_gate",    "ssm_conv_in", "ssm_step", "ssm_conv_out",
+    "ssm_time",    "ssm_scan",     "ssm_normed", "o_out",      "residual_mid", "ffn_in",  "router_logits",
+    "shared_gate", "gate",         "up",        "act",         "glu",    "down_out",     "residual_out",
 };
 
 // cos and sin times a factor are q and k times the factor before they are rotated.
@@ -61,13 +62,20 @@ class GroupRun {
   void Run(MatrixRef x, const std::vector<int64_t> &boundaries) {
     See(Edge::kResidualIn, x);
     Matrix out(x.rows(), config_.hidden);
-    AttentionPart(&out, x, boundaries);
+    const auto scale = static_cast<float>(config_.residual_scale);
+    if (config_.IsStateSpace(layer_)) {
+      StateSpacePart(&out, x, boundaries);
+    } else {
+      AttentionPart(&out, x, boundaries);
+    }
     See(Edge::kOOut, out);
-    x += out;
+    x += scale * out;
     See(Edge::kResidualMid, x);
-    FfnPart(&out, x);
-    See(Edge::kDownOut, out);
-    x += out;
+    if (config_.HasFfn(layer_)) {
+      FfnPart(&out, x);
+      See(Edge::kDownOut, out);
+      x += scale * out;
+    }
     See(Edge::kResidualOut, x);
   }
 
@@ -117,6 +125,44 @@ class GroupRun {
     }
     See(Edge::kAttnOut, attended);
     Linear(*out, attended, weights_.o, weights_.o_bias);
+  }
+
+  void StateSpacePart(Matrix *out, ConstMatrixRef x, const std::vector<int64_t> &boundaries) {
+    assert(prefix_ == nullptr);
+    const StateSpaceConfig &config = config_.ssm;
+    const StateSpaceWeights &weights = weights_.ssm;
+    const int64_t tokens = x.rows();
+    Matrix in(tokens, config_.hidden);
+    NormRows(in, x, config_, weights_.attn_norm, weights_.attn_norm_bias);
+    See(Edge::kAttnIn, in);
+    Matrix gate(tokens, config.inner());
+    Matrix conv_in(tokens, config.conv_channels());
+    Matrix step(tokens, config.heads);
+    Linear(gate, in, weights.gate, {});
+    See(Edge::kSsmGate, gate);
+    Linear(conv_in, in, weights.conv_in, {});
+    See(Edge::kSsmConvIn, conv_in);
+    Linear(step, in, weights.step, {});
+    See(Edge::kSsmStep, step);
+    Matrix convolved(tokens, config.conv_channels());
+    for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
+      const int64_t first = boundaries[i], length = boundaries[i + 1] - first;
+      CausalConv(convolved.middleRows(first, length), conv_in.middleRows(first, length), weights.conv, weights.conv_bias);
+    }
+    ApplyActivation(convolved, config_.activation);
+    See(Edge::kSsmConvOut, convolved);
+    TimeSteps(step, config, weights.step_bias);
+    See(Edge::kSsmTime, step);
+    Matrix scanned(tokens, config.inner());
+    for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
+      const int64_t first = boundaries[i], length = boundaries[i + 1] - first;
+      StateSpaceScan(scanned.middleRows(first, length), config, convolved.middleRows(first, length), step.middleRows(first, length),
+                     weights.decay, weights.skip);
+    }
+    See(Edge::kSsmScan, scanned);
+    GatedRmsNorm(scanned, gate, weights.norm, config.groups, config_.rms_eps);
+    See(Edge::kSsmNormed, scanned);
+    Linear(*out, scanned, weights.out, {});
   }
 
   void FfnPart(Matrix *out, ConstMatrixRef x) {
@@ -205,7 +251,41 @@ class GroupRun {
   LayerObserver *observer_;
 };
 
+void LoadAttention(const SourceModel &source, int64_t layer, LayerWeights *weights) {
+  weights->q_norm = LoadVector(source, TensorRole::kQNorm, layer);
+  weights->k_norm = LoadVector(source, TensorRole::kKNorm, layer);
+  weights->q = source.Load(TensorRole::kQ, layer);
+  weights->k = source.Load(TensorRole::kK, layer);
+  weights->v = source.Load(TensorRole::kV, layer);
+  weights->o = source.Load(TensorRole::kO, layer);
+  weights->q_bias = LoadVector(source, TensorRole::kQBias, layer);
+  weights->k_bias = LoadVector(source, TensorRole::kKBias, layer);
+  weights->v_bias = LoadVector(source, TensorRole::kVBias, layer);
+  weights->o_bias = LoadVector(source, TensorRole::kOBias, layer);
+  FoldAttentionFactor(source.config(), weights);
+}
+
+StateSpaceWeights LoadStateSpace(const SourceModel &source, int64_t layer) {
+  StateSpaceWeights weights;
+  weights.gate = source.Load(TensorRole::kSsmGate, layer);
+  weights.conv_in = source.Load(TensorRole::kSsmConvIn, layer);
+  weights.step = source.Load(TensorRole::kSsmStep, layer);
+  weights.conv = source.Load(TensorRole::kSsmConv, layer);
+  weights.conv_bias = LoadVector(source, TensorRole::kSsmConvBias, layer);
+  weights.step_bias = LoadVector(source, TensorRole::kSsmStepBias, layer);
+  weights.decay = LoadVector(source, TensorRole::kSsmDecay, layer);
+  weights.skip = LoadVector(source, TensorRole::kSsmSkip, layer);
+  weights.norm = LoadVector(source, TensorRole::kSsmNorm, layer);
+  weights.out = source.Load(TensorRole::kSsmOut, layer);
+  if (weights.decay.maxCoeff() >= 0) {
+    throw Error(ExitCode::kBadModel, source.path() + ": ssm_decay of layer " + std::to_string(layer) +
+                                         " holds a value that is not negative: its state would grow without end");
+  }
+  return weights;
+}
+
 void LoadFfn(const SourceModel &source, int64_t layer, LayerWeights *weights) {
+  if (!source.config().HasFfn(layer)) return;
   if (!source.config().IsSparse(layer)) {
     weights->gate = source.Load(TensorRole::kGate, layer);
     weights->up = source.Load(TensorRole::kUp, layer);
@@ -242,21 +322,15 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   weights.ffn_norm = LoadVector(source, TensorRole::kFfnNorm, layer);
   weights.attn_norm_bias = LoadVector(source, TensorRole::kAttnNormBias, layer);
   weights.ffn_norm_bias = LoadVector(source, TensorRole::kFfnNormBias, layer);
-  weights.q_norm = LoadVector(source, TensorRole::kQNorm, layer);
-  weights.k_norm = LoadVector(source, TensorRole::kKNorm, layer);
-  weights.q = source.Load(TensorRole::kQ, layer);
-  weights.k = source.Load(TensorRole::kK, layer);
-  weights.v = source.Load(TensorRole::kV, layer);
-  weights.o = source.Load(TensorRole::kO, layer);
+  if (source.config().IsStateSpace(layer)) {
+    weights.ssm = LoadStateSpace(source, layer);
+  } else {
+    LoadAttention(source, layer, &weights);
+  }
   LoadFfn(source, layer, &weights);
-  weights.q_bias = LoadVector(source, TensorRole::kQBias, layer);
-  weights.k_bias = LoadVector(source, TensorRole::kKBias, layer);
-  weights.v_bias = LoadVector(source, TensorRole::kVBias, layer);
-  weights.o_bias = LoadVector(source, TensorRole::kOBias, layer);
   weights.gate_bias = LoadVector(source, TensorRole::kGateBias, layer);
   weights.up_bias = LoadVector(source, TensorRole::kUpBias, layer);
   weights.down_bias = LoadVector(source, TensorRole::kDownBias, layer);
-  FoldAttentionFactor(source.config(), &weights);
   return weights;
 }
 

@@ -22,12 +22,25 @@ struct ExpertWeights {
 /// Gives expert [0, experts) of a layer. Where it reads it from the source, an expert is resident only while it is used.
 using ExpertLoader = std::function<std::shared_ptr<const ExpertWeights>(int64_t expert)>;
 
+/// What a state-space layer has for attention; shapes as RoleShape() has them.
+struct StateSpaceWeights {
+  Matrix gate, conv_in, step;  // [inner | conv_channels | heads, hidden]
+  Matrix conv;                 // [conv_channels, conv_width]
+  RowVector conv_bias;         // [conv_channels], empty when absent
+  RowVector step_bias;         // [heads]
+  RowVector decay;             // [heads], negative
+  RowVector skip;              // [heads]
+  RowVector norm;              // [inner]
+  Matrix out;                  // [hidden, inner]
+};
+
 struct LayerWeights {
   RowVector attn_norm, ffn_norm;            // [hidden]
   RowVector attn_norm_bias, ffn_norm_bias;  // [hidden], empty without NormKind::kLayer
   RowVector q_norm, k_norm;       // as RoleShape() has them, empty without qk_norm
-  Matrix q, k, v, o;
-  Matrix gate, up, down;  // empty in a sparse layer
+  Matrix q, k, v, o;              // empty in a state-space layer
+  StateSpaceWeights ssm;          // empty in any other
+  Matrix gate, up, down;          // empty in a sparse layer and where there is no FFN
   RowVector q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty when absent
   // Of a sparse layer; empty in a dense one.
   Matrix router;               // [experts, hidden]
@@ -46,7 +59,7 @@ RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer =
 /// What an observer sees, in the order in which one layer computes it.
 enum class Edge : uint8_t {
   kResidualIn,  // [t, hidden] input of the layer
-  kAttnIn,      // [t, hidden] after the attention norm: input of q, k, v
+  kAttnIn,      // [t, hidden] after the attention norm: input of q, k, v, or of a state-space layer's three projections
   kQ,           // [t, heads * head_dim] output of the linear layer, bias included
   kK,           // [t, kv_heads * head_dim]
   kV,           // [t, kv_heads * head_dim], within qkv_limit
@@ -55,8 +68,15 @@ enum class Edge : uint8_t {
   kQRotated,  // after RoPE
   kKRotated,
   kAttnOut,      // [t, heads * head_dim] input of o
-  kOOut,         // [t, hidden] output of o
-  kResidualMid,  // [t, hidden]
+  kSsmGate,     // [t, inner]; this and the six below in a state-space layer, which has none of those between kAttnIn and here
+  kSsmConvIn,   // [t, conv_channels] before the convolution
+  kSsmStep,     // [t, heads] output of the linear layer
+  kSsmConvOut,  // [t, conv_channels] x, B and C behind convolution and activation
+  kSsmTime,     // [t, heads] the time step dt
+  kSsmScan,     // [t, inner] output of the scan, D x included
+  kSsmNormed,   // [t, inner] after gate and norm: input of out
+  kOOut,         // [t, hidden] output of o, or of a state-space layer's out
+  kResidualMid,  // [t, hidden]; nothing follows but kResidualOut where there is no FFN
   kFfnIn,        // [t, hidden] after the FFN norm: input of gate and up, or of the router and every expert
   kRouterLogits,  // [t, experts], only in a sparse layer; then the shared expert comes: OnExpertEdge()
   kSharedGate,    // [t, 1] before the sigmoid, only with shared_gate; then the other experts come
@@ -67,7 +87,7 @@ enum class Edge : uint8_t {
   kDownOut,      // [t, hidden] output of the FFN; in a sparse layer the weighted sum of the experts
   kResidualOut,  // [t, hidden] output of the layer
 };
-inline constexpr int kEdges = 21;
+inline constexpr int kEdges = 28;
 const char *EdgeName(Edge edge);
 
 /// Stands for an expert's number where the shared expert is meant.
@@ -115,6 +135,18 @@ void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, i
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
                const KvPrefix *prefix);
 void ApplyActivation(MatrixRef x, ActivationKind kind);
+
+// Of a state-space layer; graph/state_space.cc. What has a past is for one window, before which everything is zero.
+/// out[t][c] = bias[c] + sum over j of conv[c][j] * x[t - (conv_width - 1) + j][c]: [t, channels]. `bias` may be empty.
+void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVector &bias);
+/// x [t, heads] = softplus(x + bias), within the limits of the configuration.
+void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bias);
+/// For each head, one token after the other: h = exp(decay * dt) * h + dt * x B^T, out = h C + skip * x, with h
+/// [head_dim, state]. `out` [t, inner]; `xbc` [t, conv_channels]; `dt` [t, heads].
+void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
+                    const RowVector &skip);
+/// x = RMSNorm(x * silu(gate)) * weight over each of the groups: [t, inner].
+void GatedRmsNorm(MatrixRef x, ConstMatrixRef gate, const RowVector &weight, int64_t groups, double eps);
 /// out = x * w^T + bias (bias may be empty), on all threads.
 void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVector &bias);
 /// The same without a bias, in smaller tasks: an expert's few tokens still occupy all threads.
@@ -131,7 +163,7 @@ Routing Route(const ModelConfig &config, ConstMatrixRef logits);
 /// Runs one layer in place over x [tokens, hidden]. `boundaries` has windows + 1 ascending entries, 0 first and
 /// x.rows() last: window i holds tokens [boundaries[i], boundaries[i + 1]), sees only itself and the prefix, and its
 /// positions start at prefix rows. `rope` reaches at least prefix rows + the longest window. prefix and observer may
-/// be null. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a sparse layer (one window when it is longer).
+/// be null; prefix must be in a state-space layer. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a sparse layer (one window when it is longer).
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
               const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
 

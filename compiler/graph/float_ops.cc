@@ -64,7 +64,8 @@ void AttendKvHead(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, Co
   const int64_t group = config.heads / config.kv_heads;
   const int64_t tokens = q.rows();
   const int64_t prefix_rows = prefix == nullptr ? 0 : prefix->k.rows();
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
+  const double usual_scale = 1.0 / std::sqrt(static_cast<double>(dim));
+  const float scale = static_cast<float>(config.attention_scale != 0 ? config.attention_scale : usual_scale);
   Matrix keys(prefix_rows + tokens, dim);
   Matrix values(prefix_rows + tokens, dim);
   if (prefix_rows > 0) {

@@ -50,6 +50,7 @@ HeadScorer::HeadScorer(const ModelConfig &config, RowVector final_norm, RowVecto
 Matrix HeadScorer::Logits(ConstMatrixRef x) const {
   Matrix normed(x.rows(), x.cols());
   NormRows(normed, x, config_, final_norm_, final_norm_bias_);
+  normed *= static_cast<float>(config_.logit_scale);
   Matrix logits(x.rows(), head_.rows());
   Linear(logits, normed, head_, {});
   return logits;
@@ -59,6 +60,7 @@ std::vector<double> HeadScorer::Losses(ConstMatrixRef x, const std::vector<int32
                                        std::vector<uint8_t> *likeliest) const {
   Matrix normed(x.rows(), x.cols());
   NormRows(normed, x, config_, final_norm_, final_norm_bias_);
+  normed *= static_cast<float>(config_.logit_scale);
   std::vector<double> losses(targets.size());
   if (likeliest != nullptr) likeliest->assign(targets.size(), 0);
   const int64_t vocab = head_.rows();

@@ -114,10 +114,46 @@ constexpr Family Olmoe() {
   return family;
 }
 
-constexpr Family kFamilies[] = {Llama(),    Mistral(), Qwen2(),    Qwen3(),    Phi3(), Gemma(),
-                                StableLm(), Mixtral(), Qwen2Moe(), Qwen3Moe(), Olmoe()};
+constexpr Family Mamba2() {
+  Family family{"mamba2", "Mamba2, Codestral Mamba", "mamba2", "mamba2"};
+  family.hybrid = HybridKind::kMamba2;
+  return family;
+}
+
+constexpr Family Bamba() {
+  Family family{"bamba", "Bamba 9B", "bamba", nullptr};  // in GGUF a Granite 4 without experts
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.mlp_bias = Presence::kByConfig;
+  family.partial_rotary = 0.5;
+  family.default_bos = 1;
+  family.default_eos = 2;
+  family.hybrid = HybridKind::kBamba;
+  return family;
+}
+
+constexpr Family GraniteHybrid() {
+  Family family{"granitemoehybrid", "Granite 4.0-H", "granitemoehybrid", "granitehybrid"};
+  family.gguf_interleaved = true;
+  family.qkv_bias = family.o_bias = Presence::kByConfig;
+  family.default_bos = 1;
+  family.default_eos = 2;
+  family.is_sparse = family.optional_experts = family.shared_expert = true;
+  family.normalised_experts = Presence::kAlways;
+  family.gguf_normalised_experts = true;
+  family.shared_gate = false;
+  family.ffn_key = family.shared_ffn_key = "shared_intermediate_size";
+  family.hybrid = HybridKind::kGranite;
+  return family;
+}
+
+constexpr Family kFamilies[] = {Llama(),   Mistral(),  Qwen2(),    Qwen3(), Phi3(),   Gemma(), StableLm(),
+                                Mixtral(), Qwen2Moe(), Qwen3Moe(), Olmoe(), Mamba2(), Bamba(), GraniteHybrid()};
 
 [[noreturn]] void Unknown(const std::string &name, const std::string &path) {
+  if (name == "nemotron_h" || name == "nemotron_h_moe") {
+    throw Error(ExitCode::kBadModel, path + ": Nemotron-H (" + name + ") is not supported: its FFNs are layers of their own, " +
+                                         "without a gate and with squared ReLU");
+  }
   std::string known;
   for (const Family &family : kFamilies) {
     known += std::string(known.empty() ? "" : "; ") + family.name + " (" + family.examples + ")";
@@ -142,7 +178,7 @@ const Family &FamilyByGguf(const std::string &architecture, bool is_sparse, cons
   bool is_known = false;
   for (const Family &family : kFamilies) {
     if (family.gguf == nullptr || architecture != family.gguf) continue;
-    if (family.is_sparse == is_sparse) return family;
+    if (family.is_sparse == is_sparse || family.optional_experts) return family;
     is_known = true;
   }
   if (!is_known) Unknown(architecture, path);

@@ -16,6 +16,14 @@ enum class Presence : uint8_t {
   kUnlessConfig,  // the same, but true without the key
 };
 
+/// Where a Hugging Face configuration says what its state-space layers are, and how they and their neighbours are called.
+enum class HybridKind : uint8_t {
+  kNone,     // there are none
+  kMamba2,   // nothing but state-space layers, without FFNs
+  kBamba,    // attn_layer_indices
+  kGranite,  // layer_types; four multipliers; a shared MLP beside the experts, or instead of them
+};
+
 struct Family {
   const char *name;               // ModelConfig::family
   const char *examples;           // models by the name that people know
@@ -46,6 +54,12 @@ struct Family {
   const char *expert_ffn_key = "intermediate_size";  // of config.json
   Presence normalised_experts = Presence::kNever;    // in Hugging Face
   bool gguf_normalised_experts = false;
+  bool optional_experts = false;  // the same architecture comes with and without experts
+  const char *shared_ffn_key = "shared_expert_intermediate_size";
+  bool shared_gate = true;  // of a shared expert
+  const char *ffn_key = "intermediate_size";
+  // State-space models and hybrids.
+  HybridKind hybrid = HybridKind::kNone;
 };
 
 /// Throws Error(kBadModel) that names the unknown family and lists the known ones.

@@ -44,7 +44,16 @@ constexpr TensorName kTensorNames[] = {
     {TensorRole::kSharedUp, "ffn_up_shexp.weight"},
     {TensorRole::kSharedDown, "ffn_down_shexp.weight"},
     {TensorRole::kSharedExpertGate, "ffn_gate_inp_shexp.weight"},
+    {TensorRole::kSsmConv, "ssm_conv1d.weight"},
+    {TensorRole::kSsmConvBias, "ssm_conv1d.bias"},
+    {TensorRole::kSsmStepBias, "ssm_dt.bias"},
+    {TensorRole::kSsmDecay, "ssm_a"},
+    {TensorRole::kSsmSkip, "ssm_d"},
+    {TensorRole::kSsmNorm, "ssm_norm.weight"},
+    {TensorRole::kSsmOut, "ssm_out.weight"},
 };
+// A tensor that holds several roles whatever the family.
+constexpr TensorName kStateSpaceIn = {TensorRole::kSsmGate, "ssm_in.weight", 3};
 
 constexpr char kRopeDivisors[] = "rope_freqs.weight";
 constexpr char kShortFactors[] = "rope_factors_short.weight";
@@ -61,6 +70,8 @@ class Metadata {
   std::optional<int64_t> FindInteger(const char *name) const { return file_.FindInteger(prefix_ + name); }
   std::optional<double> FindReal(const char *name) const { return file_.FindReal(prefix_ + name); }
   std::optional<bool> FindBool(const char *name) const { return file_.FindBool(prefix_ + name); }
+  const GgufValue *Find(const char *name) const { return file_.Find(prefix_ + name); }
+  const std::vector<int64_t> *FindIntegers(const char *name) const { return file_.FindIntegers(prefix_ + name); }
   std::optional<std::string_view> FindString(const char *name) const { return file_.FindString(prefix_ + name); }
   int64_t Integer(const char *name) const {
     const std::optional<int64_t> value = FindInteger(name);
@@ -156,11 +167,57 @@ void ReadExperts(const GgufFile &file, const Metadata &metadata, const Family &f
   };
   out->expert_ffn = width("expert_feed_forward_length", "ffn_gate_exps.weight");
   if (family.shared_expert) out->shared_ffn = width("expert_shared_feed_forward_length", "ffn_gate_shexp.weight");
-  out->shared_gate = family.shared_expert;
+  out->shared_gate = family.shared_expert && family.shared_gate;
   CheckExperts(*out, file.path());
 }
 
-bool HasBias(const GgufFile &file, const char *name) { return file.FindTensor(name) != nullptr; }
+// KV heads of the model; with a number for each layer, 0 stands for a state-space part instead of attention.
+void ReadKvHeads(const GgufFile &file, const Metadata &metadata, const Family &family, ModelConfig *out) {
+  const char *key = "attention.head_count_kv";
+  const GgufValue *value = metadata.Find(key);
+  if (family.hybrid == HybridKind::kNone || value == nullptr || value->type != GgufType::kArray) {
+    out->kv_heads = metadata.FindInteger(key).value_or(out->heads);
+    if (family.hybrid != HybridKind::kNone) out->ssm_layers.assign(static_cast<size_t>(out->layers), out->kv_heads == 0);
+    return;
+  }
+  const std::vector<int64_t> &layers = *metadata.FindIntegers(key);
+  if (static_cast<int64_t>(layers.size()) != out->layers) {
+    Bad(file, std::string("metadata ") + key + " is no array of a number for each of " + std::to_string(out->layers) + " layers");
+  }
+  for (const int64_t heads : layers) {
+    out->ssm_layers.push_back(heads == 0);
+    if (heads == 0) continue;
+    if (out->kv_heads != 0 && heads != out->kv_heads) Bad(file, "layers with different numbers of KV heads are not supported");
+    out->kv_heads = heads;
+  }
+}
+
+void ReadStateSpace(const GgufFile &file, const Metadata &metadata, ModelConfig *out) {
+  StateSpaceConfig &ssm = out->ssm;
+  const int64_t inner = metadata.Integer("ssm.inner_size");
+  ssm.heads = metadata.Integer("ssm.time_step_rank");
+  ssm.state = metadata.Integer("ssm.state_size");
+  ssm.groups = metadata.FindInteger("ssm.group_count").value_or(1);
+  ssm.conv_width = metadata.Integer("ssm.conv_kernel");
+  if (ssm.heads <= 0 || inner % ssm.heads != 0) {
+    Bad(file, "metadata ssm.inner_size " + std::to_string(inner) + " is no multiple of ssm.time_step_rank " +
+                  std::to_string(ssm.heads));
+  }
+  ssm.head_dim = inner / ssm.heads;
+  for (int64_t layer = 0; layer < out->layers; ++layer) {
+    if (!out->IsStateSpace(layer)) continue;
+    ssm.conv_bias = file.FindTensor("blk." + std::to_string(layer) + ".ssm_conv1d.bias") != nullptr;
+    break;
+  }
+}
+
+// A scale that is 0 stands for none.
+double ScaleOr(const Metadata &metadata, const char *key, double usual) {
+  const double scale = metadata.FindReal(key).value_or(0);
+  return scale == 0 ? usual : scale;
+}
+
+bool HasBias(const GgufFile &file, const std::string &name) { return file.FindTensor(name) != nullptr; }
 
 ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, const Family &family) {
   const Metadata metadata(file, architecture);
@@ -169,11 +226,26 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
   out.architecture = architecture;
   out.hidden = metadata.Integer("embedding_length");
   out.layers = metadata.Integer("block_count");
-  out.ffn = metadata.Integer("feed_forward_length");
-  out.heads = metadata.Integer("attention.head_count");
-  out.kv_heads = metadata.FindInteger("attention.head_count_kv").value_or(out.heads);
-  if (out.heads <= 0) Bad(file, "metadata " + architecture + ".attention.head_count is out of range");
-  out.head_dim = metadata.FindInteger("attention.key_length").value_or(out.hidden / out.heads);
+  const bool is_pure = family.hybrid == HybridKind::kMamba2;
+  CheckLayerCount(out.layers, file.path());
+  if (is_pure) {
+    out.ssm_layers.assign(static_cast<size_t>(out.layers), true);
+  } else {
+    out.ffn = metadata.Integer("feed_forward_length");
+    out.heads = metadata.Integer("attention.head_count");
+    if (out.heads <= 0) Bad(file, "metadata " + architecture + ".attention.head_count is out of range");
+    ReadKvHeads(file, metadata, family, &out);
+    out.head_dim = metadata.FindInteger("attention.key_length").value_or(out.hidden / out.heads);
+  }
+  if (out.HasStateSpace()) ReadStateSpace(file, metadata, &out);
+  if (family.hybrid == HybridKind::kGranite) {
+    const int64_t shared = metadata.FindInteger("expert_shared_feed_forward_length").value_or(0);
+    if (shared > 0) out.ffn = shared;
+    out.embedding_scale = ScaleOr(metadata, "embedding_scale", 1);
+    out.residual_scale = ScaleOr(metadata, "residual_scale", 1);
+    out.attention_scale = ScaleOr(metadata, "attention.scale", 0);
+    out.logit_scale = 1 / ScaleOr(metadata, "logit_scale", 1);
+  }
   if (metadata.FindInteger("attention.value_length").value_or(out.head_dim) != out.head_dim) {
     Bad(file, "keys and values of different length are not supported");
   }
@@ -187,20 +259,24 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
   if (!family.qk_norm && file.FindTensor("blk.0.attn_q_norm.weight") != nullptr) {
     Bad(file, "a norm of each head of q and k (blk.0.attn_q_norm.weight) is not supported for architecture " + architecture);
   }
-  if (file.FindTensor("blk.0.attn_norm.weight") != nullptr && file.FindTensor("blk.0.ffn_norm.weight") == nullptr) {
+  if (!is_pure && file.FindTensor("blk.0.attn_norm.weight") != nullptr && file.FindTensor("blk.0.ffn_norm.weight") == nullptr) {
     Bad(file, "layers whose attention and FFN stand side by side (no blk.0.ffn_norm.weight) are not supported");
   }
   const GgufTensor *embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr) Bad(file, "tensor token_embd.weight is missing");
   out.vocab = embedding->shape.front();
-  ReadRope(file, metadata, &out);
+  // Granite tells by this key whether positions are rotated at all.
+  const bool is_rotated = !out.HasStateSpace() || metadata.FindBool("rope.scaling.finetuned").value_or(true);
+  if (!is_pure && is_rotated) ReadRope(file, metadata, &out);
   out.tied_head = file.FindTensor("output.weight") == nullptr;
   if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
   if (family.activation != nullptr) out.activation = *ActivationByName(family.activation);
-  out.q_bias = HasBias(file, "blk.0.attn_q.bias");
-  out.k_bias = HasBias(file, "blk.0.attn_k.bias");
-  out.v_bias = HasBias(file, "blk.0.attn_v.bias");
-  out.o_bias = HasBias(file, "blk.0.attn_output.bias");
+  const auto first_attention = std::find(out.ssm_layers.begin(), out.ssm_layers.end(), false);
+  const std::string attention = "blk." + std::to_string(first_attention - out.ssm_layers.begin()) + ".";
+  out.q_bias = HasBias(file, attention + "attn_q.bias");
+  out.k_bias = HasBias(file, attention + "attn_k.bias");
+  out.v_bias = HasBias(file, attention + "attn_v.bias");
+  out.o_bias = HasBias(file, attention + "attn_output.bias");
   out.mlp_bias = HasBias(file, "blk.0.ffn_gate.bias");
   out.qk_norm = family.qk_norm;
   out.qk_norm_rows = family.qk_norm_rows;
@@ -212,8 +288,10 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
     if (id >= 0 && (out.eos_ids.empty() || out.eos_ids.front() != id)) out.eos_ids.push_back(id);
   }
   CheckConfig(out, file.path());
-  if (family.is_sparse) ReadExperts(file, metadata, family, &out);
-  if (family.gguf_interleaved && out.rotary_dims != out.head_dim) {
+  if (metadata.FindInteger("expert_count").value_or(0) > 0) ReadExperts(file, metadata, family, &out);
+  // A part of each head: the converter to this architecture mixes the halves of whole heads all the same.
+  const bool is_known = family.hybrid == HybridKind::kGranite;
+  if (family.gguf_interleaved && !is_known && out.rotary_dims != out.head_dim) {
     Bad(file, "a rotation of " + std::to_string(out.rotary_dims) + " of " + std::to_string(out.head_dim) +
                   " dims is not supported for architecture " + architecture);
   }
@@ -236,7 +314,7 @@ std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
   if (file.FindInteger("split.count").value_or(1) > 1) Bad(file, "models split over several files are not supported");
   parts->config = ReadConfig(file, name, family);
   const Span<const TensorName> names(kTensorNames, std::size(kTensorNames));
-  ForEachTensor(parts->config, family.projections, names, "blk.", [&](const WantedTensor &wanted) {
+  const auto add = [&](const WantedTensor &wanted) {
     const GgufTensor *tensor = file.FindTensor(wanted.name);
     if (tensor == nullptr) Bad(file, "tensor " + wanted.name + " is missing");
     const bool is_rotated = wanted.first == TensorRole::kQ || wanted.first == TensorRole::kK ||
@@ -246,8 +324,14 @@ std::unique_ptr<SourceParts> ImportGguf(const std::string &path) {
     view.offset_bytes = tensor->offset_bytes;
     view.type = tensor->type;
     view.interleaved = family.gguf_interleaved && is_rotated;
-    AddTensor(parts.get(), wanted, tensor->shape, std::move(view));
-  });
+    std::vector<int64_t> shape = tensor->shape;
+    const StateSpaceConfig &ssm = parts->config.ssm;
+    const bool is_norm = wanted.first == TensorRole::kSsmNorm;  // [groups, inner / groups]
+    if (is_norm && shape == std::vector<int64_t>{ssm.groups, ssm.inner() / ssm.groups}) shape = {ssm.inner()};
+    AddTensor(parts.get(), wanted, shape, std::move(view));
+  };
+  ForEachTensor(parts->config, family.projections, names, "blk.", add);
+  ForEachTensor(parts->config, Projections::kFused, {&kStateSpaceIn, 1}, "blk.", add);
   parts->tokenizer.gguf = parts->gguf.get();
   return parts;
 }

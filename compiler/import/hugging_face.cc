@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "base/error.h"
 #include "import/families.h"
@@ -68,6 +69,47 @@ constexpr TensorName kStackedExpertNames[] = {
     {TensorRole::kExpertDown, "mlp.experts.down_proj"},
 };
 constexpr char kLayerPrefix[] = "model.layers.";
+
+// The part that a state-space layer has for attention, behind the name of its module; '@' stands for that.
+constexpr TensorName kStateSpaceNames[] = {
+    {TensorRole::kSsmGate, "@.in_proj.weight", 3},
+    {TensorRole::kSsmConv, "@.conv1d.weight"},
+    {TensorRole::kSsmConvBias, "@.conv1d.bias"},
+    {TensorRole::kSsmStepBias, "@.dt_bias"},
+    {TensorRole::kSsmDecay, "@.A_log"},
+    {TensorRole::kSsmSkip, "@.D"},
+    {TensorRole::kSsmNorm, "@.norm.weight"},
+    {TensorRole::kSsmOut, "@.out_proj.weight"},
+};
+constexpr TensorName kMamba2Names[] = {
+    {TensorRole::kEmbedding, "backbone.embeddings.weight"},
+    {TensorRole::kHead, "lm_head.weight"},
+    {TensorRole::kFinalNorm, "backbone.norm_f.weight"},
+    {TensorRole::kAttnNorm, "norm.weight"},
+};
+constexpr char kMamba2LayerPrefix[] = "backbone.layers.";
+constexpr TensorName kBambaNames[] = {
+    {TensorRole::kFinalNorm, "model.final_layernorm.weight"},
+    {TensorRole::kFfnNorm, "pre_ff_layernorm.weight"},
+    {TensorRole::kGate, "feed_forward.gate_proj.weight"},
+    {TensorRole::kUp, "feed_forward.up_proj.weight"},
+    {TensorRole::kDown, "feed_forward.down_proj.weight"},
+    {TensorRole::kGateBias, "feed_forward.gate_proj.bias"},
+    {TensorRole::kUpBias, "feed_forward.up_proj.bias"},
+    {TensorRole::kDownBias, "feed_forward.down_proj.bias"},
+};
+constexpr TensorName kGraniteNames[] = {
+    {TensorRole::kGate, "shared_mlp.input_linear.weight", 2},
+    {TensorRole::kDown, "shared_mlp.output_linear.weight"},
+    {TensorRole::kSharedGate, "shared_mlp.input_linear.weight", 2},
+    {TensorRole::kSharedDown, "shared_mlp.output_linear.weight"},
+    {TensorRole::kRouter, "block_sparse_moe.router.layer.weight"},
+    {TensorRole::kExpertGate, "block_sparse_moe.input_linear.weight", 2},
+    {TensorRole::kExpertDown, "block_sparse_moe.output_linear.weight"},
+};
+
+// Models without attention have no longest context of their own; GGUF files of them say this number.
+constexpr int64_t kEndlessContext = int64_t{1} << 20;
 
 // Switches that change what a layer computes.
 constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention", "use_parallel_residual", "qk_layernorm"};
@@ -187,8 +229,8 @@ std::vector<bool> ReadSparseLayers(const JsonReader &config, const Family &famil
 
 void ReadExperts(const JsonReader &config, const Family &family, ModelConfig *out) {
   const char *count_key = config.Has("num_local_experts") ? "num_local_experts" : "num_experts";
-  const int64_t experts = config.Integer(count_key);
-  if (experts < 1 && !(experts == 0 && family.dense_layers)) {
+  const int64_t experts = family.optional_experts ? config.FindInteger(count_key).value_or(0) : config.Integer(count_key);
+  if (experts < 1 && !(experts == 0 && (family.dense_layers || family.optional_experts))) {
     config.Bad(std::string(count_key) + " " + std::to_string(experts) + " is out of range");
   }
   const std::vector<bool> sparse = ReadSparseLayers(config, family, out->layers);
@@ -198,9 +240,121 @@ void ReadExperts(const JsonReader &config, const Family &family, ModelConfig *ou
   out->experts_per_token = config.Integer("num_experts_per_tok");
   out->expert_ffn = config.Integer(family.expert_ffn_key);
   out->normalised_experts = IsPresent(family.normalised_experts, config, "norm_topk_prob");
-  out->shared_gate = family.shared_expert;
-  if (family.shared_expert) out->shared_ffn = config.Integer("shared_expert_intermediate_size");
+  out->shared_gate = family.shared_expert && family.shared_gate;
+  if (family.shared_expert) out->shared_ffn = config.Integer(family.shared_ffn_key);
   CheckExperts(*out, config.what());
+}
+
+// Which layers have a state-space part instead of attention.
+std::vector<bool> ReadStateSpaceLayers(const JsonReader &config, HybridKind hybrid, int64_t layers) {
+  std::vector<bool> found(static_cast<size_t>(layers), true);
+  if (hybrid == HybridKind::kBamba) {
+    const json *indices = config.Find("attn_layer_indices");
+    if (indices == nullptr) return found;
+    if (!indices->is_array()) config.Bad("attn_layer_indices is no array");
+    for (const json &item : *indices) {
+      if (!item.is_number_integer() || item.get<int64_t>() < 0 || item.get<int64_t>() >= layers) {
+        config.Bad("attn_layer_indices holds something that is no layer of " + std::to_string(layers));
+      }
+      found[item.get<size_t>()] = false;
+    }
+  } else if (hybrid == HybridKind::kGranite) {
+    const char *key = config.Has("layer_types") ? "layer_types" : "layers_block_type";
+    const json *types = config.Find(key);
+    if (types == nullptr) return found;
+    if (!types->is_array() || types->size() != found.size()) {
+      config.Bad(std::string(key) + " is no array of a name for each of " + std::to_string(layers) + " layers");
+    }
+    for (size_t layer = 0; layer < found.size(); ++layer) {
+      const json &item = (*types)[layer];
+      const std::string type = item.is_string() ? item.get<std::string>() : "";
+      const bool is_attention = type == "attention" || type == "full_attention";
+      if (!is_attention && type != "mamba" && type != "linear_attention") {
+        config.Bad(std::string(key) + " of layer " + std::to_string(layer) + " is not supported; known are mamba and attention (" +
+                   "or linear_attention and full_attention)");
+      }
+      found[layer] = !is_attention;
+    }
+  }
+  return found;
+}
+
+// A number, or the object that transformers 5 writes for one that JSON does not know.
+double ReadLimit(const JsonReader &config, const json &value) {
+  if (value.is_number()) return value.get<double>();
+  if (value.is_object() && value.value("__float__", json()) == "Infinity") return std::numeric_limits<double>::infinity();
+  config.Bad("time_step_limit holds something that is no number");
+}
+
+void ReadStateSpace(const JsonReader &config, HybridKind hybrid, ModelConfig *out) {
+  const bool is_pure = hybrid == HybridKind::kMamba2;
+  StateSpaceConfig &ssm = out->ssm;
+  CheckLayerCount(out->layers, config.what());
+  out->ssm_layers = ReadStateSpaceLayers(config, hybrid, out->layers);
+  ssm.heads = config.Integer(is_pure ? "num_heads" : "mamba_n_heads");
+  ssm.state = config.Integer(is_pure ? "state_size" : "mamba_d_state");
+  ssm.groups = config.Integer(is_pure ? "n_groups" : "mamba_n_groups");
+  ssm.conv_width = config.Integer(is_pure ? "conv_kernel" : "mamba_d_conv");
+  ssm.conv_bias = config.FindBool(is_pure ? "use_conv_bias" : "mamba_conv_bias").value_or(true);
+  const double expand = config.FindReal(is_pure ? "expand" : "mamba_expand").value_or(2);
+  const double inner = expand * static_cast<double>(out->hidden);
+  if (ssm.heads <= 0) config.Bad("number of state-space heads " + std::to_string(ssm.heads) + " is out of range");
+  const char *size_key = is_pure ? "head_dim" : "mamba_d_head";
+  const json *size = config.Find(size_key);
+  const bool is_auto = !is_pure && (size == nullptr || *size == "auto");
+  ssm.head_dim = is_auto ? static_cast<int64_t>(inner) / ssm.heads : config.Integer(size_key);
+  if (static_cast<double>(ssm.heads) * static_cast<double>(ssm.head_dim) != std::floor(inner)) {
+    config.Bad(std::to_string(ssm.heads) + " state-space heads of " + std::to_string(ssm.head_dim) + " are not " +
+               std::to_string(expand) + " times hidden_size");
+  }
+  if (config.FindBool(is_pure ? "use_bias" : "mamba_proj_bias").value_or(false)) {
+    config.Bad("biases of a state-space layer's projections (use_bias, mamba_proj_bias) are not supported");
+  }
+  if (const json *limits = config.Find("time_step_limit")) {
+    if (!limits->is_array() || limits->size() != 2) config.Bad("time_step_limit is no array of 2 numbers");
+    ssm.min_step = ReadLimit(config, limits->front());
+    ssm.max_step = ReadLimit(config, limits->back());
+  }
+}
+
+void ReadGraniteScales(const JsonReader &config, ModelConfig *out) {
+  const double divisor = config.FindReal("logits_scaling").value_or(1.0);
+  if (!(divisor > 0)) config.Bad("logits_scaling " + std::to_string(divisor) + " is no positive number");
+  out->logit_scale = 1 / divisor;
+  out->embedding_scale = config.FindReal("embedding_multiplier").value_or(1.0);
+  out->residual_scale = config.FindReal("residual_multiplier").value_or(1.0);
+  out->attention_scale = config.FindReal("attention_multiplier").value_or(1.0);
+  if (!(out->attention_scale > 0)) {
+    config.Bad("attention_multiplier " + std::to_string(out->attention_scale) + " is no positive number");
+  }
+}
+
+void ReadHeads(const JsonReader &config, ModelConfig *out) {
+  out->heads = config.Integer("num_attention_heads");
+  out->kv_heads = config.FindInteger("num_key_value_heads").value_or(out->heads);
+  if (out->heads <= 0) config.Bad("num_attention_heads is out of range");
+  out->head_dim = config.FindInteger("head_dim").value_or(out->hidden / out->heads);
+}
+
+// transformers 4 writes infinities as no JSON has them; here they become what transformers 5 writes.
+std::string WithNamedInfinities(std::string_view text) {
+  constexpr std::string_view kInfinity = "Infinity";
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (!in_string && text.substr(i, kInfinity.size()) == kInfinity) {
+      out += R"({"__float__":"Infinity"})";
+      i += kInfinity.size() - 1;
+      continue;
+    }
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) {
+      out += text[i++];
+    } else if (text[i] == '"') {
+      in_string = !in_string;
+    }
+    out += text[i];
+  }
+  return out;
 }
 
 int32_t ToTokenId(const JsonReader &reader, const char *key, const json &value) {
@@ -232,7 +386,7 @@ void AppendTokenIds(const JsonReader &reader, const char *key, std::vector<int32
 }  // namespace
 
 ModelConfig ParseHuggingFaceConfig(std::string_view text, const std::string &path) {
-  const json object = ParseJsonObject(text, path);
+  const json object = ParseJsonObject(WithNamedInfinities(text), path);
   const JsonReader config(object, path);
   const std::string model_type = config.String("model_type");
   const Family &family = FamilyByModelType(model_type, path);
@@ -249,20 +403,27 @@ ModelConfig ParseHuggingFaceConfig(std::string_view text, const std::string &pat
   }
   out.hidden = config.Integer("hidden_size");
   out.layers = config.Integer("num_hidden_layers");
-  out.ffn = config.Integer("intermediate_size");
-  out.heads = config.Integer("num_attention_heads");
-  out.kv_heads = config.FindInteger("num_key_value_heads").value_or(out.heads);
-  if (out.heads <= 0) config.Bad("num_attention_heads is out of range");
-  out.head_dim = config.FindInteger("head_dim").value_or(out.hidden / out.heads);
+  const bool is_pure = family.hybrid == HybridKind::kMamba2;
+  if (!is_pure) {
+    out.ffn = config.Integer(family.ffn_key);
+    ReadHeads(config, &out);
+  }
   out.vocab = config.Integer("vocab_size");
-  out.max_context = config.Integer("max_position_embeddings");
+  out.max_context = is_pure ? kEndlessContext : config.Integer("max_position_embeddings");
   out.norm = family.norm;
-  out.rms_eps = family.norm == NormKind::kLayer ? config.FindReal("layer_norm_eps").value_or(1e-5)
-                                                : config.FindReal("rms_norm_eps").value_or(1e-6);
-  ReadRope(config, family, &out);
+  if (is_pure) {
+    out.rms_eps = config.FindReal("layer_norm_epsilon").value_or(1e-5);
+  } else {
+    out.rms_eps = family.norm == NormKind::kLayer ? config.FindReal("layer_norm_eps").value_or(1e-5)
+                                                  : config.FindReal("rms_norm_eps").value_or(1e-6);
+  }
+  const bool is_rotated = family.hybrid != HybridKind::kGranite || config.FindString("position_embedding_type") == "rope";
+  if (!is_pure && is_rotated) ReadRope(config, family, &out);
+  if (family.hybrid != HybridKind::kNone) ReadStateSpace(config, family.hybrid, &out);
   out.activation = ReadActivation(config, family);
   out.tied_head = config.FindBool("tie_word_embeddings").value_or(family.tied_head);
   if (family.scaled_embedding) out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
+  if (family.hybrid == HybridKind::kGranite) ReadGraniteScales(config, &out);
   out.q_bias = out.k_bias = out.v_bias = IsPresent(family.qkv_bias, config, family.qkv_bias_key);
   out.o_bias = IsPresent(family.o_bias, config, "attention_bias");
   out.mlp_bias = IsPresent(family.mlp_bias, config, "mlp_bias");
@@ -345,6 +506,56 @@ bool IsNorm(TensorRole role) {
 
 std::string ExistingFile(const fs::path &path) { return fs::exists(path) ? path.string() : std::string(); }
 
+// Routers and experts of families that are no hybrids.
+void ForEachExpertTensor(const ModelConfig &config, const std::map<std::string, Located> &located,
+                         const std::function<void(const WantedTensor &tensor)> &add) {
+  const auto has = [&](const std::string &part) {
+    return std::any_of(located.begin(), located.end(),
+                       [&](const auto &row) { return row.first.find(part) != std::string::npos; });
+  };
+  if (has(".block_sparse_moe.")) {
+    ForEachTensor(config, Projections::kApart, {kMixtralExpertNames, std::size(kMixtralExpertNames)}, kLayerPrefix, add);
+  } else if (has(".experts.gate_up_proj")) {
+    ForEachTensor(config, Projections::kFused, {kStackedExpertNames, std::size(kStackedExpertNames)}, kLayerPrefix, add);
+  } else {
+    ForEachTensor(config, Projections::kApart, {kExpertNames, std::size(kExpertNames)}, kLayerPrefix, add);
+  }
+}
+
+// The names of kStateSpaceNames with the module's for '@'.
+void ForEachStateSpaceTensor(const ModelConfig &config, const std::string &module, const char *layer_prefix,
+                             const std::function<void(const WantedTensor &tensor)> &add) {
+  const auto add_named = [&](WantedTensor tensor) {
+    tensor.name.replace(tensor.name.find('@'), 1, module);
+    add(tensor);
+  };
+  ForEachTensor(config, Projections::kFused, {kStateSpaceNames, std::size(kStateSpaceNames)}, layer_prefix, add_named);
+}
+
+// What the names of a hybrid leave to those of Llama.
+bool IsNamedAnew(TensorRole role, Span<const TensorName> names) {
+  return std::any_of(names.begin(), names.end(), [&](const TensorName &row) {
+    return role >= row.first && static_cast<int>(role) < static_cast<int>(row.first) + row.roles;
+  });
+}
+
+// All tensors of a hybrid or of a state-space model.
+void ForEachHybridTensor(const ModelConfig &config, HybridKind hybrid, const std::function<void(const WantedTensor &tensor)> &add) {
+  if (hybrid == HybridKind::kMamba2) {
+    ForEachTensor(config, Projections::kApart, {kMamba2Names, std::size(kMamba2Names)}, kMamba2LayerPrefix, add);
+    return ForEachStateSpaceTensor(config, "mixer", kMamba2LayerPrefix, add);
+  }
+  const bool is_bamba = hybrid == HybridKind::kBamba;
+  const Span<const TensorName> own = is_bamba ? Span<const TensorName>(kBambaNames, std::size(kBambaNames))
+                                              : Span<const TensorName>(kGraniteNames, std::size(kGraniteNames));
+  ForEachTensor(config, Projections::kFused, own, kLayerPrefix, add);
+  const auto add_rest = [&](const WantedTensor &tensor) {
+    if (!IsNamedAnew(tensor.first, own)) add(tensor);
+  };
+  ForEachTensor(config, Projections::kApart, {kTensorNames, std::size(kTensorNames)}, kLayerPrefix, add_rest);
+  ForEachStateSpaceTensor(config, "mamba", kLayerPrefix, add);
+}
+
 }  // namespace
 
 std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
@@ -364,20 +575,18 @@ std::unique_ptr<SourceParts> ImportHuggingFace(const std::string &folder_name) {
     view.offset_bytes = where.entry.offset_bytes;
     view.type = SafetensorsType(where.entry, tensor.name, where.file->path());
     view.offset = IsNorm(tensor.first) ? family.norm_offset : 0;
-    AddTensor(parts.get(), tensor, where.entry.shape, std::move(view));
-  };
-  const auto has = [&](const std::string &part) {
-    return std::any_of(located.begin(), located.end(),
-                       [&](const auto &row) { return row.first.find(part) != std::string::npos; });
+    view.is_log = tensor.first == TensorRole::kSsmDecay;
+    std::vector<int64_t> shape = where.entry.shape;
+    const bool is_conv = tensor.first == TensorRole::kSsmConv;  // [channels, 1, width]
+    if (is_conv && shape.size() == 3 && shape[1] == 1) shape.erase(shape.begin() + 1);
+    AddTensor(parts.get(), tensor, shape, std::move(view));
   };
   const ModelConfig &config = parts->config;
-  ForEachTensor(config, family.projections, {kTensorNames, std::size(kTensorNames)}, kLayerPrefix, add);
-  if (has(".block_sparse_moe.")) {
-    ForEachTensor(config, Projections::kApart, {kMixtralExpertNames, std::size(kMixtralExpertNames)}, kLayerPrefix, add);
-  } else if (has(".experts.gate_up_proj")) {
-    ForEachTensor(config, Projections::kFused, {kStackedExpertNames, std::size(kStackedExpertNames)}, kLayerPrefix, add);
+  if (family.hybrid != HybridKind::kNone) {
+    ForEachHybridTensor(config, family.hybrid, add);
   } else {
-    ForEachTensor(config, Projections::kApart, {kExpertNames, std::size(kExpertNames)}, kLayerPrefix, add);
+    ForEachTensor(config, family.projections, {kTensorNames, std::size(kTensorNames)}, kLayerPrefix, add);
+    ForEachExpertTensor(config, located, add);
   }
   parts->tokenizer.tokenizer_json = ExistingFile(folder / "tokenizer.json");
   parts->tokenizer.tokenizer_config_json = ExistingFile(folder / "tokenizer_config.json");

@@ -17,6 +17,8 @@ constexpr int64_t kMaxHeads = int64_t{1} << 14;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxContext = int64_t{1} << 26;
 constexpr int64_t kMaxExperts = int64_t{1} << 14;
+constexpr int64_t kMaxState = 4096;
+constexpr int64_t kMaxConvWidth = 64;
 
 // Pages of a read this long are given back at once: the resident set stays near one layer.
 constexpr uint64_t kReleaseBytes = uint64_t{1} << 18;
@@ -25,7 +27,8 @@ constexpr const char *kRoleNames[kTensorRoles] = {
     "embedding", "head",   "final_norm", "attn_norm", "q",    "k",  "v",    "o",         "q_bias",  "k_bias",    "v_bias",
     "o_bias",    "q_norm", "k_norm",     "ffn_norm",  "gate", "up", "down", "gate_bias", "up_bias", "down_bias",
     "final_norm_bias", "attn_norm_bias", "ffn_norm_bias", "router", "expert_gate", "expert_up", "expert_down",
-    "shared_gate", "shared_up", "shared_down", "shared_expert_gate",
+    "shared_gate", "shared_up", "shared_down", "shared_expert_gate", "ssm_gate", "ssm_conv_in", "ssm_step", "ssm_conv",
+    "ssm_conv_bias", "ssm_step_bias", "ssm_decay", "ssm_skip", "ssm_norm", "ssm_out",
 };
 
 void CheckRange(const std::string &path, const char *what, int64_t value, int64_t max) {
@@ -73,6 +76,7 @@ void ReadRows(MatrixRef out, const TensorView &view, int64_t first, int64_t head
     ReadRow(out.row(row).data(), view, view.interleaved && !is_vector ? InterleavedRow(src_row, head_dim) : src_row);
   }
   if (view.offset != 0) out.array() += view.offset;
+  if (view.is_log) out = -out.array().exp();
   const uint64_t read_bytes = static_cast<uint64_t>(count) * RowBytes(view);
   if (read_bytes >= kReleaseBytes) {
     view.file->Release(view.offset_bytes + static_cast<uint64_t>(first) * RowBytes(view), read_bytes);
@@ -163,31 +167,57 @@ TensorShape RoleShape(const ModelConfig &config, TensorRole role) {
       return {config.shared_ffn, config.hidden};
     case TensorRole::kSharedDown:
       return {config.hidden, config.shared_ffn};
+    case TensorRole::kSsmGate:
+      return {config.ssm.inner(), config.hidden};
+    case TensorRole::kSsmConvIn:
+      return {config.ssm.conv_channels(), config.hidden};
+    case TensorRole::kSsmStep:
+      return {config.ssm.heads, config.hidden};
+    case TensorRole::kSsmConv:
+      return {config.ssm.conv_channels(), config.ssm.conv_width};
+    case TensorRole::kSsmConvBias:
+      return {1, config.ssm.conv_channels()};
+    case TensorRole::kSsmStepBias:
+    case TensorRole::kSsmDecay:
+    case TensorRole::kSsmSkip:
+      return {1, config.ssm.heads};
+    case TensorRole::kSsmNorm:
+      return {1, config.ssm.inner()};
+    case TensorRole::kSsmOut:
+      return {config.hidden, config.ssm.inner()};
   }
   return {};
 }
 
 bool HasRole(const ModelConfig &config, TensorRole role, int64_t layer) {
+  const bool has_attention = !config.IsStateSpace(layer), has_dense_ffn = config.ffn != 0 && !config.IsSparse(layer);
   switch (role) {
+    case TensorRole::kQ:
+    case TensorRole::kK:
+    case TensorRole::kV:
+    case TensorRole::kO:
+      return has_attention;
     case TensorRole::kQBias:
-      return config.q_bias;
+      return has_attention && config.q_bias;
     case TensorRole::kKBias:
-      return config.k_bias;
+      return has_attention && config.k_bias;
     case TensorRole::kVBias:
-      return config.v_bias;
+      return has_attention && config.v_bias;
     case TensorRole::kOBias:
-      return config.o_bias;
+      return has_attention && config.o_bias;
     case TensorRole::kQNorm:
     case TensorRole::kKNorm:
-      return config.qk_norm;
+      return has_attention && config.qk_norm;
+    case TensorRole::kFfnNorm:
+      return config.HasFfn(layer);
     case TensorRole::kGate:
     case TensorRole::kUp:
     case TensorRole::kDown:
-      return !config.IsSparse(layer);
+      return has_dense_ffn;
     case TensorRole::kGateBias:
     case TensorRole::kUpBias:
     case TensorRole::kDownBias:
-      return config.mlp_bias && !config.IsSparse(layer);
+      return config.mlp_bias && has_dense_ffn;
     case TensorRole::kRouter:
     case TensorRole::kExpertGate:
     case TensorRole::kExpertUp:
@@ -203,33 +233,79 @@ bool HasRole(const ModelConfig &config, TensorRole role, int64_t layer) {
     case TensorRole::kAttnNormBias:
     case TensorRole::kFfnNormBias:
       return config.norm == NormKind::kLayer;
+    case TensorRole::kSsmConvBias:
+      return config.IsStateSpace(layer) && config.ssm.conv_bias;
+    case TensorRole::kSsmGate:
+    case TensorRole::kSsmConvIn:
+    case TensorRole::kSsmStep:
+    case TensorRole::kSsmConv:
+    case TensorRole::kSsmStepBias:
+    case TensorRole::kSsmDecay:
+    case TensorRole::kSsmSkip:
+    case TensorRole::kSsmNorm:
+    case TensorRole::kSsmOut:
+      return config.IsStateSpace(layer);
     default:
       return true;
   }
 }
 
-void CheckConfig(const ModelConfig &config, const std::string &path) {
-  CheckRange(path, "hidden size", config.hidden, kMaxWidth);
-  CheckRange(path, "FFN size", config.ffn, kMaxWidth);
-  CheckRange(path, "number of layers", config.layers, kMaxLayers);
+namespace {
+
+void CheckAttention(const ModelConfig &config, const std::string &path) {
   CheckRange(path, "number of heads", config.heads, kMaxHeads);
   CheckRange(path, "number of KV heads", config.kv_heads, kMaxHeads);
   CheckRange(path, "head size", config.head_dim, kMaxWidth);
   CheckRange(path, "heads times head size", config.heads * config.head_dim, kMaxWidth);
-  CheckRange(path, "vocabulary size", config.vocab, kMaxVocab);
-  CheckRange(path, "context length", config.max_context, kMaxContext);
   if (config.heads % config.kv_heads != 0) {
     throw Error(ExitCode::kBadModel, path + ": " + std::to_string(config.heads) + " heads are no multiple of " +
                                          std::to_string(config.kv_heads) + " KV heads");
   }
-  if (config.rotary_dims < 2 || config.rotary_dims > config.head_dim || config.rotary_dims % 2 != 0) {
+  const bool has_no_rotation = config.rotary_dims == 0 && config.HasStateSpace();  // whose states tell positions apart
+  if (!has_no_rotation && (config.rotary_dims < 2 || config.rotary_dims > config.head_dim || config.rotary_dims % 2 != 0)) {
     throw Error(ExitCode::kBadModel, path + ": " + std::to_string(config.rotary_dims) + " rotary dims of a head of " +
                                          std::to_string(config.head_dim) + " make no sense");
   }
+  if (config.attention_scale != 0) CheckReal(path, "attention scale", config.attention_scale);
+}
+
+void CheckStateSpace(const ModelConfig &config, const std::string &path) {
+  const StateSpaceConfig &ssm = config.ssm;
+  CheckRange(path, "number of state-space heads", ssm.heads, kMaxHeads);
+  CheckRange(path, "size of a state-space head", ssm.head_dim, kMaxWidth);
+  CheckRange(path, "state-space heads times their size", ssm.inner(), kMaxWidth);
+  CheckRange(path, "state size", ssm.state, kMaxState);
+  CheckRange(path, "number of state-space groups", ssm.groups, ssm.heads);
+  CheckRange(path, "convolved channels", ssm.conv_channels(), kMaxWidth);
+  CheckRange(path, "width of the convolution", ssm.conv_width, kMaxConvWidth);
+  if (ssm.heads % ssm.groups != 0) {
+    throw Error(ExitCode::kBadModel, path + ": " + std::to_string(ssm.heads) + " state-space heads are no multiple of " +
+                                         std::to_string(ssm.groups) + " groups");
+  }
+  if (!(ssm.min_step >= 0 && ssm.max_step > ssm.min_step)) {
+    throw Error(ExitCode::kBadModel, path + ": limits of the time step, " + std::to_string(ssm.min_step) + " to " +
+                                         std::to_string(ssm.max_step) + ", make no sense");
+  }
+}
+
+}  // namespace
+
+void CheckLayerCount(int64_t layers, const std::string &path) { CheckRange(path, "number of layers", layers, kMaxLayers); }
+
+void CheckConfig(const ModelConfig &config, const std::string &path) {
+  CheckRange(path, "hidden size", config.hidden, kMaxWidth);
+  if (config.HasAttention() || config.ffn != 0) CheckRange(path, "FFN size", config.ffn, kMaxWidth);
+  CheckLayerCount(config.layers, path);
+  if (config.HasAttention()) CheckAttention(config, path);
+  if (config.HasStateSpace()) CheckStateSpace(config, path);
+  CheckRange(path, "vocabulary size", config.vocab, kMaxVocab);
+  CheckRange(path, "context length", config.max_context, kMaxContext);
   if (config.sliding_window < 0) throw Error(ExitCode::kBadModel, path + ": the sliding window is negative");
   if (config.norm == NormKind::kLayer) CheckRange(path, "width of a LayerNorm", config.hidden, kMaxLayerNormWidth);
   CheckReal(path, config.norm == NormKind::kLayer ? "LayerNorm epsilon" : "RMSNorm epsilon", config.rms_eps);
   CheckReal(path, "embedding scale", config.embedding_scale);
+  CheckReal(path, "residual scale", config.residual_scale);
+  CheckReal(path, "scale of the logits", config.logit_scale);
   CheckReal(path, "rope theta", config.rope.theta);
   CheckReal(path, "rope factor", config.rope.factor);
   CheckReal(path, "rope attention factor", config.rope.attention_factor);
@@ -251,7 +327,7 @@ void CheckExperts(const ModelConfig &config, const std::string &path) {
   CheckRange(path, "number of experts", config.experts, kMaxExperts);
   CheckRange(path, "number of experts of a token", config.experts_per_token, config.experts);
   CheckRange(path, "FFN size of an expert", config.expert_ffn, kMaxWidth);
-  if (config.shared_gate) CheckRange(path, "FFN size of the shared expert", config.shared_ffn, kMaxWidth);
+  if (config.shared_gate || config.shared_ffn != 0) CheckRange(path, "FFN size of the shared expert", config.shared_ffn, kMaxWidth);
 }
 
 void ForEachTensor(const ModelConfig &config, Projections projections, Span<const TensorName> names, const char *layer_prefix,

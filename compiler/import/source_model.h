@@ -3,7 +3,9 @@
 // For the float reference, the quantiser and the tokenizer builder. Knows no arithmetic.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,17 +43,33 @@ enum class RouterScore {
   kSigmoid,  // of each by itself
 };
 
+/// What a state-space layer is made of (Mamba2): its input becomes a gate, channels that go through a short causal convolution
+/// (x, B and C) and a time step for each head.
+struct StateSpaceConfig {
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t state = 0;       // of each channel of a head
+  int64_t groups = 0;      // of heads that share B and C, and of channels that the gated norm takes together; divides heads
+  int64_t conv_width = 0;  // tokens that the convolution sees, the present one included
+  bool conv_bias = false;
+  double min_step = 0;  // limits of a time step behind the softplus
+  double max_step = std::numeric_limits<double>::infinity();
+
+  int64_t inner() const { return heads * head_dim; }
+  int64_t conv_channels() const { return inner() + 2 * groups * state; }
+};
+
 /// Everything that a block needs to know, in the convention of Hugging Face (rotary halves, not pairs).
 struct ModelConfig {
   std::string family;        // a name of FamilyNames()
   std::string architecture;  // as the source calls itself: "LlamaForCausalLM", "qwen2", "llama2.c"
   int64_t hidden = 0;
   int64_t layers = 0;
-  int64_t ffn = 0;  // of a dense layer
-  int64_t heads = 0;
+  int64_t ffn = 0;  // of a dense layer; 0: there is none behind the attention or the state-space part
+  int64_t heads = 0;  // this and the three below are 0 where no layer has attention
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t rotary_dims = 0;  // even, at most head_dim; the first dims of each head are rotated
+  int64_t rotary_dims = 0;  // even, at most head_dim; the first dims of each head are rotated; 0: positions are not told apart
   int64_t vocab = 0;
   int64_t max_context = 0;  // positions the model was trained for
   NormKind norm = NormKind::kRms;  // of rows; a norm of each head is an RMSNorm
@@ -60,6 +78,9 @@ struct ModelConfig {
   ActivationKind activation = ActivationKind::kSilu;
   bool tied_head = false;
   double embedding_scale = 1.0;  // of the embedding's rows as they enter the first layer; a tied head is without it
+  double residual_scale = 1.0;   // of what a layer's two parts add to the stream
+  double attention_scale = 0;    // of a query times a key; 0: 1 / sqrt(head_dim)
+  double logit_scale = 1.0;
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
   bool mlp_bias = false;         // gate, up and down
   bool qk_norm = false;          // RMSNorm over each head of q and k, before the rotation
@@ -80,6 +101,16 @@ struct ModelConfig {
   bool normalised_experts = false;  // the weights of a token's experts are divided by their sum
   std::vector<bool> sparse_layers;  // [layers], empty without experts
   bool IsSparse(int64_t layer) const { return experts != 0 && sparse_layers[static_cast<size_t>(layer)]; }
+  bool HasFfn(int64_t layer) const { return ffn != 0 || IsSparse(layer); }
+
+  // State-space models and hybrids: such a layer has a state-space part where others have attention.
+  StateSpaceConfig ssm;
+  std::vector<bool> ssm_layers;  // [layers], empty where all have attention
+  bool IsStateSpace(int64_t layer) const { return !ssm_layers.empty() && ssm_layers[static_cast<size_t>(layer)]; }
+  bool HasStateSpace() const { return std::find(ssm_layers.begin(), ssm_layers.end(), true) != ssm_layers.end(); }
+  bool HasAttention() const {
+    return ssm_layers.empty() || std::find(ssm_layers.begin(), ssm_layers.end(), false) != ssm_layers.end();
+  }
 };
 
 enum class TensorRole : uint8_t {
@@ -117,8 +148,19 @@ enum class TensorRole : uint8_t {
   kSharedUp,          // [shared_ffn, hidden]
   kSharedDown,        // [hidden, shared_ffn]
   kSharedExpertGate,  // [1, hidden]
+  // Of a state-space layer. Its norm is kAttnNorm.
+  kSsmGate,      // [inner, hidden]
+  kSsmConvIn,    // [conv_channels, hidden]: x of each head, B of each group, C of each group
+  kSsmStep,      // [heads, hidden]
+  kSsmConv,      // [conv_channels, conv_width], the tap of the present token last
+  kSsmConvBias,  // [1, conv_channels]
+  kSsmStepBias,  // [1, heads]
+  kSsmDecay,     // [1, heads]: A, negative, however the source stores it
+  kSsmSkip,      // [1, heads]: D
+  kSsmNorm,      // [1, inner]
+  kSsmOut,       // [hidden, inner]
 };
-inline constexpr int kTensorRoles = 32;
+inline constexpr int kTensorRoles = 42;
 
 const char *TensorRoleName(TensorRole role);
 /// True for roles that exist once in each layer.
@@ -131,7 +173,7 @@ struct TensorShape {
   int64_t k = 0;
 };
 TensorShape RoleShape(const ModelConfig &config, TensorRole role);
-/// False for a bias, a norm or a part of the FFN that this configuration does not have in `layer` (ignored for roles outside the
+/// False for a bias, a norm, or a part of attention, state space or FFN that this configuration does not have in `layer` (ignored for roles outside the
 /// layers).
 bool HasRole(const ModelConfig &config, TensorRole role, int64_t layer = 0);
 

@@ -23,7 +23,8 @@ struct TensorView {
   ElementType type = ElementType::kF32;
   int64_t n = 0;  // rows; 1 for vectors
   int64_t k = 0;
-  float offset = 0;  // added to every value
+  float offset = 0;     // added to every value
+  bool is_log = false;  // the value x stands for -exp(x)
   /// Heads stand as rotary pairs (2i, 2i + 1) and are read as halves (i, i + head_dim / 2).
   bool interleaved = false;
 };
@@ -72,6 +73,8 @@ std::unique_ptr<SourceParts> ImportLlama2c(const std::string &path);
 
 /// Throws Error(kBadModel) naming `path` and the value when a size or constant makes no sense.
 void CheckConfig(const ModelConfig &config, const std::string &path);
+/// The same for the number of layers alone, before there is a list of them.
+void CheckLayerCount(int64_t layers, const std::string &path);
 /// The same for what makes a mixture of experts.
 void CheckExperts(const ModelConfig &config, const std::string &path);
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <string>
+#include <utility>
 
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
@@ -134,6 +135,23 @@ TEST_F(Convert, TooLittleTextToTrainOn) {
   EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn")));
 }
 #endif
+
+// They run in float alone: convert and synth say so and leave nothing behind.
+TEST_F(Convert, RefusesStateSpaceModelsByArchitecture) {
+  const std::pair<const char *, const char *> models[] = {{"small_mamba2", "Mamba2ForCausalLM"},
+                                                          {"small_bamba.gguf", "granitehybrid"},
+                                                          {"small_granite_h", "GraniteMoeHybridForCausalLM"}};
+  for (const auto &[name, architecture] : models) {
+    const Outcome outcome = RunAcornc("convert " + test::DataPath(name) + " -o " + folder_.File("m.acorn"));
+    EXPECT_EQ(outcome.exit_code, 3) << outcome.err;
+    EXPECT_NE(outcome.err.find(std::string("architecture ") + architecture + " has state-space layers"), std::string::npos)
+        << outcome.err;
+  }
+  const Outcome outcome = RunAcornc("synth --like " + test::DataPath("small_bamba/config.json") + " -o " + folder_.File("m.acorn"));
+  EXPECT_EQ(outcome.exit_code, 3) << outcome.err;
+  EXPECT_NE(outcome.err.find("has state-space layers"), std::string::npos) << outcome.err;
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+}
 
 TEST_F(Convert, BadFilesHaveTheirExitCodes) {
   EXPECT_EQ(RunAcornc("convert " + folder_.File("absent") + " -o " + folder_.File("m")).exit_code, 5);

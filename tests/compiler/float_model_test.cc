@@ -71,7 +71,8 @@ TEST_P(SmallFamilies, FolderAndGguf) {
   ExpectGolden(folder + ".gguf", folder + "/golden.json");
 }
 
-INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "stablelm", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe"),
+INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "stablelm", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "mamba2", "bamba",
+                                         "granite_h", "granite_h_dense"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 class TinyModels : public testing::TestWithParam<const char *> {};
@@ -84,7 +85,7 @@ TEST_P(TinyModels, EveryLogit) {
 
 INSTANTIATE_TEST_SUITE_P(Shared, TinyModels,
                          testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm", "mixtral",
-                                         "qwen2_moe", "qwen3_moe", "olmoe"),
+                                         "qwen2_moe", "qwen3_moe", "olmoe", "mamba2", "bamba", "granite_h"),
                          [](const testing::TestParamInfo<const char *> &param_info) { return std::string(param_info.param); });
 
 class HomeModels : public testing::TestWithParam<const char *> {};
@@ -108,7 +109,7 @@ TEST_P(HomeModels, PromptsAndGreedy) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, HomeModels, testing::Values("dense", "moe"),
+INSTANTIATE_TEST_SUITE_P(Shared, HomeModels, testing::Values("dense", "moe", "mamba2", "hybrid"),
                          [](const testing::TestParamInfo<const char *> &model) { return std::string(model.param); });
 
 TEST(FloatModel, Stories260K) {

@@ -214,7 +214,7 @@ TEST(FloatOps, LinearOverTaskEdges) {
 }
 
 // Edges of a dense layer.
-constexpr int kDenseEdges = kEdges - 2;
+constexpr int kDenseEdges = kEdges - 9;
 
 // An observer that keeps what it sees.
 class Recorder : public LayerObserver {

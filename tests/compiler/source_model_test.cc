@@ -128,6 +128,144 @@ TEST(SourceModel, GgufEqualsFolderInEveryFamily) {
   }
 }
 
+// State-space models and hybrids: the same from both formats, whatever each calls it (in GGUF, Bamba is a Granite).
+TEST(SourceModel, GgufEqualsFolderInEveryHybrid) {
+  for (const char *family : {"mamba2", "bamba", "granite_h", "granite_h_dense"}) {
+    SCOPED_TRACE(family);
+    const std::string path = test::DataPath(std::string("small_") + family);
+    const auto folder = OpenSourceModel(path), file = OpenSourceModel(path + ".gguf");
+    const ModelConfig &want = folder->config(), &got = file->config();
+    EXPECT_EQ(got.ssm_layers, want.ssm_layers);
+    EXPECT_TRUE(got.HasStateSpace());
+    EXPECT_EQ(got.ssm.heads, want.ssm.heads);
+    EXPECT_EQ(got.ssm.head_dim, want.ssm.head_dim);
+    EXPECT_EQ(got.ssm.state, want.ssm.state);
+    EXPECT_EQ(got.ssm.groups, want.ssm.groups);
+    EXPECT_EQ(got.ssm.conv_width, want.ssm.conv_width);
+    EXPECT_EQ(got.ssm.conv_bias, want.ssm.conv_bias);
+    EXPECT_EQ(got.ssm.max_step, want.ssm.max_step);
+    EXPECT_EQ(got.ffn, want.ffn);
+    EXPECT_EQ(got.heads, want.heads);
+    EXPECT_EQ(got.kv_heads, want.kv_heads);
+    EXPECT_EQ(got.head_dim, want.head_dim);
+    EXPECT_EQ(got.rotary_dims, want.rotary_dims);
+    EXPECT_EQ(got.max_context, want.max_context);
+    EXPECT_NEAR(got.rms_eps, want.rms_eps, 1e-12);
+    EXPECT_EQ(got.tied_head, want.tied_head);
+    EXPECT_EQ(got.embedding_scale, want.embedding_scale);
+    EXPECT_EQ(got.residual_scale, want.residual_scale);
+    EXPECT_EQ(got.attention_scale, want.attention_scale);
+    EXPECT_EQ(got.logit_scale, want.logit_scale);
+    EXPECT_EQ(got.experts, want.experts);
+    EXPECT_EQ(got.expert_ffn, want.expert_ffn);
+    EXPECT_EQ(got.shared_ffn, want.shared_ffn);
+    EXPECT_EQ(got.shared_gate, want.shared_gate);
+    EXPECT_EQ(got.normalised_experts, want.normalised_experts);
+    for (int64_t layer = 0; layer < want.layers; ++layer) {
+      for (int i = 0; i < kTensorRoles; ++i) {
+        const auto role = static_cast<TensorRole>(i);
+        ASSERT_EQ(HasRole(got, role, layer), HasRole(want, role, layer)) << TensorRoleName(role) << " of layer " << layer;
+        if (!HasRole(want, role, layer)) continue;
+        const Matrix a = file->Load(role, layer), b = folder->Load(role, layer);
+        ASSERT_EQ(a.rows(), b.rows()) << TensorRoleName(role);
+        // exp() of one library may differ from another's in the last bit.
+        EXPECT_LE((a - b).cwiseAbs().maxCoeff(), role == TensorRole::kSsmDecay ? 1e-6f : 0.0f) << TensorRoleName(role);
+      }
+    }
+  }
+}
+
+TEST(SourceModel, HybridsDifferWhereTheyShould) {
+  const auto config = [](const char *family) {
+    return OpenSourceModel(test::DataPath(std::string("small_") + family))->config();
+  };
+  const ModelConfig mamba2 = config("mamba2");
+  EXPECT_FALSE(mamba2.HasAttention());
+  EXPECT_FALSE(mamba2.HasFfn(0));
+  EXPECT_FALSE(HasRole(mamba2, TensorRole::kFfnNorm, 1));
+  EXPECT_EQ(mamba2.heads, 0);
+  EXPECT_EQ(mamba2.ssm.conv_channels(), 64 + 2 * 2 * 16);
+  const ModelConfig bamba = config("bamba");
+  EXPECT_EQ(bamba.family, "bamba");
+  EXPECT_EQ(bamba.ssm_layers, (std::vector<bool>{true, false, true}));
+  EXPECT_EQ(bamba.rotary_dims, 4);
+  EXPECT_EQ(bamba.attention_scale, 0);
+  const ModelConfig granite = config("granite_h");
+  EXPECT_EQ(granite.rotary_dims, 0);
+  EXPECT_EQ(granite.shared_ffn, 40);
+  EXPECT_EQ(granite.expert_ffn, 24);
+  EXPECT_FALSE(granite.shared_gate);
+  EXPECT_DOUBLE_EQ(granite.logit_scale, 0.5);
+  EXPECT_DOUBLE_EQ(granite.attention_scale, 0.25);
+  const ModelConfig dense = config("granite_h_dense");
+  EXPECT_EQ(dense.experts, 0);
+  EXPECT_EQ(dense.ffn, 40);
+  EXPECT_EQ(dense.rotary_dims, 8);
+}
+
+TEST(SourceModel, RefusesHybridsByWhatIsWrong) {
+  const test::TempFolder copy;
+  const auto refuse = [&](const char *family, const char *key, const json &value, const char *message) {
+    const std::string folder = test::DataPath(std::string("small_") + family);
+    std::string text = test::ReadFile(folder + "/config.json");
+    const size_t infinity = text.find("Infinity");
+    if (infinity != std::string::npos) text.replace(infinity, 8, "9.5");
+    json config = json::parse(text);
+    config[key] = value;
+    copy.Write("config.json", config.dump());
+    copy.Write("model.safetensors", test::ReadFile(folder + "/model.safetensors"));
+    EXPECT_ERROR(OpenSourceModel(copy.path()), kBad, message);
+  };
+  refuse("mamba2", "num_heads", 0, "number of state-space heads 0 is out of range");
+  refuse("mamba2", "head_dim", 16, "8 state-space heads of 16 are not 2.0");
+  refuse("mamba2", "n_groups", 3, "8 state-space heads are no multiple of 3 groups");
+  refuse("mamba2", "n_groups", 9, "number of state-space groups 9 is out of range (1 to 8)");
+  refuse("mamba2", "state_size", 0, "state size 0 is out of range");
+  refuse("mamba2", "state_size", 8, "in_proj.weight at offset");
+  refuse("mamba2", "conv_kernel", 3, "is [128, 4], the configuration wants [128, 3]");
+  refuse("mamba2", "conv_kernel", 1000, "width of the convolution 1000 is out of range");
+  refuse("mamba2", "use_bias", true, "use_bias, mamba_proj_bias) are not supported");
+  refuse("mamba2", "time_step_limit", {0.1}, "time_step_limit is no array of 2 numbers");
+  refuse("mamba2", "time_step_limit", {0.1, "x"}, "time_step_limit holds something that is no number");
+  refuse("mamba2", "time_step_limit", {2.0, 1.0}, "limits of the time step");
+  refuse("mamba2", "num_hidden_layers", 1000000000, "number of layers 1000000000 is out of range");
+  refuse("bamba", "num_hidden_layers", -1, "number of layers -1 is out of range");
+  refuse("bamba", "attn_layer_indices", {3}, "attn_layer_indices holds something that is no layer of 3");
+  refuse("bamba", "attn_layer_indices", {0}, "model.layers.0.self_attn.q_proj.weight is missing");
+  refuse("granite_h", "layer_types", {"mamba"}, "layer_types is no array of a name for each of 3 layers");
+  refuse("granite_h", "layer_types", {"mamba", "mlp", "mamba"}, "layer_types of layer 1 is not supported");
+  refuse("granite_h", "logits_scaling", 0, "logits_scaling");
+  refuse("granite_h", "attention_multiplier", -1, "attention_multiplier");
+  refuse("granite_h", "residual_multiplier", 0, "residual scale");
+  refuse("granite_h", "model_type", "nemotron_h", "Nemotron-H (nemotron_h) is not supported: its FFNs are layers of their own");
+}
+
+// Numbers of a GGUF file's metadata (4 bytes behind key and type) and of its tensors.
+TEST(SourceModel, RefusesHybridGgufByWhatIsWrong) {
+  const test::TempFolder folder;
+  const auto refuse = [&](const char *name, const std::string &key, uint32_t value, const char *message) {
+    std::string bytes = test::ReadFile(test::DataPath(name));
+    const size_t at = bytes.find(key);
+    ASSERT_NE(at, std::string::npos) << key;
+    std::memcpy(bytes.data() + at + key.size() + 4, &value, sizeof value);
+    EXPECT_ERROR(OpenSourceModel(folder.Write("m.gguf", bytes)), kBad, message);
+  };
+  refuse("small_mamba2.gguf", "mamba2.ssm.time_step_rank", 7, "ssm.inner_size 64 is no multiple of ssm.time_step_rank 7");
+  refuse("small_mamba2.gguf", "mamba2.ssm.time_step_rank", 0, "ssm.inner_size 64 is no multiple of ssm.time_step_rank 0");
+  refuse("small_mamba2.gguf", "mamba2.ssm.group_count", 5, "no multiple of 5 groups");
+  refuse("small_mamba2.gguf", "mamba2.block_count", 1u << 30, "number of layers 1073741824 is out of range");
+  refuse("small_bamba.gguf", "granitehybrid.block_count", 2, "head_count_kv is no array of a number for each of 2 layers");
+  refuse("small_bamba.gguf", "granitehybrid.ssm.state_size", 8, "ssm_conv1d.weight at offset");
+
+  std::string bytes = test::ReadFile(test::DataPath("small_mamba2.gguf"));
+  const uint64_t offset = GgufFile(test::DataPath("small_mamba2.gguf")).FindTensor("blk.1.ssm_a")->offset_bytes;
+  const float growing = 0.25f;
+  std::memcpy(bytes.data() + offset, &growing, sizeof growing);
+  const auto source = OpenSourceModel(folder.Write("m.gguf", bytes));
+  EXPECT_NO_THROW(LoadLayer(*source, 0));
+  EXPECT_ERROR(LoadLayer(*source, 1), kBad, "ssm_decay of layer 1 holds a value that is not negative");
+}
+
 TEST(SourceModel, FamiliesDifferWhereTheyShould) {
   const auto config = [](const char *family) {
     return OpenSourceModel(test::DataPath(std::string("small_") + family))->config();

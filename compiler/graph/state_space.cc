@@ -1,0 +1,72 @@
+// The operators of state-space layers in float. A head's state is its own, so that heads are the tasks; within one, tokens go
+// one after the other, as on a device.
+#include <algorithm>
+#include <cmath>
+
+#include "base/parallel.h"
+#include "graph/float_model.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr int64_t kChannelBlock = 64;  // channels of a task of the convolution
+
+// ln(1 + e^x) without overflow.
+float Softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
+
+}  // namespace
+
+void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVector &bias) {
+  const int64_t width = conv.cols();
+  ParallelFor((x.cols() + kChannelBlock - 1) / kChannelBlock, [&](int64_t task) {
+    const int64_t first = task * kChannelBlock;
+    const int64_t channels = std::min(kChannelBlock, x.cols() - first);
+    const Matrix taps = conv.middleRows(first, channels).transpose();  // [width, channels]
+    for (int64_t t = 0; t < x.rows(); ++t) {
+      auto row = out.row(t).segment(first, channels).array();
+      row.setZero();
+      for (int64_t j = std::max<int64_t>(0, width - 1 - t); j < width; ++j) {
+        row += taps.row(j).array() * x.row(t - (width - 1) + j).segment(first, channels).array();
+      }
+      if (bias.size() > 0) row += bias.segment(first, channels).array();
+    }
+  });
+}
+
+void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bias) {
+  const auto min = static_cast<float>(config.min_step), max = static_cast<float>(config.max_step);
+  for (int64_t t = 0; t < x.rows(); ++t) {
+    for (int64_t head = 0; head < x.cols(); ++head) x(t, head) = std::clamp(Softplus(x(t, head) + bias(head)), min, max);
+  }
+}
+
+void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
+                    const RowVector &skip) {
+  const int64_t heads_per_group = config.heads / config.groups;
+  ParallelFor(config.heads, [&](int64_t head) {
+    const int64_t x_column = head * config.head_dim;
+    const int64_t b_column = config.inner() + head / heads_per_group * config.state;
+    const int64_t c_column = b_column + config.groups * config.state;
+    Matrix h = Matrix::Zero(config.head_dim, config.state);
+    for (int64_t t = 0; t < xbc.rows(); ++t) {
+      const auto x = xbc.row(t).segment(x_column, config.head_dim);
+      const auto b = xbc.row(t).segment(b_column, config.state);
+      const auto c = xbc.row(t).segment(c_column, config.state);
+      const float step = dt(t, head);
+      h *= std::exp(decay(head) * step);
+      h.noalias() += (step * x).transpose() * b;
+      out.row(t).segment(x_column, config.head_dim) = (h * c.transpose()).transpose() + skip(head) * x;
+    }
+  });
+}
+
+void GatedRmsNorm(MatrixRef x, ConstMatrixRef gate, const RowVector &weight, int64_t groups, double eps) {
+  const int64_t width = weight.size() / groups;
+  x.array() *= gate.array() / (1.0f + (-gate.array()).exp());
+  for (int64_t group = 0; group < groups; ++group) {
+    const RowVector part = weight.segment(group * width, width);
+    RmsNorm(x.middleCols(group * width, width), x.middleCols(group * width, width), part, eps);
+  }
+}
+
+}  // namespace acorn::compiler
