@@ -122,7 +122,7 @@ void LiveGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const s
   live.constants = std::move(integers.gamma);
   live.gain = gamma;
   live.eps = eps;
-  live.step.rms_norm = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(groups), live.constants.data(),
+  live.step.rms_norm = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(groups), live.constants.data(), 0,
                         ToScale(integers.factor), integers.eps_term, out.zero_point};
 }
 

@@ -304,7 +304,7 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
     StepGradients *to = gradients + i;
     switch (live.step.kind) {
       case OpKind::kEmbedding:
-      case OpKind::kExperts:  // never here: LiveGraph takes none
+      case OpKind::kExperts:  // never here, nor the two below: LiveGraph takes none
       case OpKind::kConv:
       case OpKind::kScan:
         break;

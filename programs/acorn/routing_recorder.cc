@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "acorn_schema/file.h"
 #include "error.h"
+#include "experts/streaming.h"
 #include "statistics.h"
 
 namespace acorn::program {
@@ -18,17 +18,15 @@ double Median(std::vector<double> values) {
 
 uint64_t ToNs(double ns) { return static_cast<uint64_t>(std::clamp(ns, 0.0, static_cast<double>(kMaxTraceNs))); }
 
-// A record comes from storage to memory, not to the caches: many of them are checked in turn. Of one that is read in stripes only
-// the last is left when the read ends.
+// A record comes from storage to memory, not to the caches: many of them are checked in turn.
 double MeasureCheck(uint64_t record_bytes) {
   constexpr uint64_t kBeyondCaches = 64u << 20;
-  const uint64_t bytes = record_bytes < kSmallestStriped ? record_bytes : record_bytes / kRecordStripes / 64 * 64;
-  const std::vector<uint8_t> memory(std::max(kBeyondCaches, 2 * bytes), 1);
+  const std::vector<uint8_t> memory(std::max(kBeyondCaches, 2 * record_bytes), 1);
   std::vector<double> times;
   [[maybe_unused]] volatile uint64_t sum = 0;  // computed, whoever wants it
-  for (uint64_t at = 0; at + bytes <= memory.size(); at += bytes) {
+  for (uint64_t at = 0; at + record_bytes <= memory.size(); at += record_bytes) {
     const uint64_t begin = acorn_posix_ticks();
-    sum = WideChecksum(memory.data() + at, bytes);
+    sum = HashLastRead(memory.data() + at, record_bytes);
     times.push_back(static_cast<double>(acorn_posix_ticks() - begin));
   }
   return Median(times);

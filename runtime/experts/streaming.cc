@@ -32,13 +32,13 @@ Status Fail(StreamingExperts *experts, Status status, Key key, int32_t error) {
 }
 
 // Reads of a record: all of it, or each of its stripes.
-uint32_t PartsOf(const ExpertRecord &record) {
-  const uint64_t bytes = expert::RecordBytes(record.shape);
+uint32_t PartsOf(uint64_t bytes) {
   if (bytes < kSmallestStriped) return 1;
   uint32_t parts = 0;
   while (parts < kRecordStripes && StripeOf(bytes, parts).begin < bytes) ++parts;
   return parts;
 }
+uint32_t PartsOf(const ExpertRecord &record) { return PartsOf(expert::RecordBytes(record.shape)); }
 
 // Whole blocks of the record.
 Stripe PlaceOf(const ExpertRecord &record, uint32_t part) {
@@ -270,6 +270,12 @@ void Prefetch(StreamingExperts *experts, uint32_t set, uint32_t expert) {
 }
 
 uint64_t ReadBytes(const ExpertRecord &record) { return AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment); }
+
+uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes) {
+  const uint32_t parts = PartsOf(record_bytes);
+  const uint64_t begin = parts == 1 ? 0 : StripeOf(record_bytes, parts - 1).begin;
+  return WideChecksum(record + begin, record_bytes - begin);
+}
 
 uint64_t SlotArrayBytes(const StreamingShape &shape) { return shape.slot_bytes * shape.pool.slots + kSegmentAlignment; }
 

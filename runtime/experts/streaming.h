@@ -78,6 +78,10 @@ struct StreamingShape {
 /// Bytes that are read of an expert: whole blocks, which the file has (FORMAT.md).
 uint64_t ReadBytes(const ExpertRecord &record);
 
+/// What is left to do with a record of so many bytes when the last of its reads has landed, for tools that count with its time: the
+/// hash of what that read brought.
+uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes);
+
 /// Bytes of the slots with room to align them to 16 KiB.
 uint64_t SlotArrayBytes(const StreamingShape &shape);
 
