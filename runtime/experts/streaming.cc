@@ -8,6 +8,8 @@ namespace acorn {
 namespace {
 
 constexpr size_t kResultsAtOnce = 16;
+// Records of at least this are read in stripes: below it what each read costs outweighs what checking beside the others saves.
+constexpr uint64_t kSmallestStriped = 512 * 1024;
 constexpr uint64_t kSlicesPerSecond = 20;  // of a wait: a request to stop is seen within 50 ms
 
 StreamingExperts *Of(void *ctx) { return static_cast<StreamingExperts *>(ctx); }

@@ -71,8 +71,6 @@ inline uint64_t WideChecksum(const uint8_t *data, uint64_t bytes) {
 /// An expert's record in four stripes that can be read and checked apart: a quarter each in whole blocks of 16 KiB, the later ones
 /// shorter or empty.  record_bytes: a multiple of 64
 constexpr size_t kRecordStripes = 4;
-/// Records of at least this are worth reading in stripes: below it what each read costs outweighs what checking beside others saves.
-constexpr uint64_t kSmallestStriped = 512 * 1024;
 struct Stripe {
   uint64_t begin, end;  // in the record
 };
