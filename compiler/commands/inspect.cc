@@ -13,6 +13,8 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "commands/commands.h"
+#include "model/expert_record.h"
+#include "model/reader.h"
 #include "quantize/grid.h"
 
 namespace acorn::compiler {
@@ -53,6 +55,23 @@ const schema::Model *OpenGraph(const MappedFile &file) {
     }
   }
   return model;
+}
+
+/// Experts have a checksum for each record in place of one for their segment; the device's own reader checks them.
+bool RecordsAreSound(const MappedFile &file, const schema::Model &model, uint32_t segment) {
+  ModelReader reader;
+  if (reader.Open({file.data(), file.size()}, false) != Status::kOk) return false;
+  for (uint32_t i = 0; model.expert_sets() != nullptr && i < model.expert_sets()->size(); ++i) {
+    if (model.expert_sets()->Get(i)->segment() != segment) continue;
+    ExpertSet set;
+    if (reader.ReadExpertSet(i, &set) != Status::kOk) return false;
+    for (uint32_t j = 0; j < set.count; ++j) {
+      ExpertRecord record;
+      if (reader.ReadExpertRecord(i, j, &record) != Status::kOk ||
+          CheckExpertRecord(set, record, file.data() + record.offset) != Status::kOk) return false;
+    }
+  }
+  return true;
 }
 
 std::string Text(const flatbuffers::String *text) { return text == nullptr ? "" : text->str(); }
@@ -131,7 +150,9 @@ Json Describe(const MappedFile &file, const schema::Model &model) {
   out["head"] = Steps(*model.head());
   out["segments"] = Json::array();
   for (const schema::Segment *segment : *model.segments()) {
-    const bool sound = Checksum(file.data() + segment->offset(), segment->bytes()) == segment->checksum();
+    const bool sound = segment->kind() == schema::SegmentKind::Experts
+                           ? RecordsAreSound(file, model, static_cast<uint32_t>(out["segments"].size()))
+                           : Checksum(file.data() + segment->offset(), segment->bytes()) == segment->checksum();
     out["segments"].push_back({{"kind", schema::EnumNameSegmentKind(segment->kind())},
                                {"offset", segment->offset()},
                                {"bytes", segment->bytes()},

@@ -322,5 +322,23 @@ TEST_F(Convert, InspectRefusesDamage) {
   EXPECT_EQ(RunAcornc("inspect " + folder_.File("absent")).exit_code, 5);
 }
 
+// Each expert has a checksum of its own, its segment has none.
+TEST_F(Convert, InspectChecksExperts) {
+  const std::string file = folder_.File("sparse.acorn");
+  ASSERT_EQ(RunAcornc("convert " + test::DataPath("small_mixtral") + " -o " + file + " --recipe rtn").exit_code, 0);
+  std::string bytes = test::ReadFile(file);
+  uint64_t experts = 0;
+  const nlohmann::json description = Inspect("sparse.acorn");
+  for (const auto &segment : description["segments"]) {
+    EXPECT_EQ(segment["checksum"], "ok");
+    if (segment["kind"] == "Experts") experts = segment["offset"];
+  }
+  ASSERT_NE(experts, 0u);
+  bytes[experts + 100] = static_cast<char>(bytes[experts + 100] ^ 1);
+  const Outcome outcome = RunAcornc("inspect " + folder_.Write("bad", bytes));
+  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_NE(outcome.err.find("offset " + std::to_string(experts) + ": the checksum"), std::string::npos) << outcome.err;
+}
+
 }  // namespace
 }  // namespace acorn::compiler
