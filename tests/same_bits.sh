@@ -89,7 +89,7 @@ for file in "${files[@]}"; do
   for i in "${!names[@]}"; do
     read -r -a program <<<"${programs[i]}"
     read -r -a option <<<"${options[i]}"
-    json=$("${program[@]}" run "$file" -p "$prompt" -n "$tokens" --temperature 0.8 --top-k 40 --seed 7 --json \
+    json=$("${program[@]}" run "$file" -p "$prompt" -n "$tokens" --temperature 0.8 --top-k 40 --seed 8 --json \
       "${option[@]}" 2>&1 >/dev/null </dev/null) || true
     digest=$(value digest <<<"$json") ids=$(value ids_digest <<<"$json") isa=$(value isa <<<"$json")
     [ -n "$digest" ] || digest="no answer: ${json:0:60}"
