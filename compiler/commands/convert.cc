@@ -23,7 +23,6 @@
 #include "quantize/file_size.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
-#include "quantize/integer_form.h"
 #include "quantize/mixed.h"
 #include "quantize/recipe.h"
 #include "quantize/rotation_search.h"
@@ -435,6 +434,18 @@ void CheckExperts(const SourceModel &source, const Options &options) {
   if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
 }
 
+/// The same of state-space layers.
+void CheckStateSpace(const SourceModel &source, const Options &options) {
+  const ModelConfig &config = source.config();
+  if (!config.HasStateSpace()) return;
+  if (Trains(options)) Refuse("--recipe mobilequant does not know state-space layers; --recipe fast does");
+  if (!options.mixed.empty()) Refuse("--mixed does not know state-space layers");
+  if (options.rotate != "none") Refuse("--rotate " + options.rotate + " does not know state-space layers");
+  if (options.kv != 8 && !config.HasAttention()) {
+    Refuse("--kv " + std::to_string(options.kv) + ": " + source.path() + " (family " + config.family + ") has no keys and values");
+  }
+}
+
 void Run(const Options &options) {
   CheckTraining(options);
   CheckExpertOptions(options);
@@ -442,8 +453,8 @@ void Run(const Options &options) {
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
-  CheckIntegerForm(source->config(), options.source);
   CheckExperts(*source, options);
+  CheckStateSpace(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
