@@ -323,7 +323,8 @@ TEST_P(TinyFamilies, RotatedTheyAgreeToo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies,
-                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm", "mamba2",
+                                         "bamba"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 }  // namespace
