@@ -36,6 +36,7 @@ namespace acorn::compiler {
 namespace {
 
 constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
+constexpr int64_t kLongestWithoutCache = int64_t{1} << 24;  // of a model that keeps states alone
 constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
 constexpr double kDefaultExpertLoss = 0.02;      // of perplexity, for --expert-bits auto: EdgeMoE's
 
@@ -203,7 +204,7 @@ MixedBudget BudgetOf(const Options &options, uint64_t plain_bytes) {
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
-  int64_t context = std::min(config.max_context, kLongestContext);
+  int64_t context = std::min(config.max_context, config.HasAttention() ? kLongestContext : kLongestWithoutCache);
   // The runtime attends to every key: inside the window that is the same.
   if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
   if (options.context == 0) return static_cast<uint32_t>(context);
