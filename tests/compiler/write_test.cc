@@ -305,7 +305,7 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   Convert(*source, {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0},
           folder.File("m"));
   const double error = LogitError(*source, folder.File("m"));
-  EXPECT_LT(error, 0.02);
+  EXPECT_LT(error, source->config().HasStateSpace() ? 0.036 : 0.02);  // of states every factor is rounded: x, B and C
   RecordProperty("error", std::to_string(error));
 }
 
