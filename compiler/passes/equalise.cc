@@ -236,8 +236,8 @@ Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, con
     return EqualiseNorm(&w.attn_norm, &w.attn_norm_bias, {&w.q, &w.k, &w.v}, StackRows({&w.q, &w.k, &w.v}), ranges,
                         LinearInput::kQkv, format_for(w.q.cols()));
   });
-  const bool has_ffn = w.ffn_norm.size() != 0;
-  if (has_ffn) run(ScalingPair::kNormGateUp, [&] {
+  run(ScalingPair::kNormGateUp, [&] {
+    if (w.ffn_norm.size() == 0) return 0.0;  // no FFN
     if (experts != nullptr && !experts->empty()) return EqualiseSparseNorm(&w, ranges, format_for(w.router.cols()), experts);
     return EqualiseNorm(&w.ffn_norm, &w.ffn_norm_bias, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges,
                         LinearInput::kGateUp, format_for(w.gate.cols()));

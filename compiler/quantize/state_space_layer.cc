@@ -35,7 +35,8 @@ Matrix StackInputs(const StateSpaceWeights &weights) {
   return all;
 }
 
-QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const StateSpaceWeights &weights, const RangeObserver &ranges) {
+QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const StateSpaceWeights &weights,
+                                       const RangeObserver &ranges) {
   QuantizedStateSpace out;
   out.conv = weights.conv;
   out.conv_bias = weights.conv_bias;

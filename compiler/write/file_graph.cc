@@ -239,7 +239,8 @@ void FileGraph::Conv(const Port &in, const Port &out, const ConvSpec &spec) {
   const schema::Ref table = s.Constants(integers.table);
   s.Step(schema::Op::Conv,
          schema::CreateConv(s.fbb, &from, &to, state, taps, &weights, &bias, &multipliers,
-                            static_cast<uint8_t>(integers.factors.shift), &indices, static_cast<uint8_t>(integers.index.shift), &table));
+                            static_cast<uint8_t>(integers.factors.shift), &indices, static_cast<uint8_t>(integers.index.shift),
+                            &table));
 }
 
 void FileGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) {

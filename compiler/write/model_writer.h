@@ -83,7 +83,8 @@ struct QuantizedStateSpace {
 };
 
 /// One layer, ready to write. In a state-space layer qkv holds gate, conv_in and step, and o is out, whose columns are behind the
-/// Hadamard transform; gate_up and down have no rows where there is no FFN. In a sparse layer gate_up and down are those of the shared expert, without rows where there is none. Padded columns and rows of the FFN are part of the weights.
+/// Hadamard transform; gate_up and down have no rows where there is no FFN. In a sparse layer these two are those of the shared
+/// expert, without rows where there is none. Padded columns and rows of the FFN are part of the weights.
 struct QuantizedLayer {
   LayerScales scales;
   InputTypes inputs;

@@ -55,7 +55,9 @@ ConvIntegers MakeConvIntegers(const ConvSpec &spec) {
   return integers;
 }
 
-double LeastScanScale(const ScanReach &reach, double b_scale, double c_scale) { return 2 * c_scale * LeastStateScale(reach, b_scale); }
+double LeastScanScale(const ScanReach &reach, double b_scale, double c_scale) {
+  return 2 * c_scale * LeastStateScale(reach, b_scale);
+}
 
 double ScanStateScale(const ScanReach &reach, double b_scale, double c_scale, double out_scale) {
   const int shift = std::clamp(std::ilogb(out_scale / c_scale / LeastStateScale(reach, b_scale)), 1, 62);
