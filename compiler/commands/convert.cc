@@ -23,7 +23,6 @@
 #include "quantize/file_size.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
-#include "quantize/integer_form.h"
 #include "quantize/mixed.h"
 #include "quantize/recipe.h"
 #include "quantize/rotation_search.h"
@@ -37,6 +36,7 @@ namespace acorn::compiler {
 namespace {
 
 constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
+constexpr int64_t kLongestWithoutCache = int64_t{1} << 24;  // of a model that keeps states alone
 constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
 constexpr double kDefaultExpertLoss = 0.02;      // of perplexity, for --expert-bits auto: EdgeMoE's
 
@@ -204,7 +204,7 @@ MixedBudget BudgetOf(const Options &options, uint64_t plain_bytes) {
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
-  int64_t context = std::min(config.max_context, kLongestContext);
+  int64_t context = std::min(config.max_context, config.HasAttention() ? kLongestContext : kLongestWithoutCache);
   // The runtime attends to every key: inside the window that is the same.
   if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
   if (options.context == 0) return static_cast<uint32_t>(context);
@@ -435,6 +435,17 @@ void CheckExperts(const SourceModel &source, const Options &options) {
   if (!options.mixed.empty()) Refuse("--mixed does not know layers with experts");
 }
 
+/// The same of state-space layers.
+void CheckStateSpace(const SourceModel &source, const Options &options) {
+  const ModelConfig &config = source.config();
+  if (!config.HasStateSpace()) return;
+  if (Trains(options)) Refuse("--recipe mobilequant does not know state-space layers; --recipe fast does");
+  if (!options.mixed.empty()) Refuse("--mixed does not know state-space layers");
+  if (options.kv != 8 && !config.HasAttention()) {
+    Refuse("--kv " + std::to_string(options.kv) + ": " + source.path() + " (family " + config.family + ") has no keys and values");
+  }
+}
+
 void Run(const Options &options) {
   CheckTraining(options);
   CheckExpertOptions(options);
@@ -442,8 +453,8 @@ void Run(const Options &options) {
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
-  CheckIntegerForm(source->config(), options.source);
   CheckExperts(*source, options);
+  CheckStateSpace(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;

@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "commands/commands.h"
 #include "quantize/grid.h"
-#include "quantize/integer_form.h"
 #include "quantize/recipe.h"
 #include "synth/geometry.h"
 #include "synth/random_model.h"
@@ -48,7 +47,10 @@ ModelFacts MakeFacts(const ModelConfig &config, const RecipeOptions &recipe, con
 
 void Run(const Options &options) {
   const ModelConfig config = FindGeometry(options.like, options.experts, options.layers);
-  CheckIntegerForm(config, options.like);
+  if (config.HasStateSpace()) {
+    throw Error(ExitCode::kBadModel, options.like + ": architecture " + config.architecture +
+                                         " has state-space layers, of which synth draws none");
+  }
   RecipeOptions recipe;
   recipe.body_format = options.weights == "w8" ? WeightFormat::kW8 : WeightFormat::kW4G32;
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;

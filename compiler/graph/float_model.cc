@@ -17,7 +17,7 @@ constexpr int64_t kSparseGroupTokens = 8192;  // the same with experts: each is 
 constexpr const char *kEdgeNames[kEdges] = {
     "residual_in", "attn_in",      "q",         "k",           "v",      "q_normed",     "k_normed",
     "q_rotated",   "k_rotated",    "attn_out",  "ssm_gate",    "ssm_conv_in", "ssm_step", "ssm_conv_out",
-    "ssm_time",    "ssm_scan",     "ssm_normed", "o_out",      "residual_mid", "ffn_in",  "router_logits",
+    "ssm_time",    "ssm_state",    "ssm_scan",  "ssm_gated",   "ssm_normed", "o_out",    "residual_mid", "ffn_in",  "router_logits",
     "shared_gate", "gate",         "up",        "act",         "glu",    "down_out",     "residual_out",
 };
 
@@ -154,13 +154,18 @@ class GroupRun {
     TimeSteps(step, config, weights.step_bias);
     See(Edge::kSsmTime, step);
     Matrix scanned(tokens, config.inner());
+    const bool watched = observer_ != nullptr && observer_->Wants(Edge::kSsmState);
+    Matrix states(watched ? tokens : 0, config.heads);
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t first = boundaries[i], length = boundaries[i + 1] - first;
       StateSpaceScan(scanned.middleRows(first, length), config, convolved.middleRows(first, length), step.middleRows(first, length),
-                     weights.decay, weights.skip);
+                     weights.decay, weights.skip, states.middleRows(watched ? first : 0, watched ? length : 0));
     }
+    See(Edge::kSsmState, states);
     See(Edge::kSsmScan, scanned);
-    GatedRmsNorm(scanned, gate, weights.norm, config.groups, config_.rms_eps);
+    ApplyGate(scanned, gate);
+    See(Edge::kSsmGated, scanned);
+    GroupRmsNorm(scanned, weights.norm, config.groups, config_.rms_eps);
     See(Edge::kSsmNormed, scanned);
     Linear(*out, scanned, weights.out, {});
   }

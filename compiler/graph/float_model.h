@@ -68,13 +68,15 @@ enum class Edge : uint8_t {
   kQRotated,  // after RoPE
   kKRotated,
   kAttnOut,      // [t, heads * head_dim] input of o
-  kSsmGate,     // [t, inner]; this and the six below in a state-space layer, which has none of those between kAttnIn and here
+  kSsmGate,     // [t, inner]; this and the eight below in a state-space layer, which has none of those between kAttnIn and here
   kSsmConvIn,   // [t, conv_channels] before the convolution
   kSsmStep,     // [t, heads] output of the linear layer
   kSsmConvOut,  // [t, conv_channels] x, B and C behind convolution and activation
   kSsmTime,     // [t, heads] the time step dt
+  kSsmState,    // [t, heads] largest magnitude in a head's state behind each token; to look at: nothing follows from it
   kSsmScan,     // [t, inner] output of the scan, D x included
-  kSsmNormed,   // [t, inner] after gate and norm: input of out
+  kSsmGated,    // [t, inner] times the activated gate: input of the norm
+  kSsmNormed,   // [t, inner] after the norm: input of out
   kOOut,         // [t, hidden] output of o, or of a state-space layer's out
   kResidualMid,  // [t, hidden]; nothing follows but kResidualOut where there is no FFN
   kFfnIn,        // [t, hidden] after the FFN norm: input of gate and up, or of the router and every expert
@@ -87,7 +89,7 @@ enum class Edge : uint8_t {
   kDownOut,      // [t, hidden] output of the FFN; in a sparse layer the weighted sum of the experts
   kResidualOut,  // [t, hidden] output of the layer
 };
-inline constexpr int kEdges = 28;
+inline constexpr int kEdges = 30;
 const char *EdgeName(Edge edge);
 
 /// Stands for an expert's number where the shared expert is meant.
@@ -142,11 +144,14 @@ void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVe
 /// x [t, heads] = softplus(x + bias), within the limits of the configuration.
 void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bias);
 /// For each head, one token after the other: h = exp(decay * dt) * h + dt * x B^T, out = h C + skip * x, with h
-/// [head_dim, state]. `out` [t, inner]; `xbc` [t, conv_channels]; `dt` [t, heads].
+/// [head_dim, state]. `out` [t, inner]; `xbc` [t, conv_channels]; `dt` [t, heads]. largest: without rows, or gets the largest
+/// magnitude of each h behind each token, [t, heads].
 void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
-                    const RowVector &skip);
-/// x = RMSNorm(x * silu(gate)) * weight over each of the groups: [t, inner].
-void GatedRmsNorm(MatrixRef x, ConstMatrixRef gate, const RowVector &weight, int64_t groups, double eps);
+                    const RowVector &skip, MatrixRef largest);
+/// x = x * silu(gate).
+void ApplyGate(MatrixRef x, ConstMatrixRef gate);
+/// RMSNorm over each of the groups of a row: x [t, inner], weight [inner].
+void GroupRmsNorm(MatrixRef x, const RowVector &weight, int64_t groups, double eps);
 /// out = x * w^T + bias (bias may be empty), on all threads.
 void Linear(MatrixRef out, ConstMatrixRef x, const Matrix &weight, const RowVector &bias);
 /// The same without a bias, in smaller tasks: an expert's few tokens still occupy all threads.

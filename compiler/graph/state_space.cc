@@ -41,7 +41,7 @@ void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bia
 }
 
 void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
-                    const RowVector &skip) {
+                    const RowVector &skip, MatrixRef largest) {
   const int64_t heads_per_group = config.heads / config.groups;
   ParallelFor(config.heads, [&](int64_t head) {
     const int64_t x_column = head * config.head_dim;
@@ -55,14 +55,16 @@ void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRe
       const float step = dt(t, head);
       h *= std::exp(decay(head) * step);
       h.noalias() += (step * x).transpose() * b;
+      if (largest.rows() != 0) largest(t, head) = h.cwiseAbs().maxCoeff();
       out.row(t).segment(x_column, config.head_dim) = (h * c.transpose()).transpose() + skip(head) * x;
     }
   });
 }
 
-void GatedRmsNorm(MatrixRef x, ConstMatrixRef gate, const RowVector &weight, int64_t groups, double eps) {
+void ApplyGate(MatrixRef x, ConstMatrixRef gate) { x.array() *= gate.array() / (1.0f + (-gate.array()).exp()); }
+
+void GroupRmsNorm(MatrixRef x, const RowVector &weight, int64_t groups, double eps) {
   const int64_t width = weight.size() / groups;
-  x.array() *= gate.array() / (1.0f + (-gate.array()).exp());
   for (int64_t group = 0; group < groups; ++group) {
     const RowVector part = weight.segment(group * width, width);
     RmsNorm(x.middleCols(group * width, width), x.middleCols(group * width, width), part, eps);

@@ -6,6 +6,7 @@
 
 #include "quantize/cached.h"
 #include "quantize/grid.h"
+#include "quantize/state_space_layer.h"
 
 namespace acorn::compiler {
 namespace {
@@ -223,18 +224,25 @@ Equalisation EqualiseLayer(const ModelConfig &config, LayerWeights *weights, con
     return group != 0 && k % group != 0 ? WeightFormat::kW8 : format;
   };
   LayerWeights &w = *weights;
+  const bool state_space = w.ssm.out.size() != 0;
   const auto run = [&](ScalingPair pair, const auto &scale) {
     if (RefusalOf(config, pair) == nullptr) result.strength[static_cast<size_t>(pair)] = scale();
   };
   run(ScalingPair::kNormQkv, [&] {
+    if (state_space) {
+      return EqualiseNorm(&w.attn_norm, &w.attn_norm_bias, {&w.ssm.gate, &w.ssm.conv_in, &w.ssm.step}, StackInputs(w.ssm), ranges,
+                          LinearInput::kQkv, format_for(config.hidden));
+    }
     return EqualiseNorm(&w.attn_norm, &w.attn_norm_bias, {&w.q, &w.k, &w.v}, StackRows({&w.q, &w.k, &w.v}), ranges,
                         LinearInput::kQkv, format_for(w.q.cols()));
   });
   run(ScalingPair::kNormGateUp, [&] {
+    if (w.ffn_norm.size() == 0) return 0.0;  // no FFN
     if (experts != nullptr && !experts->empty()) return EqualiseSparseNorm(&w, ranges, format_for(w.router.cols()), experts);
     return EqualiseNorm(&w.ffn_norm, &w.ffn_norm_bias, {&w.gate, &w.up}, StackRows({&w.gate, &w.up}), ranges,
                         LinearInput::kGateUp, format_for(w.gate.cols()));
   });
+  if (state_space) return result;
   run(ScalingPair::kValueOut, [&] {
     if (kv_limit > kNibbleLimit) return EqualiseValueOut(config, &w, ranges, format_for(w.o.cols()));
     ScaleValueOut(config, &w, ChannelFactors(ranges.HeadSamples(Edge::kV), kv_limit));

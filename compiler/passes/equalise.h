@@ -13,7 +13,7 @@
 namespace acorn::compiler {
 
 enum class ScalingPair : uint8_t {
-  kNormQkv,     // attention norm's gain and bias -> columns of q, k, v
+  kNormQkv,     // attention norm's gain and bias -> columns of q, k, v, or of a state-space layer's gate, conv_in and step
   kNormGateUp,  // FFN norm's gain and bias -> columns of gate and up
   kUpDown,      // rows of up -> columns of down: always refused, the transform before down does more
   kValueOut,    // rows of v -> columns of o, repeated for the query heads of a KV head; always, for a cache of 4 bits

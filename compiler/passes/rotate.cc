@@ -106,6 +106,7 @@ const char *RotationName(RotationKind kind) {
 
 const char *RefusalOf(const ModelConfig &config, RotationKind kind) {
   if (kind == RotationKind::kNone) return nullptr;
+  if (config.HasStateSpace()) return "its state-space layers have no form under a rotation yet";
   if (Rotation::Block(config.head_dim) == 1) return "heads of an odd width have no Hadamard matrix";
   if (config.qkv_limit != 0) return "values are clipped one by one";
   if (kind == RotationKind::kR2) return nullptr;

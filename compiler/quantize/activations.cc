@@ -52,25 +52,39 @@ double ReachOf(const std::vector<float> &magnitudes) {
   return std::min(Maximum(magnitudes), kMassiveRatio * static_cast<double>(sorted[static_cast<size_t>(rank)]));
 }
 
+void KeepLargest(RowVector *largest, const RowVector &values) {
+  *largest = largest->size() == 0 ? values : RowVector(largest->cwiseMax(values));
+}
+
+bool HasOwnColumns(Edge edge) {
+  return edge == Edge::kSsmConvIn || edge == Edge::kSsmConvOut || edge == Edge::kSsmStep || edge == Edge::kSsmState;
+}
+
 bool IsPerHead(Edge edge) { return edge == Edge::kQRotated || edge == Edge::kKRotated || edge == Edge::kV; }
 
 }  // namespace
 
 int64_t HeadBlock(int64_t head_dim) { return head_dim & -head_dim; }
 
+int64_t StateBlock(const ModelConfig &config) {
+  const int64_t inner = config.ssm.inner();
+  return inner == 0 ? 1 : std::min<int64_t>(128, inner & -inner);
+}
+
 RangeObserver::RangeObserver(const ModelConfig &config, int64_t hadamard_block, int64_t head_block, int64_t tokens,
                              int64_t sample_rows)
     : head_dim_(config.head_dim),
       block_(hadamard_block),
       head_block_(head_block),
-      stride_(std::max<int64_t>(1, tokens / sample_rows)) {}
+      stride_(std::max<int64_t>(1, tokens / sample_rows)),
+      ssm_(config.ssm),
+      state_block_(StateBlock(config)) {}
 
 bool RangeObserver::Wants(Edge edge) const { return edge != Edge::kResidualIn && edge != Edge::kAct; }
 
 void RangeObserver::Sample(LinearInput input, int64_t first_token, ConstMatrixRef values) {
   const auto slot = static_cast<size_t>(input);
-  RowVector largest = values.cwiseAbs().colwise().maxCoeff();
-  columns_[slot] = columns_[slot].size() == 0 ? largest : RowVector(columns_[slot].cwiseMax(largest));
+  KeepLargest(&columns_[slot], values.cwiseAbs().colwise().maxCoeff());
   Keep(&samples_[slot], first_token, values);
 }
 
@@ -103,7 +117,20 @@ void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef va
     }
     Keep(&head_samples_[slot], first_token, values);
   }
+  if (HasOwnColumns(edge)) KeepLargest(&edge_columns_[slot], values.cwiseAbs().colwise().maxCoeff());
   switch (edge) {
+    case Edge::kSsmConvOut:
+      scan_x_.resize(values.rows(), ssm_.heads);
+      for (int64_t h = 0; h < ssm_.heads; ++h) {
+        scan_x_.col(h) = values.middleCols(h * ssm_.head_dim, ssm_.head_dim).cwiseAbs().rowwise().maxCoeff();
+      }
+      return;
+    case Edge::kSsmTime:
+      return KeepLargest(&scan_input_, scan_x_.cwiseProduct(values).colwise().maxCoeff());
+    case Edge::kSsmNormed:
+      HadamardRows(values, state_block_);
+      AppendMagnitudes(&out_input_, values);
+      return Sample(LinearInput::kO, first_token, values);
     case Edge::kAttnIn:
       return Sample(LinearInput::kQkv, first_token, values);
     case Edge::kAttnOut:
@@ -123,6 +150,8 @@ double RangeObserver::Largest(Edge edge) const { return Maximum(magnitudes_[stat
 double RangeObserver::LargestDownInput() const { return Maximum(down_input_); }
 double RangeObserver::Reach(Edge edge) const { return ReachOf(magnitudes_[static_cast<size_t>(edge)]); }
 double RangeObserver::ReachOfDownInput() const { return ReachOf(down_input_); }
+double RangeObserver::LargestOutInput() const { return Maximum(out_input_); }
+double RangeObserver::ReachOfOutInput() const { return ReachOf(out_input_); }
 
 void RangeObserver::ExpectExperts(int64_t count, int64_t block) {
   experts_.samples.resize(static_cast<size_t>(count));
@@ -152,13 +181,15 @@ GridObserver::GridObserver(const ModelConfig &config, const ActivationGrid &grid
     : grid_(grid),
       head_dim_(config.head_dim),
       block_(hadamard_block),
+      state_block_(StateBlock(config)),
       expert_inputs_(static_cast<size_t>(config.experts)),
       expert_down_inputs_(static_cast<size_t>(config.experts)) {}
 
 void GridObserver::CollectMoments() { collect_ = true; }
 
 bool GridObserver::Wants(Edge edge) const {
-  return IsPerHead(edge) || edge == Edge::kAttnIn || edge == Edge::kAttnOut || edge == Edge::kFfnIn || edge == Edge::kGlu;
+  return IsPerHead(edge) || edge == Edge::kAttnIn || edge == Edge::kAttnOut || edge == Edge::kSsmNormed || edge == Edge::kFfnIn ||
+         edge == Edge::kGlu;
 }
 
 void GridObserver::AddMoments(LinearInput input, ConstMatrixRef values) {
@@ -190,6 +221,9 @@ void GridObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef val
       return RoundHeads(values, head_dim_, grid_.k, grid_.kv_limit);
     case Edge::kV:
       return RoundHeads(values, head_dim_, grid_.v, grid_.kv_limit);
+    case Edge::kSsmNormed:
+      HadamardRows(values, state_block_);
+      [[fallthrough]];
     case Edge::kAttnOut:
       RoundToStep(values, grid_.attn_out, 127);
       return AddMoments(LinearInput::kO, values);

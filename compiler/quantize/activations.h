@@ -10,12 +10,15 @@
 
 namespace acorn::compiler {
 
-/// The inputs of the four weights of a layer.
+/// The inputs of the four weights of a layer; of a state-space layer kQkv is that of gate, conv_in and step, kO that of out.
 enum class LinearInput : uint8_t { kQkv = 0, kO = 1, kGateUp = 2, kDown = 3 };
 inline constexpr int kLinearInputs = 4;
 
 /// The largest power of two that divides head_dim: the block of the Hadamard transform of rotated heads.
 int64_t HeadBlock(int64_t head_dim);
+
+/// The largest power of two up to 128 that divides the width of a state-space layer's out: the block of the transform before it.
+int64_t StateBlock(const ModelConfig &config);
 
 /// What the routed experts of a sparse layer have seen: largest magnitudes of each token and expert.
 struct ExpertRanges {
@@ -25,7 +28,8 @@ struct ExpertRanges {
   static double Reach(const std::vector<float> &magnitudes);
 };
 
-/// Ranges of one layer, from a run that changes nothing but the Hadamard transforms before down and of rotated heads.
+/// Ranges of one layer, from a run that changes nothing but the Hadamard transforms before down and a state-space layer's out, and
+/// of rotated heads.
 class RangeObserver : public LayerObserver {
  public:
   /// Keeps about `sample_rows` rows of each linear input and of queries, keys and values, evenly spread over `tokens`.
@@ -47,6 +51,13 @@ class RangeObserver : public LayerObserver {
   double ReachOfDownInput() const;
   /// Largest magnitude of each head; kQRotated and kKRotated (both after the transform) and kV only.
   const std::vector<double> &LargestOfHeads(Edge edge) const { return heads_[static_cast<size_t>(edge)]; }
+  /// Of a state-space layer: the input of out, after the transform. kSsmNormed is before it.
+  double LargestOutInput() const;
+  double ReachOfOutInput() const;
+  /// Largest magnitude of each column; kSsmConvIn, kSsmConvOut, kSsmStep and kSsmState only.
+  const RowVector &ColumnLargest(Edge edge) const { return edge_columns_[static_cast<size_t>(edge)]; }
+  /// Largest magnitude of x * dt in each head of a state-space layer.
+  const RowVector &ScanInputLargest() const { return scan_input_; }
   /// Largest magnitude of each column of a linear input.
   const RowVector &ColumnLargest(LinearInput input) const { return columns_[static_cast<size_t>(input)]; }
   /// Largest magnitude and sum of squares of each column; kQRotated and kKRotated only, before the transform.
@@ -64,7 +75,12 @@ class RangeObserver : public LayerObserver {
   int64_t block_, head_block_;
   int64_t stride_;
   std::vector<float> magnitudes_[kEdges];  // of each token, its largest
-  std::vector<float> down_input_;
+  std::vector<float> down_input_, out_input_;
+  StateSpaceConfig ssm_;
+  int64_t state_block_;
+  RowVector edge_columns_[kEdges];
+  Matrix scan_x_;  // of the tokens at hand: largest of x in each head
+  RowVector scan_input_;
   std::vector<double> heads_[kEdges];
   RowVector columns_[kLinearInputs];
   ExpertRanges experts_;
@@ -106,7 +122,7 @@ class GridObserver : public LayerObserver {
 
   const ActivationGrid &grid_;
   int64_t head_dim_;
-  int64_t block_;
+  int64_t block_, state_block_;
   Matrix moments_[kLinearInputs];
   bool collect_ = false;
   Matrix ffn_in_;  // of the tokens at hand, from ffn_in_first_ on

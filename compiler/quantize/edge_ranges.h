@@ -11,9 +11,9 @@
 namespace acorn::compiler {
 
 /// A row for each static edge of a layer, and for each head of q8, k8 and v8, in the order of the graph. The range of
-/// `scales` is both closed_form and in_file: rows after training are for TakeFinalRanges(). kv_bits: of cached keys and values.
-/// qk_norm: the layer has norms of q and k. ranges: what calibration saw; null: rows without it.
-std::vector<RangeReport> LayerRanges(int64_t layer, const LayerScales &scales, const InputTypes &inputs, int kv_bits, bool qk_norm,
+/// the scales is both closed_form and in_file: rows after training are for TakeFinalRanges(). kv_bits: of cached keys and values.
+/// ranges: what calibration saw; null: rows without it.
+std::vector<RangeReport> LayerRanges(int64_t layer, const QuantizedLayer &quantized, int kv_bits, const ModelConfig &config,
                                      const RangeObserver *ranges);
 
 /// A row for one edge whose unit has the real size `scale`.

@@ -12,6 +12,7 @@
 #include "quantize/edge_ranges.h"
 #include "quantize/grid.h"
 #include "quantize/sparse_layer.h"
+#include "quantize/state_space_layer.h"
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
@@ -106,6 +107,14 @@ std::vector<int8_t> PrefixIntegers(const Matrix &rows, int64_t head_dim, const s
   return integers;
 }
 
+/// What a layer's parts add to the stream, times `factor`.
+void ScaleBranches(float factor, LayerWeights *w, ExpertList *experts) {
+  if (factor == 1.0f) return;
+  for (Matrix *m : {&w->o, &w->ssm.out, &w->down, &w->shared.down}) *m *= factor;
+  for (RowVector *bias : {&w->o_bias, &w->down_bias}) *bias *= factor;
+  for (const auto &expert : *experts) expert->down *= factor;
+}
+
 void ScaleHeads(Matrix *rows, int64_t head_dim, const std::vector<double> &steps) {
   for (size_t h = 0; h < steps.size(); ++h) {
     rows->middleCols(static_cast<int64_t>(h) * head_dim, head_dim) *= static_cast<float>(steps[h]);
@@ -153,9 +162,11 @@ struct LayerQuantizer::Work {
   LayerFormats formats;
   QuantizedLayer out;
   const Matrix &weight(LinearInput input) const {
-    const Matrix *const all[kLinearInputs] = {&qkv, &weights.o, &gate_up, &down()};
+    const Matrix *const all[kLinearInputs] = {&qkv, &o(), &gate_up, &down()};
     return *all[static_cast<size_t>(input)];
   }
+  bool state_space() const { return weights.ssm.out.size() != 0; }
+  const Matrix &o() const { return state_space() ? weights.ssm.out : weights.o; }
   bool sparse() const { return !experts.empty(); }
   bool has_ffn() const { return down().size() != 0; }
   const Matrix &down() const { return sparse() ? weights.shared.down : weights.down; }
@@ -163,16 +174,20 @@ struct LayerQuantizer::Work {
 };
 
 CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim) {
-  return options.kv_bits == 4 ? CacheFormat{4, HeadBlock(head_dim)} : CacheFormat{};
+  return options.kv_bits == 4 && head_dim != 0 ? CacheFormat{4, HeadBlock(head_dim)} : CacheFormat{};
 }
 
 void ReplaceByRounded(const QuantizedLayer &rounded, LayerWeights *weights) {
   LayerWeights &w = *weights;
   const Matrix qkv = Dequantize(rounded.qkv);
-  w.q = qkv.topRows(w.q.rows());
-  w.k = qkv.middleRows(w.q.rows(), w.k.rows());
-  w.v = qkv.bottomRows(w.v.rows());
-  w.o = Dequantize(rounded.o);
+  if (rounded.ssm.empty()) {
+    w.q = qkv.topRows(w.q.rows());
+    w.k = qkv.middleRows(w.q.rows(), w.k.rows());
+    w.v = qkv.bottomRows(w.v.rows());
+    w.o = Dequantize(rounded.o);
+  } else {
+    ReplaceLinears(qkv, Dequantize(rounded.o), &w.ssm);
+  }
   if (!rounded.experts.empty()) ReplaceExperts(rounded.experts, weights);
   if (rounded.down.n == 0) return;
   const Matrix gate_up = Dequantize(rounded.gate_up);
@@ -196,7 +211,7 @@ LayerFormats FormatsOf(const RecipeOptions &options, const ModelConfig &config, 
     formats = options.layers[static_cast<size_t>(layer)];
   }
   formats.qkv = FormatForDepth(formats.qkv, config.hidden);
-  formats.o = FormatForDepth(formats.o, config.heads * config.head_dim);
+  formats.o = FormatForDepth(formats.o, config.IsStateSpace(layer) ? config.ssm.inner() : config.heads * config.head_dim);
   formats.gate_up = FormatForDepth(formats.gate_up, config.hidden);
   formats.down = FormatForDepth(formats.down, ffn);
   return formats;
@@ -225,6 +240,7 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
     config_.expert_ffn = expert_.padded;
     if (config_.shared_ffn != 0) config_.shared_ffn = shared_.padded;
   }
+  config_.residual_scale = 1;  // Quantize() folds it into the weights
   if (cache_.bits == 4) x_wide_ = x_.topRows(std::min(x_.rows(), kWideWindows * window));
 }
 
@@ -247,16 +263,18 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
     w.down = PadColumns(w.down, ffn_.padded);
     HadamardRows(w.down, ffn_.block);
   }
+  if (work.state_space()) HadamardRows(w.ssm.out, StateBlock(config_));
+  ScaleBranches(static_cast<float>(source_.config().residual_scale), &w, &work.experts);
   RunPrefix(&work);
   MeasureRanges(&work);
   if (options_.recipe == Recipe::kFast) Equalise(&work);
-  work.qkv = Stack({&w.q, &w.k, &w.v});
+  work.qkv = work.state_space() ? StackInputs(w.ssm) : Stack({&w.q, &w.k, &w.v});
   work.gate_up = work.sparse() ? ProbeOfInputs(work.experts, w) : Stack({&w.gate, &w.up});
   ChooseScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
   for (RangeReport &row :
-       LayerRanges(layer, work.out.scales, work.out.inputs, cache_.bits, config_.qk_norm, work.ranges.get())) {
+       LayerRanges(layer, work.out, cache_.bits, config_, work.ranges.get())) {
     report->ranges.push_back(std::move(row));
   }
   if (unrounded != nullptr) *unrounded = w;
@@ -329,10 +347,15 @@ void LayerQuantizer::ChooseScales(Work *work) const {
     return measured ? BestActivationStep(ranges.Samples(input), work->weight(input), largest) : StepFor(largest, 127);
   };
   grid.attn_in = input_step(LinearInput::kQkv, types.attn_in, ranges.Reach(Edge::kAttnIn));
-  grid.attn_out = input_step(LinearInput::kO, EdgeType::kS8, ranges.Reach(Edge::kAttnOut));
+  grid.attn_out =
+      input_step(LinearInput::kO, EdgeType::kS8, work->state_space() ? ranges.ReachOfOutInput() : ranges.Reach(Edge::kAttnOut));
   grid.ffn_in = input_step(LinearInput::kGateUp, types.ffn_in, ranges.Reach(Edge::kFfnIn));
   if (work->has_ffn()) grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
-  ChooseCacheScales(work);
+  if (work->state_space()) {
+    work->out.ssm = QuantizeStateSpace(config_.ssm, work->weights.ssm, ranges);
+  } else {
+    ChooseCacheScales(work);
+  }
 
   scales.attn_in = grid.attn_in;
   scales.attn_out = grid.attn_out;
@@ -436,8 +459,8 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   std::vector<Target> targets = {
       {"qkv", LinearInput::kQkv, &work->qkv, formats.qkv, &out.qkv, grid.attn_in, grid.attn_in_limit,
        ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
-      {"o", LinearInput::kO, &w.o, formats.o, &out.o, grid.attn_out, 127, ranges.Largest(Edge::kAttnOut),
-       ScalingPair::kValueOut},
+      {"o", LinearInput::kO, &work->o(), formats.o, &out.o, grid.attn_out, 127,
+       work->state_space() ? ranges.LargestOutInput() : ranges.Largest(Edge::kAttnOut), ScalingPair::kValueOut},
   };
   const Matrix gate_up = work->sparse() && work->has_ffn() ? Stack({&w.shared.gate, &w.shared.up}) : Matrix();
   if (work->has_ffn()) {
@@ -452,6 +475,10 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
       const Target &target = targets[static_cast<size_t>(i)];
       factors[static_cast<size_t>(i)] = FactorHessian(work->moments->Moments(target.input), GroupSize(target.format), kDamping);
     });
+  }
+  if (work->state_space()) {
+    targets[0].name = "ssm_in";
+    targets[1].name = "ssm_out";
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     const Target &target = targets[i];

@@ -1,4 +1,4 @@
-// One layer of a Llama-family model: measure its edges on the calibration tokens, choose steps, round the weights, and
+// One layer of a model: measure its edges on the calibration tokens, choose steps, round the weights, and
 // carry the tokens through the rounded layer.
 #pragma once
 

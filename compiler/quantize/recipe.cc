@@ -166,6 +166,7 @@ ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
   frame.writer.hadamard_block = static_cast<uint32_t>(frame.ffn.block);
   frame.writer.channel_layouts = options.channel_layouts;
   frame.writer.cache = CacheOf(options, config.head_dim);
+  frame.writer.state_block = static_cast<uint32_t>(StateBlock(config));
   if (config.experts == 0) return frame;
   frame.writer.scoring = ScoringOf(config);
   frame.writer.top_k = config.experts_per_token;
@@ -180,7 +181,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   const bool fast = options.recipe == Recipe::kFast;
   RecipeResult result;
   std::vector<int32_t> ids = windows.ids;
-  if (fast) {
+  if (fast && !config.HasStateSpace()) {
     result.prefix_tokens = options.prefix_tokens
                                ? *options.prefix_tokens
                                : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});

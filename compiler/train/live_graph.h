@@ -77,7 +77,9 @@ class LiveGraph : public GraphBuilder {
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
-  // A model with experts is refused before a graph is made.
+  // Models with experts or state-space layers are refused before a graph is made.
+  void Conv(const Port &, const Port &, const ConvSpec &) override { std::abort(); }
+  void Scan(const Port &, const Port &, const Port &, const Port &, const Port &, const ScanSpec &) override { std::abort(); }
   uint16_t BeginExperts(const ExpertSetSpec &) override { std::abort(); }
   void AddExpert(const ExpertMatrices &) override { std::abort(); }
   void Experts(const Port &, const Port &, uint16_t, const RoutingSpec &, const Port *, const Port *) override { std::abort(); }

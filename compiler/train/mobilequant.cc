@@ -51,9 +51,7 @@ RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &wi
   const ModelConfig &config = source.config();
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const QuantizedLayer &layer = model.layers[i];
-    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), layer.scales, layer.inputs, model.frame.writer.cache.bits, config.qk_norm,
-                                nullptr),
-                    &report);
+    TakeFinalRanges(LayerRanges(static_cast<int64_t>(i), layer, model.frame.writer.cache.bits, config, nullptr), &report);
   }
   TakeFinalRanges({EdgeRange(config.layers, "head_in", "", EdgeType::kS8, model.head.in_scale, model.head.in_zero, NAN)}, &report);
   result.scored_ids = std::move(trained.held_out);

@@ -49,6 +49,7 @@ struct FileGraph::State {
   std::vector<schema::Ref> weight_data;
   std::vector<flatbuffers::Offset<schema::Rope>> ropes;
   std::vector<flatbuffers::Offset<schema::Cache>> caches;
+  std::vector<flatbuffers::Offset<schema::State>> states;
   std::vector<flatbuffers::Offset<schema::Step>> body, head;
   std::vector<ExpertSegment> expert_sets;
   Spool spool;  // of the experts, one set after the other
@@ -66,6 +67,11 @@ struct FileGraph::State {
     const uint64_t offset = bytes.size();
     bytes.insert(bytes.end(), data, data + size);
     return schema::Ref(static_cast<uint16_t>(segment), offset, size);
+  }
+
+  uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) {
+    states.push_back(schema::CreateState(fbb, ToSchema(type), rows, columns));
+    return static_cast<uint16_t>(states.size() - 1);
   }
 
   /// Little-endian integers of a type, in the constants.
@@ -222,6 +228,38 @@ void FileGraph::Add(const Port &a, const Port &b, const Port &out) {
                                                   factors.multipliers[1], static_cast<uint8_t>(factors.shift)));
 }
 
+void FileGraph::Conv(const Port &in, const Port &out, const ConvSpec &spec) {
+  State &s = *state_;
+  const ConvIntegers integers = MakeConvIntegers(spec);
+  const auto taps = static_cast<uint32_t>(spec.taps.cols());
+  const uint16_t state = s.AddState(EdgeType::kS16, taps - 1, in.width);
+  const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  const schema::Ref weights = s.Constants(integers.weights), bias = s.Constants(integers.bias);
+  const schema::Ref multipliers = s.Constants(integers.factors.multipliers), indices = s.Constants(integers.index.multipliers);
+  const schema::Ref table = s.Constants(integers.table);
+  s.Step(schema::Op::Conv,
+         schema::CreateConv(s.fbb, &from, &to, state, taps, &weights, &bias, &multipliers,
+                            static_cast<uint8_t>(integers.factors.shift), &indices, static_cast<uint8_t>(integers.index.shift),
+                            &table));
+}
+
+void FileGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) {
+  State &s = *state_;
+  const ScanIntegers integers = MakeScanIntegers(spec, out);
+  const auto groups = static_cast<uint32_t>(spec.groups);
+  const uint16_t state = s.AddState(EdgeType::kS32, x.width, b.width / groups);
+  const schema::Slice xs = ToSchema(x), bs = ToSchema(b), cs = ToSchema(c), steps = ToSchema(step), to = ToSchema(out);
+  const schema::Ref step_ref = s.Constants(integers.step.multipliers), bias = s.Constants(integers.step_bias);
+  const schema::Ref table = s.Constants(integers.table), decay = s.Constants(integers.decay.multipliers);
+  const schema::Ref input = s.Constants(integers.input.multipliers), skip = s.Constants(integers.skip);
+  const schema::Ref shifts = s.Constants(integers.out_shifts);
+  s.Step(schema::Op::Scan,
+         schema::CreateScan(s.fbb, &xs, &bs, &cs, &steps, &to, state, static_cast<uint32_t>(spec.heads()), groups, &step_ref,
+                            static_cast<uint8_t>(integers.step.shift), &bias, &table, integers.least, integers.most, &decay,
+                            static_cast<uint8_t>(integers.decay.shift), &input, static_cast<uint8_t>(integers.input.shift), &skip,
+                            &shifts));
+}
+
 uint16_t FileGraph::BeginExperts(const ExpertSetSpec &spec) {
   state_->expert_sets.push_back({spec, 0, 0, 0, {}, 0});
   return static_cast<uint16_t>(state_->expert_sets.size() - 1);
@@ -321,10 +359,12 @@ uint64_t FileGraph::Finish(const Port &logits, const ModelFacts &facts) {
   const auto provenance_vector = fbb.CreateVector(provenance);
   flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::ExpertSet>>> expert_vector;
   if (!expert_sets.empty()) expert_vector = fbb.CreateVector(expert_sets);
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::State>>> states;
+  if (!s.states.empty()) states = fbb.CreateVector(s.states);
   const schema::Factor logit_factor = ToSchema(MakeFactor(logits.scale * 65536, uint64_t{1} << 31));
   const auto model = schema::CreateModel(fbb, name, family, facts.vocab_size, facts.max_context, prefix, segments, values,
                                          weights_vector, ropes, caches, body, head, s.body_out, logits.value, &logit_factor,
-                                         tokenizer_segment, provenance_vector, 0, expert_vector);
+                                         tokenizer_segment, provenance_vector, 0, expert_vector, states);
   schema::FinishModelBuffer(fbb, model);
   std::vector<uint8_t> graph(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
   const auto *stored = schema::GetModel(graph.data())->segments();

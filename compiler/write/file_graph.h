@@ -49,6 +49,8 @@ class FileGraph : public GraphBuilder {
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
+  void Conv(const Port &in, const Port &out, const ConvSpec &spec) override;
+  void Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) override;
   uint16_t BeginExperts(const ExpertSetSpec &spec) override;
   void AddExpert(const ExpertMatrices &expert) override;
   void Experts(const Port &router, const Port &out, uint16_t set, const RoutingSpec &routing, const Port *shared,

@@ -9,6 +9,7 @@
 #include "acorn_schema/layout.h"
 #include "acorn_schema/scoring.h"
 #include "pack/quantized_matrix.h"
+#include "write/op_integers.h"
 #include "write/port.h"
 
 namespace acorn::compiler {
@@ -57,7 +58,8 @@ class GraphBuilder {
 
   /// Comes before every other step of the body, whenever it is called.
   virtual void Embedding(const Port &out, const WeightInfo &weight) = 0;
-  /// out = rmsnorm(in) * gamma in each of `groups` equal parts; gamma has width / groups entries.
+  /// out = rmsnorm(in) * gamma in each of `groups` equal parts; gamma has width / groups entries, or one for each
+  /// column.
   virtual void RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) = 0;
   /// out = layernorm(in) * gain + bias over whole rows; both have in.width entries.
   virtual void LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
@@ -78,6 +80,9 @@ class GraphBuilder {
   /// `in` and `out` count in, head by head; empty: 1.
   virtual void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) = 0;
   virtual void Add(const Port &a, const Port &b, const Port &out) = 0;
+  /// Both keep a state from token to token, which starts as zeros. The scales of ports that `spec` has scales for do not count.
+  virtual void Conv(const Port &in, const Port &out, const ConvSpec &spec) = 0;
+  virtual void Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) = 0;
 
   /// Starts a set of experts, and adds to the last one that was started.
   virtual uint16_t BeginExperts(const ExpertSetSpec &spec) = 0;

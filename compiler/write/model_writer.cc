@@ -38,26 +38,44 @@ std::vector<double> ActivationFactors(ActivationKind kind) {
 
 ModelWriter::ModelWriter(GraphBuilder *graph, const ModelConfig &config, const WriterOptions &options)
     : config_(config), options_(options), graph_(graph) {
-  std::vector<double> turns;
-  for (const double radians : RopeFrequencies(config)) turns.push_back(radians / (2 * kPi));
-  rope_ = graph_->AddRope(turns);
-  const int64_t q_width = config.heads * config.head_dim, kv_width = config.kv_heads * config.head_dim;
+  if (config.HasAttention()) AddRope();
   for (Port &port : stream_) port = graph_->NewValue(EdgeType::kS16, config.hidden);
   normed_ = graph_->NewValue(EdgeType::kS8, config.hidden);
+  if (config.HasAttention()) NewAttentionValues();
+  if (config.HasStateSpace()) NewStateSpaceValues();
+  branch_ = graph_->NewValue(EdgeType::kS16, config.hidden);
+  logits_ = graph_->NewValue(EdgeType::kS32, config.vocab);
+}
+
+void ModelWriter::AddRope() {
+  std::vector<double> turns;
+  for (const double radians : RopeFrequencies(config_)) turns.push_back(radians / (2 * kPi));
+  if (turns.empty()) turns.push_back(0);  // positions are not told apart: a pair that stands still
+  rope_ = graph_->AddRope(turns);
+}
+
+void ModelWriter::NewAttentionValues() {
+  const int64_t q_width = config_.heads * config_.head_dim, kv_width = config_.kv_heads * config_.head_dim;
   qkv_ = graph_->NewValue(EdgeType::kS16, q_width + 2 * kv_width);
-  if (config.qk_norm) {
+  if (config_.qk_norm) {
     q_normed_ = graph_->NewValue(EdgeType::kS16, q_width);
     k_normed_ = graph_->NewValue(EdgeType::kS16, kv_width);
   }
-  if (options.cache.head_block > 1) {
+  if (options_.cache.head_block > 1) {
     q_rotated_ = graph_->NewValue(EdgeType::kS16, q_width);
     k_rotated_ = graph_->NewValue(EdgeType::kS16, kv_width);
   }
   q8_ = graph_->NewValue(EdgeType::kS8, q_width);
   k8_ = graph_->NewValue(EdgeType::kS8, kv_width);
   mixed_ = graph_->NewValue(EdgeType::kS8, q_width);
-  branch_ = graph_->NewValue(EdgeType::kS16, config.hidden);
-  logits_ = graph_->NewValue(EdgeType::kS32, config.vocab);
+}
+
+void ModelWriter::NewStateSpaceValues() {
+  const StateSpaceConfig &ssm = config_.ssm;
+  ssm_.in = graph_->NewValue(EdgeType::kS16, ssm.inner() + ssm.conv_channels() + ssm.heads);
+  ssm_.convolved = graph_->NewValue(EdgeType::kS16, ssm.conv_channels());
+  for (Port *port : {&ssm_.scanned, &ssm_.gated, &ssm_.normed}) *port = graph_->NewValue(EdgeType::kS16, ssm.inner());
+  ssm_.out_in = graph_->NewValue(EdgeType::kS8, ssm.inner());
 }
 
 Layout ModelWriter::LayoutOf(WeightFormat format) const {
@@ -176,15 +194,66 @@ void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
   const uint16_t cache = graph_->AddCache(config_.kv_heads, dim, options_.cache.bits, layer.prefix_k, layer.prefix_v);
   graph_->Append(k8_, v, cache, scales.v8);
 
+  const double divisor = config_.attention_scale != 0 ? 1 / config_.attention_scale : std::sqrt(static_cast<double>(dim));
   std::vector<double> score_scales, v_scales;
   for (int64_t h = 0; h < config_.heads; ++h) {
     const auto kv = static_cast<size_t>(h / (config_.heads / config_.kv_heads));
-    score_scales.push_back(scales.q8[static_cast<size_t>(h)] * scales.k8[kv] / std::sqrt(static_cast<double>(dim)));
+    score_scales.push_back(scales.q8[static_cast<size_t>(h)] * scales.k8[kv] / divisor);
     v_scales.push_back(scales.v8[kv]);
   }
   const Port mixed = Scaled(mixed_, scales.attn_out, scales.attn_out_zero);
   graph_->Attention(q8_, mixed, cache, score_scales, v_scales);
   CloseBranch(Branch(mixed, layer.o, layer.o_bias, scales.o16), scales.mid16);
+}
+
+void ModelWriter::StateSpaceHalf(const QuantizedLayer &layer) {
+  const LayerScales &edges = layer.scales;
+  const QuantizedStateSpace &part = layer.ssm;
+  const StateSpaceScales &scales = part.scales;
+  const StateSpaceConfig &ssm = config_.ssm;
+  const auto inner = static_cast<uint32_t>(ssm.inner()), channels = static_cast<uint32_t>(ssm.conv_channels());
+  const auto side = static_cast<uint32_t>(ssm.groups * ssm.state), heads = static_cast<uint32_t>(ssm.heads);
+
+  const Port normed = Normed(layer.attn_norm, layer.attn_norm_bias, layer.inputs.attn_in, edges.attn_in, edges.attn_in_zero);
+  std::vector<double> in_scales(inner, scales.gate16);
+  in_scales.insert(in_scales.end(), scales.conv_in16.begin(), scales.conv_in16.end());
+  in_scales.insert(in_scales.end(), scales.step16.begin(), scales.step16.end());
+  graph_->Linear(normed, ssm_.in, AddWeight(layer.qkv, normed.type), {}, in_scales);
+  const Port gate = Columns(ssm_.in, 0, inner, scales.gate16), conv_in = Columns(ssm_.in, inner, channels, 1);
+  const Port step = Columns(ssm_.in, inner + channels, heads, 1);
+
+  ConvSpec conv{part.conv, part.conv_bias, scales.conv_in16, {}, ActivationFactors(config_.activation)};
+  const auto spread = [&](const std::vector<double> &units, int64_t columns) {
+    for (const double unit : units) conv.out_scales.insert(conv.out_scales.end(), static_cast<size_t>(columns), unit);
+  };
+  spread(scales.x16, ssm.head_dim);
+  spread(scales.b16, ssm.state);
+  spread(scales.c16, ssm.state);
+  graph_->Conv(conv_in, ssm_.convolved, conv);
+
+  ScanSpec scan;
+  scan.groups = ssm.groups;
+  scan.x = scales.x16;
+  scan.step = scales.step16;
+  scan.state = scales.state;
+  scan.b = scales.b16;
+  scan.c = scales.c16;
+  scan.step_bias = ToDoubles(part.step_bias);
+  scan.decay = ToDoubles(part.decay);
+  scan.skip = ToDoubles(part.skip);
+  scan.min_step = ssm.min_step;
+  scan.max_step = ssm.max_step;
+  const Port scanned = Scaled(ssm_.scanned, scales.scan16);
+  graph_->Scan(Columns(ssm_.convolved, 0, inner, 1), Columns(ssm_.convolved, inner, side, 1),
+               Columns(ssm_.convolved, inner + side, side, 1), step, scanned, scan);
+
+  const Port gated = Scaled(ssm_.gated, GluScale(gate.scale, scanned.scale, scales.gated_largest));
+  graph_->Glu(gate, scanned, gated, ActivationFactors(ActivationKind::kSilu));
+  const Port out_normed = Scaled(ssm_.normed, scales.normed16);
+  graph_->RmsNorm(gated, out_normed, ssm.groups, ToDoubles(part.norm), config_.rms_eps);
+  const Port out_in = Scaled(ssm_.out_in, edges.attn_out, edges.attn_out_zero);
+  graph_->Hadamard(out_normed, out_in, options_.state_block, {});
+  CloseBranch(Branch(out_in, layer.o, layer.o_bias, edges.o16), edges.mid16);
 }
 
 Port ModelWriter::DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale) {
@@ -255,8 +324,12 @@ void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
 
 void ModelWriter::AddLayer(const QuantizedLayer &layer) {
   graph_->BeginWeightSegment();
-  AttentionHalf(layer);
-  FfnHalf(layer);
+  if (layer.ssm.empty()) {
+    AttentionHalf(layer);
+  } else {
+    StateSpaceHalf(layer);
+  }
+  if (layer.down.n != 0 || !layer.experts.empty()) FfnHalf(layer);
 }
 
 Port ModelWriter::AddHead(const QuantizedHead &head) {
@@ -276,6 +349,7 @@ Port ModelWriter::AddHead(const QuantizedHead &head) {
   }
   logits_.scale = scale;
   graph_->Linear(normed, logits_, weight, {}, std::vector<double>(static_cast<size_t>(weight.n), scale));
+  logits_.scale *= config_.logit_scale;
   return logits_;
 }
 

@@ -1,4 +1,4 @@
-// ModelWriter: strings the operators of a Llama-family model together in a graph, layer by layer, from quantised weights and
+// ModelWriter: strings the operators of a model together in a graph, layer by layer, from quantised weights and
 // the real size of one unit on every edge. What the quantiser decides is in QuantizedLayer; how it is computed on the device
 // is GraphBuilder's business.
 #pragma once
@@ -60,7 +60,31 @@ struct QuantizedExperts {
   bool empty() const { return experts.empty(); }
 };
 
-/// One layer, ready to write. In a sparse layer gate_up and down are those of the shared expert, without rows where there is none. Padded columns and rows of the FFN are part of the weights.
+/// Real size of one unit on the edges of a state-space layer that no other has.
+struct StateSpaceScales {
+  double gate16 = 1;
+  std::vector<double> conv_in16;  // [conv_channels]
+  std::vector<double> step16;     // [heads], of the linear layer's output
+  std::vector<double> x16;        // [heads], behind the convolution
+  std::vector<double> b16, c16;   // [groups]
+  std::vector<double> state;      // [heads], of the recurrence's state
+  double scan16 = 1;
+  double gated_largest = 1;  // largest magnitude in front of the norm
+  double normed16 = 1;       // behind it, before the Hadamard transform
+};
+
+/// The part of a state-space layer that is not linear; vectors as StateSpaceWeights has them. Its input's scale is attn_in, that of
+/// out's input attn_out.
+struct QuantizedStateSpace {
+  StateSpaceScales scales;
+  Matrix conv;
+  RowVector conv_bias, step_bias, decay, skip, norm;
+  bool empty() const { return conv.size() == 0; }
+};
+
+/// One layer, ready to write. In a state-space layer qkv holds gate, conv_in and step, and o is out, whose columns are behind the
+/// Hadamard transform; gate_up and down have no rows where there is no FFN. In a sparse layer these two are those of the shared
+/// expert, without rows where there is none. Padded columns and rows of the FFN are part of the weights.
 struct QuantizedLayer {
   LayerScales scales;
   InputTypes inputs;
@@ -68,6 +92,7 @@ struct QuantizedLayer {
   RowVector attn_norm_bias, ffn_norm_bias;  // of LayerNorms
   QuantizedMatrix qkv, o, gate_up, down;
   QuantizedExperts experts;  // of a sparse layer
+  QuantizedStateSpace ssm;   // of a state-space layer
   RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
 };
@@ -97,6 +122,7 @@ struct WriterOptions {
   uint32_t hadamard_block = 128;  // 1: plain requantisation to the type of down's input
   ChannelLayouts channel_layouts;
   CacheFormat cache;
+  uint32_t state_block = 1;  // of the Hadamard transform before a state-space layer's out
   // Of sparse layers:
   Scoring scoring = Scoring::kSoftmaxOfChosen;
   int64_t top_k = 1;
@@ -116,6 +142,9 @@ class ModelWriter {
   Port AddHead(const QuantizedHead &head);
 
  private:
+  void AddRope();
+  void NewAttentionValues();
+  void NewStateSpaceValues();
   Layout LayoutOf(WeightFormat format) const;
   WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input) {
     return graph_->AddWeight(matrix, LayoutOf(matrix.format), input);
@@ -138,6 +167,7 @@ class ModelWriter {
   FfnPorts &PortsOf(int64_t ffn);
   Port DownIn(int64_t ffn, EdgeType type);
   void AttentionHalf(const QuantizedLayer &layer);
+  void StateSpaceHalf(const QuantizedLayer &layer);
   void FfnHalf(const QuantizedLayer &layer);
   /// Through gate_up and down to what they add to the stream, in units of `out_scale`.
   Port DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale);
@@ -150,6 +180,10 @@ class ModelWriter {
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
   Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
   Port router_, shared_gate_, routed_;    // of sparse layers; the same
+  struct StateSpacePorts {
+    Port in, convolved, scanned, gated, normed, out_in;
+  };
+  StateSpacePorts ssm_;
   Port mixed_, branch_, logits_;
   std::map<int64_t, FfnPorts> ffns_;
   Port normed16_, normed15_;  // of layers with 15-bit inputs; made when the first one comes

@@ -179,6 +179,14 @@ AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const st
   return integers;
 }
 
+std::vector<int16_t> FactorTable(const std::vector<double> &factor) {
+  std::vector<int16_t> table;
+  for (const double value : factor) {
+    table.push_back(static_cast<int16_t>(std::min(std::max(std::floor(value * 32768 + 0.5), -32768.0), 32767.0)));
+  }
+  return table;
+}
+
 double GluScale(double gate_scale, double up_scale, double largest) {
   // y = rs(g * t / 256 * u, S): one unit is gate * up * 2^S / 128.
   double scale = gate_scale * up_scale * 2 / 128;
@@ -188,9 +196,7 @@ double GluScale(double gate_scale, double up_scale, double largest) {
 
 GluIntegers MakeGluIntegers(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) {
   GluIntegers integers;
-  for (const double value : factor) {
-    integers.table.push_back(static_cast<int16_t>(std::min(std::max(std::floor(value * 32768 + 0.5), -32768.0), 32767.0)));
-  }
+  integers.table = FactorTable(factor);
   integers.shift = static_cast<int>(std::lround(std::log2(out.scale * 128 / (gate.scale * up.scale))));
   if (integers.table.size() != 514 || integers.shift < 1 || integers.shift > 62) {
     throw Error(ExitCode::kBadModel, "a gated activation has no integer form");

@@ -76,9 +76,13 @@ TEST(StateSpace, ScanIsTheRecurrence) {
   const RowVector decay = -Random(1, config.heads, 7).row(0).cwiseAbs() - RowVector::Constant(config.heads, 0.1f);
   const RowVector skip = Random(1, config.heads, 8).row(0);
   Matrix out(tokens, config.inner());
-  StateSpaceScan(out, config, xbc, dt, decay, skip);
+  Matrix largest(tokens, config.heads), unwatched(tokens, config.inner()), none(0, config.heads);
+  StateSpaceScan(out, config, xbc, dt, decay, skip, largest);
+  StateSpaceScan(unwatched, config, xbc, dt, decay, skip, none);
+  EXPECT_EQ(unwatched, out);
   for (int64_t head = 0; head < config.heads; ++head) {
     const int64_t b = config.inner() + head / 2 * config.state, c = b + config.groups * config.state;
+    std::vector<double> reach(static_cast<size_t>(tokens));
     for (int64_t i = 0; i < config.head_dim; ++i) {
       std::vector<double> h(static_cast<size_t>(config.state));
       for (int64_t t = 0; t < tokens; ++t) {
@@ -88,10 +92,12 @@ TEST(StateSpace, ScanIsTheRecurrence) {
           double &value = h[static_cast<size_t>(n)];
           value = std::exp(decay(head) * step) * value + step * x * xbc(t, b + n);
           y += value * xbc(t, c + n);
+          reach[static_cast<size_t>(t)] = std::max(reach[static_cast<size_t>(t)], std::abs(value));
         }
         EXPECT_NEAR(out(t, head * config.head_dim + i), y, 10 * kTolerance);
       }
     }
+    for (int64_t t = 0; t < tokens; ++t) EXPECT_NEAR(largest(t, head), reach[static_cast<size_t>(t)], kTolerance);
   }
 }
 
@@ -99,7 +105,8 @@ TEST(StateSpace, NormOfGroupsBehindTheGate) {
   const Matrix x = Random(3, 12, 9), gate = 3 * Random(3, 12, 10);
   const RowVector weight = Random(1, 12, 11).row(0);
   Matrix out = x;
-  GatedRmsNorm(out, gate, weight, 3, 1e-3);
+  ApplyGate(out, gate);
+  GroupRmsNorm(out, weight, 3, 1e-3);
   for (int64_t t = 0; t < 3; ++t) {
     for (int64_t group = 0; group < 3; ++group) {
       double squares = 0;
@@ -126,9 +133,9 @@ TEST(StateSpace, WindowsOfALayer) {
   Matrix together = input, second = input.bottomRows(12), alone = input;
   RunLayer(config, weights, 0, together, {0, 8, 20}, rope, nullptr, &seen);
   EXPECT_EQ(seen.order, (std::vector<Edge>{Edge::kResidualIn, Edge::kAttnIn, Edge::kSsmGate, Edge::kSsmConvIn, Edge::kSsmStep,
-                                           Edge::kSsmConvOut, Edge::kSsmTime, Edge::kSsmScan, Edge::kSsmNormed, Edge::kOOut,
-                                           Edge::kResidualMid, Edge::kFfnIn, Edge::kGate, Edge::kUp, Edge::kAct, Edge::kGlu,
-                                           Edge::kDownOut, Edge::kResidualOut}));
+                                           Edge::kSsmConvOut, Edge::kSsmTime, Edge::kSsmState, Edge::kSsmScan,
+                                           Edge::kSsmGated, Edge::kSsmNormed, Edge::kOOut, Edge::kResidualMid, Edge::kFfnIn,
+                                           Edge::kGate, Edge::kUp, Edge::kAct, Edge::kGlu, Edge::kDownOut, Edge::kResidualOut}));
   RunLayer(config, weights, 0, second, {0, 12}, rope, nullptr, nullptr);
   EXPECT_LE((together.bottomRows(12) - second).cwiseAbs().maxCoeff(), kTolerance);
   SetThreadCount(1);

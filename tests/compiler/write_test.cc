@@ -305,7 +305,7 @@ TEST_P(TinyFamilies, ConvertAndAgree) {
   Convert(*source, {"", Recipe::kFast, WeightFormat::kW8, WeightFormat::kW8, DownInput::kHadamard, Layout::kX16C8, 0},
           folder.File("m"));
   const double error = LogitError(*source, folder.File("m"));
-  EXPECT_LT(error, 0.02);
+  EXPECT_LT(error, source->config().HasStateSpace() ? 0.036 : 0.02);  // of states every factor is rounded: x, B and C
   RecordProperty("error", std::to_string(error));
 }
 
@@ -323,7 +323,8 @@ TEST_P(TinyFamilies, RotatedTheyAgreeToo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shared, TinyFamilies,
-                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm", "mamba2",
+                                         "bamba"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
 }  // namespace

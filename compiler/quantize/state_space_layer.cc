@@ -1,0 +1,82 @@
+#include "quantize/state_space_layer.h"
+
+#include <algorithm>
+
+#include "write/op_integers.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr double kHeadroom16 = 2.0;  // 16-bit edges: room for what calibration did not see
+
+double Step16(double largest) { return std::max(largest, 1e-6) * kHeadroom16 / 32767; }
+
+std::vector<double> Steps16(const RowVector &largest) {
+  std::vector<double> steps;
+  for (const float value : largest) steps.push_back(Step16(static_cast<double>(value)));
+  return steps;
+}
+
+/// Scales of the convolution's output in stretches of `width` columns, from column `first` on.
+std::vector<double> ConvScales(const RowVector &largest, int64_t first, int64_t stretches, int64_t width) {
+  std::vector<double> scales;
+  for (int64_t i = 0; i < stretches; ++i) {
+    const float most = largest.segment(first + i * width, width).maxCoeff();
+    scales.push_back(ConvScale(static_cast<double>(most) * kHeadroom16));
+  }
+  return scales;
+}
+
+}  // namespace
+
+Matrix StackInputs(const StateSpaceWeights &weights) {
+  Matrix all(weights.gate.rows() + weights.conv_in.rows() + weights.step.rows(), weights.gate.cols());
+  all << weights.gate, weights.conv_in, weights.step;
+  return all;
+}
+
+QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const StateSpaceWeights &weights,
+                                       const RangeObserver &ranges) {
+  QuantizedStateSpace out;
+  out.conv = weights.conv;
+  out.conv_bias = weights.conv_bias;
+  out.step_bias = weights.step_bias;
+  out.decay = weights.decay;
+  out.skip = weights.skip;
+  out.norm = weights.norm;
+  StateSpaceScales &scales = out.scales;
+  scales.gate16 = Step16(ranges.Reach(Edge::kSsmGate));
+  scales.conv_in16 = Steps16(ranges.ColumnLargest(Edge::kSsmConvIn));
+  scales.step16 = Steps16(ranges.ColumnLargest(Edge::kSsmStep));
+  const RowVector &convolved = ranges.ColumnLargest(Edge::kSsmConvOut);
+  const int64_t side = config.groups * config.state;
+  scales.x16 = ConvScales(convolved, 0, config.heads, config.head_dim);
+  scales.b16 = ConvScales(convolved, config.inner(), config.groups, config.state);
+  scales.c16 = ConvScales(convolved, config.inner() + side, config.groups, config.state);
+  const auto reach_of = [&](int64_t head) {
+    return ScanReach{static_cast<double>(ranges.ColumnLargest(Edge::kSsmState)[head]),
+                     static_cast<double>(ranges.ScanInputLargest()[head])};
+  };
+  const auto group_of = [&](int64_t head) { return static_cast<size_t>(head / (config.heads / config.groups)); };
+  scales.scan16 = Step16(ranges.Reach(Edge::kSsmScan));
+  for (int64_t head = 0; head < config.heads; ++head) {
+    const size_t group = group_of(head);
+    scales.scan16 = std::max(scales.scan16, LeastScanScale(reach_of(head), scales.b16[group], scales.c16[group]));
+  }
+  for (int64_t head = 0; head < config.heads; ++head) {
+    const size_t group = group_of(head);
+    scales.state.push_back(ScanStateScale(reach_of(head), scales.b16[group], scales.c16[group], scales.scan16));
+  }
+  scales.gated_largest = std::max(ranges.Reach(Edge::kSsmGated), 1e-6) * kHeadroom16;
+  scales.normed16 = Step16(ranges.Reach(Edge::kSsmNormed));
+  return out;
+}
+
+void ReplaceLinears(const Matrix &in, Matrix out, StateSpaceWeights *weights) {
+  weights->gate = in.topRows(weights->gate.rows());
+  weights->conv_in = in.middleRows(weights->gate.rows(), weights->conv_in.rows());
+  weights->step = in.bottomRows(weights->step.rows());
+  weights->out = std::move(out);
+}
+
+}  // namespace acorn::compiler
