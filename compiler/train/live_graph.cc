@@ -72,7 +72,7 @@ Port LiveGraph::NewValue(EdgeType type, int64_t width) {
   return {static_cast<uint16_t>(values_.size() - 1), 0, static_cast<uint32_t>(width), type, 1};
 }
 
-WeightInfo LiveGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType) {
+WeightInfo LiveGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType, int64_t) {
   const auto index = static_cast<uint16_t>(described_weights_++);
   if (index == weights_.size()) {
     weights_.push_back(std::make_unique<LiveWeight>());
@@ -151,7 +151,8 @@ void LiveGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight
                       integers.factors.shift, 0};
 }
 
-void LiveGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) {
+void LiveGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales,
+                       const std::vector<uint8_t> &) {
   LiveStep &live = NewStep(OpKind::kRotate, in, out);
   IntegerFactors integers = RotateIntegers(in, out_scales);
   live.multipliers = std::move(integers.multipliers);
@@ -170,7 +171,7 @@ void LiveGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::
 }
 
 void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
-                          const std::vector<double> &v_scales) {
+                          const std::vector<double> &v_scales, const ValueOrder &) {
   LiveStep &live = NewStep(OpKind::kAttention, q, out);
   AttentionIntegers integers = MakeAttentionIntegers(q, out, score_scales, v_scales);
   live.multipliers = std::move(integers.exp.multipliers);

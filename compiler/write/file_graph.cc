@@ -50,7 +50,10 @@ struct FileGraph::State {
   std::vector<flatbuffers::Offset<schema::Rope>> ropes;
   std::vector<flatbuffers::Offset<schema::Cache>> caches;
   std::vector<flatbuffers::Offset<schema::State>> states;
-  std::vector<flatbuffers::Offset<schema::Step>> body, head;
+  std::vector<int> rates;  // beside 0
+  std::vector<std::vector<flatbuffers::Offset<schema::Step>>> bodies;  // of rate 0, then of the others
+  std::vector<flatbuffers::Offset<schema::Step>> head;
+  size_t profile = 0;  // whose body grows
   std::vector<ExpertSegment> expert_sets;
   Spool spool;  // of the experts, one set after the other
   bool in_head = false;
@@ -58,7 +61,7 @@ struct FileGraph::State {
 
   template <typename Op>
   void Step(schema::Op kind, flatbuffers::Offset<Op> op) {
-    (in_head ? head : body).push_back(schema::CreateStep(fbb, kind, op.Union()));
+    (in_head ? head : bodies[profile]).push_back(schema::CreateStep(fbb, kind, op.Union()));
   }
 
   schema::Ref Append(size_t segment, const uint8_t *data, size_t size) {
@@ -69,9 +72,12 @@ struct FileGraph::State {
     return schema::Ref(static_cast<uint16_t>(segment), offset, size);
   }
 
-  uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) {
-    states.push_back(schema::CreateState(fbb, ToSchema(type), rows, columns));
-    return static_cast<uint16_t>(states.size() - 1);
+  /// No vector for no runs: all.
+  flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> Runs(const std::vector<Run> &runs) {
+    if (runs.empty()) return {};
+    std::vector<schema::Run> stored;
+    for (const Run &run : runs) stored.emplace_back(run.first, run.count);
+    return fbb.CreateVectorOfStructs(stored);
   }
 
   /// Little-endian integers of a type, in the constants.
@@ -87,7 +93,9 @@ struct FileGraph::State {
   }
 };
 
-FileGraph::FileGraph(const std::string &path) : state_(std::make_unique<State>(path)) {
+FileGraph::FileGraph(const std::string &path, const std::vector<int> &rates) : state_(std::make_unique<State>(path)) {
+  state_->rates = rates;
+  state_->bodies.resize(rates.size() + 1);
   state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Constants), {}, 0});
 }
 FileGraph::~FileGraph() = default;
@@ -101,9 +109,9 @@ void FileGraph::BeginWeightSegment() {
   state_->segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Weights), {}, 0});
 }
 
-WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) {
+WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input, int64_t k_panel) {
   State &s = *state_;
-  PackedWeight packed = Pack(matrix, layout);
+  PackedWeight packed = Pack(matrix, layout, k_panel);
   packed.acc_bound = packed.acc_bound / kRowLimit * InputLimit(input);
   const std::vector<uint8_t> bytes = std::move(packed.bytes);
   packed.bytes.clear();
@@ -134,6 +142,13 @@ uint16_t FileGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const
   return static_cast<uint16_t>(s.caches.size() - 1);
 }
 
+uint16_t FileGraph::AddState(EdgeType type, uint32_t rows, uint32_t columns) {
+  state_->states.push_back(schema::CreateState(state_->fbb, ToSchema(type), rows, columns));
+  return static_cast<uint16_t>(state_->states.size() - 1);
+}
+
+void FileGraph::SelectProfile(size_t profile) { state_->profile = profile; }
+
 void FileGraph::BeginHead(const Port &body_out) {
   state_->in_head = true;
   state_->body_out = body_out.value;
@@ -145,7 +160,8 @@ void FileGraph::Embedding(const Port &out, const WeightInfo &weight) {
   const schema::Slice slice = ToSchema(out);
   const auto op =
       schema::CreateEmbedding(state_->fbb, &slice, weight.index, &multipliers, static_cast<uint8_t>(integers.shift));
-  state_->body.insert(state_->body.begin(), schema::CreateStep(state_->fbb, schema::Op::Embedding, op.Union()));
+  const auto step = schema::CreateStep(state_->fbb, schema::Op::Embedding, op.Union());
+  for (auto &body : state_->bodies) body.insert(body.begin(), step);
 }
 
 void FileGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const std::vector<double> &gamma, double eps) {
@@ -173,16 +189,20 @@ void FileGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight
   const schema::Ref bias_ref = state_->Constants(integers.bias);
   const schema::Ref multipliers = state_->Constants(integers.factors.multipliers);
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
+  const auto rows = state_->Runs(weight.rows);
   state_->Step(schema::Op::Linear, schema::CreateLinear(state_->fbb, &from, &to, weight.index, &bias_ref, &multipliers,
-                                                        static_cast<uint8_t>(integers.factors.shift), 0));
+                                                        static_cast<uint8_t>(integers.factors.shift), 0, rows));
 }
 
-void FileGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) {
+void FileGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales,
+                       const std::vector<uint8_t> &pairs) {
   const IntegerFactors integers = RotateIntegers(in, out_scales);
   const schema::Ref multipliers = state_->Constants(integers.multipliers);
+  const schema::Ref pair_ref = pairs.empty() ? schema::Ref() : state_->Constants(pairs);
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
-  state_->Step(schema::Op::Rotate, schema::CreateRotate(state_->fbb, &from, &to, static_cast<uint32_t>(out_scales.size()), rope,
-                                                        &multipliers, static_cast<uint8_t>(integers.shift)));
+  state_->Step(schema::Op::Rotate,
+               schema::CreateRotate(state_->fbb, &from, &to, static_cast<uint32_t>(out_scales.size()), rope, &multipliers,
+                                    static_cast<uint8_t>(integers.shift), pairs.empty() ? nullptr : &pair_ref));
 }
 
 void FileGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) {
@@ -194,7 +214,7 @@ void FileGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::
 }
 
 void FileGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
-                          const std::vector<double> &v_scales) {
+                          const std::vector<double> &v_scales, const ValueOrder &order) {
   const AttentionIntegers integers = MakeAttentionIntegers(q, out, score_scales, v_scales);
   const schema::Ref exp_ref = state_->Constants(integers.exp.multipliers);
   const schema::Ref out_ref = state_->Constants(integers.out.multipliers);
@@ -202,7 +222,8 @@ void FileGraph::Attention(const Port &q, const Port &out, uint16_t cache, const 
   state_->Step(schema::Op::Attention,
                schema::CreateAttention(state_->fbb, &from, &to, cache, static_cast<uint32_t>(score_scales.size()), &exp_ref,
                                        static_cast<uint8_t>(integers.exp.shift), &out_ref,
-                                       static_cast<uint8_t>(integers.out.shift), static_cast<int16_t>(out.zero_point)));
+                                       static_cast<uint8_t>(integers.out.shift), static_cast<int16_t>(out.zero_point),
+                                       order.v_dim, static_cast<uint8_t>(order.run)));
 }
 
 void FileGraph::Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) {
@@ -232,32 +253,31 @@ void FileGraph::Conv(const Port &in, const Port &out, const ConvSpec &spec) {
   State &s = *state_;
   const ConvIntegers integers = MakeConvIntegers(spec);
   const auto taps = static_cast<uint32_t>(spec.taps.cols());
-  const uint16_t state = s.AddState(EdgeType::kS16, taps - 1, in.width);
+  const auto columns = s.Runs(spec.columns);
   const schema::Slice from = ToSchema(in), to = ToSchema(out);
   const schema::Ref weights = s.Constants(integers.weights), bias = s.Constants(integers.bias);
   const schema::Ref multipliers = s.Constants(integers.factors.multipliers), indices = s.Constants(integers.index.multipliers);
   const schema::Ref table = s.Constants(integers.table);
   s.Step(schema::Op::Conv,
-         schema::CreateConv(s.fbb, &from, &to, state, taps, &weights, &bias, &multipliers,
+         schema::CreateConv(s.fbb, &from, &to, spec.state, taps, &weights, &bias, &multipliers,
                             static_cast<uint8_t>(integers.factors.shift), &indices, static_cast<uint8_t>(integers.index.shift),
-                            &table));
+                            &table, columns));
 }
 
 void FileGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) {
   State &s = *state_;
   const ScanIntegers integers = MakeScanIntegers(spec, out);
   const auto groups = static_cast<uint32_t>(spec.groups);
-  const uint16_t state = s.AddState(EdgeType::kS32, x.width, b.width / groups);
   const schema::Slice xs = ToSchema(x), bs = ToSchema(b), cs = ToSchema(c), steps = ToSchema(step), to = ToSchema(out);
   const schema::Ref step_ref = s.Constants(integers.step.multipliers), bias = s.Constants(integers.step_bias);
   const schema::Ref table = s.Constants(integers.table), decay = s.Constants(integers.decay.multipliers);
   const schema::Ref input = s.Constants(integers.input.multipliers), skip = s.Constants(integers.skip);
   const schema::Ref shifts = s.Constants(integers.out_shifts);
   s.Step(schema::Op::Scan,
-         schema::CreateScan(s.fbb, &xs, &bs, &cs, &steps, &to, state, static_cast<uint32_t>(spec.heads()), groups, &step_ref,
+         schema::CreateScan(s.fbb, &xs, &bs, &cs, &steps, &to, spec.state, static_cast<uint32_t>(spec.heads()), groups, &step_ref,
                             static_cast<uint8_t>(integers.step.shift), &bias, &table, integers.least, integers.most, &decay,
                             static_cast<uint8_t>(integers.decay.shift), &input, static_cast<uint8_t>(integers.input.shift), &skip,
-                            &shifts));
+                            &shifts, static_cast<uint8_t>(spec.run)));
 }
 
 uint16_t FileGraph::BeginExperts(const ExpertSetSpec &spec) {
@@ -354,17 +374,24 @@ uint64_t FileGraph::Finish(const Port &logits, const ModelFacts &facts) {
   const auto weights_vector = fbb.CreateVector(weights);
   const auto ropes = fbb.CreateVector(s.ropes);
   const auto caches = fbb.CreateVector(s.caches);
-  const auto body = fbb.CreateVector(s.body);
+  const auto body = fbb.CreateVector(s.bodies[0]);
   const auto head = fbb.CreateVector(s.head);
   const auto provenance_vector = fbb.CreateVector(provenance);
   flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::ExpertSet>>> expert_vector;
   if (!expert_sets.empty()) expert_vector = fbb.CreateVector(expert_sets);
   flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::State>>> states;
   if (!s.states.empty()) states = fbb.CreateVector(s.states);
+  std::vector<flatbuffers::Offset<schema::Profile>> profile_list;
+  for (size_t i = 0; i < s.rates.size(); ++i) {
+    const auto steps = fbb.CreateVector(s.bodies[i + 1]);
+    profile_list.push_back(schema::CreateProfile(fbb, static_cast<uint8_t>(s.rates[i]), steps));
+  }
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<schema::Profile>>> profiles;
+  if (!profile_list.empty()) profiles = fbb.CreateVector(profile_list);
   const schema::Factor logit_factor = ToSchema(MakeFactor(logits.scale * 65536, uint64_t{1} << 31));
   const auto model = schema::CreateModel(fbb, name, family, facts.vocab_size, facts.max_context, prefix, segments, values,
                                          weights_vector, ropes, caches, body, head, s.body_out, logits.value, &logit_factor,
-                                         tokenizer_segment, provenance_vector, 0, expert_vector, states);
+                                         tokenizer_segment, provenance_vector, 0, expert_vector, states, profiles);
   schema::FinishModelBuffer(fbb, model);
   std::vector<uint8_t> graph(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
   const auto *stored = schema::GetModel(graph.data())->segments();

@@ -36,6 +36,12 @@ struct RoutingSpec {
   uint32_t block = 1;          // of the Hadamard transform
 };
 
+/// How many values of a head attention mixes, and in what order they come out.
+struct ValueOrder {
+  uint32_t v_dim = 0;  // of each head; 0: the cache's head_dim
+  uint32_t run = 0;    // neighbours of one head: [v_dim / run, heads, run], zeros behind it; 0: [heads, v_dim]
+};
+
 class GraphBuilder {
  public:
   virtual ~GraphBuilder() = default;
@@ -44,8 +50,8 @@ class GraphBuilder {
   virtual Port NewValue(EdgeType type, int64_t width) = 0;
   /// Weights added from now on go to a new segment.
   virtual void BeginWeightSegment() = 0;
-  /// input: type of the rows that it multiplies. `matrix` must outlive the builder.
-  virtual WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input) = 0;
+  /// input: type of the rows that it multiplies. k_panel: as for Pack(). `matrix` must outlive the builder.
+  virtual WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input, int64_t k_panel) = 0;
   /// Frequencies in turns per position.
   virtual uint16_t AddRope(const std::vector<double> &turns) = 0;
   /// bits: of an element in the device's memory, 8 or 4.
@@ -53,10 +59,15 @@ class GraphBuilder {
   virtual uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                             const std::vector<int8_t> &prefix_v) = 0;
 
-  /// Steps go to the body until BeginHead(), then to the head.
-  virtual void BeginHead(const Port &body_out) = 0;
+  /// What a layer keeps from token to token, a matrix of kS16 or kS32 that starts as zeros.
+  virtual uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) = 0;
 
-  /// Comes before every other step of the body, whenever it is called.
+  /// Steps go to the body of rate 0 until BeginHead(), then to the head.
+  virtual void BeginHead(const Port &body_out) = 0;
+  /// Before that: steps go to the body of another rate from now on. profile: its number, counted from 1; 0: back to rate 0.
+  virtual void SelectProfile(size_t profile) = 0;
+
+  /// Comes before every other step of every body, whenever it is called.
   virtual void Embedding(const Port &out, const WeightInfo &weight) = 0;
   /// out = rmsnorm(in) * gamma in each of `groups` equal parts; gamma has width / groups entries, or one for each
   /// column.
@@ -67,20 +78,22 @@ class GraphBuilder {
   /// bias: real, [n] or empty. out_scales: [n], the real size of one unit of each output column.
   virtual void Linear(const Port &in, const Port &out, const WeightInfo &weight, const std::vector<double> &bias,
                       const std::vector<double> &out_scales) = 0;
-  /// out_scales: [heads].
-  virtual void Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales) = 0;
+  /// out_scales: [heads]. pairs: [heads of keys, head_dim / 2], the frequency of each pair, which lie in blocks of 8 first members
+  /// and 8 partners; empty: those of the rope in order, with halves.
+  virtual void Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales,
+                      const std::vector<uint8_t> &pairs) = 0;
   /// v_scales: [kv_heads], of the cached rows.
   virtual void Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) = 0;
   /// score_scales: [heads], a score in natural units (query scale * key scale / sqrt(head_dim)); v_scales: [heads].
   virtual void Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
-                         const std::vector<double> &v_scales) = 0;
+                         const std::vector<double> &v_scales, const ValueOrder &order) = 0;
   /// factor: the activation's a(x) / x at (i - 256) / 16. out.scale must come from GluScale().
   virtual void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) = 0;
   /// out = orthonormal Hadamard transform of each block of `block` columns. head_units: [heads], real sizes of what the scales of
   /// `in` and `out` count in, head by head; empty: 1.
   virtual void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) = 0;
   virtual void Add(const Port &a, const Port &b, const Port &out) = 0;
-  /// Both keep a state from token to token, which starts as zeros. The scales of ports that `spec` has scales for do not count.
+  /// The scales of ports that `spec` has scales for do not count.
   virtual void Conv(const Port &in, const Port &out, const ConvSpec &spec) = 0;
   virtual void Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) = 0;
 

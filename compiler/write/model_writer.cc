@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "graph/float_model.h"
+#include "pack/pack.h"
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
@@ -26,6 +28,19 @@ double Factor(ActivationKind kind, double x) {
   }
   return 0;
 }
+
+/// Depth of the panels of a weight without groups that ends at each of `depths` too; 0: as Pack() likes it.
+int64_t PanelDepth(const QuantizedMatrix &matrix, const std::vector<int64_t> &depths) {
+  int64_t common = matrix.k;
+  for (const int64_t depth : depths) common = std::gcd(common, depth);
+  if (matrix.group() != 0 || common == matrix.k) return 0;
+  const int64_t most = ChoosePanelDepth(matrix);
+  int64_t depth = common;
+  for (int64_t parts = 1; depth > most || common % parts != 0; ++parts) depth = common / (parts + 1);
+  return depth;
+}
+
+uint32_t Narrow(int64_t width) { return static_cast<uint32_t>(width); }
 
 }  // namespace
 

@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "base/matrix.h"
 #include "import/source_model.h"
 #include "pack/quantized_matrix.h"
+#include "passes/profiles.h"
 #include "write/graph_builder.h"
 
 namespace acorn::compiler {
@@ -82,6 +84,14 @@ struct QuantizedStateSpace {
   bool empty() const { return conv.size() == 0; }
 };
 
+/// What a rate beyond 0 has of its own in a layer. Scales of what outlives a chunk (k8, v8, conv_in16, the state, and what the state
+/// is made of) and of the residual stream are those of rate 0.
+struct LayerProfile {
+  LayerWidths widths;
+  LayerScales scales;
+  StateSpaceScales ssm;
+};
+
 /// One layer, ready to write. In a state-space layer qkv holds gate, conv_in and step, and o is out, whose columns are behind the
 /// Hadamard transform; gate_up and down have no rows where there is no FFN. In a sparse layer these two are those of the shared
 /// expert, without rows where there is none. Padded columns and rows of the FFN are part of the weights.
@@ -95,6 +105,9 @@ struct QuantizedLayer {
   QuantizedStateSpace ssm;   // of a state-space layer
   RowVector qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
   std::vector<int8_t> prefix_k, prefix_v;               // [rows, kv_heads, head_dim]
+  LayerOrder order;                    // of the rows and columns of the weights
+  LayerWidths widths;                  // of the weights, those of rate 0
+  std::vector<LayerProfile> profiles;  // of the rates beyond 0
 };
 
 /// The last norm and the head.
@@ -128,6 +141,7 @@ struct WriterOptions {
   int64_t top_k = 1;
   uint32_t expert_block = 128;  // of the Hadamard transform before a routed expert's down
   uint32_t shared_block = 128;  // before the shared one's
+  std::vector<int> rates;       // beyond 0, rising: a profile of every layer for each
 };
 
 class ModelWriter {
@@ -146,16 +160,38 @@ class ModelWriter {
   void NewAttentionValues();
   void NewStateSpaceValues();
   Layout LayoutOf(WeightFormat format) const;
-  WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input) {
-    return graph_->AddWeight(matrix, LayoutOf(matrix.format), input);
-  }
+  /// depths: at which rates beyond 0 cut the columns.
+  WeightInfo AddWeight(const QuantizedMatrix &matrix, EdgeType input, const std::vector<int64_t> &depths = {});
+  /// What all rates share of a layer: made by the first that asks.
+  struct LayerParts {
+    std::optional<WeightInfo> qkv, o, gate_up, down;
+    uint16_t cache = 0, conv_state = 0, scan_state = 0;
+  };
+  /// A layer as a rate has it.
+  struct LayerView {
+    const QuantizedLayer &layer;
+    const LayerWidths &widths;
+    const LayerScales &scales;
+    const StateSpaceScales &ssm;
+    size_t profile;  // 0: rate 0
+    LayerParts *parts;
+  };
+  /// The first k columns of `rows` of a weight.
+  WeightInfo PartOf(std::optional<WeightInfo> *whole, const QuantizedMatrix &matrix, EdgeType input, const std::vector<Run> &rows,
+                    int64_t k, const std::vector<int64_t> &depths = {});
+  /// Depths of o and of down at all rates beyond 0.
+  std::vector<int64_t> DepthsOfO(const QuantizedLayer &layer) const;
+  std::vector<int64_t> DepthsOfDown(const QuantizedLayer &layer) const;
+  /// Columns of o that a rate needs: whole groups.
+  int64_t DepthOfO(const QuantizedLayer &layer, const LayerWidths &widths) const;
   void AddEmbedding(const WeightInfo &weight);
   /// A linear layer to the value of branches.
-  Port Branch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double scale);
+  Port Branch(const Port &in, const WeightInfo &weight, const RowVector &bias, double scale);
   /// Adds a branch to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &branch, double sum_scale);
   /// Rotates the heads of `in` (s16) to `out` (s8) of scales [heads], through the transform if there is one.
-  void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales);
+  void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales,
+                const std::vector<uint8_t> &pairs);
   /// The configuration's norm of rows. bias: empty for an RMSNorm.
   void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   /// The norm of the residual stream, in units of `scale`.
@@ -166,12 +202,12 @@ class ModelWriter {
   };
   FfnPorts &PortsOf(int64_t ffn);
   Port DownIn(int64_t ffn, EdgeType type);
-  void AttentionHalf(const QuantizedLayer &layer);
-  void StateSpaceHalf(const QuantizedLayer &layer);
-  void FfnHalf(const QuantizedLayer &layer);
+  void AttentionHalf(const LayerView &view);
+  void StateSpaceHalf(const LayerView &view);
+  void FfnHalf(const LayerView &view);
   /// Through gate_up and down to what they add to the stream, in units of `out_scale`.
-  Port DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale);
-  Port SparseFfn(const QuantizedLayer &layer, const Port &normed);
+  Port DenseFfn(const LayerView &view, const Port &normed, uint32_t block, double out_scale);
+  Port SparseFfn(const LayerView &view, const Port &normed);
 
   ModelConfig config_;
   WriterOptions options_;

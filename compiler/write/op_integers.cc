@@ -49,8 +49,33 @@ WeightInfo DescribeWeight(uint16_t index, const QuantizedMatrix &matrix) {
   info.scale = matrix.scale;
   for (int64_t channel = 0; channel < matrix.n; ++channel) {
     info.absolute_sums.push_back(matrix.AbsoluteSum(channel));
+    info.largest_sum = std::max(info.largest_sum, info.absolute_sums.back());
     info.sums.push_back(matrix.Sum(channel));
   }
+  return info;
+}
+
+WeightInfo DescribePart(const WeightInfo &whole, const QuantizedMatrix &matrix, std::vector<Run> rows, int64_t k) {
+  WeightInfo info;
+  info.index = whole.index;
+  info.k = k;
+  info.largest_sum = whole.largest_sum;
+  for (const Run &run : rows) info.n += run.count;
+  if (info.n == whole.n && k == whole.k) return whole;
+  for (const Run &run : rows) {
+    for (int64_t channel = run.first; channel < int64_t{run.first} + run.count; ++channel) {
+      int64_t sum = 0, absolute = 0;
+      for (int64_t j = 0; j < k; ++j) {
+        const int64_t product = int64_t{matrix.multiplier(channel, j)} * matrix.weight(channel, j);
+        sum += product;
+        absolute += std::abs(product);
+      }
+      info.scale.push_back(matrix.scale[static_cast<size_t>(channel)]);
+      info.sums.push_back(sum);
+      info.absolute_sums.push_back(absolute);
+    }
+  }
+  info.rows = std::move(rows);
   return info;
 }
 
@@ -105,8 +130,8 @@ LayerNormIntegers MakeLayerNormIntegers(const Port &in, const Port &out, const s
 LinearIntegers MakeLinearIntegers(const Port &in, const WeightInfo &weight, const std::vector<double> &bias,
                                   const std::vector<double> &out_scales) {
   const size_t n = static_cast<size_t>(weight.n);
-  const int64_t largest = *std::max_element(weight.absolute_sums.begin(), weight.absolute_sums.end());
-  const uint64_t bound = InputLimit(in.type) * static_cast<uint64_t>(largest);
+  // A part of a weight too keeps to the bound that the file has for the whole of it.
+  const uint64_t bound = InputLimit(in.type) * static_cast<uint64_t>(weight.largest_sum);
   // The sum of one row of input fits 32 bits together with its bias; that of two rows has 64 and more room.
   const uint64_t room = in.type == EdgeType::kS15 ? kBiasLimit : kBiasLimit - bound;
   LinearIntegers integers;
