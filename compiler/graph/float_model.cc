@@ -43,6 +43,18 @@ void Limit(Matrix *values, double limit) {
   if (limit != 0) *values = values->cwiseMin(static_cast<float>(limit)).cwiseMax(static_cast<float>(-limit));
 }
 
+// Columns [heads, head_dim] as [head_dim / 16, heads, 16].
+Matrix RankMajor(const Matrix &x, int64_t heads) {
+  const int64_t dim = x.cols() / heads, block = LayerOrder::kRankBlock;
+  Matrix out(x.rows(), x.cols());
+  for (int64_t head = 0; head < heads; ++head) {
+    for (int64_t rank = 0; rank < dim; rank += block) {
+      out.middleCols(rank * heads + head * block, block) = x.middleCols(head * dim + rank, block);
+    }
+  }
+  return out;
+}
+
 float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 
 // One group of windows on its way through one layer.
@@ -111,8 +123,8 @@ class GroupRun {
     const int64_t first_position = prefix_ == nullptr ? 0 : prefix_->k.rows();
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t length = boundaries[i + 1] - boundaries[i];
-      ApplyRope(q.middleRows(boundaries[i], length), config_, rope_, first_position);
-      ApplyRope(k.middleRows(boundaries[i], length), config_, rope_, first_position);
+      ApplyRope(q.middleRows(boundaries[i], length), config_, rope_, first_position, weights_.order.pairs);
+      ApplyRope(k.middleRows(boundaries[i], length), config_, rope_, first_position, weights_.order.pairs);
     }
     See(Edge::kQRotated, q);
     See(Edge::kKRotated, k);
@@ -123,6 +135,7 @@ class GroupRun {
       Attention(attended.middleRows(first, length), config_, q.middleRows(first, length), k.middleRows(first, length),
                 v.middleRows(first, length), prefix_);
     }
+    if (weights_.order.rank_major) attended = RankMajor(attended, config_.heads);
     See(Edge::kAttnOut, attended);
     Linear(*out, attended, weights_.o, weights_.o_bias);
   }
@@ -159,13 +172,14 @@ class GroupRun {
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t first = boundaries[i], length = boundaries[i + 1] - first;
       StateSpaceScan(scanned.middleRows(first, length), config, convolved.middleRows(first, length), step.middleRows(first, length),
-                     weights.decay, weights.skip, states.middleRows(watched ? first : 0, watched ? length : 0));
+                     weights.decay, weights.skip, states.middleRows(watched ? first : 0, watched ? length : 0),
+                     weights_.order.channel_major);
     }
     See(Edge::kSsmState, states);
     See(Edge::kSsmScan, scanned);
     ApplyGate(scanned, gate);
     See(Edge::kSsmGated, scanned);
-    GroupRmsNorm(scanned, weights.norm, config.groups, config_.rms_eps);
+    GroupRmsNorm(scanned, weights.norm, config.groups, config_.rms_eps * weights.norm_eps_factor);
     See(Edge::kSsmNormed, scanned);
     Linear(*out, scanned, weights.out, {});
   }
@@ -323,6 +337,7 @@ RowVector LoadVector(const SourceModel &source, TensorRole role, int64_t layer) 
 
 LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
   LayerWeights weights;
+  weights.order = source.Order(layer);
   weights.attn_norm = LoadVector(source, TensorRole::kAttnNorm, layer);
   weights.ffn_norm = LoadVector(source, TensorRole::kFfnNorm, layer);
   weights.attn_norm_bias = LoadVector(source, TensorRole::kAttnNormBias, layer);
@@ -377,14 +392,16 @@ std::vector<int64_t> EvenBoundaries(int64_t tokens, int64_t window) {
 }
 
 Matrix RunLayers(const SourceModel &source, const std::vector<int32_t> &ids, const std::vector<int64_t> &boundaries,
-                 LayerObserver *observer, const std::function<void(int64_t, int64_t)> &on_layer) {
+                 LayerObserver *observer, const std::function<void(int64_t, int64_t)> &on_layer, const LayerChange &change) {
   const ModelConfig &config = source.config();
   int64_t longest = 0;
   for (size_t i = 0; i + 1 < boundaries.size(); ++i) longest = std::max(longest, boundaries[i + 1] - boundaries[i]);
   const RopeTable rope = MakeRopeTable(config, longest);
   Matrix x = Embed(source, ids);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    RunLayer(config, LoadLayer(source, layer), layer, x, boundaries, rope, nullptr, observer);
+    LayerWeights weights = LoadLayer(source, layer);
+    if (change) change(layer, &weights);
+    RunLayer(config, weights, layer, x, boundaries, rope, nullptr, observer);
     if (on_layer) on_layer(layer + 1, config.layers);
   }
   return x;

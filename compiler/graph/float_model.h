@@ -31,10 +31,12 @@ struct StateSpaceWeights {
   RowVector decay;             // [heads], negative
   RowVector skip;              // [heads]
   RowVector norm;              // [inner]
+  double norm_eps_factor = 1;  // of the configuration's rms_eps
   Matrix out;                  // [hidden, inner]
 };
 
 struct LayerWeights {
+  LayerOrder order;                         // of the rows and columns below
   RowVector attn_norm, ffn_norm;            // [hidden]
   RowVector attn_norm_bias, ffn_norm_bias;  // [hidden], empty without NormKind::kLayer
   RowVector q_norm, k_norm;       // as RoleShape() has them, empty without qk_norm
@@ -67,7 +69,7 @@ enum class Edge : uint8_t {
   kKNormed,
   kQRotated,  // after RoPE
   kKRotated,
-  kAttnOut,      // [t, heads * head_dim] input of o
+  kAttnOut,      // [t, heads * head_dim] input of o, in the order of its columns
   kSsmGate,     // [t, inner]; this and the eight below in a state-space layer, which has none of those between kAttnIn and here
   kSsmConvIn,   // [t, conv_channels] before the convolution
   kSsmStep,     // [t, heads] output of the linear layer
@@ -131,8 +133,9 @@ void RmsNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, double ep
 void LayerNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, const RowVector &bias, double eps);
 /// The configuration's norm of rows.
 void NormRows(MatrixRef out, ConstMatrixRef x, const ModelConfig &config, const RowVector &weight, const RowVector &bias);
-/// Rotates each head of `x` in place; row t stands at position first_position + t.
-void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position);
+/// Rotates each head of `x` in place; row t stands at position first_position + t. order: LayerOrder's pairs, may be empty.
+void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
+               const std::vector<uint8_t> &order = {});
 /// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
                const KvPrefix *prefix);
@@ -145,9 +148,9 @@ void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVe
 void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bias);
 /// For each head, one token after the other: h = exp(decay * dt) * h + dt * x B^T, out = h C + skip * x, with h
 /// [head_dim, state]. `out` [t, inner]; `xbc` [t, conv_channels]; `dt` [t, heads]. largest: without rows, or gets the largest
-/// magnitude of each h behind each token, [t, heads].
+/// magnitude of each h behind each token, [t, heads]. channel_major: LayerOrder's, of x and `out`.
 void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
-                    const RowVector &skip, MatrixRef largest);
+                    const RowVector &skip, MatrixRef largest, bool channel_major = false);
 /// x = x * silu(gate).
 void ApplyGate(MatrixRef x, ConstMatrixRef gate);
 /// RMSNorm over each of the groups of a row: x [t, inner], weight [inner].
@@ -199,14 +202,17 @@ class HeadScorer {
 };
 
 /// Hidden states after the last layer for windows of ids: [tokens, hidden]. One layer's weights are resident at a time.
-/// `on_layer(done, layers)` may be empty.
+/// `on_layer(done, layers)` and `change`, which is given each layer's weights before they run, may be empty.
+using LayerChange = std::function<void(int64_t layer, LayerWeights *weights)>;
 Matrix RunLayers(const SourceModel &source, const std::vector<int32_t> &ids, const std::vector<int64_t> &boundaries,
-                 LayerObserver *observer = nullptr, const std::function<void(int64_t, int64_t)> &on_layer = {});
+                 LayerObserver *observer = nullptr, const std::function<void(int64_t, int64_t)> &on_layer = {},
+                 const LayerChange &change = {});
 
 struct PerplexityOptions {
   int64_t window = 512;
   int64_t score_from = 1;    // positions from here on are scored (position p is predicted from p - 1); at least 1
   int64_t max_windows = -1;  // -1: all whole windows
+  LayerChange change;        // of the weights, or empty
 };
 
 struct PerplexityResult {

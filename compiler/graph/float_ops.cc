@@ -170,7 +170,36 @@ void NormRows(MatrixRef out, ConstMatrixRef x, const ModelConfig &config, const 
   }
 }
 
-void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position) {
+namespace {
+
+// Heads that hold their pairs in blocks, each pair of a frequency of its own.
+void ApplySortedRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
+                     const std::vector<uint8_t> &pairs) {
+  const int64_t dim = config.head_dim, heads_per_kv = x.cols() / dim / config.kv_heads;
+  const int64_t block = LayerOrder::kPairBlock;
+  ForRowBlocks(x.rows(), [&](int64_t first, int64_t rows) {
+    for (int64_t t = first; t < first + rows; ++t) {
+      for (int64_t column = 0; column < x.cols(); column += dim) {
+        const uint8_t *frequencies = pairs.data() + column / dim / heads_per_kv * dim / 2;
+        for (int64_t pair = 0; pair < dim / 2; ++pair) {
+          if (frequencies[pair] == LayerOrder::kNotRotated) continue;
+          const float cos = table.cos(first_position + t, frequencies[pair]);
+          const float sin = table.sin(first_position + t, frequencies[pair]);
+          const int64_t member = column + pair / block * 2 * block + pair % block;
+          const float a = x(t, member), b = x(t, member + block);
+          x(t, member) = a * cos - b * sin;
+          x(t, member + block) = b * cos + a * sin;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
+               const std::vector<uint8_t> &order) {
+  if (!order.empty()) return ApplySortedRope(x, config, table, first_position, order);
   const int64_t pairs = config.rotary_dims / 2;
   ForRowBlocks(x.rows(), [&](int64_t first, int64_t rows) {
     Eigen::Array<float, 1, Eigen::Dynamic> low(pairs);

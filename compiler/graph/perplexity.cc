@@ -114,9 +114,10 @@ PerplexityResult Perplexity(const SourceModel &source, const std::vector<int32_t
     const int64_t first = batch * batch_windows;
     const int64_t count = std::min(batch_windows, windows - first);
     const std::vector<int32_t> part(ids.begin() + first * window, ids.begin() + (first + count) * window);
-    const Matrix x = RunLayers(source, part, EvenBoundaries(count * window, window), nullptr, [&](int64_t done, int64_t) {
+    const auto count_layer = [&](int64_t done, int64_t) {
       if (on_layer) on_layer(batch * steps + done, batches * steps);
-    });
+    };
+    const Matrix x = RunLayers(source, part, EvenBoundaries(count * window, window), nullptr, count_layer, options.change);
     const int64_t scored = window - options.score_from;
     Matrix states(count * scored, x.cols());
     std::vector<int32_t> targets;

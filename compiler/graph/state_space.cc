@@ -41,22 +41,26 @@ void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bia
 }
 
 void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
-                    const RowVector &skip, MatrixRef largest) {
+                    const RowVector &skip, MatrixRef largest, bool channel_major) {
   const int64_t heads_per_group = config.heads / config.groups;
   ParallelFor(config.heads, [&](int64_t head) {
-    const int64_t x_column = head * config.head_dim;
+    // Channels of a head stand in pieces of a block, or all in one.
+    const int64_t piece = channel_major ? LayerOrder::kChannelBlock : config.head_dim, pieces = config.head_dim / piece;
+    const auto piece_column = [&](int64_t i) { return (i * config.heads + head) * piece; };
     const int64_t b_column = config.inner() + head / heads_per_group * config.state;
     const int64_t c_column = b_column + config.groups * config.state;
     Matrix h = Matrix::Zero(config.head_dim, config.state);
+    RowVector x(config.head_dim), y(config.head_dim);
     for (int64_t t = 0; t < xbc.rows(); ++t) {
-      const auto x = xbc.row(t).segment(x_column, config.head_dim);
+      for (int64_t i = 0; i < pieces; ++i) x.segment(i * piece, piece) = xbc.row(t).segment(piece_column(i), piece);
       const auto b = xbc.row(t).segment(b_column, config.state);
       const auto c = xbc.row(t).segment(c_column, config.state);
       const float step = dt(t, head);
       h *= std::exp(decay(head) * step);
       h.noalias() += (step * x).transpose() * b;
       if (largest.rows() != 0) largest(t, head) = h.cwiseAbs().maxCoeff();
-      out.row(t).segment(x_column, config.head_dim) = (h * c.transpose()).transpose() + skip(head) * x;
+      y = (h * c.transpose()).transpose() + skip(head) * x;
+      for (int64_t i = 0; i < pieces; ++i) out.row(t).segment(piece_column(i), piece) = y.segment(i * piece, piece);
     }
   });
 }

@@ -408,6 +408,8 @@ Matrix SourceModel::LoadExpert(TensorRole role, int64_t layer, int64_t expert) c
   return LoadRows(role, layer, expert * rows, rows);
 }
 
+LayerOrder SourceModel::Order(int64_t) const { return {}; }
+
 Matrix SourceModel::LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const {
   const TensorRole stored = role == TensorRole::kHead && config().tied_head ? TensorRole::kEmbedding : role;
   const int64_t stored_layer = IsLayerRole(stored) ? layer : 0;

@@ -189,6 +189,21 @@ struct TokenizerSource {
   const GgufFile *gguf = nullptr;   // owned by the SourceModel
 };
 
+/// In which order a layer holds what the runtime may drop from the end: docs/ELASTIC.md. Empty is the source's own order.
+struct LayerOrder {
+  // [kv_heads, head_dim / 2], or empty. Each head of Q and K holds its rotary pairs in blocks of 16 rows, 8 first members and
+  // then their partners; this names the frequency of each pair, kNotRotated where it has none. The query heads of a KV head
+  // share its order.
+  std::vector<uint8_t> pairs;
+  bool rank_major = false;     // O's columns are [head_dim / 16, heads, 16], not [heads, head_dim]
+  bool channel_major = false;  // x, z and out of a state-space layer are [head_dim / 8, heads, 8], not [heads, head_dim]
+
+  static constexpr uint8_t kNotRotated = 255;
+  static constexpr int64_t kPairBlock = 8;  // of first members, and of their partners
+  static constexpr int64_t kRankBlock = 16;
+  static constexpr int64_t kChannelBlock = 8;
+};
+
 struct SourceParts;  // import/source_parts.h
 
 class SourceModel {
@@ -210,6 +225,8 @@ class SourceModel {
   Matrix LoadExpert(TensorRole role, int64_t layer, int64_t expert) const;
   /// Rows [first, first + count) of it: an embedding need never be whole in memory.
   virtual Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const;
+  /// The order in which the tensors of a layer stand.
+  virtual LayerOrder Order(int64_t layer) const;
   /// Bytes of all used tensors in the source's own types, and elements; for reports.
   int64_t SourceBytes() const;
   int64_t SourceElems() const;

@@ -36,7 +36,7 @@ class Rotation {
   std::vector<Matrix> factors_;  // orthonormal, of order 28, 20 or 12
 };
 
-/// `source` with rotations merged in. A head that is the embedding becomes a matrix of its own under R1, because the final
+/// `source`, whose layers stand in its own order, with rotations merged in. A head that is the embedding becomes a matrix of its own under R1, because the final
 /// norm's gain goes into it. `source` outlives this.
 class RotatedModel final : public SourceModel {
  public:
