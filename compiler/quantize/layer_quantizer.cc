@@ -121,6 +121,33 @@ void ScaleHeads(Matrix *rows, int64_t head_dim, const std::vector<double> &steps
   }
 }
 
+/// Evenly spread windows of x, `count` of them.
+Matrix SomeWindows(const Matrix &x, int64_t window, int64_t count) {
+  const int64_t windows = x.rows() / window;
+  Matrix some(count * window, x.cols());
+  for (int64_t i = 0; i < count; ++i) some.middleRows(i * window, window) = x.middleRows(i * windows / count * window, window);
+  return some;
+}
+
+/// Zeroes what a rate drops of each head.
+void DropOfHeads(int64_t head_dim, int64_t kept, Matrix *rows) {
+  for (int64_t first = 0; first < rows->cols(); first += head_dim) rows->middleCols(first + kept, head_dim - kept).setZero();
+}
+
+void DropOfPrefix(int64_t head_dim, const LayerWidths &widths, KvPrefix *prefix) {
+  DropOfHeads(head_dim, widths.qk, &prefix->k);
+  DropOfHeads(head_dim, widths.v, &prefix->v);
+}
+
+/// What lies on both sides of a depth that a rate ends at: the error of a column there must not be made up for by one behind it.
+void SeparateAt(const std::vector<int64_t> &depths, Matrix *hessian) {
+  for (const int64_t depth : depths) {
+    const int64_t rest = hessian->cols() - depth;
+    hessian->topRightCorner(depth, rest).setZero();
+    hessian->bottomLeftCorner(rest, depth).setZero();
+  }
+}
+
 /// Keys and values of the prefix as a float run computes them.
 class PrefixObserver : public LayerObserver {
  public:
@@ -161,6 +188,7 @@ struct LayerQuantizer::Work {
   std::unique_ptr<GridObserver> moments;
   LayerFormats formats;
   QuantizedLayer out;
+  std::vector<std::unique_ptr<Work>> profiles;  // what the rates beyond 0 leave of it: weights, ranges, grid and scales
   const Matrix &weight(LinearInput input) const {
     const Matrix *const all[kLinearInputs] = {&qkv, &o(), &gate_up, &down()};
     return *all[static_cast<size_t>(input)];
@@ -171,7 +199,28 @@ struct LayerQuantizer::Work {
   bool has_ffn() const { return down().size() != 0; }
   const Matrix &down() const { return sparse() ? weights.shared.down : weights.down; }
   const KvPrefix *prefix_or_null() const { return prefix.k.rows() == 0 ? nullptr : &prefix; }
+  /// The farthest that an edge reaches at any rate.
+  double ReachOfAll(Edge edge) const {
+    double reach = ranges->Reach(edge);
+    for (const auto &profile : profiles) reach = std::max(reach, profile->ranges->Reach(edge));
+    return reach;
+  }
+  std::vector<double> LargestOfHeadsOfAll(Edge edge) const {
+    std::vector<double> largest = ranges->LargestOfHeads(edge);
+    for (const auto &profile : profiles) {
+      const std::vector<double> &others = profile->ranges->LargestOfHeads(edge);
+      for (size_t head = 0; head < largest.size(); ++head) largest[head] = std::max(largest[head], others[head]);
+    }
+    return largest;
+  }
+  void Stack();
 };
+
+void LayerQuantizer::Work::Stack() {
+  const LayerWeights &w = weights;
+  qkv = state_space() ? StackInputs(w.ssm) : compiler::Stack({&w.q, &w.k, &w.v});
+  gate_up = sparse() ? ProbeOfInputs(experts, w) : compiler::Stack({&w.gate, &w.up});
+}
 
 CacheFormat CacheOf(const RecipeOptions &options, int64_t head_dim) {
   return options.kv_bits == 4 && head_dim != 0 ? CacheFormat{4, HeadBlock(head_dim)} : CacheFormat{};
@@ -242,6 +291,12 @@ LayerQuantizer::LayerQuantizer(const SourceModel &source, const RecipeOptions &o
   }
   config_.residual_scale = 1;  // Quantize() folds it into the weights
   if (cache_.bits == 4) x_wide_ = x_.topRows(std::min(x_.rows(), kWideWindows * window));
+  for (size_t i = 0; i < options_.profiles.size(); ++i) profile_x_.push_back(SomeWindows(x_, window_, RangeWindows()));
+}
+
+int64_t LayerQuantizer::RangeWindows() const {
+  const int64_t windows = x_.rows() / window_;
+  return options_.recipe == Recipe::kFast ? std::min(windows, kRangeWindows) : windows;
 }
 
 QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, ConversionReport *report,
@@ -252,6 +307,8 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
   work.out.inputs = work.formats.inputs;
   LayerWeights &w = work.weights;
   w = LoadLayer(source_, layer);
+  work.out.order = w.order;
+  work.out.widths = WholeWidths(config_, layer);
   work.block = config_.IsSparse(layer) ? shared_.block : ffn_.block;
   if (config_.IsSparse(layer)) {
     work.experts = LoadExperts(config_, expert_, shared_, &w);
@@ -268,9 +325,10 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
   RunPrefix(&work);
   MeasureRanges(&work);
   if (options_.recipe == Recipe::kFast) Equalise(&work);
-  work.qkv = work.state_space() ? StackInputs(w.ssm) : Stack({&w.q, &w.k, &w.v});
-  work.gate_up = work.sparse() ? ProbeOfInputs(work.experts, w) : Stack({&w.gate, &w.up});
+  work.Stack();
+  MeasureProfiles(&work);
   ChooseScales(&work);
+  ChooseProfileScales(&work);
   if (options_.recipe == Recipe::kFast) CollectMoments(&work);
   RoundWeights(&work, report);
   for (RangeReport &row :
@@ -305,7 +363,7 @@ void LayerQuantizer::RunPrefix(Work *work) const {
 
 void LayerQuantizer::MeasureRanges(Work *work) const {
   const int64_t windows = x_.rows() / window_;
-  const int64_t used = options_.recipe == Recipe::kFast ? std::min(windows, kRangeWindows) : windows;
+  const int64_t used = RangeWindows();
   // Evenly spread, and few enough at a time that the copy stays small.
   work->ranges = NewRanges(*work, used * window_, kSampleRows);
   for (int64_t first = 0; first < used; first += kWindowsAtOnce) {
@@ -316,6 +374,29 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
     }
     RunLayer(config_, work->weights, work->layer, part, EvenBoundaries(part.rows(), window_), rope_, work->prefix_or_null(),
              work->ranges.get());
+  }
+}
+
+void LayerQuantizer::MeasureProfiles(Work *work) const {
+  for (size_t i = 0; i < options_.profiles.size(); ++i) {
+    const LayerWidths &widths = options_.profiles[i].layers[static_cast<size_t>(work->layer)];
+    auto view = std::make_unique<Work>();
+    view->layer = work->layer;
+    view->weights = work->weights;
+    view->experts = work->experts;
+    view->block = work->block;
+    view->prefix = work->prefix;
+    DropOfPrefix(config_.head_dim, widths, &view->prefix);
+    view->formats = work->formats;
+    view->out.inputs = work->out.inputs;
+    view->out.widths = widths;
+    DropBeyond(config_, widths, &view->weights);
+    view->Stack();
+    Matrix x = profile_x_[i];
+    view->ranges = NewRanges(*view, x.rows(), kSampleRows);
+    RunLayer(config_, view->weights, view->layer, x, EvenBoundaries(x.rows(), window_), rope_, view->prefix_or_null(),
+             view->ranges.get());
+    work->profiles.push_back(std::move(view));
   }
 }
 
@@ -372,12 +453,12 @@ void LayerQuantizer::ChooseScales(Work *work) const {
     scales.k_normed16 = Step16(ranges.Reach(Edge::kKNormed));
   }
   scales.o16 = Step16(ranges.Reach(Edge::kOOut));
-  scales.mid16 = Step16(ranges.Reach(Edge::kResidualMid));
+  scales.mid16 = Step16(work->ReachOfAll(Edge::kResidualMid));
   scales.gate16 = Step16(ranges.Reach(Edge::kGate));
   scales.up16 = Step16(ranges.Reach(Edge::kUp));
   scales.glu_largest = std::max(ranges.Reach(Edge::kGlu), 1e-6) * kHeadroom16;
   scales.down16 = Step16(ranges.Reach(Edge::kDownOut));
-  scales.out16 = Step16(ranges.Reach(Edge::kResidualOut));
+  scales.out16 = Step16(work->ReachOfAll(Edge::kResidualOut));
   if (config_.qkv_limit != 0) {
     // The limit is where 16 bits end: saturation is the clamp.
     const double step = config_.qkv_limit / 32767;
@@ -391,13 +472,56 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   }
 }
 
+// What outlives a chunk, and the residual stream, have one scale for all rates.
+void LayerQuantizer::ChooseProfileScales(Work *work) const {
+  const LayerScales &all = work->out.scales;
+  for (const std::unique_ptr<Work> &view : work->profiles) {
+    ChooseScales(view.get());
+    LayerScales &own = view->out.scales;
+    ActivationGrid &grid = view->grid;
+    own.mid16 = all.mid16;
+    own.out16 = all.out16;
+    view->prefix = work->prefix;
+    DropOfPrefix(config_.head_dim, view->out.widths, &view->prefix);
+    if (work->state_space()) {
+      const StateSpaceScales &shared = work->out.ssm.scales;
+      StateSpaceScales &scales = view->out.ssm.scales;
+      const StateSpaceScales measured = std::move(scales);
+      scales = shared;
+      scales.gate16 = measured.gate16;
+      scales.step16 = measured.step16;
+      scales.gated_largest = measured.gated_largest;
+      scales.normed16 = measured.normed16;
+    } else {
+      grid.k = own.k8 = all.k8;
+      grid.v = own.v8 = all.v8;
+      grid.attn_out = own.attn_out = RaiseToBinadeOf(all.v8, own.attn_out);
+    }
+    if (work->sparse()) {
+      // The experts' integers are made for one scale of their input and output.
+      const LayerScales chosen = own;
+      own = all;
+      own.attn_in = chosen.attn_in;
+      own.attn_out = chosen.attn_out;
+      own.q16 = chosen.q16;
+      own.k16 = chosen.k16;
+      own.v16 = chosen.v16;
+      own.q8 = chosen.q8;
+      own.o16 = chosen.o16;
+      grid.ffn_in = all.ffn_in;
+      grid.expert_down_in = work->grid.expert_down_in;
+    }
+    work->out.profiles.push_back({view->out.widths, own, view->out.ssm.scales});
+  }
+}
+
 void LayerQuantizer::ChooseCacheScales(Work *work) const {
   const RangeObserver &ranges = *work->ranges;
   const int64_t dim = config_.head_dim;
   ActivationGrid &grid = work->grid;
   KvPrefix &prefix = work->prefix;
-  std::vector<double> largest_k = ranges.LargestOfHeads(Edge::kKRotated);
-  std::vector<double> largest_v = ranges.LargestOfHeads(Edge::kV);
+  std::vector<double> largest_k = work->LargestOfHeadsOfAll(Edge::kKRotated);
+  std::vector<double> largest_v = work->LargestOfHeadsOfAll(Edge::kV);
   IncludeRows(&largest_k, prefix.k, dim);
   IncludeRows(&largest_v, prefix.v, dim);
   for (double &value : largest_k) value *= kKeyHeadroom;
@@ -452,28 +576,37 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
     QuantizedMatrix *result;
     double step, limit, largest;
     ScalingPair scaling;
+    std::vector<int64_t> depths;  // at which rates beyond 0 end
   };
   const RangeObserver &ranges = *work->ranges;
   const ActivationGrid &grid = work->grid;
   const LayerFormats &formats = work->formats;
+  std::vector<int64_t> o_depths, down_depths;
+  for (const auto &view : work->profiles) {
+    const LayerWidths &widths = view->out.widths;
+    o_depths.push_back(work->state_space() ? config_.ssm.heads * widths.channels : config_.heads * widths.v);
+    if (!work->sparse()) down_depths.push_back(widths.ffn);
+  }
   std::vector<Target> targets = {
       {"qkv", LinearInput::kQkv, &work->qkv, formats.qkv, &out.qkv, grid.attn_in, grid.attn_in_limit,
-       ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv},
+       ranges.Largest(Edge::kAttnIn), ScalingPair::kNormQkv, {}},
       {"o", LinearInput::kO, &work->o(), formats.o, &out.o, grid.attn_out, 127,
-       work->state_space() ? ranges.LargestOutInput() : ranges.Largest(Edge::kAttnOut), ScalingPair::kValueOut},
+       work->state_space() ? ranges.LargestOutInput() : ranges.Largest(Edge::kAttnOut), ScalingPair::kValueOut, o_depths},
   };
   const Matrix gate_up = work->sparse() && work->has_ffn() ? Stack({&w.shared.gate, &w.shared.up}) : Matrix();
   if (work->has_ffn()) {
     targets.push_back({"gate_up", LinearInput::kGateUp, work->sparse() ? &gate_up : &work->gate_up, formats.gate_up, &out.gate_up,
-                       grid.ffn_in, grid.ffn_in_limit, ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp});
+                       grid.ffn_in, grid.ffn_in_limit, ranges.Largest(Edge::kFfnIn), ScalingPair::kNormGateUp, {}});
     targets.push_back({"down", LinearInput::kDown, &work->down(), formats.down, &out.down, grid.down_in, grid.down_in_limit,
-                       ranges.LargestDownInput(), ScalingPair::kUpDown});
+                       ranges.LargestDownInput(), ScalingPair::kUpDown, down_depths});
   }
   std::vector<GptqFactor> factors(targets.size());
   if (work->moments != nullptr) {
     ParallelFor(static_cast<int64_t>(targets.size()), [&](int64_t i) {
       const Target &target = targets[static_cast<size_t>(i)];
-      factors[static_cast<size_t>(i)] = FactorHessian(work->moments->Moments(target.input), GroupSize(target.format), kDamping);
+      Matrix hessian = work->moments->Moments(target.input);
+      SeparateAt(target.depths, &hessian);
+      factors[static_cast<size_t>(i)] = FactorHessian(hessian, GroupSize(target.format), kDamping);
     });
   }
   if (work->state_space()) {
@@ -581,6 +714,14 @@ void LayerQuantizer::CarryOn(Work *work) {
   ReplaceByRounded(work->out, &w);
   GridObserver observer(config_, work->grid, work->block);
   RunLayer(config_, w, work->layer, x_, EvenBoundaries(x_.rows(), window_), rope_, work->prefix_or_null(), &observer);
+  for (size_t i = 0; i < work->profiles.size(); ++i) {
+    Work &view = *work->profiles[i];
+    view.weights = w;
+    DropBeyond(config_, view.out.widths, &view.weights);
+    GridObserver narrow(config_, view.grid, work->block);
+    RunLayer(config_, view.weights, work->layer, profile_x_[i], EvenBoundaries(profile_x_[i].rows(), window_), rope_,
+             view.prefix_or_null(), &narrow);
+  }
   if (x_wide_.rows() == 0) return;
   GridObserver wide(config_, work->wide_grid, work->block);
   RunLayer(config_, w, work->layer, x_wide_, EvenBoundaries(x_wide_.rows(), window_), rope_,

@@ -56,11 +56,16 @@ class LayerQuantizer {
 
  private:
   struct Work;
+  /// Windows that ranges are measured on.
+  int64_t RangeWindows() const;
   void RunPrefix(Work *work) const;
   void MeasureRanges(Work *work) const;
+  /// What is left of the layer at each rate beyond 0, with what it sees.
+  void MeasureProfiles(Work *work) const;
   void Equalise(Work *work) const;
   void ChooseScales(Work *work) const;
   void ChooseCacheScales(Work *work) const;
+  void ChooseProfileScales(Work *work) const;
   void CollectMoments(Work *work) const;
   void RoundWeights(Work *work, ConversionReport *report) const;
   ExpertRounding RoundingOf(const Work &work) const;
@@ -78,6 +83,7 @@ class LayerQuantizer {
   FfnShape expert_, shared_;  // of sparse layers
   Matrix x_, x_wide_;
   Matrix prefix_x_;
+  std::vector<Matrix> profile_x_;  // of the rates beyond 0: hidden states of the windows that ranges are measured on
 };
 
 /// How a session of the model keeps keys and values: of 4 bits, behind a Hadamard transform.

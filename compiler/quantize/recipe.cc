@@ -167,6 +167,7 @@ ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
   frame.writer.channel_layouts = options.channel_layouts;
   frame.writer.cache = CacheOf(options, config.head_dim);
   frame.writer.state_block = static_cast<uint32_t>(StateBlock(config));
+  for (const RateProfile &profile : options.profiles) frame.writer.rates.push_back(profile.rate);
   if (config.experts == 0) return frame;
   frame.writer.scoring = ScoringOf(config);
   frame.writer.top_k = config.experts_per_token;

@@ -11,6 +11,7 @@
 #include "import/source_model.h"
 #include "graph/float_model.h"
 #include "passes/hadamard.h"
+#include "passes/profiles.h"
 #include "report/report.h"
 #include "write/file_graph.h"
 #include "write/model_writer.h"
@@ -39,6 +40,7 @@ struct RecipeOptions {
   std::vector<std::vector<WeightFormat>> expert_formats;  // [layers, experts] of routed experts; empty: body_format
   std::vector<LayerFormats> layers;                   // of a mixed conversion; empty: body_format and down_input for all
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
+  std::vector<RateProfile> profiles;  // of the rates beyond 0, rising; the source's layers are in the order that they cut
 };
 
 /// Formats of a layer: the chosen ones, or those that all layers have; w8 where a depth has no whole groups. ffn: as stored.
@@ -85,7 +87,9 @@ class ModelSink {
 /// Writes a model file as its parts come, experts to the disk at once. Finish() says how large it is.
 class FileSink : public ModelSink {
  public:
-  FileSink(const ModelConfig &config, const std::string &path) : config_(config), graph_(path) {}
+  /// rates: beyond 0, rising.
+  FileSink(const ModelConfig &config, const std::string &path, const std::vector<int> &rates = {})
+      : config_(config), graph_(path, rates) {}
   void Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) override;
   void Layer(QuantizedLayer layer) override;
   void Head(QuantizedHead head) override;

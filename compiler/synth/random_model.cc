@@ -190,6 +190,8 @@ QuantizedLayer Builder::Layer(int64_t layer) {
   const FfnShape ffn = sparse ? SharedShapeOf(config_, options_) : FfnShapeOf(config_, options_);
   const LayerFormats formats = FormatsOf(options_, config_, ffn.padded, layer);
   out.inputs = formats.inputs;
+  out.widths = WholeWidths(config_, layer);
+  out.widths.ffn = ffn.padded;
   out.attn_norm = out.ffn_norm = Gains(config_.hidden, 1);
   out.attn_norm_bias = out.ffn_norm_bias = Biases(config_.hidden);
   Attention(&out, formats);

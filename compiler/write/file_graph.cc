@@ -259,7 +259,7 @@ void FileGraph::Conv(const Port &in, const Port &out, const ConvSpec &spec) {
   const schema::Ref multipliers = s.Constants(integers.factors.multipliers), indices = s.Constants(integers.index.multipliers);
   const schema::Ref table = s.Constants(integers.table);
   s.Step(schema::Op::Conv,
-         schema::CreateConv(s.fbb, &from, &to, spec.state, taps, &weights, &bias, &multipliers,
+         schema::CreateConv(s.fbb, &from, &to, spec.state_index, taps, &weights, &bias, &multipliers,
                             static_cast<uint8_t>(integers.factors.shift), &indices, static_cast<uint8_t>(integers.index.shift),
                             &table, columns));
 }
@@ -274,7 +274,7 @@ void FileGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &st
   const schema::Ref input = s.Constants(integers.input.multipliers), skip = s.Constants(integers.skip);
   const schema::Ref shifts = s.Constants(integers.out_shifts);
   s.Step(schema::Op::Scan,
-         schema::CreateScan(s.fbb, &xs, &bs, &cs, &steps, &to, spec.state, static_cast<uint32_t>(spec.heads()), groups, &step_ref,
+         schema::CreateScan(s.fbb, &xs, &bs, &cs, &steps, &to, spec.state_index, static_cast<uint32_t>(spec.heads()), groups, &step_ref,
                             static_cast<uint8_t>(integers.step.shift), &bias, &table, integers.least, integers.most, &decay,
                             static_cast<uint8_t>(integers.decay.shift), &input, static_cast<uint8_t>(integers.input.shift), &skip,
                             &shifts, static_cast<uint8_t>(spec.run)));

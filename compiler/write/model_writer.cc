@@ -35,12 +35,56 @@ int64_t PanelDepth(const QuantizedMatrix &matrix, const std::vector<int64_t> &de
   for (const int64_t depth : depths) common = std::gcd(common, depth);
   if (matrix.group() != 0 || common == matrix.k) return 0;
   const int64_t most = ChoosePanelDepth(matrix);
-  int64_t depth = common;
-  for (int64_t parts = 1; depth > most || common % parts != 0; ++parts) depth = common / (parts + 1);
-  return depth;
+  int64_t parts = 1;
+  while (common % parts != 0 || common / parts > most || common / parts % 16 != 0) ++parts;
+  return common / parts;
 }
 
 uint32_t Narrow(int64_t width) { return static_cast<uint32_t>(width); }
+
+std::vector<double> ElementsOf(const std::vector<double> &all, const std::vector<Run> &runs) {
+  std::vector<double> some;
+  for (const Run &run : runs) some.insert(some.end(), all.begin() + run.first, all.begin() + run.first + run.count);
+  return some;
+}
+
+/// Nothing of nothing.
+RowVector RowOf(const RowVector &all, const std::vector<Run> &runs) {
+  if (all.size() == 0) return {};
+  int64_t size = 0, at = 0;
+  for (const Run &run : runs) size += run.count;
+  RowVector some(size);
+  for (const Run &run : runs) {
+    some.segment(at, run.count) = all.segment(run.first, run.count);
+    at += run.count;
+  }
+  return some;
+}
+
+std::vector<double> RowsOf(const RowVector &bias, const std::vector<Run> &runs) { return ToDoubles(RowOf(bias, runs)); }
+
+Matrix MatrixRowsOf(const Matrix &all, const std::vector<Run> &runs) {
+  int64_t size = 0, at = 0;
+  for (const Run &run : runs) size += run.count;
+  Matrix some(size, all.cols());
+  for (const Run &run : runs) {
+    some.middleRows(at, run.count) = all.middleRows(run.first, run.count);
+    at += run.count;
+  }
+  return some;
+}
+
+/// The frequencies of the pairs in the first `qk` dims of each head of keys.
+std::vector<uint8_t> PairsOf(const QuantizedLayer &layer, int64_t qk) {
+  std::vector<uint8_t> pairs;
+  const auto &all = layer.order.pairs;
+  const auto stride = layer.widths.qk / 2;
+  for (size_t head = 0; !all.empty() && head < all.size() / static_cast<size_t>(stride); ++head) {
+    const auto first = all.begin() + static_cast<int64_t>(head) * stride;
+    pairs.insert(pairs.end(), first, first + qk / 2);
+  }
+  return pairs;
+}
 
 }  // namespace
 
@@ -98,6 +142,34 @@ Layout ModelWriter::LayoutOf(WeightFormat format) const {
   return format == WeightFormat::kW8 ? options_.channel_layouts.w8 : options_.channel_layouts.w4;
 }
 
+WeightInfo ModelWriter::AddWeight(const QuantizedMatrix &matrix, EdgeType input, const std::vector<int64_t> &depths) {
+  return graph_->AddWeight(matrix, LayoutOf(matrix.format), input, PanelDepth(matrix, depths));
+}
+
+WeightInfo ModelWriter::PartOf(std::optional<WeightInfo> *whole, const QuantizedMatrix &matrix, EdgeType input,
+                               const std::vector<Run> &rows, int64_t k, const std::vector<int64_t> &depths) {
+  if (!*whole) *whole = AddWeight(matrix, input, depths);
+  return DescribePart(**whole, matrix, rows, k);
+}
+
+int64_t ModelWriter::DepthOfO(const QuantizedLayer &layer, const LayerWidths &widths) const {
+  if (!layer.ssm.empty()) return config_.ssm.heads * widths.channels;
+  const int64_t group = std::max<int64_t>(layer.o.group(), 1), depth = config_.heads * widths.v;
+  return std::min(layer.o.k, (depth + group - 1) / group * group);
+}
+
+std::vector<int64_t> ModelWriter::DepthsOfO(const QuantizedLayer &layer) const {
+  std::vector<int64_t> depths;
+  for (const LayerProfile &profile : layer.profiles) depths.push_back(DepthOfO(layer, profile.widths));
+  return depths;
+}
+
+std::vector<int64_t> ModelWriter::DepthsOfDown(const QuantizedLayer &layer) const {
+  std::vector<int64_t> depths;
+  for (const LayerProfile &profile : layer.profiles) depths.push_back(profile.widths.ffn);
+  return depths;
+}
+
 void ModelWriter::AddEmbedding(const WeightInfo &weight) {
   // A unit of the stream is so much of the table.
   graph_->Embedding(Scaled(embedded_, embedded_.scale / config_.embedding_scale), weight);
@@ -112,10 +184,9 @@ void ModelWriter::Begin(double scale, const QuantizedMatrix *embedding) {
   }
 }
 
-Port ModelWriter::Branch(const Port &in, const QuantizedMatrix &matrix, const RowVector &bias, double scale) {
-  const WeightInfo weight = AddWeight(matrix, in.type);
+Port ModelWriter::Branch(const Port &in, const WeightInfo &weight, const RowVector &bias, double scale) {
   const Port branch = Scaled(branch_, scale);
-  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(matrix.n), scale));
+  graph_->Linear(in, branch, weight, ToDoubles(bias), std::vector<double>(static_cast<size_t>(weight.n), scale));
   return branch;
 }
 
@@ -125,15 +196,16 @@ void ModelWriter::CloseBranch(const Port &branch, double sum_scale) {
   residual_ = sum;
 }
 
-void ModelWriter::Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales) {
+void ModelWriter::Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales,
+                           const std::vector<uint8_t> &pairs) {
   const auto block = static_cast<uint32_t>(options_.cache.head_block);
-  if (block == 1) return graph_->Rotate(in, out, rope_, scales);
+  if (block == 1) return graph_->Rotate(in, out, rope_, scales, pairs);
   // In units of a head's step, so that one factor serves all heads. The transform keeps lengths: what it takes to 127 steps or
   // less in every dimension has at most 127 * sqrt(block) in one.
   const double unit = 127 * std::sqrt(static_cast<double>(block)) / EdgeLimit(EdgeType::kS16);
   std::vector<double> rotated_scales;
   for (const double scale : scales) rotated_scales.push_back(scale * unit);
-  graph_->Rotate(in, rotated, rope_, rotated_scales);
+  graph_->Rotate(in, rotated, rope_, rotated_scales, pairs);
   graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block, scales);
 }
 
@@ -180,73 +252,120 @@ Port ModelWriter::DownIn(int64_t ffn, EdgeType type) {
   return ports.down_in15;
 }
 
-void ModelWriter::AttentionHalf(const QuantizedLayer &layer) {
-  const LayerScales &scales = layer.scales;
-  const int64_t dim = config_.head_dim;
-  const auto q_width = static_cast<uint32_t>(config_.heads * dim);
-  const auto kv_width = static_cast<uint32_t>(config_.kv_heads * dim);
+void ModelWriter::AttentionHalf(const LayerView &view) {
+  const QuantizedLayer &layer = view.layer;
+  const LayerScales &scales = view.scales;
+  const int64_t qk = view.widths.qk, v_dim = view.widths.v;
+  const uint32_t q_width = Narrow(config_.heads * qk), k_width = Narrow(config_.kv_heads * qk);
+  const uint32_t v_width = Narrow(config_.kv_heads * v_dim);
 
   const Port normed =
       Normed(layer.attn_norm, layer.attn_norm_bias, layer.inputs.attn_in, scales.attn_in, scales.attn_in_zero);
+  std::vector<Run> rows;
+  for (int64_t head = 0; head < config_.heads + config_.kv_heads; ++head) {
+    rows.push_back({Narrow(head * layer.widths.qk), Narrow(qk)});
+  }
+  for (int64_t head = 0; head < config_.kv_heads; ++head) {
+    rows.push_back({Narrow((config_.heads + config_.kv_heads) * layer.widths.qk + head * layer.widths.v), Narrow(v_dim)});
+  }
+  const WeightInfo weight = PartOf(&view.parts->qkv, layer.qkv, normed.type, rows, layer.qkv.k);
   std::vector<double> out_scales(q_width, scales.q16);
-  out_scales.insert(out_scales.end(), kv_width, scales.k16);
-  out_scales.insert(out_scales.end(), kv_width, scales.v16);
-  graph_->Linear(normed, qkv_, AddWeight(layer.qkv, normed.type), ToDoubles(layer.qkv_bias), out_scales);
+  out_scales.insert(out_scales.end(), k_width, scales.k16);
+  out_scales.insert(out_scales.end(), v_width, scales.v16);
+  graph_->Linear(normed, Columns(qkv_, 0, q_width + k_width + v_width, 1), weight, RowsOf(layer.qkv_bias, rows), out_scales);
   Port q = Columns(qkv_, 0, q_width, scales.q16);
-  Port k = Columns(qkv_, q_width, kv_width, scales.k16);
-  const Port v = Columns(qkv_, q_width + kv_width, kv_width, scales.v16);
+  Port k = Columns(qkv_, q_width, k_width, scales.k16);
+  const Port v = Columns(qkv_, q_width + k_width, v_width, scales.v16);
   if (config_.qk_norm) {
     const Port q_normed = Scaled(q_normed_, scales.q_normed16);
     const Port k_normed = Scaled(k_normed_, scales.k_normed16);
-    const bool rows = config_.qk_norm_rows;
-    graph_->RmsNorm(q, q_normed, rows ? 1 : config_.heads, ToDoubles(layer.q_norm), config_.rms_eps);
-    graph_->RmsNorm(k, k_normed, rows ? 1 : config_.kv_heads, ToDoubles(layer.k_norm), config_.rms_eps);
+    const bool per_row = config_.qk_norm_rows;
+    graph_->RmsNorm(q, q_normed, per_row ? 1 : config_.heads, ToDoubles(layer.q_norm), config_.rms_eps);
+    graph_->RmsNorm(k, k_normed, per_row ? 1 : config_.kv_heads, ToDoubles(layer.k_norm), config_.rms_eps);
     q = q_normed;
     k = k_normed;
   }
-  Position(q, q_rotated_, q8_, scales.q8);
-  Position(k, k_rotated_, k8_, scales.k8);
-  const uint16_t cache = graph_->AddCache(config_.kv_heads, dim, options_.cache.bits, layer.prefix_k, layer.prefix_v);
-  graph_->Append(k8_, v, cache, scales.v8);
+  const std::vector<uint8_t> pairs = PairsOf(layer, qk);
+  const Port q8 = Columns(q8_, 0, q_width, 1), k8 = Columns(k8_, 0, k_width, 1);
+  Position(q, q_rotated_, q8, scales.q8, pairs);
+  Position(k, k_rotated_, k8, scales.k8, pairs);
+  if (view.profile == 0) {
+    view.parts->cache = graph_->AddCache(config_.kv_heads, std::max(layer.widths.qk, layer.widths.v), options_.cache.bits,
+                                         layer.prefix_k, layer.prefix_v);
+  }
+  graph_->Append(k8, v, view.parts->cache, scales.v8);
 
-  const double divisor = config_.attention_scale != 0 ? 1 / config_.attention_scale : std::sqrt(static_cast<double>(dim));
+  const double divisor =
+      config_.attention_scale != 0 ? 1 / config_.attention_scale : std::sqrt(static_cast<double>(config_.head_dim));
   std::vector<double> score_scales, v_scales;
   for (int64_t h = 0; h < config_.heads; ++h) {
     const auto kv = static_cast<size_t>(h / (config_.heads / config_.kv_heads));
     score_scales.push_back(scales.q8[static_cast<size_t>(h)] * scales.k8[kv] / divisor);
     v_scales.push_back(scales.v8[kv]);
   }
-  const Port mixed = Scaled(mixed_, scales.attn_out, scales.attn_out_zero);
-  graph_->Attention(q8_, mixed, cache, score_scales, v_scales);
-  CloseBranch(Branch(mixed, layer.o, layer.o_bias, scales.o16), scales.mid16);
+  const int64_t depth = DepthOfO(layer, view.widths);
+  Port mixed = Columns(mixed_, 0, Narrow(depth), scales.attn_out);
+  mixed.zero_point = scales.attn_out_zero;
+  const ValueOrder order = layer.order.rank_major ? ValueOrder{Narrow(v_dim), Narrow(kRankBlock)} : ValueOrder{};
+  graph_->Attention(q8, mixed, view.parts->cache, score_scales, v_scales, order);
+  const WeightInfo o = PartOf(&view.parts->o, layer.o, mixed.type, {{0, Narrow(layer.o.n)}}, depth, DepthsOfO(layer));
+  CloseBranch(Branch(mixed, o, layer.o_bias, scales.o16), scales.mid16);
 }
 
-void ModelWriter::StateSpaceHalf(const QuantizedLayer &layer) {
-  const LayerScales &edges = layer.scales;
+void ModelWriter::StateSpaceHalf(const LayerView &view) {
+  const QuantizedLayer &layer = view.layer;
+  const LayerScales &edges = view.scales;
   const QuantizedStateSpace &part = layer.ssm;
-  const StateSpaceScales &scales = part.scales;
+  const StateSpaceScales &scales = view.ssm;
   const StateSpaceConfig &ssm = config_.ssm;
-  const auto inner = static_cast<uint32_t>(ssm.inner()), channels = static_cast<uint32_t>(ssm.conv_channels());
-  const auto side = static_cast<uint32_t>(ssm.groups * ssm.state), heads = static_cast<uint32_t>(ssm.heads);
+  const LayerWidths &whole = layer.widths, &kept = view.widths;
+  const int64_t whole_inner = ssm.heads * whole.channels, whole_side = ssm.groups * whole.state;
+  const uint32_t inner = Narrow(ssm.heads * kept.channels), side = Narrow(ssm.groups * kept.state), heads = Narrow(ssm.heads);
+  const uint32_t channels = inner + 2 * side;
+
+  // Of x, B and C, which the convolution sees; then the same among the rows of the weight, between gate and step.
+  std::vector<Run> columns = {{0, inner}};
+  for (int64_t group = 0; group < 2 * ssm.groups; ++group) {
+    columns.push_back({Narrow(whole_inner + group * whole.state), Narrow(kept.state)});
+  }
+  std::vector<Run> rows = {{0, inner}};
+  for (const Run &run : columns) rows.push_back({Narrow(whole_inner) + run.first, run.count});
+  rows.push_back({Narrow(2 * (whole_inner + whole_side)), heads});
 
   const Port normed = Normed(layer.attn_norm, layer.attn_norm_bias, layer.inputs.attn_in, edges.attn_in, edges.attn_in_zero);
+  const std::vector<double> conv_in16 = ElementsOf(scales.conv_in16, columns);
   std::vector<double> in_scales(inner, scales.gate16);
-  in_scales.insert(in_scales.end(), scales.conv_in16.begin(), scales.conv_in16.end());
+  in_scales.insert(in_scales.end(), conv_in16.begin(), conv_in16.end());
   in_scales.insert(in_scales.end(), scales.step16.begin(), scales.step16.end());
-  graph_->Linear(normed, ssm_.in, AddWeight(layer.qkv, normed.type), {}, in_scales);
+  graph_->Linear(normed, Columns(ssm_.in, 0, inner + channels + heads, 1),
+                 PartOf(&view.parts->qkv, layer.qkv, normed.type, rows, layer.qkv.k), {}, in_scales);
   const Port gate = Columns(ssm_.in, 0, inner, scales.gate16), conv_in = Columns(ssm_.in, inner, channels, 1);
   const Port step = Columns(ssm_.in, inner + channels, heads, 1);
 
-  ConvSpec conv{part.conv, part.conv_bias, scales.conv_in16, {}, ActivationFactors(config_.activation)};
-  const auto spread = [&](const std::vector<double> &units, int64_t columns) {
-    for (const double unit : units) conv.out_scales.insert(conv.out_scales.end(), static_cast<size_t>(columns), unit);
-  };
-  spread(scales.x16, ssm.head_dim);
-  spread(scales.b16, ssm.state);
-  spread(scales.c16, ssm.state);
-  graph_->Conv(conv_in, ssm_.convolved, conv);
+  if (view.profile == 0) {
+    view.parts->conv_state = graph_->AddState(EdgeType::kS16, Narrow(part.conv.cols() - 1), channels);
+    view.parts->scan_state = graph_->AddState(EdgeType::kS32, inner, Narrow(kept.state));
+  }
+  ConvSpec conv;
+  conv.state_index = view.parts->conv_state;
+  if (channels != part.conv.rows()) conv.columns = columns;
+  conv.taps = MatrixRowsOf(part.conv, columns);
+  conv.bias = RowOf(part.conv_bias, columns);
+  conv.in_scales = conv_in16;
+  conv.factor = ActivationFactors(config_.activation);
+  const int64_t run = layer.order.channel_major ? kChannelBlock : kept.channels;
+  for (int64_t piece = 0; piece < kept.channels / run; ++piece) {
+    for (const double unit : scales.x16) conv.out_scales.insert(conv.out_scales.end(), static_cast<size_t>(run), unit);
+  }
+  for (const std::vector<double> *units : {&scales.b16, &scales.c16}) {
+    for (const double unit : *units) conv.out_scales.insert(conv.out_scales.end(), static_cast<size_t>(kept.state), unit);
+  }
+  const Port convolved = Columns(ssm_.convolved, 0, channels, 1);
+  graph_->Conv(conv_in, convolved, conv);
 
   ScanSpec scan;
+  scan.state_index = view.parts->scan_state;
+  scan.run = layer.order.channel_major ? Narrow(kChannelBlock) : 0;
   scan.groups = ssm.groups;
   scan.x = scales.x16;
   scan.step = scales.step16;
@@ -258,54 +377,67 @@ void ModelWriter::StateSpaceHalf(const QuantizedLayer &layer) {
   scan.skip = ToDoubles(part.skip);
   scan.min_step = ssm.min_step;
   scan.max_step = ssm.max_step;
-  const Port scanned = Scaled(ssm_.scanned, scales.scan16);
-  graph_->Scan(Columns(ssm_.convolved, 0, inner, 1), Columns(ssm_.convolved, inner, side, 1),
-               Columns(ssm_.convolved, inner + side, side, 1), step, scanned, scan);
+  const Port scanned = Columns(ssm_.scanned, 0, inner, scales.scan16);
+  graph_->Scan(Columns(convolved, 0, inner, 1), Columns(convolved, inner, side, 1), Columns(convolved, inner + side, side, 1), step,
+               scanned, scan);
 
-  const Port gated = Scaled(ssm_.gated, GluScale(gate.scale, scanned.scale, scales.gated_largest));
+  const Port gated = Columns(ssm_.gated, 0, inner, GluScale(gate.scale, scanned.scale, scales.gated_largest));
   graph_->Glu(gate, scanned, gated, ActivationFactors(ActivationKind::kSilu));
-  const Port out_normed = Scaled(ssm_.normed, scales.normed16);
-  graph_->RmsNorm(gated, out_normed, ssm.groups, ToDoubles(part.norm), config_.rms_eps);
-  const Port out_in = Scaled(ssm_.out_in, edges.attn_out, edges.attn_out_zero);
+  const Port out_normed = Columns(ssm_.normed, 0, inner, scales.normed16);
+  graph_->RmsNorm(gated, out_normed, ssm.groups, ToDoubles(RowOf(part.norm, {{0, inner}})), config_.rms_eps);
+  Port out_in = Columns(ssm_.out_in, 0, inner, edges.attn_out);
+  out_in.zero_point = edges.attn_out_zero;
   graph_->Hadamard(out_normed, out_in, options_.state_block, {});
-  CloseBranch(Branch(out_in, layer.o, layer.o_bias, edges.o16), edges.mid16);
+  const WeightInfo o = PartOf(&view.parts->o, layer.o, out_in.type, {{0, Narrow(layer.o.n)}}, inner, DepthsOfO(layer));
+  CloseBranch(Branch(out_in, o, layer.o_bias, edges.o16), edges.mid16);
 }
 
-Port ModelWriter::DenseFfn(const QuantizedLayer &layer, const Port &normed, uint32_t block, double out_scale) {
-  const LayerScales &scales = layer.scales;
-  const auto ffn = static_cast<uint32_t>(layer.down.k);
-  const FfnPorts &ports = PortsOf(ffn);
+Port ModelWriter::DenseFfn(const LayerView &view, const Port &normed, uint32_t block, double out_scale) {
+  const QuantizedLayer &layer = view.layer;
+  const LayerScales &scales = view.scales;
+  const auto whole = static_cast<uint32_t>(layer.down.k);
+  // A shared expert is never cut.
+  const uint32_t ffn = layer.experts.empty() ? Narrow(view.widths.ffn) : whole;
+  const FfnPorts &ports = PortsOf(whole);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
-  graph_->Linear(normed, ports.gate_up, AddWeight(layer.gate_up, normed.type), ToDoubles(layer.gate_up_bias), out_scales);
+  const std::vector<Run> rows = {{0, ffn}, {whole, ffn}};
+  graph_->Linear(normed, Columns(ports.gate_up, 0, 2 * ffn, 1),
+                 PartOf(&view.parts->gate_up, layer.gate_up, normed.type, rows, layer.gate_up.k), RowsOf(layer.gate_up_bias, rows),
+                 out_scales);
   const Port gate = Columns(ports.gate_up, 0, ffn, scales.gate16);
   const Port up = Columns(ports.gate_up, ffn, ffn, scales.up16);
-  const Port glu = Scaled(ports.glu, GluScale(gate.scale, up.scale, scales.glu_largest));
+  const Port glu = Columns(ports.glu, 0, ffn, GluScale(gate.scale, up.scale, scales.glu_largest));
   graph_->Glu(gate, up, glu, ActivationFactors(config_.activation));
-  const Port down_in = Scaled(DownIn(ffn, layer.inputs.down_in), scales.down_in, scales.down_in_zero);
+  Port down_in = Columns(DownIn(whole, layer.inputs.down_in), 0, ffn, scales.down_in);
+  down_in.zero_point = scales.down_in_zero;
   graph_->Hadamard(glu, down_in, block, {});
-  return Branch(down_in, layer.down, layer.down_bias, out_scale);
+  const WeightInfo down =
+      PartOf(&view.parts->down, layer.down, down_in.type, {{0, Narrow(layer.down.n)}}, ffn, DepthsOfDown(layer));
+  return Branch(down_in, down, layer.down_bias, out_scale);
 }
 
-Port ModelWriter::SparseFfn(const QuantizedLayer &layer, const Port &normed) {
+Port ModelWriter::SparseFfn(const LayerView &view, const Port &normed) {
+  const QuantizedLayer &layer = view.layer;
   const QuantizedExperts &sparse = layer.experts;
   const ExpertScales &scales = sparse.scales;
   if (router_.width == 0) {
     router_ = graph_->NewValue(EdgeType::kS32, sparse.router.n);
     routed_ = graph_->NewValue(EdgeType::kS16, config_.hidden);
   }
-  const auto logits = [&](const QuantizedMatrix &weight, Port *port) {
+  const auto logits = [&](std::optional<WeightInfo> *known, const QuantizedMatrix &weight, Port *port) {
     const Port out = Scaled(*port, scales.router);
-    graph_->Linear(normed, out, AddWeight(weight, normed.type), {}, std::vector<double>(static_cast<size_t>(weight.n), scales.router));
+    const WeightInfo whole = PartOf(known, weight, normed.type, {{0, Narrow(weight.n)}}, weight.k);
+    graph_->Linear(normed, out, whole, {}, std::vector<double>(static_cast<size_t>(weight.n), scales.router));
     return out;
   };
-  const Port router = logits(sparse.router, &router_);
+  const Port router = logits(&view.parts->router, sparse.router, &router_);
   const bool has_shared = layer.down.n != 0, has_gate = sparse.shared_gate.n != 0;
   Port shared, shared_gate;
-  if (has_shared) shared = DenseFfn(layer, normed, options_.shared_block, scales.down16);
+  if (has_shared) shared = DenseFfn(view, normed, options_.shared_block, scales.down16);
   if (has_gate) {
     if (shared_gate_.width == 0) shared_gate_ = graph_->NewValue(EdgeType::kS32, 1);
-    shared_gate = logits(sparse.shared_gate, &shared_gate_);
+    shared_gate = logits(&view.parts->shared_gate, sparse.shared_gate, &shared_gate_);
   }
   // The edges inside of experts are no values of the graph.
   const auto ffn = static_cast<uint32_t>(sparse.experts[0].gate.n);
@@ -318,33 +450,46 @@ Port ModelWriter::SparseFfn(const QuantizedLayer &layer, const Port &normed) {
   spec.down_in = edge(EdgeType::kS8, scales.down_in, scales.down_in_zero);
   spec.down_scale = scales.down16;
   spec.layout = options_.channel_layouts.w8;
-  const uint16_t set = graph_->BeginExperts(spec);
-  for (const ExpertMatrices &expert : sparse.experts) graph_->AddExpert(expert);
+  if (view.profile == 0) {
+    view.parts->expert_set = graph_->BeginExperts(spec);
+    for (const ExpertMatrices &expert : sparse.experts) graph_->AddExpert(expert);
+  }
   RoutingSpec routing;
   routing.scoring = options_.scoring;
   routing.top_k = options_.top_k;
   routing.factor = ActivationFactors(config_.activation);
   routing.block = options_.expert_block;
   const Port out = Scaled(routed_, scales.down16);
-  graph_->Experts(router, out, set, routing, has_shared ? &shared : nullptr, has_gate ? &shared_gate : nullptr);
+  graph_->Experts(router, out, view.parts->expert_set, routing, has_shared ? &shared : nullptr, has_gate ? &shared_gate : nullptr);
   return out;
 }
 
-void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
-  const LayerScales &scales = layer.scales;
+void ModelWriter::FfnHalf(const LayerView &view) {
+  const QuantizedLayer &layer = view.layer;
+  const LayerScales &scales = view.scales;
   const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
-  const Port branch = layer.experts.empty() ? DenseFfn(layer, normed, options_.hadamard_block, scales.down16) : SparseFfn(layer, normed);
+  const Port branch = layer.experts.empty() ? DenseFfn(view, normed, options_.hadamard_block, scales.down16) : SparseFfn(view, normed);
   CloseBranch(branch, scales.out16);
 }
 
 void ModelWriter::AddLayer(const QuantizedLayer &layer) {
   graph_->BeginWeightSegment();
-  if (layer.ssm.empty()) {
-    AttentionHalf(layer);
-  } else {
-    StateSpaceHalf(layer);
+  LayerParts parts;
+  const Port residual = residual_;
+  for (size_t profile = 0; profile <= layer.profiles.size(); ++profile) {
+    graph_->SelectProfile(profile);
+    residual_ = residual;
+    const LayerProfile *own = profile == 0 ? nullptr : &layer.profiles[profile - 1];
+    const LayerView view = {layer, own == nullptr ? layer.widths : own->widths, own == nullptr ? layer.scales : own->scales,
+                            own == nullptr ? layer.ssm.scales : own->ssm, profile, &parts};
+    if (layer.ssm.empty()) {
+      AttentionHalf(view);
+    } else {
+      StateSpaceHalf(view);
+    }
+    if (layer.down.n != 0 || !layer.experts.empty()) FfnHalf(view);
   }
-  if (layer.down.n != 0 || !layer.experts.empty()) FfnHalf(layer);
+  graph_->SelectProfile(0);
 }
 
 Port ModelWriter::AddHead(const QuantizedHead &head) {

@@ -165,7 +165,8 @@ class ModelWriter {
   /// What all rates share of a layer: made by the first that asks.
   struct LayerParts {
     std::optional<WeightInfo> qkv, o, gate_up, down;
-    uint16_t cache = 0, conv_state = 0, scan_state = 0;
+    std::optional<WeightInfo> router, shared_gate;
+    uint16_t cache = 0, conv_state = 0, scan_state = 0, expert_set = 0;
   };
   /// A layer as a rate has it.
   struct LayerView {

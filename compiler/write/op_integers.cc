@@ -181,6 +181,13 @@ void RaiseToOneBinade(std::vector<double> *v_scales, double out_scale) {
   for (double &scale : *v_scales) scale = std::max(scale, low);
 }
 
+double RaiseToBinadeOf(const std::vector<double> &v_scales, double out_scale) {
+  const auto [low, top] = std::minmax_element(v_scales.begin(), v_scales.end());
+  if (std::ilogb(*low / out_scale) == std::ilogb(*top / out_scale)) return out_scale;
+  // The least for which the largest of them comes down to the binade of the smallest.
+  return std::ldexp(*top, -std::ilogb(*top / out_scale)) * (1 + 1e-9);
+}
+
 AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const std::vector<double> &score_scales,
                                         const std::vector<double> &v_scales) {
   const size_t heads = score_scales.size();

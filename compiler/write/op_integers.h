@@ -53,6 +53,8 @@ struct AttentionIntegers {
 };
 /// The output's multipliers share a shift and lie in [2^30, 2^31): value scales below the lowest that allows it are raised.
 void RaiseToOneBinade(std::vector<double> *v_scales, double out_scale);
+/// Where the value scales are given, once raised for another output: the finest scale of an output, at least out_scale, that allows it.
+double RaiseToBinadeOf(const std::vector<double> &v_scales, double out_scale);
 AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const std::vector<double> &score_scales,
                                         const std::vector<double> &v_scales);
 
@@ -70,7 +72,7 @@ GluIntegers MakeGluIntegers(const Port &gate, const Port &up, const Port &out, c
 
 /// §15.1. Everything real; the numbers of columns of in_scales, out_scales and bias (or none) are those of taps.
 struct ConvSpec {
-  uint16_t state = 0;        // of the graph: S16 [taps - 1, columns of the widest profile]
+  uint16_t state_index = 0;  // of the graph: S16 [taps - 1, columns of the widest profile]
   std::vector<Run> columns;  // of the widest profile that these are; empty: all
   Matrix taps;  // [channels, taps], the present token's last
   RowVector bias;
@@ -90,7 +92,7 @@ ConvIntegers MakeConvIntegers(const ConvSpec &spec);
 
 /// §15.2. Scales are real sizes of a unit, `state` of one of a head's state: from ScanStateScale().
 struct ScanSpec {
-  uint16_t state = 0;  // of the graph: S32 [heads * channels, columns] of the widest profile
+  uint16_t state_index = 0;  // of the graph: S32 [heads * channels, columns] of the widest profile
   uint32_t run = 0;    // neighbouring channels of a head in x and out, which are [channels / run, heads, run]; 0: [heads, channels]
   int64_t groups = 1;
   std::vector<double> x, step, state;         // [heads]
