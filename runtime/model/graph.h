@@ -15,6 +15,7 @@
 namespace acorn {
 
 constexpr uint32_t kMaxValues = 64;          // so that a set of values is one u64
+constexpr uint32_t kMostTileChannels = 16;   // of any layout
 constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: docs/ARITHMETIC.md §7
 constexpr uint32_t kMaxTokensWithoutCache = 1u << 24;  // of a session whose layers keep states alone
 constexpr uint32_t kMaxPrefixRows = 64;
@@ -50,6 +51,19 @@ struct Slice {
   uint32_t width;
 };
 
+/// Rows or columns [first, first + count) of something wider.
+struct IndexRun {
+  uint32_t first, count;
+};
+/// Runs that lie in the image.
+struct IndexRuns {
+  const IndexRun *runs;
+  uint32_t size;
+  const IndexRun *begin() const { return runs; }
+  const IndexRun *end() const { return runs + size; }
+  bool empty() const { return size == 0; }
+};
+
 /// A packed weight matrix [n, k].
 struct Weight {
   WeightFormat format;
@@ -64,7 +78,7 @@ struct Rope {
   const uint64_t *frequencies;  // [rotary_dims / 2], turns per position times 2^64
 };
 
-/// Keys and values of one layer.
+/// Keys and values of one layer, as wide as the widest profile wants them.
 struct Cache {
   uint32_t kv_heads, head_dim;
   uint32_t bits;           // of an element: 8 or 4
@@ -72,7 +86,7 @@ struct Cache {
   const int8_t *prefix_v;
 };
 
-/// What a layer keeps from token to token: a matrix [rows, columns] of s16 or s32.
+/// What a layer keeps from token to token: a matrix [rows, columns] of s16 or s32, of the widest profile.
 struct State {
   DType dtype;
   uint32_t rows, columns;
@@ -121,10 +135,11 @@ struct RmsNormOp {
 };
 
 struct LinearOp {
-  Slice in, out;
+  Slice in, out;  // in: the first columns of the weight
   uint32_t weight;
-  const int32_t *bias;         // [weight.n]
-  const int32_t *multipliers;  // [weight.n]
+  IndexRuns rows;              // of the weight, in the order of out; empty: all. Each begins on a multiple of kMostTileChannels
+  const int32_t *bias;         // [out.width]
+  const int32_t *multipliers;  // [out.width]
   int32_t shift;
   int32_t zero_point;
 };
@@ -134,17 +149,22 @@ struct RotateOp {
   uint32_t heads, rope;
   const int32_t *multipliers;  // [heads]
   int32_t shift;
+  const uint8_t *pairs;        // [key_heads, head_dim / 2], frequencies or kNoFrequency: acorn_schema/pairs.h; null: in order
+  uint32_t key_heads;          // each is that of heads / key_heads heads
 };
 
 struct AppendOp {
   Slice k, v;
+  uint32_t k_dim, v_dim;  // of a head; even, at most the cache's head_dim: the first ones of each row
   uint32_t cache;
   const int32_t *v_multipliers;  // [kv_heads]
   int32_t v_shift;
 };
 
 struct AttentionOp {
-  Slice q, out;
+  Slice q, out;           // out: [v_dim / run, heads, run], and what is left of it holds zero_point
+  uint32_t k_dim, v_dim;  // as Append's
+  uint32_t run;
   uint32_t cache, heads;
   const int32_t *exp_multipliers;  // [heads]
   int32_t exp_shift;
@@ -201,6 +221,7 @@ struct ExpertsOp {
 struct ConvOp {
   Slice in, out;
   uint32_t state, taps;
+  IndexRuns columns;  // of the state's, in the order of in; empty: all. In use the state is [taps - 1, width]
   const int16_t *weights;      // [taps, width]
   const int32_t *bias;         // [width]
   const int32_t *multipliers;  // [width]
@@ -211,8 +232,9 @@ struct ConvOp {
 };
 
 struct ScanOp {
-  Slice x, b, c, dt, out;
-  uint32_t state, heads, groups;
+  Slice x, b, c, dt, out;  // x, out: [channels / run, heads, run]
+  uint32_t run;
+  uint32_t state, heads, groups;  // a head has the first channels of its rows of the state, and of those the first columns
   const int32_t *dt_multipliers;  // [heads]
   int32_t dt_shift;
   const int32_t *dt_bias;         // [heads]

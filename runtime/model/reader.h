@@ -7,10 +7,17 @@
 #include "base/status.h"
 #include "model/graph.h"
 
+namespace flatbuffers {
+template <typename T>
+class Vector;
+}  // namespace flatbuffers
+
 namespace acorn::schema {
 struct Model;
 struct Ref;
+struct Run;
 struct Slice;
+struct State;
 struct Step;
 struct Factor;
 }  // namespace acorn::schema
@@ -92,7 +99,10 @@ class ModelReader {
   Status CheckMultipliers(const int32_t *multipliers, uint64_t count, int64_t low, int64_t high);
   Status ReadFactor(const schema::Factor *factor, Scale *out);
   Status ReadOctaves(const schema::Factor *factor, Scale *out);
-  Status CheckState(uint32_t index, DType type, uint64_t rows, uint64_t columns);
+  /// Runs of `count` rows or columns in all, of `limit`, that begin on multiples of `unit`; absent: all of them.
+  Status ReadRuns(const flatbuffers::Vector<const schema::Run *> *runs, uint64_t count, uint64_t limit, uint32_t unit,
+                  IndexRuns *out);
+  Status FindState(uint32_t index, DType type, const schema::State **out);
   Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
 
   Status ReadStepOp(const schema::Step &step, Step *out);

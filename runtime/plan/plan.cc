@@ -15,6 +15,7 @@ struct Walk {
   uint64_t live;                   // after the step that is being looked at; the walk goes backwards
   uint32_t states;                 // those before the steps that were looked at
   uint32_t read_cache;             // of the attention whose Append is still to come; kNoCache: none
+  uint32_t read_k, read_v;         // dimensions of a head that it reads
   OpNeeds needs;
 };
 
@@ -46,14 +47,22 @@ Status AddNeeds(ModelReader *reader, const Step &step, const Walk &walk, const P
   return Status::kOk;
 }
 
-// Attention reads the cache that the last Append before it has written: rows of this call are there, and no others.
-bool CacheOrderHolds(const Step &step, uint32_t *read_cache) {
+// Attention reads the cache that the last Append before it has written: rows of this call are there, and no others; of each no
+// more than that Append writes.
+bool CacheOrderHolds(const Step &step, Walk *walk) {
   if (step.kind == OpKind::kAttention) {
-    if (*read_cache != kNoCache && *read_cache != step.attention.cache) return false;
-    *read_cache = step.attention.cache;
-  } else if (step.kind == OpKind::kAppend) {
-    if (*read_cache != kNoCache && *read_cache != step.append.cache) return false;
-    *read_cache = kNoCache;
+    const AttentionOp &op = step.attention;
+    if (walk->read_cache == kNoCache) {
+      walk->read_cache = op.cache;
+      walk->read_k = walk->read_v = 0;
+    }
+    if (walk->read_cache != op.cache) return false;
+    if (op.k_dim > walk->read_k) walk->read_k = op.k_dim;
+    if (op.v_dim > walk->read_v) walk->read_v = op.v_dim;
+  } else if (step.kind == OpKind::kAppend && walk->read_cache != kNoCache) {
+    const AppendOp &op = step.append;
+    if (walk->read_cache != op.cache || op.k_dim < walk->read_k || op.v_dim < walk->read_v) return false;
+    walk->read_cache = kNoCache;
   }
   return true;
 }
@@ -71,7 +80,7 @@ Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanC
   for (uint32_t i = count; i-- > 0;) {
     Step step;
     ACORN_TRY(reader->ReadStep(list, i, &step));
-    if (!CacheOrderHolds(step, &walk->read_cache) || !StateOrderHolds(step, &walk->states)) {
+    if (!CacheOrderHolds(step, walk) || !StateOrderHolds(step, &walk->states)) {
       return reader->Fail(Status::kInvalid, list == StepList::kBody ? "body" : "head", i, 0);
     }
     const StepEdges edges = EdgesOf(step);
