@@ -4,7 +4,6 @@
 #define FLATBUFFERS_ASSERT(condition) ((void)0)
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
-#include "acorn_schema/layout_xnnpack.h"
 #include "base/checked.h"
 #include "model/expert_record.h"
 
@@ -22,11 +21,10 @@ bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   if (!LayoutHolds(weight.layout, weight.format)) return false;
   if (weight.layout == Layout::kC4) {
     if (weight.k % GroupSize(weight.format) != 0 || weight.k_panel != weight.k) return false;
-    *bytes = c4::PackedBytes(weight.format, weight.n, weight.k);
-    return true;
+  } else if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) {
+    return false;
   }
-  if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) return false;
-  *bytes = XnnPackedBytes({weight.format, weight.layout, weight.n, weight.k, weight.k_panel});
+  *bytes = PartBytes(weight, weight.n, weight.k);
   return true;
 }
 
@@ -163,7 +161,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   const auto count = [](const auto *vector) { return vector == nullptr ? 0u : vector->size(); };
   *counts = {count(model_->values()), count(model_->weights()), count(model_->ropes()),
              count(model_->caches()), count(model_->body()),    count(model_->head()),
-             count(model_->expert_sets()), 0, count(model_->states())};
+             count(model_->expert_sets()), 0, count(model_->states()), 1 + count(model_->profiles())};
   for (uint32_t i = 0; i < counts->expert_sets; ++i) {
     const auto *records = model_->expert_sets()->Get(i)->records();
     if (records == nullptr || records->size() > kMaxExperts) return Fail(Status::kInvalid, "experts", i, 0);
@@ -172,6 +170,9 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   if (counts->values == 0 || counts->values > kMaxValues) return Fail(Status::kInvalid, "values", counts->values, 0);
   if (counts->body == 0) return Fail(Status::kInvalid, "body", 0, 0);
   if (counts->head == 0) return Fail(Status::kInvalid, "head", 0, 0);
+  ACORN_TRY(CheckProfiles(*counts));
+  section_ = "model";
+  index_ = 0;
   graph->name = text(model_->name());
   graph->family = text(model_->family());
   graph->vocab_size = model_->vocab_size();
@@ -200,6 +201,22 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
     graph->tokenizer = image_.subspan(segment->offset(), segment->bytes());
   }
   return ReadReference(*counts, graph);
+}
+
+Status ModelReader::CheckProfiles(const GraphCounts &counts) {
+  section_ = "profiles";
+  index_ = counts.profiles;
+  if (counts.profiles > kMaxProfiles) return Invalid();
+  for (uint32_t i = 1; i < counts.profiles; ++i) {
+    index_ = i - 1;
+    const auto *body = model_->profiles()->Get(i - 1)->body();
+    if (body == nullptr || body->size() != counts.body || RateOf(i) > kMaxRate || RateOf(i) <= RateOf(i - 1)) return Invalid();
+  }
+  return Status::kOk;
+}
+
+uint32_t ModelReader::RateOf(uint32_t profile) const {
+  return profile == 0 ? 0 : model_->profiles()->Get(profile - 1)->rate();
 }
 
 Status ModelReader::ReadReference(const GraphCounts &counts, Graph *graph) {
@@ -559,17 +576,25 @@ Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
 }
 
 Status ModelReader::ReadStep(StepList list, uint32_t index, Step *out) {
-  section_ = list == StepList::kBody ? "body" : "head";
-  index_ = index;
-  ACORN_TRY(ReadStepOp(*(list == StepList::kBody ? model_->body() : model_->head())->Get(index), out));
+  const bool head = list == StepList::kHead;
+  const uint32_t profile = head ? 0 : static_cast<uint32_t>(list);
+  const auto step_of = [&](uint32_t p) {
+    return (p == 0 ? model_->body() : model_->profiles()->Get(p - 1)->body())->Get(index);
+  };
+  section_ = head ? "head" : profile == 0 ? "body" : "profile";
+  index_ = profile == 0 ? index : (profile - 1) * model_->body()->size() + index;
+  ACORN_TRY(ReadStepOp(*(head ? model_->head()->Get(index) : step_of(profile)), out));
   // The head runs for the rows whose logits are wanted, which need not be neighbours: nothing there may know positions.
-  if (list == StepList::kHead && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate ||
-                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention || out->kind == OpKind::kExperts ||
-                                  StateOf(*out) != kNoState)) {
+  if (head && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate || out->kind == OpKind::kAppend ||
+               out->kind == OpKind::kAttention || out->kind == OpKind::kExperts || StateOf(*out) != kNoState)) {
     return Invalid();
   }
   const StepEdges edges = EdgesOf(*out);
-  return (edges.reads & edges.writes) == 0 ? Status::kOk : Invalid();
+  if ((edges.reads & edges.writes) != 0) return Invalid();
+  if (profile == 0) return Status::kOk;
+  Step wide;
+  ACORN_TRY(ReadStepOp(*step_of(profile - 1), &wide));
+  return IsNarrower(*out, wide) ? Status::kOk : Invalid();
 }
 
 }  // namespace acorn

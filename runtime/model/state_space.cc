@@ -45,6 +45,11 @@ Status ModelReader::Read(const void *table, ConvOp *out) {
   ACORN_TRY(FindState(out->state, DType::kS16, &state));
   if (state->rows() != out->taps - 1) return Invalid();
   ACORN_TRY(ReadRuns(op.columns(), width, state->columns(), 1, &out->columns));
+  uint64_t end = 0;
+  for (const IndexRun &run : out->columns) {
+    if (run.first < end) return Invalid();
+    end = uint64_t{run.first} + run.count;
+  }
   ACORN_TRY(ResolveArray(op.weights(), uint64_t{out->taps} * width, &out->weights));
   ACORN_TRY(ResolveArray(op.bias(), width, &out->bias));
   ACORN_TRY(ResolveArray(op.multipliers(), width, &out->multipliers));

@@ -24,11 +24,11 @@ uint64_t DigestAppended(uint64_t digest, const AppendOp &op, const RunContext &c
   for (size_t row = context.first_row; row < context.first_row + context.m; ++row) {
     for (uint32_t head = 0; head < cache.kv_heads; ++head) {
       const uint8_t *k = place.k + head * head_bytes;
-      for (size_t d = 0; d < dims; ++d) digest = Digest(digest, kv_cache::KeyAt(k, row, d, dims, bits));
+      for (size_t d = 0; d < op.k_dim; ++d) digest = Digest(digest, kv_cache::KeyAt(k, row, d, dims, bits));
     }
     for (uint32_t head = 0; head < cache.kv_heads; ++head) {
       const int8_t *v = place.v + head * head_bytes;
-      for (size_t d = 0; d < dims; ++d) digest = Digest(digest, kv_cache::ValueAt(v, row, d, dims, bits));
+      for (size_t d = 0; d < op.v_dim; ++d) digest = Digest(digest, kv_cache::ValueAt(v, row, d, dims, bits));
     }
   }
   return digest;
