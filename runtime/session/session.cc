@@ -174,7 +174,7 @@ void ResetSession(Session *session) {
     args.capacity = model->cache_rows;
     args.m = model->graph.prefix_tokens.size();
     args.kv_heads = cache.kv_heads;
-    args.head_dim = cache.head_dim;
+    args.head_dim = args.k_dim = args.v_dim = cache.head_dim;
     args.bits = cache.bits;
     args.k = cache.prefix_k;
     args.v = cache.prefix_v;

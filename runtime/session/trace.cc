@@ -19,7 +19,7 @@ uint64_t DigestRows(uint64_t digest, const Slice &slice, const RunContext &conte
 uint64_t DigestAppended(uint64_t digest, const AppendOp &op, const RunContext &context) {
   const Cache &cache = context.graph->caches[op.cache];
   const CachePlace &place = context.caches[op.cache];
-  const size_t dims = cache.head_dim, bits = cache.bits;
+  const size_t dims = cache.head_dim, bits = cache.bits;  // dims: from row to row
   const size_t head_bytes = kv_cache::HeadBytes(context.cache_rows, dims, bits);
   for (size_t row = context.first_row; row < context.first_row + context.m; ++row) {
     for (uint32_t head = 0; head < cache.kv_heads; ++head) {
