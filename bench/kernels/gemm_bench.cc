@@ -92,7 +92,7 @@ void BenchGemm(benchmark::State &state, const GemmKernel &kernel, const Shape &s
       args.x_stride = shape.k;
       args.w = weights + copy * packed_bytes;
       args.m = shape.m;
-      args.k = shape.k;
+      args.k = args.k_stored = shape.k;
       args.group = GroupSize(shape.format);
       args.n_begin = n;
       args.n_end = n_end;

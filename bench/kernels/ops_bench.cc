@@ -79,8 +79,8 @@ void Scan(benchmark::State &state, const scan::Kernel &kernel) {
   std::vector<int16_t> y(kRows * channels), dt(kRows, 100);
   std::vector<int32_t> kept(channels * n);
   const scan::Head head = {1 << 20, 16, -(1 << 17), table.data(), 1000, 1 << 28, 3 << 28, 28, 111 << 20, 20};
-  const scan::Args args = {y.data(), x.data(), b.data(), b.data(), dt.data(), channels, channels, n,    n, 1,
-                           kept.data(), kRows,  channels, n,        head,      1 << 20,  30};
+  const scan::Args args = {y.data(), x.data(), b.data(), b.data(), dt.data(), channels, channels, n, n, 1, channels, channels,
+                           kept.data(), n, kRows, channels, n, head, 1 << 20, 30};
   Elements(state, kRows * channels * n, [&] { kernel.run(args); });
 }
 
@@ -114,7 +114,7 @@ void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
   const auto multiplier = Random<int32_t>(n / head_dim, 1 << 30, 2147483647);
   std::vector<int8_t> y(kRows * n);
   const rotate::Args args = {y.data(),      x.data(),          n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(),
-                             cosine.data(), multiplier.data(), 53};
+                             cosine.data(), multiplier.data(), 53, nullptr, 1};
   Elements(state, kRows * n, [&] { kernel.s8(args); });
 }
 
@@ -128,7 +128,7 @@ void Append(benchmark::State &state, const append::Kernel &kernel) {
   std::vector<uint8_t> k_cache(kv_cache::CacheBytes(capacity, kv_heads, head_dim, bits));
   std::vector<int8_t> v_cache(k_cache.size());
   const append::Args args = {k_cache.data(), v_cache.data(),    capacity, 3,        kRows,
-                             kv_heads,       head_dim,          bits,     k.data(), v.data(),
+                             kv_heads,       head_dim,          head_dim, head_dim, bits, k.data(), v.data(),
                              width,          width,             multiplier.data(), 40};
   Elements(state, 2 * kRows * width, [&] { kernel.run(args); });
 }
@@ -155,6 +155,10 @@ void Attention(benchmark::State &state, const attention::Kernel &kernel) {
                                 m,
                                 heads,
                                 head_dim,
+                                head_dim,
+                                head_dim,
+                                head_dim,
+                                stride,
                                 bits,
                                 rows - m,
                                 align(k.data()),

@@ -90,7 +90,7 @@ void Machine::CopyPrefix(const AppendOp &op) {
   args.capacity = static_cast<size_t>(rows_ + prefix_rows_);
   args.m = static_cast<size_t>(prefix_rows_);
   args.kv_heads = cache.kv_heads;
-  args.head_dim = cache.head_dim;
+  args.head_dim = args.k_dim = args.v_dim = cache.head_dim;
   args.bits = cache.bits;
   args.k = cache.prefix_k;
   args.v = cache.prefix_v;

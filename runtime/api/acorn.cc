@@ -27,6 +27,8 @@ static_assert(static_cast<uint32_t>(Status::kArgument) == ACORN_ERR_ARGUMENT);
 static_assert(static_cast<uint32_t>(Status::kState) == ACORN_ERR_STATE);
 static_assert(static_cast<uint32_t>(Status::kToken) == ACORN_ERR_TOKEN);
 static_assert(static_cast<uint32_t>(Status::kText) == ACORN_ERR_TEXT);
+static_assert(static_cast<uint32_t>(Status::kRate) == ACORN_ERR_RATE);
+static_assert(static_cast<uint32_t>(Status::kRefill) == ACORN_ERR_REFILL);
 static_assert(static_cast<uint32_t>(Status::kForeign) == ACORN_ERR_FOREIGN);
 static_assert(static_cast<uint32_t>(Status::kVersion) == ACORN_ERR_VERSION);
 static_assert(static_cast<uint32_t>(Status::kTruncated) == ACORN_ERR_TRUNCATED);
@@ -94,6 +96,7 @@ Status MakeRequest(const acorn_image *image, const acorn_options *options, const
     request->expert_cache_bytes = options->expert_cache_bytes;
     if (options->drop_experts_q16 > 65536 || options->cache_routing_q16 > 65536) return Status::kArgument;
     request->dials = {options->drop_experts_q16 / 2, options->cache_routing_q16};
+    request->rate = options->rate;
     if (options->read_timeout_ms != 0) request->read_timeout_ms = options->read_timeout_ms;
   }
   request->features = features;
@@ -204,6 +207,8 @@ const char *acorn_status_text(acorn_status status) {
     case Status::kState: return "the call is not legal in this state";
     case Status::kToken: return "a token id is outside the vocabulary";
     case Status::kText: return "the model has no tokenizer or no chat template for this text";
+    case Status::kRate: return "the model file does not hold this rate";
+    case Status::kRefill: return "a lower rate needs the conversation anew: reset the session and feed its tokens again";
     case Status::kForeign: return "not an Acorn model file";
     case Status::kVersion: return "an Acorn model file of another version";
     case Status::kTruncated: return "the model file is shorter than it says";
@@ -305,6 +310,35 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   plan->useful_expert_slots = memory.useful_slots;
   plan->expert_record_bytes = memory.slot_bytes;
   plan->state_bytes = memory.state_bytes;
+  plan->rates = memory.rates;
+  return ACORN_OK;
+}
+
+acorn_status acorn_plan_rate(acorn_rate_plan *row, acorn_fault *fault, const acorn_image *image, const acorn_options *options,
+                             const acorn_port *port, size_t index) {
+  Fault where;
+  Report(fault, where);
+  OpenRequest request;
+  if (row == nullptr || index >= acorn::kMaxProfiles) return ACORN_ERR_ARGUMENT;
+  Status status = MakeRequest(image, options, port, &request);
+  if (status != Status::kOk) return Out(status);
+  acorn::MemoryPlan memory;
+  acorn::RatePlan rate;
+  status = acorn::PlanModelRate(request, static_cast<uint32_t>(index), &memory, &rate, &where);
+  Report(fault, where);
+  if (status != Status::kOk) {
+    LogFault(port, where);
+    return Out(status);
+  }
+  *row = {};
+  row->struct_size = sizeof(acorn_rate_plan);
+  row->rate = rate.rate;
+  row->resident_bytes = memory.block_bytes + memory.image_bytes - rate.left_out_bytes;
+  row->weight_bytes = rate.weight_bytes;
+  row->prunable_bytes = rate.prunable_bytes;
+  row->left_out_bytes = rate.left_out_bytes;
+  row->cache_row_bytes = rate.cache_row_bytes;
+  row->state_bytes = rate.state_bytes;
   return ACORN_OK;
 }
 
@@ -326,6 +360,15 @@ acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const aco
   LogOpen(port, *opened);
   opened->ticks_per_second = port == nullptr ? 0 : port->ticks_per_second;
   *model = static_cast<acorn_model *>(opened);
+  return ACORN_OK;
+}
+
+acorn_status acorn_model_rates(const acorn_model *model, uint32_t *rates, size_t capacity, size_t *count) {
+  if (model == nullptr || count == nullptr || (rates == nullptr && capacity != 0)) return ACORN_ERR_ARGUMENT;
+  const Span<acorn::Profile> profiles = model->graph.profiles;
+  *count = profiles.size();
+  if (capacity < profiles.size()) return ACORN_ERR_BUFFER;
+  for (size_t i = 0; i < profiles.size(); ++i) rates[i] = profiles[i].rate;
   return ACORN_OK;
 }
 
@@ -421,6 +464,7 @@ acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
     candidate->taken = true;
     candidate->logit_hook = nullptr;
     candidate->routing_hook = {};
+    candidate->profile = model->first_profile;
     acorn::ResetSession(candidate);
     *session = static_cast<acorn_session *>(candidate);
     return ACORN_OK;
@@ -435,6 +479,12 @@ void acorn_session_close(acorn_session *session) {
 void acorn_session_reset(acorn_session *session) {
   if (session != nullptr) acorn::ResetSession(session);
 }
+
+acorn_status acorn_session_set_rate(acorn_session *session, uint32_t rate) {
+  return session == nullptr ? static_cast<acorn_status>(ACORN_ERR_ARGUMENT) : Out(acorn::SetRate(session, rate));
+}
+
+uint32_t acorn_session_rate(const acorn_session *session) { return session == nullptr ? 0 : acorn::RateOf(*session); }
 
 acorn_status acorn_session_prefill(acorn_session *session, const int32_t *tokens, size_t count) {
   if (session == nullptr || tokens == nullptr || count == 0) return ACORN_ERR_ARGUMENT;

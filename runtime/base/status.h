@@ -13,6 +13,8 @@ enum class [[nodiscard]] Status : uint32_t {
   kState = 0x11,          // call not legal in this state of the object
   kToken = 0x12,          // token id outside the vocabulary
   kText = 0x13,           // text cannot be encoded (no tokenizer, invalid markup)
+  kRate = 0x14,           // the file holds no profile of this rate
+  kRefill = 0x15,         // a lower rate needs what a higher one left out
   kForeign = 0x20,        // not an Acorn file
   kVersion = 0x21,        // an Acorn file of another version
   kTruncated = 0x22,      // file shorter than it says

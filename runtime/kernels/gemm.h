@@ -17,9 +17,10 @@ struct GemmArgs {
   size_t x_stride;   // bytes from row to row; a kernel reads exactly k bytes of a row
   const uint8_t *w;  // the whole packed matrix, 64-byte aligned
   size_t m;          // rows, >= 1
-  size_t k;
+  size_t k;           // the first columns of the matrix: whole groups or panels, or all
+  size_t k_stored;    // columns of the whole matrix
   uint32_t group;     // elements along k with one multiplier; 0 for per-channel formats
-  uint32_t k_panel;   // per-channel formats: depth of a separately packed panel; 0 or k: one panel. Grouped formats: 0
+  uint32_t k_panel;   // per-channel formats: depth of a separately packed panel; 0 or k_stored: one panel. Grouped formats: 0
   size_t n_begin;     // first channel, a multiple of the kernel's nr
   size_t n_end;       // one past the last, any value up to n padded to nr
   size_t n;           // channels of the whole matrix: with k_panel, what lies between two panels. Grouped formats ignore it

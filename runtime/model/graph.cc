@@ -1,30 +1,34 @@
 #include "model/graph.h"
 
+#include "acorn_schema/layout_xnnpack.h"
+
 namespace acorn {
 
-StepEdges EdgesOf(const Step &step) {
-  const auto bit = [](const Slice &slice) { return uint64_t{1} << slice.value; };
+uint64_t PartBytes(const Weight &weight, uint32_t n, uint32_t k) {
+  if (weight.layout == Layout::kC4) return c4::PackedBytes(weight.format, n, k);
+  return XnnPackedBytes({weight.format, weight.layout, n, k, weight.k_panel < k ? weight.k_panel : k});
+}
+
+StepInputs InputsOf(const Step &step) {
   switch (step.kind) {
-    case OpKind::kEmbedding: return {0, bit(step.embedding.out)};
-    case OpKind::kRmsNorm: return {bit(step.rms_norm.in), bit(step.rms_norm.out)};
-    case OpKind::kLinear: return {bit(step.linear.in), bit(step.linear.out)};
-    case OpKind::kRotate: return {bit(step.rotate.in), bit(step.rotate.out)};
-    case OpKind::kAppend: return {bit(step.append.k) | bit(step.append.v), 0};
-    case OpKind::kAttention: return {bit(step.attention.q), bit(step.attention.out)};
-    case OpKind::kGlu: return {bit(step.glu.gate) | bit(step.glu.up), bit(step.glu.out)};
-    case OpKind::kHadamard: return {bit(step.hadamard.in), bit(step.hadamard.out)};
-    case OpKind::kAdd: return {bit(step.add.a) | bit(step.add.b), bit(step.add.out)};
-    case OpKind::kLayerNorm: return {bit(step.layer_norm.in), bit(step.layer_norm.out)};
+    case OpKind::kEmbedding: return {{}, 0};
+    case OpKind::kRmsNorm: return {{step.rms_norm.in}, 1};
+    case OpKind::kLinear: return {{step.linear.in}, 1};
+    case OpKind::kRotate: return {{step.rotate.in}, 1};
+    case OpKind::kAppend: return {{step.append.k, step.append.v}, 2};
+    case OpKind::kAttention: return {{step.attention.q}, 1};
+    case OpKind::kGlu: return {{step.glu.gate, step.glu.up}, 2};
+    case OpKind::kHadamard: return {{step.hadamard.in}, 1};
+    case OpKind::kAdd: return {{step.add.a, step.add.b}, 2};
+    case OpKind::kLayerNorm: return {{step.layer_norm.in}, 1};
     case OpKind::kExperts: {
-      uint64_t reads = bit(step.experts.in) | bit(step.experts.router);
-      if (step.experts.shared.width != 0) reads |= bit(step.experts.shared);
-      if (step.experts.shared_gate.width != 0) reads |= bit(step.experts.shared_gate);
-      return {reads, bit(step.experts.out)};
+      const ExpertsOp &op = step.experts;  // a gate comes with a shared expert only
+      return {{op.in, op.router, op.shared, op.shared_gate}, 2u + (op.shared.width != 0) + (op.shared_gate.width != 0)};
     }
-    case OpKind::kConv: return {bit(step.conv.in), bit(step.conv.out)};
-    case OpKind::kScan: return {bit(step.scan.x) | bit(step.scan.b) | bit(step.scan.c) | bit(step.scan.dt), bit(step.scan.out)};
+    case OpKind::kConv: return {{step.conv.in}, 1};
+    case OpKind::kScan: return {{step.scan.x, step.scan.b, step.scan.c, step.scan.dt}, 4};
   }
-  return {0, 0};
+  return {{}, 0};
 }
 
 Slice OutputOf(const Step &step) {
@@ -44,6 +48,14 @@ Slice OutputOf(const Step &step) {
     case OpKind::kAppend: break;
   }
   return {0, 0, 0};
+}
+
+StepEdges EdgesOf(const Step &step) {
+  const StepInputs inputs = InputsOf(step);
+  const Slice out = OutputOf(step);
+  StepEdges edges = {0, out.width == 0 ? 0 : uint64_t{1} << out.value};
+  for (uint32_t i = 0; i < inputs.count; ++i) edges.reads |= uint64_t{1} << inputs.slices[i].value;
+  return edges;
 }
 
 uint32_t StateOf(const Step &step) {

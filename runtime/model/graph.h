@@ -15,6 +15,7 @@
 namespace acorn {
 
 constexpr uint32_t kMaxValues = 64;          // so that a set of values is one u64
+constexpr uint32_t kMostTileChannels = 16;   // of any layout
 constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: docs/ARITHMETIC.md §7
 constexpr uint32_t kMaxTokensWithoutCache = 1u << 24;  // of a session whose layers keep states alone
 constexpr uint32_t kMaxPrefixRows = 64;
@@ -27,6 +28,8 @@ constexpr uint32_t kMinTaps = 2, kMaxTaps = 8;  // of a convolution
 constexpr uint32_t kMaxStateColumns = 1024;  // of a recurrence: docs/ARITHMETIC.md §15.2
 constexpr uint64_t kMaxStateElems = 1u << 28;
 constexpr int32_t kStateLimit = (1 << 30) - 1;  // sat31
+constexpr uint32_t kMaxProfiles = 16;  // of a model, the body at rate 0 among them
+constexpr uint32_t kMaxRate = 95;      // percent
 constexpr uint32_t kMaxReferenceTokens = 1024;  // of a reference run: a device is to prove itself in seconds
 constexpr uint32_t kMaxReferenceTemperatureQ16 = 100u << 16;  // what the sampler takes
 
@@ -50,6 +53,43 @@ struct Slice {
   uint32_t width;
 };
 
+/// Rows or columns [first, first + count) of something wider.
+struct IndexRun {
+  uint32_t first, count;
+};
+/// Runs that lie in the image.
+struct IndexRuns {
+  const IndexRun *runs;
+  uint32_t size;
+  const IndexRun *begin() const { return runs; }
+  const IndexRun *end() const { return runs + size; }
+  bool empty() const { return size == 0; }
+};
+
+/// body(from, to, count) for each stretch of `part`: where it lies among the columns of `whole`, where among its own, all counted
+/// from 0 as if the runs were one. Both in order; `width` stands for runs that are empty, [0, width).
+/// Returns false, after some stretches, where `part` has a column that `whole` has not.
+template <typename Body>
+bool ForStretches(IndexRuns part, IndexRuns whole, uint32_t width, const Body &body) {
+  const IndexRun all = {0, width};
+  if (part.empty()) part = {&all, 1};
+  if (whole.empty()) whole = {&all, 1};
+  const IndexRun *in = whole.begin();
+  uint32_t before = 0, to = 0;  // columns of whole's runs before *in; of part's so far
+  for (const IndexRun &run : part) {
+    for (uint32_t done = 0; done < run.count;) {
+      const uint32_t column = run.first + done;
+      while (in != whole.end() && in->first + in->count <= column) before += in++->count;
+      if (in == whole.end() || in->first > column) return false;
+      const uint32_t left = run.count - done, room = in->first + in->count - column, count = left < room ? left : room;
+      body(before + (column - in->first), to, count);
+      to += count;
+      done += count;
+    }
+  }
+  return true;
+}
+
 /// A packed weight matrix [n, k].
 struct Weight {
   WeightFormat format;
@@ -59,12 +99,15 @@ struct Weight {
   uint64_t bytes;
 };
 
+/// Bytes that the first k inputs of n channels take, the padding of their last tile among them.
+uint64_t PartBytes(const Weight &weight, uint32_t n, uint32_t k);
+
 struct Rope {
   uint32_t rotary_dims;
   const uint64_t *frequencies;  // [rotary_dims / 2], turns per position times 2^64
 };
 
-/// Keys and values of one layer.
+/// Keys and values of one layer, as wide as the widest profile wants them.
 struct Cache {
   uint32_t kv_heads, head_dim;
   uint32_t bits;           // of an element: 8 or 4
@@ -72,7 +115,7 @@ struct Cache {
   const int8_t *prefix_v;
 };
 
-/// What a layer keeps from token to token: a matrix [rows, columns] of s16 or s32.
+/// What a layer keeps from token to token: a matrix [rows, columns] of s16 or s32, of the widest profile.
 struct State {
   DType dtype;
   uint32_t rows, columns;
@@ -121,10 +164,11 @@ struct RmsNormOp {
 };
 
 struct LinearOp {
-  Slice in, out;
+  Slice in, out;  // in: the first columns of the weight
   uint32_t weight;
-  const int32_t *bias;         // [weight.n]
-  const int32_t *multipliers;  // [weight.n]
+  IndexRuns rows;              // of the weight, in the order of out; empty: all. Each begins on a multiple of kMostTileChannels
+  const int32_t *bias;         // [out.width]
+  const int32_t *multipliers;  // [out.width]
   int32_t shift;
   int32_t zero_point;
 };
@@ -134,17 +178,22 @@ struct RotateOp {
   uint32_t heads, rope;
   const int32_t *multipliers;  // [heads]
   int32_t shift;
+  const uint8_t *pairs;        // [key_heads, head_dim / 2], frequencies or kNoFrequency: acorn_schema/pairs.h; null: in order
+  uint32_t key_heads;          // each is that of heads / key_heads heads
 };
 
 struct AppendOp {
   Slice k, v;
+  uint32_t k_dim, v_dim;  // of a head; even, at most the cache's head_dim: the first ones of each row
   uint32_t cache;
   const int32_t *v_multipliers;  // [kv_heads]
   int32_t v_shift;
 };
 
 struct AttentionOp {
-  Slice q, out;
+  Slice q, out;           // out: [v_dim / run, heads, run], and what is left of it holds zero_point
+  uint32_t k_dim, v_dim;  // as Append's
+  uint32_t run;
   uint32_t cache, heads;
   const int32_t *exp_multipliers;  // [heads]
   int32_t exp_shift;
@@ -201,6 +250,7 @@ struct ExpertsOp {
 struct ConvOp {
   Slice in, out;
   uint32_t state, taps;
+  IndexRuns columns;  // of the state's, rising; empty: all. In use the state is [taps - 1, width]
   const int16_t *weights;      // [taps, width]
   const int32_t *bias;         // [width]
   const int32_t *multipliers;  // [width]
@@ -211,8 +261,9 @@ struct ConvOp {
 };
 
 struct ScanOp {
-  Slice x, b, c, dt, out;
-  uint32_t state, heads, groups;
+  Slice x, b, c, dt, out;  // x, out: [channels / run, heads, run]
+  uint32_t run;
+  uint32_t state, heads, groups;  // a head has the first channels of its rows of the state, and of those the first columns
   const int32_t *dt_multipliers;  // [heads]
   int32_t dt_shift;
   const int32_t *dt_bias;         // [heads]
@@ -245,6 +296,16 @@ struct Step {
   };
 };
 
+/// What a step reads.
+struct StepInputs {
+  Slice slices[4];
+  uint32_t count;
+};
+StepInputs InputsOf(const Step &step);
+
+/// What a step writes; of no width: Append, which writes rows of a cache.
+Slice OutputOf(const Step &step);
+
 /// The values that a step reads and the one that it writes (none: Append).
 struct StepEdges {
   uint64_t reads;   // bit v: value v
@@ -256,8 +317,16 @@ constexpr uint32_t kNoState = UINT32_MAX;
 /// The state that a step keeps; kNoState: none.
 uint32_t StateOf(const Step &step);
 
-/// What a step writes; of no width: Append, which writes rows of a cache.
-Slice OutputOf(const Step &step);
+/// Whether `narrow` may stand in a profile where the profile below it has `wide`: the same operator on the same values, weights,
+/// caches, states and experts, in as many heads and groups, and nowhere wider. So what a session keeps at the lower rate has all
+/// that the higher one reads.
+bool IsNarrower(const Step &narrow, const Step &wide);
+
+/// The body at one rate: percent of the prunable weights that it leaves out.
+struct Profile {
+  uint32_t rate;
+  Span<Step> body;
+};
 
 /// What acorn selftest repeats: docs/ARITHMETIC.md §13. The spans lie in the image.
 struct ReferenceRun {
@@ -280,6 +349,7 @@ struct Graph {
   Span<Cache> caches;
   Span<State> states;
   Span<ExpertSet> expert_sets;
+  Span<Profile> profiles;  // by rising rate; the first is `body` at rate 0
   Span<Step> body, head;
   uint32_t body_out, logits;
   Scale logit_factor;
@@ -287,7 +357,7 @@ struct Graph {
   ReferenceRun reference;
 };
 
-/// Step `index` of body and head together.
+/// Step `index` of body and head together. At another rate it is another step of the same kind and with the same kernel.
 inline const Step &StepOf(const Graph &graph, size_t index) {
   return index < graph.body.size() ? graph.body[index] : graph.head[index - graph.body.size()];
 }

@@ -4,7 +4,6 @@
 #define FLATBUFFERS_ASSERT(condition) ((void)0)
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
-#include "acorn_schema/layout_xnnpack.h"
 #include "base/checked.h"
 #include "model/expert_record.h"
 
@@ -22,11 +21,10 @@ bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   if (!LayoutHolds(weight.layout, weight.format)) return false;
   if (weight.layout == Layout::kC4) {
     if (weight.k % GroupSize(weight.format) != 0 || weight.k_panel != weight.k) return false;
-    *bytes = c4::PackedBytes(weight.format, weight.n, weight.k);
-    return true;
+  } else if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) {
+    return false;
   }
-  if (weight.k_panel == 0 || weight.k_panel > weight.k || (weight.k_panel < weight.k && weight.k_panel % 16 != 0)) return false;
-  *bytes = XnnPackedBytes({weight.format, weight.layout, weight.n, weight.k, weight.k_panel});
+  *bytes = PartBytes(weight, weight.n, weight.k);
   return true;
 }
 
@@ -163,7 +161,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   const auto count = [](const auto *vector) { return vector == nullptr ? 0u : vector->size(); };
   *counts = {count(model_->values()), count(model_->weights()), count(model_->ropes()),
              count(model_->caches()), count(model_->body()),    count(model_->head()),
-             count(model_->expert_sets()), 0, count(model_->states())};
+             count(model_->expert_sets()), 0, count(model_->states()), 1 + count(model_->profiles())};
   for (uint32_t i = 0; i < counts->expert_sets; ++i) {
     const auto *records = model_->expert_sets()->Get(i)->records();
     if (records == nullptr || records->size() > kMaxExperts) return Fail(Status::kInvalid, "experts", i, 0);
@@ -172,6 +170,9 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   if (counts->values == 0 || counts->values > kMaxValues) return Fail(Status::kInvalid, "values", counts->values, 0);
   if (counts->body == 0) return Fail(Status::kInvalid, "body", 0, 0);
   if (counts->head == 0) return Fail(Status::kInvalid, "head", 0, 0);
+  ACORN_TRY(CheckProfiles(*counts));
+  section_ = "model";
+  index_ = 0;
   graph->name = text(model_->name());
   graph->family = text(model_->family());
   graph->vocab_size = model_->vocab_size();
@@ -200,6 +201,22 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
     graph->tokenizer = image_.subspan(segment->offset(), segment->bytes());
   }
   return ReadReference(*counts, graph);
+}
+
+Status ModelReader::CheckProfiles(const GraphCounts &counts) {
+  section_ = "profiles";
+  index_ = counts.profiles;
+  if (counts.profiles > kMaxProfiles) return Invalid();
+  for (uint32_t i = 1; i < counts.profiles; ++i) {
+    index_ = i - 1;
+    const auto *body = model_->profiles()->Get(i - 1)->body();
+    if (body == nullptr || body->size() != counts.body || RateOf(i) > kMaxRate || RateOf(i) <= RateOf(i - 1)) return Invalid();
+  }
+  return Status::kOk;
+}
+
+uint32_t ModelReader::RateOf(uint32_t profile) const {
+  return profile == 0 ? 0 : model_->profiles()->Get(profile - 1)->rate();
 }
 
 Status ModelReader::ReadReference(const GraphCounts &counts, Graph *graph) {
@@ -420,100 +437,6 @@ Status ModelReader::Read(const void *table, RmsNormOp *out) {
   return CheckZeroPoint(out->zero_point, result);
 }
 
-Status ModelReader::Read(const void *table, LinearOp *out) {
-  const auto &op = *static_cast<const schema::Linear *>(table);
-  DType in, result;
-  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
-  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
-  out->weight = op.weight();
-  out->shift = op.shift();
-  out->zero_point = op.zero_point();
-  if ((in != DType::kS8 && in != DType::kS15) || result == DType::kS15 || model_->weights() == nullptr ||
-      out->weight >= model_->weights()->size()) {
-    return Invalid();
-  }
-  const schema::Weight *weight = model_->weights()->Get(out->weight);
-  if (weight->n() != out->out.width || weight->k() != out->in.width) return Invalid();
-  ACORN_TRY(ResolveArray(op.bias(), weight->n(), &out->bias));
-  ACORN_TRY(ResolveArray(op.multipliers(), weight->n(), &out->multipliers));
-  // The sum with its bias fits s32 (one row of input) or 39 bits (two), and its product with any multiplier 62 bits.
-  const uint64_t bound = weight->acc_bound();
-  if (bound >> (in == DType::kS8 ? 31 : 38) != 0) return Invalid();
-  ACORN_TRY(CheckMultipliers(out->bias, weight->n(), -INT32_MAX, INT32_MAX));
-  uint64_t largest_bias = 0;
-  for (uint32_t n = 0; n < weight->n(); ++n) {
-    const uint64_t bias = static_cast<uint64_t>(out->bias[n] < 0 ? -int64_t{out->bias[n]} : int64_t{out->bias[n]});
-    if (bias > largest_bias) largest_bias = bias;
-  }
-  const uint64_t sum = bound + largest_bias;
-  if (in == DType::kS8 && sum >> 31 != 0) return Invalid();
-  const uint64_t most = sum == 0 ? INT32_MAX : (uint64_t{1} << 62) / sum;
-  ACORN_TRY(CheckMultipliers(out->multipliers, weight->n(), 0, most < INT32_MAX ? static_cast<int64_t>(most) : INT32_MAX));
-  ACORN_TRY(CheckShift(op.shift()));
-  return CheckZeroPoint(out->zero_point, result);
-}
-
-Status ModelReader::Read(const void *table, RotateOp *out) {
-  const auto &op = *static_cast<const schema::Rotate *>(table);
-  DType in, result;
-  ACORN_TRY(ReadSlice(op.input(), &out->in, &in));
-  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
-  out->heads = op.heads();
-  out->rope = op.rope();
-  out->shift = op.shift();
-  if (in != DType::kS16 || (result != DType::kS8 && result != DType::kS16)) return Invalid();
-  if (out->in.width != out->out.width || out->heads == 0 || out->in.width % out->heads != 0 || model_->ropes() == nullptr ||
-      out->rope >= model_->ropes()->size()) {
-    return Invalid();
-  }
-  const uint32_t head_dim = out->in.width / out->heads;
-  if (head_dim > kMaxHeadDim || model_->ropes()->Get(out->rope)->rotary_dims() > head_dim) return Invalid();
-  ACORN_TRY(ResolveArray(op.multipliers(), out->heads, &out->multipliers));
-  ACORN_TRY(CheckMultipliers(out->multipliers, out->heads, 0, INT32_MAX));
-  return CheckShift(op.shift());
-}
-
-Status ModelReader::Read(const void *table, AppendOp *out) {
-  const auto &op = *static_cast<const schema::Append *>(table);
-  DType k, v;
-  ACORN_TRY(ReadSlice(op.k(), &out->k, &k));
-  ACORN_TRY(ReadSlice(op.v(), &out->v, &v));
-  out->cache = op.cache();
-  out->v_shift = op.v_shift();
-  if (k != DType::kS8 || v != DType::kS16 || model_->caches() == nullptr || out->cache >= model_->caches()->size()) return Invalid();
-  const schema::Cache *cache = model_->caches()->Get(out->cache);
-  const uint64_t width = uint64_t{cache->kv_heads()} * cache->head_dim();
-  if (out->k.width != width || out->v.width != width) return Invalid();
-  ACORN_TRY(ResolveArray(op.v_multipliers(), cache->kv_heads(), &out->v_multipliers));
-  ACORN_TRY(CheckMultipliers(out->v_multipliers, cache->kv_heads(), 0, INT32_MAX));
-  return CheckShift(op.v_shift());
-}
-
-Status ModelReader::Read(const void *table, AttentionOp *out) {
-  const auto &op = *static_cast<const schema::Attention *>(table);
-  DType in, result;
-  ACORN_TRY(ReadSlice(op.q(), &out->q, &in));
-  ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
-  out->cache = op.cache();
-  out->heads = op.heads();
-  out->exp_shift = op.exp_shift();
-  out->out_shift = op.out_shift();
-  out->zero_point = op.zero_point();
-  if (in != DType::kS8 || result != DType::kS8 || model_->caches() == nullptr || out->cache >= model_->caches()->size()) return Invalid();
-  const schema::Cache *cache = model_->caches()->Get(out->cache);
-  const uint64_t width = uint64_t{out->heads} * cache->head_dim();
-  if (out->heads == 0 || cache->kv_heads() == 0 || out->heads % cache->kv_heads() != 0 || out->q.width != width || out->out.width != width) {
-    return Invalid();
-  }
-  ACORN_TRY(ResolveArray(op.exp_multipliers(), out->heads, &out->exp_multipliers));
-  ACORN_TRY(ResolveArray(op.out_multipliers(), out->heads, &out->out_multipliers));
-  ACORN_TRY(CheckMultipliers(out->exp_multipliers, out->heads, 0, INT32_MAX));
-  ACORN_TRY(CheckMultipliers(out->out_multipliers, out->heads, 1 << 30, INT32_MAX));
-  ACORN_TRY(CheckShift(op.exp_shift()));
-  ACORN_TRY(CheckShift(op.out_shift(), 1, 38));
-  return CheckZeroPoint(out->zero_point, result);
-}
-
 Status ModelReader::Read(const void *table, GluOp *out) {
   const auto &op = *static_cast<const schema::Glu *>(table);
   DType gate, up, result;
@@ -653,17 +576,25 @@ Status ModelReader::ReadStepOp(const schema::Step &step, Step *out) {
 }
 
 Status ModelReader::ReadStep(StepList list, uint32_t index, Step *out) {
-  section_ = list == StepList::kBody ? "body" : "head";
-  index_ = index;
-  ACORN_TRY(ReadStepOp(*(list == StepList::kBody ? model_->body() : model_->head())->Get(index), out));
+  const bool head = list == StepList::kHead;
+  const uint32_t profile = head ? 0 : static_cast<uint32_t>(list);
+  const auto step_of = [&](uint32_t p) {
+    return (p == 0 ? model_->body() : model_->profiles()->Get(p - 1)->body())->Get(index);
+  };
+  section_ = head ? "head" : profile == 0 ? "body" : "profile";
+  index_ = profile == 0 ? index : (profile - 1) * model_->body()->size() + index;
+  ACORN_TRY(ReadStepOp(*(head ? model_->head()->Get(index) : step_of(profile)), out));
   // The head runs for the rows whose logits are wanted, which need not be neighbours: nothing there may know positions.
-  if (list == StepList::kHead && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate ||
-                                  out->kind == OpKind::kAppend || out->kind == OpKind::kAttention || out->kind == OpKind::kExperts ||
-                                  StateOf(*out) != kNoState)) {
+  if (head && (out->kind == OpKind::kEmbedding || out->kind == OpKind::kRotate || out->kind == OpKind::kAppend ||
+               out->kind == OpKind::kAttention || out->kind == OpKind::kExperts || StateOf(*out) != kNoState)) {
     return Invalid();
   }
   const StepEdges edges = EdgesOf(*out);
-  return (edges.reads & edges.writes) == 0 ? Status::kOk : Invalid();
+  if ((edges.reads & edges.writes) != 0) return Invalid();
+  if (profile == 0) return Status::kOk;
+  Step wide;
+  ACORN_TRY(ReadStepOp(*step_of(profile - 1), &wide));
+  return IsNarrower(*out, wide) ? Status::kOk : Invalid();
 }
 
 }  // namespace acorn

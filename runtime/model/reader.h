@@ -7,10 +7,17 @@
 #include "base/status.h"
 #include "model/graph.h"
 
+namespace flatbuffers {
+template <typename T>
+class Vector;
+}  // namespace flatbuffers
+
 namespace acorn::schema {
 struct Model;
 struct Ref;
+struct Run;
 struct Slice;
+struct State;
 struct Step;
 struct Factor;
 }  // namespace acorn::schema
@@ -42,9 +49,12 @@ struct GraphCounts {
   uint32_t values, weights, ropes, caches, body, head, expert_sets;
   uint32_t expert_records;  // of all sets
   uint32_t states;
+  uint32_t profiles;  // bodies, each of `body` steps
 };
 
-enum class StepList : uint8_t { kBody, kHead };
+/// The head, or the body of a profile: kBody at rate 0.
+enum class StepList : uint32_t { kBody = 0, kHead = UINT32_MAX };
+constexpr StepList BodyOf(uint32_t profile) { return static_cast<StepList>(profile); }
 
 class ModelReader {
  public:
@@ -66,16 +76,21 @@ class ModelReader {
   /// True if the experts are part of the image.
   bool has_experts() const { return image_.size() == header_.file_bytes; }
   Status ReadStep(StepList list, uint32_t index, Step *out);
+  /// Of profile `profile`, legal after ReadSummary.
+  uint32_t RateOf(uint32_t profile) const;
 
   const Fault &fault() const { return fault_; }
 
   /// For rules that are checked elsewhere (lifetimes): records where the image breaks one.
   Status Fail(Status status, const char *section, uint64_t index, uint64_t offset);
+  /// The same of what was read last.
+  Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
 
  private:
   Status CheckHeader();
   Status CheckRecords();
   Status CheckSegments(bool check_weights);
+  Status CheckProfiles(const GraphCounts &counts);
   Status ReadReference(const GraphCounts &counts, Graph *graph);
   Status Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes, const uint8_t **out);
   Status ResolveConstants(const schema::Ref *ref, uint64_t bytes, const uint8_t **out);
@@ -92,8 +107,10 @@ class ModelReader {
   Status CheckMultipliers(const int32_t *multipliers, uint64_t count, int64_t low, int64_t high);
   Status ReadFactor(const schema::Factor *factor, Scale *out);
   Status ReadOctaves(const schema::Factor *factor, Scale *out);
-  Status CheckState(uint32_t index, DType type, uint64_t rows, uint64_t columns);
-  Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
+  /// Runs of `count` rows or columns in all, of `limit`, that begin on multiples of `unit`; absent: all of them.
+  Status ReadRuns(const flatbuffers::Vector<const schema::Run *> *runs, uint64_t count, uint64_t limit, uint32_t unit,
+                  IndexRuns *out);
+  Status FindState(uint32_t index, DType type, const schema::State **out);
 
   Status ReadStepOp(const schema::Step &step, Step *out);
   Status Read(const void *table, EmbeddingOp *out);

@@ -22,11 +22,10 @@ Status ModelReader::ReadState(uint32_t index, State *out) {
                           kStateLimit);
 }
 
-Status ModelReader::CheckState(uint32_t index, DType type, uint64_t rows, uint64_t columns) {
+Status ModelReader::FindState(uint32_t index, DType type, const schema::State **out) {
   if (model_->states() == nullptr || index >= model_->states()->size()) return Invalid();
-  const schema::State *state = model_->states()->Get(index);
-  const bool fits = static_cast<DType>(state->dtype()) == type && state->rows() == rows && state->columns() == columns;
-  return fits ? Status::kOk : Invalid();
+  *out = model_->states()->Get(index);
+  return static_cast<DType>((*out)->dtype()) == type ? Status::kOk : Invalid();
 }
 
 Status ModelReader::Read(const void *table, ConvOp *out) {
@@ -42,7 +41,15 @@ Status ModelReader::Read(const void *table, ConvOp *out) {
   if (in != DType::kS16 || result != DType::kS16 || out->out.width != width || out->taps < kMinTaps || out->taps > kMaxTaps) {
     return Invalid();
   }
-  ACORN_TRY(CheckState(out->state, DType::kS16, out->taps - 1, width));
+  const schema::State *state = nullptr;
+  ACORN_TRY(FindState(out->state, DType::kS16, &state));
+  if (state->rows() != out->taps - 1) return Invalid();
+  ACORN_TRY(ReadRuns(op.columns(), width, state->columns(), 1, &out->columns));
+  uint64_t end = 0;
+  for (const IndexRun &run : out->columns) {
+    if (run.first < end) return Invalid();
+    end = uint64_t{run.first} + run.count;
+  }
   ACORN_TRY(ResolveArray(op.weights(), uint64_t{out->taps} * width, &out->weights));
   ACORN_TRY(ResolveArray(op.bias(), width, &out->bias));
   ACORN_TRY(ResolveArray(op.multipliers(), width, &out->multipliers));
@@ -84,7 +91,14 @@ Status ModelReader::Read(const void *table, ScanOp *out) {
       op.dt_most() > INT32_MAX) {
     return Invalid();
   }
-  ACORN_TRY(CheckState(out->state, DType::kS32, out->x.width, out->b.width / out->groups));
+  const uint32_t channels = out->x.width / out->heads;
+  out->run = op.run() == 0 ? channels : op.run();
+  const schema::State *state = nullptr;
+  ACORN_TRY(FindState(out->state, DType::kS32, &state));
+  if (channels % out->run != 0 || state->rows() % out->heads != 0 || channels > state->rows() / out->heads ||
+      out->b.width / out->groups > state->columns()) {
+    return Invalid();
+  }
   out->dt_least = static_cast<int32_t>(op.dt_least());
   out->dt_most = static_cast<int32_t>(op.dt_most());
   ACORN_TRY(ResolveArray(op.dt_multipliers(), out->heads, &out->dt_multipliers));

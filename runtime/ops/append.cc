@@ -13,6 +13,8 @@ void Run(const AppendOp &op, const RunContext &context) {
     args.m = rows;
     args.kv_heads = cache.kv_heads;
     args.head_dim = cache.head_dim;
+    args.k_dim = op.k_dim;
+    args.v_dim = op.v_dim;
     args.bits = cache.bits;
     args.k_stride = Stride<int8_t>(context, op.k);
     args.k = Elements<int8_t>(context, op.k) + first * args.k_stride;

@@ -10,6 +10,7 @@ void Run(const AttentionOp &op, const RunContext &context) {
   const Cache &cache = context.graph->caches[op.cache];
   const size_t head_dim = cache.head_dim;
   const size_t group = op.heads / cache.kv_heads;
+  const size_t width = op.heads * op.v_dim, rest = op.out.width - width;
   const size_t row_blocks = (context.m + attention::kTaskRows - 1) / attention::kTaskRows;
   // Query heads that share a KV head share the reading of its keys (1.0 against 1.7 ns a pair and key), unless that leaves
   // threads without work.
@@ -23,12 +24,17 @@ void Run(const AttentionOp &op, const RunContext &context) {
     const size_t first = (row_blocks - 1 - task / head_tasks) * attention::kTaskRows;
     attention::Args args = {};
     args.y_stride = Stride<int8_t>(context, op.out);
-    args.y = Elements<int8_t>(context, op.out) + first * args.y_stride + head * head_dim;
+    int8_t *const y = Elements<int8_t>(context, op.out) + first * args.y_stride;
+    args.y = y + head * op.run;
     args.q_stride = Stride<int8_t>(context, op.q);
-    args.q = Elements<int8_t>(context, op.q) + first * args.q_stride + head * head_dim;
+    args.q = Elements<int8_t>(context, op.q) + first * args.q_stride + head * op.k_dim;
     args.m = context.m - first < attention::kTaskRows ? context.m - first : attention::kTaskRows;
     args.heads = heads_per_task;
     args.head_dim = head_dim;
+    args.k_dim = op.k_dim;
+    args.v_dim = op.v_dim;
+    args.run = op.run;
+    args.run_step = op.heads * op.run;
     args.bits = cache.bits;
     args.first_position = context.first_row + first;
     args.k = context.caches[op.cache].k + head / group * head_bytes;
@@ -40,6 +46,8 @@ void Run(const AttentionOp &op, const RunContext &context) {
     args.zero_point = op.zero_point;
     args.scratch = ThreadScratch(context, thread);
     context.kernels->attention->run(args);
+    if (head != 0 || rest == 0) return;
+    for (size_t row = 0; row < args.m; ++row) __builtin_memset(y + row * args.y_stride + width, op.zero_point, rest);
   });
 }
 

@@ -212,7 +212,7 @@ class Visitor {
     tile.finish = context_.kernels->requantise->s16;
     tile.weights = visit.record + place.weights;
     tile.n = matrix.n;
-    tile.k = matrix.k;
+    tile.k = tile.k_stored = matrix.k;
     tile.group = GroupSize(matrix.format);
     tile.k_panel = tile.group != 0 ? 0 : matrix.k_panel;
     tile.bias = reinterpret_cast<const int32_t *>(visit.record + place.bias);
@@ -256,7 +256,7 @@ class Visitor {
       int16_t *y = (part == expert::kGate ? work_.gate : work_.up) + visit.row * strides_.ffn + begin;
       tile.y_row_bytes = strides_.ffn * sizeof(int16_t);
       const size_t end = begin + cut.task_channels < set_.ffn ? begin + cut.task_channels : set_.ffn;
-      RunTile(tile, visit.rows, begin, end, cut, reinterpret_cast<uint8_t *>(y), ThreadScratch(context_, thread));
+      RunTile(tile, visit.rows, {begin, end, begin}, cut, reinterpret_cast<uint8_t *>(y), ThreadScratch(context_, thread));
     });
   }
 
@@ -306,7 +306,7 @@ class Visitor {
         for (size_t row = 0; row < visit.rows; row += cut.row_block) {
           const size_t rows = visit.rows - row < cut.row_block ? visit.rows - row : cut.row_block;
           tile.x = work_.down_in + (visit.row + row) * strides_.ffn;
-          RunTile(tile, rows, begin, end, cut, scratch, scratch + ProductBytes(cut));
+          RunTile(tile, rows, {begin, end, begin}, cut, scratch, scratch + ProductBytes(cut));
           for (size_t r = 0; r < rows; ++r) {
             const size_t entry = visit.entry + row + r;
             AddWeighted(work_.sums + work_.tokens[entry] * strides_.hidden + begin, y + r * (end - begin), work_.weights[entry],

@@ -25,18 +25,33 @@ void SplitRow(int8_t *high, int8_t *low, const int16_t *x, size_t k) {
   SplitValues(high + i, low + i, x + i, k - i);
 }
 
+// Calls body(Channels) for the tiles of `nr` rows of the weight whose first column of the output lies in [begin, end): pieces that
+// end where runs end. begin: a multiple of nr
+template <typename Body>
+void ForPieces(const IndexRuns &rows, size_t nr, size_t begin, size_t end, const Body &body) {
+  if (rows.empty()) return body(Channels{begin, end, begin});
+  size_t column = 0;  // of the run's first row
+  for (const IndexRun &run : rows) {
+    if (column >= end) return;
+    const size_t first = column < begin ? AlignUp(begin - column, nr) : 0, next = AlignUp(end - column, nr);
+    const size_t last = next < run.count ? next : run.count;
+    if (first < last) body(Channels{run.first + first, run.first + last, column + first});
+    column += run.count;
+  }
+}
+
 }  // namespace
 
-OpNeeds Needs(const LinearOp &, const Weight &weight, DType input, const PlanContext &context) {
+OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context) {
   const GemmKernel *kernel = SelectGemm(weight.format, weight.layout, context.kernels->features);
   const uint64_t factor = RowsPerToken(input);
   const uint64_t most = context.rows * factor;
-  OpNeeds needs = {factor == 2 ? most * AlignUp(weight.k, 64) : 0, 0};
+  OpNeeds needs = {factor == 2 ? most * AlignUp(op.in.width, 64) : 0, 0};
   // The sizes of a call are not monotone in its rows: a short call may hold more channels than a long one.
   for (uint64_t rows = factor; rows <= most; rows += factor) {
     if (rows > kStreamRows && rows != most && rows != kRowBlock) continue;
-    const Cut cut = CutOf(rows, weight.n, kernel->nr, context.threads);
-    const uint64_t bytes = TileScratchBytes(*kernel, cut, weight.k);
+    const Cut cut = CutOf(rows, op.out.width, kernel->nr, context.threads);
+    const uint64_t bytes = TileScratchBytes(*kernel, cut, op.in.width);
     if (bytes > needs.thread_bytes) needs.thread_bytes = bytes;
   }
   return needs;
@@ -48,17 +63,17 @@ void Run(const LinearOp &op, const RunContext &context) {
   const DType output = context.graph->values[op.out.value].dtype;
   const GemmKernel *kernel = SelectGemm(weight.format, weight.layout, context.kernels->features);
   const size_t per_token = RowsPerToken(input);
-  const size_t rows = context.m * per_token;
+  const size_t rows = context.m * per_token, n = op.out.width, k = op.in.width;
 
   const int8_t *x;
   size_t x_stride;
   if (per_token == 2) {
-    x_stride = AlignUp(weight.k, 64);
+    x_stride = AlignUp(k, 64);
     int8_t *split = reinterpret_cast<int8_t *>(context.step_scratch);
-    ForRows(context, weight.k, [&](size_t first, size_t count, uint32_t) {
+    ForRows(context, k, [&](size_t first, size_t count, uint32_t) {
       for (size_t r = first; r < first + count; ++r) {
         SplitRow(split + 2 * r * x_stride, split + (2 * r + 1) * x_stride,
-                 Elements<int16_t>(context, op.in) + r * Stride<int16_t>(context, op.in), weight.k);
+                 Elements<int16_t>(context, op.in) + r * Stride<int16_t>(context, op.in), k);
       }
     });
     x = split;
@@ -74,7 +89,8 @@ void Run(const LinearOp &op, const RunContext &context) {
                                : (output == DType::kS8 ? family.s8 : output == DType::kS16 ? family.s16 : family.s32);
   tile.weights = weight.data;
   tile.n = weight.n;
-  tile.k = weight.k;
+  tile.k = k;
+  tile.k_stored = weight.k;
   tile.group = GroupSize(weight.format);
   tile.k_panel = tile.group != 0 ? 0 : weight.k_panel;
   tile.bias = op.bias;
@@ -87,11 +103,13 @@ void Run(const LinearOp &op, const RunContext &context) {
   tile.y_elem_bytes = DTypeBytes(output);
   tile.y_row_bytes = context.values[op.out.value].row_bytes;
   uint8_t *y = context.values[op.out.value].data + op.out.offset * tile.y_elem_bytes;
-  const Cut cut = CutOf(rows, weight.n, kernel->nr, context.parallel.threads);
-  context.parallel.For(static_cast<uint32_t>(CeilDiv(weight.n, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
+  const Cut cut = CutOf(rows, n, kernel->nr, context.parallel.threads);
+  context.parallel.For(static_cast<uint32_t>(CeilDiv(n, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
     const size_t begin = task * cut.task_channels;
-    const size_t end = begin + cut.task_channels < weight.n ? begin + cut.task_channels : weight.n;
-    RunTile(tile, rows, begin, end, cut, y + begin * tile.y_elem_bytes, ThreadScratch(context, thread));
+    const size_t end = begin + cut.task_channels < n ? begin + cut.task_channels : n;
+    ForPieces(op.rows, kernel->nr, begin, end, [&](const Channels &piece) {
+      RunTile(tile, rows, piece, cut, y + piece.column * tile.y_elem_bytes, ThreadScratch(context, thread));
+    });
   });
 }
 

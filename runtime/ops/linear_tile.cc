@@ -38,27 +38,28 @@ uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k) {
   return AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64) + AlignUp(kernel.scratch_bytes(cut.row_block, k), 64);
 }
 
-void RunTile(const Tile &tile, size_t rows, size_t begin, size_t end, const Cut &cut, uint8_t *y, uint8_t *scratch) {
+void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch) {
   GemmArgs gemm = {};
   gemm.w = tile.weights;
   gemm.x_stride = tile.x_stride;
   gemm.k = tile.k;
+  gemm.k_stored = tile.k_stored;
   gemm.group = tile.group;
   gemm.k_panel = tile.k_panel;
-  gemm.n_begin = begin;
-  gemm.n_end = end;
+  gemm.n_begin = channels.begin;
+  gemm.n_end = channels.end;
   gemm.n = tile.n;
   gemm.acc = reinterpret_cast<int32_t *>(scratch);
-  gemm.acc_stride = end - begin;
+  gemm.acc_stride = channels.end - channels.begin;
   gemm.scratch = scratch + AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64);
   requantise::Args epilogue = {};
   epilogue.acc = gemm.acc;
   epilogue.acc_low = gemm.acc + gemm.acc_stride;
   epilogue.acc_stride = gemm.acc_stride * tile.per_token;
   epilogue.y_stride = tile.y_row_bytes / tile.y_elem_bytes;
-  epilogue.n = end - begin;
-  epilogue.bias = tile.bias + begin;
-  epilogue.multiplier = tile.multipliers + begin;
+  epilogue.n = gemm.acc_stride;
+  epilogue.bias = tile.bias + channels.column;
+  epilogue.multiplier = tile.multipliers + channels.column;
   epilogue.shift = tile.shift;
   epilogue.zero_point = tile.zero_point;
   for (size_t row = 0; row < rows; row += cut.row_block) {

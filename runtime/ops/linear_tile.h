@@ -26,10 +26,10 @@ struct Tile {
   const GemmKernel *kernel;
   requantise::Function finish;
   const uint8_t *weights;
-  size_t n, k;
+  size_t n, k, k_stored;
   uint32_t group, k_panel;     // as in GemmArgs
-  const int32_t *bias;         // [n]
-  const int32_t *multipliers;  // [n]
+  const int32_t *bias;         // a column of the output each
+  const int32_t *multipliers;
   int32_t shift, zero_point;
   const int8_t *x;  // [rows, k]
   size_t x_stride;
@@ -41,7 +41,12 @@ struct Tile {
 /// Bytes of scratch that RunTile needs.
 uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k);
 
-/// Channels [begin, end) of `rows` rows of x. begin: a multiple of the kernel's nr.  y: channel `begin` of the first row
-void RunTile(const Tile &tile, size_t rows, size_t begin, size_t end, const Cut &cut, uint8_t *y, uint8_t *scratch);
+/// Channels [begin, end) of a matrix, which are the columns from `column` on of its output. begin: a multiple of the kernel's nr.
+struct Channels {
+  size_t begin, end, column;
+};
+
+/// Channels of `rows` rows of x, at most cut.task_channels.  y: the first of them in the first row
+void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch);
 
 }  // namespace acorn

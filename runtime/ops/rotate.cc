@@ -24,6 +24,8 @@ void Run(const RotateOp &op, const RunContext &context) {
     args.sine = context.ropes[op.rope].sine + first * half;
     args.multiplier = op.multipliers;
     args.shift = op.shift;
+    args.pairs = op.pairs;
+    args.key_heads = op.key_heads;
     (s8 ? context.kernels->rotate->s8 : context.kernels->rotate->s16)(args);
   });
 }

@@ -7,14 +7,21 @@ namespace {
 
 constexpr uint32_t kNoCache = UINT32_MAX;
 
-// What the walk over the steps collects.
+// Columns [begin, end) of a value.
+struct Columns {
+  uint32_t begin, end;
+};
+
+// What the walks over the lists of steps collect. Each goes backwards.
 struct Walk {
   Value values[kMaxValues];
   uint64_t rows[kMaxValues];       // that a value must hold; 0: never used
   uint64_t conflicts[kMaxValues];  // values that live at the same time, as bits
-  uint64_t live;                   // after the step that is being looked at; the walk goes backwards
+  uint64_t live;                   // after the step that is being looked at
+  Columns wanted[kMaxValues];      // of a live value, what is read of it behind that step
   uint32_t states;                 // those before the steps that were looked at
   uint32_t read_cache;             // of the attention whose Append is still to come; kNoCache: none
+  uint32_t read_k, read_v;         // dimensions of a head that it reads
   OpNeeds needs;
 };
 
@@ -46,14 +53,22 @@ Status AddNeeds(ModelReader *reader, const Step &step, const Walk &walk, const P
   return Status::kOk;
 }
 
-// Attention reads the cache that the last Append before it has written: rows of this call are there, and no others.
-bool CacheOrderHolds(const Step &step, uint32_t *read_cache) {
+// Attention reads the cache that the last Append before it has written: rows of this call are there, and no others; of each no
+// more than that Append writes.
+bool CacheOrderHolds(const Step &step, Walk *walk) {
   if (step.kind == OpKind::kAttention) {
-    if (*read_cache != kNoCache && *read_cache != step.attention.cache) return false;
-    *read_cache = step.attention.cache;
-  } else if (step.kind == OpKind::kAppend) {
-    if (*read_cache != kNoCache && *read_cache != step.append.cache) return false;
-    *read_cache = kNoCache;
+    const AttentionOp &op = step.attention;
+    if (walk->read_cache == kNoCache) {
+      walk->read_cache = op.cache;
+      walk->read_k = walk->read_v = 0;
+    }
+    if (walk->read_cache != op.cache) return false;
+    if (op.k_dim > walk->read_k) walk->read_k = op.k_dim;
+    if (op.v_dim > walk->read_v) walk->read_v = op.v_dim;
+  } else if (step.kind == OpKind::kAppend && walk->read_cache != kNoCache) {
+    const AppendOp &op = step.append;
+    if (walk->read_cache != op.cache || op.k_dim < walk->read_k || op.v_dim < walk->read_v) return false;
+    walk->read_cache = kNoCache;
   }
   return true;
 }
@@ -67,22 +82,38 @@ bool StateOrderHolds(const Step &step, uint32_t *states) {
   return true;
 }
 
+void Want(const Slice &slice, Walk *walk) {
+  Columns &wanted = walk->wanted[slice.value];
+  const uint64_t bit = uint64_t{1} << slice.value;
+  const uint32_t end = slice.offset + slice.width;
+  if ((walk->live & bit) == 0) wanted = {slice.offset, end};
+  if (slice.offset < wanted.begin) wanted.begin = slice.offset;
+  if (end > wanted.end) wanted.end = end;
+  walk->live |= bit;
+}
+
+void WantWhole(uint32_t value, Walk *walk) { Want({value, 0, walk->values[value].width}, walk); }
+
+// A value lives before the step that writes all that is wanted of it no more.
+void Write(const Slice &out, Walk *walk) {
+  const Columns &wanted = walk->wanted[out.value];
+  if (out.width != 0 && out.offset <= wanted.begin && out.offset + out.width >= wanted.end) walk->live &= ~(uint64_t{1} << out.value);
+}
+
 Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanContext &context, Walk *walk) {
   for (uint32_t i = count; i-- > 0;) {
     Step step;
     ACORN_TRY(reader->ReadStep(list, i, &step));
-    if (!CacheOrderHolds(step, &walk->read_cache) || !StateOrderHolds(step, &walk->states)) {
-      return reader->Fail(Status::kInvalid, list == StepList::kBody ? "body" : "head", i, 0);
-    }
+    if (!CacheOrderHolds(step, walk) || !StateOrderHolds(step, &walk->states)) return reader->Invalid();
     const StepEdges edges = EdgesOf(step);
     const uint64_t together = walk->live | edges.reads | edges.writes;
     ForBits(together, [&](uint32_t v) { walk->conflicts[v] |= together; });
     ForBits(edges.reads | edges.writes, [&](uint32_t v) {
       if (context.rows > walk->rows[v]) walk->rows[v] = context.rows;
     });
-    const Slice out = OutputOf(step);
-    if (edges.writes != 0 && out.width == walk->values[out.value].width) walk->live &= ~edges.writes;
-    walk->live |= edges.reads;
+    Write(OutputOf(step), walk);
+    const StepInputs inputs = InputsOf(step);
+    for (uint32_t k = 0; k < inputs.count; ++k) Want(inputs.slices[k], walk);
     ACORN_TRY(AddNeeds(reader, step, *walk, context, &walk->needs));
   }
   return Status::kOk;
@@ -131,14 +162,22 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
   const uint64_t body_out = uint64_t{1} << summary.body_out;
   const uint64_t logits = uint64_t{1} << summary.logits;
 
-  walk.live = logits;
+  // The head runs more than once for a chunk: what it starts from stays.
+  WantWhole(summary.logits, &walk);
+  WantWhole(summary.body_out, &walk);
   walk.read_cache = kNoCache;
-  walk.states = counts.states;
   ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, cache_rows}, &walk));
   if ((walk.live & ~body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
-  walk.live = body_out;
-  ACORN_TRY(WalkSteps(reader, StepList::kBody, counts.body, {&kernels, dims.threads, dims.chunk, cache_rows}, &walk));
-  if (walk.live != 0 || walk.read_cache != kNoCache || walk.states != 0) return reader->Fail(Status::kInvalid, "body", 0, 0);
+  for (uint32_t p = 0; p < counts.profiles; ++p) {
+    walk.live = 0;
+    WantWhole(summary.body_out, &walk);
+    walk.read_cache = kNoCache;
+    walk.states = counts.states;
+    ACORN_TRY(WalkSteps(reader, BodyOf(p), counts.body, {&kernels, dims.threads, dims.chunk, cache_rows}, &walk));
+    if (walk.live != 0 || walk.read_cache != kNoCache || walk.states != 0) {
+      return reader->Fail(Status::kInvalid, p == 0 ? "body" : "profile", p == 0 ? 0 : (p - 1) * counts.body, 0);
+    }
+  }
   if (walk.rows[summary.body_out] < dims.chunk) walk.rows[summary.body_out] = dims.chunk;
 
   uint64_t end = PlaceValues(walk, counts.values, logits, plan->values);

@@ -38,4 +38,16 @@ struct ScratchPlan {
 Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts &counts, const Dims &dims,
                    const KernelSet &kernels, ScratchPlan *plan);
 
+/// What a token costs at one rate, in bytes that the steps' shapes say.
+struct RatePlan {
+  uint32_t rate;
+  uint64_t weight_bytes;     // of weights that a token reads: body and head, one row of the embedding, top_k experts of each set
+  uint64_t prunable_bytes;   // of weights that any profile narrows, whole
+  uint64_t left_out_bytes;   // of these, what this rate does not read
+  uint64_t cache_row_bytes;  // keys and values of one token, all layers
+  uint64_t state_bytes;      // states that a token reads and writes
+};
+/// Of profile `profile`, below counts.profiles. Weights of several steps count once for each.
+Status PlanRate(ModelReader *reader, const GraphCounts &counts, uint32_t profile, RatePlan *plan);
+
 }  // namespace acorn

@@ -31,11 +31,10 @@ void GuessByGate(void *ctx, const RunContext &context, uint32_t set, const Route
   auto *forecast = static_cast<Forecast *>(ctx);
   if (context.m != 1 || set + 1 >= forecast->chains.size() || !forecast->chains[set + 1].known) return;
   const RouterChain &chain = forecast->chains[set + 1];
-  const Graph &graph = *forecast->graph;
-  const Step &norm = graph.body[chain.norm], &router = graph.body[chain.router];
-  const ExpertsOp &experts = graph.body[chain.experts].experts;
+  const Step &norm = forecast->body[chain.norm], &router = forecast->body[chain.router];
+  const ExpertsOp &experts = forecast->body[chain.experts].experts;
   Place values[kMaxValues];
-  __builtin_memcpy(values, context.values, graph.values.size() * sizeof(Place));
+  __builtin_memcpy(values, context.values, forecast->graph->values.size() * sizeof(Place));
   // The row starts where its column 0 would, so that slices keep their offsets.
   values[experts.in.value].data = reinterpret_cast<uint8_t *>(forecast->normed.data());
   values[experts.router.value].data = reinterpret_cast<uint8_t *>(forecast->logits.data());
@@ -94,7 +93,8 @@ void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *stre
   }
 }
 
-ExpertForecast ForecastOf(Forecast *forecast) {
+ExpertForecast ForecastOf(Forecast *forecast, Span<Step> body) {
+  forecast->body = body;
   return {forecast, forecast->way == ExpertPrefetch::kGate ? GuessByGate : GuessByPath};
 }
 

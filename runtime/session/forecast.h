@@ -25,6 +25,7 @@ struct RouterChain {
 struct Forecast {
   ExpertPrefetch way;  // kOff: nobody guesses
   const Graph *graph;
+  Span<Step> body;  // of the profile in use
   StreamingExperts *streaming;
   // kGate
   Span<RouterChain> chains;  // [sets]
@@ -49,7 +50,7 @@ void LayOutForecast(const ForecastShape &shape, Arena *arena, Forecast *forecast
 /// Finds the chains, once the graph is read.
 void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *streaming);
 
-/// For RunContext: called by the step of a set's experts.
-ExpertForecast ForecastOf(Forecast *forecast);
+/// For RunContext: called by the step of a set's experts.  body: what runs
+ExpertForecast ForecastOf(Forecast *forecast, Span<Step> body);
 
 }  // namespace acorn

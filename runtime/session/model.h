@@ -38,6 +38,7 @@ struct MemoryPlan {
   uint32_t reference_tokens;  // of the file's reference run; 0: it has none
   uint32_t experts, useful_slots;  // of the model, of all layers; 0: none
   uint64_t slot_bytes;
+  uint32_t rates;  // that the file holds
 };
 
 /// What the caller hands over to open a model.
@@ -45,6 +46,7 @@ struct OpenRequest {
   Span<const uint8_t> image;
   uint32_t context, chunk, logit_rows, sessions;  // 0: default
   uint32_t features;
+  uint32_t rate;  // of a session that opens, percent
   bool check_weights;
   bool profile;
   bool trace;
@@ -70,6 +72,7 @@ struct Model {
   Tokenizer tokenizer;  // header is null without one
   ScratchPlan scratch_plan;
   uint8_t *scratch;
+  uint32_t first_profile;  // of a session that opens
   uint64_t cache_rows;  // of a session: prefix and context
   Place values[kMaxValues];
   Span<RopePlace> ropes;
@@ -91,6 +94,10 @@ struct Model {
 
 /// Resolves the request and computes the plan; nothing is kept.
 Status PlanModel(const OpenRequest &request, Dims *dims, MemoryPlan *plan, Fault *fault);
+
+/// One profile's figures beside the plan, which is the same for all. Nothing is kept.
+/// Returns: as PlanModel | kArgument (also: no such profile)
+Status PlanModelRate(const OpenRequest &request, uint32_t profile, MemoryPlan *plan, RatePlan *rate, Fault *fault);
 
 /// Opens a model in `block`, which is touched only when everything has been checked.
 /// Returns: kOk | kMemory (*fault says the need: offset) | as PlanModel

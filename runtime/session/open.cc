@@ -22,6 +22,7 @@ struct Opening {
   ForecastShape forecast = {};    // nobody guesses
   Tokenizer tokenizer = {};
   MemoryPlan memory = {};
+  uint32_t profile = 0;  // that sessions start with
 };
 
 uint64_t TextBytes(const Tokenizer &tokenizer) {
@@ -41,7 +42,8 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   const Span<ExpertSet> expert_sets = arena->Take<ExpertSet>(counts.expert_sets);
   const Span<ExpertRecord> expert_records = arena->Take<ExpertRecord>(counts.expert_records);
   const Span<uint8_t> verified = arena->Take<uint8_t>(counts.expert_records);
-  const Span<Step> body = arena->Take<Step>(counts.body);
+  const Span<Profile> profiles = arena->Take<Profile>(counts.profiles);
+  const Span<Step> bodies = arena->Take<Step>(uint64_t{counts.profiles} * counts.body);
   const Span<Step> head = arena->Take<Step>(counts.head);
   const Span<RopePlace> rope_places = arena->Take<RopePlace>(counts.ropes);
   const Span<uint8_t> profile_of_step = arena->Take<uint8_t>(uint64_t{counts.body} + counts.head);
@@ -64,7 +66,9 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   (*model)->expert_records = expert_records;
   (*model)->resident.verified = verified;
   (*model)->forecast = guesses;
-  (*model)->graph.body = body;
+  (*model)->graph.profiles = profiles;
+  for (uint32_t p = 0; p < counts.profiles; ++p) profiles[p] = {0, bodies.subspan(uint64_t{p} * counts.body, counts.body)};
+  (*model)->graph.body = profiles[0].body;
   (*model)->graph.head = head;
   (*model)->ropes = rope_places;
   (*model)->profile_of_step = profile_of_step;
@@ -148,6 +152,15 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   return Status::kOk;
 }
 
+Status ResolveRate(const OpenRequest &request, Opening *opening) {
+  for (uint32_t p = 0; p < opening->counts.profiles; ++p) {
+    if (opening->reader.RateOf(p) != request.rate) continue;
+    opening->profile = p;
+    return Status::kOk;
+  }
+  return opening->reader.Fail(Status::kRate, "rate", request.rate, 0);
+}
+
 Status CheckTokenizer(Opening *opening) {
   if (opening->summary.tokenizer.empty()) return Status::kOk;
   TokenizerFault where;
@@ -163,6 +176,7 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   ACORN_TRY(opening->reader.Open(request.image, request.check_weights));
   ACORN_TRY(opening->reader.ReadSummary(&opening->summary, &opening->counts));
   ACORN_TRY(CheckTokenizer(opening));
+  ACORN_TRY(ResolveRate(request, opening));
   ACORN_TRY(ResolveDims(request, opening));
   ACORN_TRY(ResolveExperts(request, opening));
   opening->kernels = SelectKernels(opening->dims.features);
@@ -207,6 +221,7 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   memory.expert_slot_bytes = slots.used();
   memory.block_bytes = block.used();
   memory.reference_tokens = run_tokens;
+  memory.rates = opening->counts.profiles;
   return Status::kOk;
 }
 
@@ -224,7 +239,11 @@ Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
     records = records.subspan(set.count, records.size() - set.count);
     for (uint32_t j = 0; j < set.count; ++j) ACORN_TRY(reader.ReadExpertRecord(i, j, &set.records[j]));
   }
-  for (uint32_t i = 0; i < graph->body.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kBody, i, &graph->body[i]));
+  for (uint32_t p = 0; p < graph->profiles.size(); ++p) {
+    Profile &profile = graph->profiles[p];
+    profile.rate = reader.RateOf(p);
+    for (uint32_t i = 0; i < profile.body.size(); ++i) ACORN_TRY(reader.ReadStep(BodyOf(p), i, &profile.body[i]));
+  }
   for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
   return Status::kOk;
 }
@@ -295,6 +314,18 @@ Status PlanModel(const OpenRequest &request, Dims *dims, MemoryPlan *plan, Fault
   return status;
 }
 
+Status PlanModelRate(const OpenRequest &request, uint32_t profile, MemoryPlan *plan, RatePlan *rate, Fault *fault) {
+  Opening opening;
+  Status status = Prepare(request, &opening);
+  if (status == Status::kOk) {
+    status = profile < opening.counts.profiles ? PlanRate(&opening.reader, opening.counts, profile, rate) : Status::kArgument;
+  }
+  *fault = opening.reader.fault();
+  fault->status = status;
+  *plan = opening.memory;
+  return status;
+}
+
 Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, Fault *fault) {
   Opening opening;
   const Status status = Prepare(request, &opening);
@@ -318,10 +349,12 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.caches = lists.caches;
   model->graph.states = lists.states;
   model->graph.expert_sets = lists.expert_sets;
+  model->graph.profiles = lists.profiles;
   model->graph.body = lists.body;
   model->graph.head = lists.head;
   ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
+  model->first_profile = opening.profile;
   model->dials = request.dials;
   if (model->forecast.way != ExpertPrefetch::kOff) OpenForecast(&model->forecast, &model->graph, &model->streaming);
   model->streaming.graph = &model->graph;

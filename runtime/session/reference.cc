@@ -6,7 +6,7 @@
 namespace acorn {
 namespace {
 
-// Prompt, then the generated ids one by one, in an empty session.
+// Prompt, then the generated ids one by one, in an empty session at rate 0.
 //   choose(i, token)  the sampler's choice for generated id i; gives the id to feed
 //   end(phase)        the phase is over, its digests stand in the trace; returns false to stop
 template <typename Choose, typename End>
@@ -18,6 +18,7 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
   *digests = {kFnvBasis, kFnvBasis};
   if (TakeCancel(session)) return Status::kCancelled;  // resetting forgets it
   ResetSession(session);
+  ACORN_TRY(SetRate(session, 0));
   ResetTrace(model);
   ACORN_TRY(Feed(session, run.prompt, nullptr, nullptr));
   add_logits();
@@ -40,6 +41,16 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
   return TakeCancel(session) ? Status::kCancelled : Status::kOk;
 }
 
+// As Play; afterwards the session is empty and has its rate again.
+template <typename Choose, typename End>
+Status PlayAndReset(Session *session, const ReferenceRun &run, RunDigests *digests, const Choose &choose, const End &end) {
+  const uint32_t rate = RateOf(*session);
+  const Status status = Play(session, run, digests, choose, end);
+  ResetSession(session);
+  ACORN_TRY(SetRate(session, rate));
+  return status;
+}
+
 }  // namespace
 
 Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill,
@@ -52,9 +63,7 @@ Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> genera
     __builtin_memcpy((phase == RunPhase::kPrefill ? prefill : decode).data(), trace.data(), trace.size() * sizeof(uint64_t));
     return true;
   };
-  const Status status = Play(session, run, &digests, choose, end);
-  ResetSession(session);
-  return status;
+  return PlayAndReset(session, run, &digests, choose, end);
 }
 
 Status CheckRun(Session *session, RunReport *report) {
@@ -81,8 +90,7 @@ Status CheckRun(Session *session, RunReport *report) {
     return true;
   };
   RunDigests digests;
-  const Status status = Play(session, run, &digests, choose, end);
-  ResetSession(session);
+  const Status status = PlayAndReset(session, run, &digests, choose, end);
   if (report->phase == RunPhase::kNone) *report = sampler;
   report->digests = digests;
   return status;

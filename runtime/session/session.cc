@@ -8,6 +8,8 @@ namespace {
 /// Whether a chunk is part of the conversation for the first time; what only the states see again leaves no trace elsewhere.
 enum class Pass : uint8_t { kFirst, kAgain };
 
+Span<Step> BodyOf(const Session &session) { return session.model->graph.profiles[session.profile].body; }
+
 RunContext MakeContext(Session *session, Place *values) {
   Model *model = session->model;
   for (uint32_t v = 0; v < model->graph.values.size(); ++v) values[v] = model->values[v];
@@ -30,7 +32,7 @@ RunContext MakeContext(Session *session, Place *values) {
   } else {
     model->streaming.cancel = &session->cancel;
     context.experts = SourceOf(&model->streaming);
-    if (model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast);
+    if (model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast, BodyOf(*session));
   }
   return context;
 }
@@ -57,17 +59,36 @@ Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &
   return Status::kOk;
 }
 
-// To what the constant prefix leaves behind. A model without states has nothing to see again.
-void ResetStates(Session *session) {
-  const Span<State> states = session->model->graph.states;
-  for (size_t i = 0; i < states.size(); ++i) {
-    if (states[i].prefix == nullptr) {
-      __builtin_memset(session->states[i], 0, StateBytes(states[i]));
-    } else {
-      __builtin_memcpy(session->states[i], states[i].prefix, StateBytes(states[i]));
-    }
+// Rows of the columns that `op` has, out of rows of those of `whole`, `width` of them, which may lie in the same place: a column
+// only ever moves to the front.
+void KeepColumns(const ConvOp &op, IndexRuns whole, uint32_t width, const int16_t *from, int16_t *to) {
+  for (uint32_t row = 0; row + 1 < op.taps; ++row, from += width, to += op.in.width) {
+    ForStretches(op.columns, whole, width, [&](uint32_t source, uint32_t target, uint32_t count) {
+      __builtin_memmove(to + target, from + source, count * sizeof(int16_t));
+    });
   }
-  session->state_position = states.empty() ? session->position : 0;
+}
+
+// The state of one step to what the constant prefix leaves behind.
+void ResetState(Session *session, const Step &step) {
+  const uint32_t index = StateOf(step);
+  const State &state = session->model->graph.states[index];
+  if (state.prefix == nullptr) {
+    __builtin_memset(session->states[index], 0, StateBytes(state));
+  } else if (step.kind == OpKind::kConv) {
+    KeepColumns(step.conv, {}, state.columns, reinterpret_cast<const int16_t *>(state.prefix),
+                reinterpret_cast<int16_t *>(session->states[index]));
+  } else {
+    __builtin_memcpy(session->states[index], state.prefix, StateBytes(state));
+  }
+}
+
+// A model without states has nothing to see again.
+void ResetStates(Session *session) {
+  for (const Step &step : BodyOf(*session)) {
+    if (StateOf(step) != kNoState) ResetState(session, step);
+  }
+  session->state_position = session->states.empty() ? session->position : 0;
 }
 
 // The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens.
@@ -84,7 +105,7 @@ Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
     const Rope &rope = model->graph.ropes[i];
     rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2, context.first_row, m);
   }
-  const Status status = RunSteps(model, model->graph.body, 0, context, pass);
+  const Status status = RunSteps(model, BodyOf(*session), 0, context, pass);
   if (status != Status::kOk) {
     ResetStates(session);
   } else {
@@ -153,13 +174,38 @@ void ResetSession(Session *session) {
     args.capacity = model->cache_rows;
     args.m = model->graph.prefix_tokens.size();
     args.kv_heads = cache.kv_heads;
-    args.head_dim = cache.head_dim;
+    args.head_dim = args.k_dim = args.v_dim = cache.head_dim;
     args.bits = cache.bits;
     args.k = cache.prefix_k;
     args.v = cache.prefix_v;
     args.k_stride = args.v_stride = size_t{cache.kv_heads} * cache.head_dim;
     if (args.m != 0) model->kernels.append->copy(args);
   }
+}
+
+Status SetRate(Session *session, uint32_t rate) {
+  const Span<Profile> profiles = session->model->graph.profiles;
+  uint32_t profile = 0;
+  while (profile < profiles.size() && profiles[profile].rate != rate) ++profile;
+  if (profile == profiles.size()) return Status::kRate;
+  if (profile == session->profile) return Status::kOk;
+  // Nothing is in memory of a conversation that is empty, or whose states are to see it again from the start.
+  const bool empty = session->state_position == 0;
+  if (profile < session->profile && !empty) return Status::kRefill;
+  // All else is used by its first dimensions, where it lies.
+  const Span<Step> before = BodyOf(*session), after = profiles[profile].body;
+  for (size_t i = 0; i < after.size(); ++i) {
+    if (after[i].kind != OpKind::kConv) continue;
+    const ConvOp &op = after[i].conv, &wide = before[i].conv;
+    if (empty) {
+      ResetState(session, after[i]);
+    } else {
+      auto *state = reinterpret_cast<int16_t *>(session->states[op.state]);
+      KeepColumns(op, wide.columns, wide.in.width, state, state);
+    }
+  }
+  session->profile = profile;
+  return Status::kOk;
 }
 
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx) {

@@ -17,6 +17,7 @@ struct Session {
   Model *model;
   bool taken;
   uint32_t cancel;           // set from other threads; read and cleared with atomics
+  uint32_t profile;          // index of the one that runs
   uint32_t position;         // real tokens
   uint32_t state_position;   // of them, those that the states have seen; without states all
   const int32_t *logits;     // of the last token; null: none
@@ -41,8 +42,14 @@ constexpr size_t kMaxStopBytes = 63;
 void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &dims, uint64_t text_bytes, Arena *arena,
                    Session **session);
 
-/// Empty conversation after the constant prefix.
+/// Empty conversation after the constant prefix, at the same rate.
 void ResetSession(Session *session);
+
+inline uint32_t RateOf(const Session &session) { return session.model->graph.profiles[session.profile].rate; }
+
+/// The rate of all tokens from here on. Those before stay as they were computed (docs/ARITHMETIC.md §16), the logits too.
+/// Returns: kOk | kRate | kRefill (both: nothing changed; the second: a lower rate, and what was computed is too narrow for it)
+Status SetRate(Session *session, uint32_t rate);
 
 using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
 
@@ -105,13 +112,13 @@ struct RunReport {
   RunDigests digests;         // of what ran, whole where `phase` is kNone or kSample
 };
 
-/// Computes the ids and digests of a run whose other members are set, in a session that is empty before and after.
+/// Computes at rate 0 the ids and digests of a run whose other members are set, in a session that is empty before and after.
 /// generated: [run.generated.size()], whose contents are not read;  prefill, decode: [body + head]
 /// Returns: kOk | kState (no trace) | as Feed and Sample
 Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> generated, Span<uint64_t> prefill,
                  Span<uint64_t> decode);
 
-/// Repeats the file's reference run in a session that is empty before and after.
+/// Repeats the file's reference run, which is of rate 0, in a session that is empty before and after.
 /// Returns: kOk (whether it differs or not) | kState (no trace, no run in the file) | as Feed and Sample
 Status CheckRun(Session *session, RunReport *report);
 

@@ -19,16 +19,16 @@ uint64_t DigestRows(uint64_t digest, const Slice &slice, const RunContext &conte
 uint64_t DigestAppended(uint64_t digest, const AppendOp &op, const RunContext &context) {
   const Cache &cache = context.graph->caches[op.cache];
   const CachePlace &place = context.caches[op.cache];
-  const size_t dims = cache.head_dim, bits = cache.bits;
+  const size_t dims = cache.head_dim, bits = cache.bits;  // dims: from row to row
   const size_t head_bytes = kv_cache::HeadBytes(context.cache_rows, dims, bits);
   for (size_t row = context.first_row; row < context.first_row + context.m; ++row) {
     for (uint32_t head = 0; head < cache.kv_heads; ++head) {
       const uint8_t *k = place.k + head * head_bytes;
-      for (size_t d = 0; d < dims; ++d) digest = Digest(digest, kv_cache::KeyAt(k, row, d, dims, bits));
+      for (size_t d = 0; d < op.k_dim; ++d) digest = Digest(digest, kv_cache::KeyAt(k, row, d, dims, bits));
     }
     for (uint32_t head = 0; head < cache.kv_heads; ++head) {
       const int8_t *v = place.v + head * head_bytes;
-      for (size_t d = 0; d < dims; ++d) digest = Digest(digest, kv_cache::ValueAt(v, row, d, dims, bits));
+      for (size_t d = 0; d < op.v_dim; ++d) digest = Digest(digest, kv_cache::ValueAt(v, row, d, dims, bits));
     }
   }
   return digest;

@@ -24,19 +24,24 @@ constexpr size_t kWidths[] = {8, 4};
 
 struct Shape {
   size_t capacity, first_row, m, kv_heads, head_dim;
+  size_t used_k = 0, used_v = 0;  // the first dimensions; 0: all
+  size_t k_dim() const { return used_k == 0 ? head_dim : used_k; }
+  size_t v_dim() const { return used_v == 0 ? head_dim : used_v; }
 };
 constexpr Shape kShapes[] = {{1, 0, 1, 1, 2},    {16, 0, 16, 1, 16},  {33, 15, 3, 3, 6},   {40, 7, 33, 2, 64},
-                             {20, 19, 1, 3, 30}, {64, 16, 16, 3, 64}, {70, 13, 50, 1, 80}, {9, 2, 5, 2, 128}};
+                             {20, 19, 1, 3, 30}, {64, 16, 16, 3, 64}, {70, 13, 50, 1, 80}, {9, 2, 5, 2, 128},
+                             {40, 7, 33, 2, 64, 48, 64}, {40, 7, 33, 2, 64, 64, 48}, {20, 3, 5, 3, 80, 16, 32},
+                             {20, 3, 5, 2, 34, 18, 30},  {9, 0, 9, 2, 128, 2, 6}};
 
 template <typename Value>
 void Check(const append::Kernel &kernel, const Shape &s, size_t bits, int32_t shift) {
   SCOPED_TRACE(testing::Message() << kernel.name << " capacity=" << s.capacity << " first_row=" << s.first_row << " m=" << s.m
-                                  << " head_dim=" << s.head_dim << " bits=" << bits << " shift=" << shift);
+                                  << " head_dim=" << s.head_dim << " k_dim=" << s.k_dim() << " v_dim=" << s.v_dim() << " bits=" << bits << " shift=" << shift);
   constexpr bool kScaled = sizeof(Value) == 2;
   test::Corners corners(s.capacity * 7 + s.m);
-  const size_t width = s.kv_heads * s.head_dim, k_stride = width + 3, v_stride = width + 1;
-  GuardedBuffer<int8_t> k((s.m - 1) * k_stride + width);
-  GuardedBuffer<Value> v((s.m - 1) * v_stride + width);
+  const size_t k_width = s.kv_heads * s.k_dim(), v_width = s.kv_heads * s.v_dim(), k_stride = k_width + 3, v_stride = v_width + 1;
+  GuardedBuffer<int8_t> k((s.m - 1) * k_stride + k_width);
+  GuardedBuffer<Value> v((s.m - 1) * v_stride + v_width);
   GuardedBuffer<int32_t> multiplier(kScaled ? s.kv_heads : 0);
   corners.FillSigned(&k, 127);
   corners.FillSigned(&v, kScaled ? 32767 : 127);
@@ -51,25 +56,30 @@ void Check(const append::Kernel &kernel, const Shape &s, size_t bits, int32_t sh
   const std::vector<uint8_t> k_before(k_cache.begin(), k_cache.end());
   const std::vector<int8_t> v_before(v_cache.begin(), v_cache.end());
   const append::Args args = {k_cache.data(), v_cache.data(), s.capacity, s.first_row, s.m, s.kv_heads, s.head_dim,
-                             bits, k.data(), v.data(), k_stride, v_stride, multiplier.data(), shift};
+                             s.k_dim(), s.v_dim(), bits, k.data(), v.data(), k_stride, v_stride, multiplier.data(), shift};
   (kScaled ? kernel.run : kernel.copy)(args);
   const int64_t limit = bits == 4 ? 7 : 127;
   const auto clamped = [&](int64_t x) { return std::min(std::max(x, -limit), limit); };
   for (size_t row = 0; row < s.capacity; ++row) {
     for (size_t head = 0; head < s.kv_heads; ++head) {
       const size_t block = head * kv_cache::HeadBytes(s.capacity, s.head_dim, bits);
+      const bool written = row >= s.first_row && row < s.first_row + s.m;
       for (size_t d = 0; d < s.head_dim; ++d) {
         int64_t key = kv_cache::KeyAt(k_before.data() + block, row, d, s.head_dim, bits);
         int64_t value = kv_cache::ValueAt(v_before.data() + block, row, d, s.head_dim, bits);
-        if (row >= s.first_row && row < s.first_row + s.m) {
-          const int64_t x = v[(row - s.first_row) * v_stride + head * s.head_dim + d];
-          key = clamped(k[(row - s.first_row) * k_stride + head * s.head_dim + d]);
+        if (written && d < s.k_dim()) key = clamped(k[(row - s.first_row) * k_stride + head * s.k_dim() + d]);
+        if (written && d < s.v_dim()) {
+          const int64_t x = v[(row - s.first_row) * v_stride + head * s.v_dim() + d];
           value = clamped(kScaled ? static_cast<int64_t>(test::Sat8(test::Rs(test::Wide{x} * multiplier[head], shift))) : x);
         }
-        ASSERT_EQ(kv_cache::KeyAt(k_cache.data() + block, row, d, s.head_dim, bits), key)
-            << "row " << row << " head " << head << " d " << d;
-        ASSERT_EQ(kv_cache::ValueAt(v_cache.data() + block, row, d, s.head_dim, bits), value)
-            << "row " << row << " head " << head << " d " << d;
+        if (!written || d < s.k_dim()) {
+          ASSERT_EQ(kv_cache::KeyAt(k_cache.data() + block, row, d, s.head_dim, bits), key)
+              << "row " << row << " head " << head << " d " << d;
+        }
+        if (!written || d < s.v_dim()) {
+          ASSERT_EQ(kv_cache::ValueAt(v_cache.data() + block, row, d, s.head_dim, bits), value)
+              << "row " << row << " head " << head << " d " << d;
+        }
       }
     }
   }

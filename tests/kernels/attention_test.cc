@@ -40,6 +40,12 @@ struct Problem {
   size_t m;                                       // the last m rows are queries
   Scores scores;
   int32_t exp_multiplier, exp_shift, out_shift, zero_point;
+  size_t used_k = 0, used_v = 0, used_run = 0;  // the first dimensions, and how many outputs lie side by side; 0: all
+  size_t k_dim() const { return used_k == 0 ? head_dim : used_k; }
+  size_t v_dim() const { return used_v == 0 ? head_dim : used_v; }
+  size_t run() const { return used_run == 0 ? v_dim() : used_run; }
+  size_t run_step() const { return heads_per_kv * run() + 2; }  // two of other KV heads
+  size_t y_width() const { return (v_dim() / run() - 1) * run_step() + heads_per_kv * run(); }
 };
 
 /// A cache of one layer and what went into it.
@@ -66,8 +72,8 @@ struct Layer {
     for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
     for (int8_t &b : v_cache) b = -77;
     append::Select(test::HostFeatures())
-        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, bits, k.data(), v.data(), width,
-                width, nullptr, 0});
+        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, p.head_dim, p.head_dim, bits,
+                k.data(), v.data(), width, width, nullptr, 0});
   }
   size_t width, capacity, bits;
   std::vector<int8_t> k, v;  // [rows, kv_heads, head_dim]
@@ -83,11 +89,11 @@ int64_t Num(const std::vector<uint64_t> &e, const Layer &layer, size_t column) {
 
 void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_t *y, size_t position, size_t kv_head,
               const attention::Args &args) {
-  for (size_t head = 0; head < p.heads_per_kv; ++head, q += p.head_dim, y += p.head_dim) {
+  for (size_t head = 0; head < p.heads_per_kv; ++head, q += p.k_dim(), y += p.run()) {
     std::vector<int64_t> score(position + 1);
     int64_t max = INT64_MIN;
     for (size_t j = 0; j <= position; ++j) {
-      for (size_t d = 0; d < p.head_dim; ++d) score[j] += q[d] * layer.k[j * layer.width + kv_head * p.head_dim + d];
+      for (size_t d = 0; d < p.k_dim(); ++d) score[j] += q[d] * layer.k[j * layer.width + kv_head * p.head_dim + d];
       max = std::max(max, score[j]);
     }
     std::vector<uint64_t> e;
@@ -99,9 +105,9 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
     int bits = 0;
     while ((den >> bits) != 0) ++bits;
     const test::Wide r = (test::Wide{args.out_multiplier[head]} << (bits - 8)) / static_cast<test::Wide>(den);
-    for (size_t d = 0; d < p.head_dim; ++d) {
+    for (size_t d = 0; d < p.v_dim(); ++d) {
       const test::Wide num = Num(e, layer, kv_head * p.head_dim + d);
-      ASSERT_EQ(y[d], test::Sat8(test::Rs(num * r, p.out_shift + bits - 8) + p.zero_point))
+      ASSERT_EQ(y[d / p.run() * p.run_step() + d % p.run()], test::Sat8(test::Rs(num * r, p.out_shift + bits - 8) + p.zero_point))
           << "position " << position << " head " << head << " d " << d;
     }
   }
@@ -109,11 +115,12 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
 
 void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer) {
   SCOPED_TRACE(testing::Message() << kernel.name << " rows=" << p.rows << " m=" << p.m << " heads=" << p.heads_per_kv
-                                  << " head_dim=" << p.head_dim << " bits=" << layer.bits << " exp " << p.exp_multiplier
+                                  << " head_dim=" << p.head_dim << " k_dim=" << p.k_dim() << " v_dim=" << p.v_dim()
+                                  << " run=" << p.run() << " bits=" << layer.bits << " exp " << p.exp_multiplier
                                   << '/' << p.exp_shift);
   test::Corners corners(p.rows + p.m);
-  const size_t width = p.heads_per_kv * p.head_dim, q_stride = width + 3, y_stride = width + 1;
-  GuardedBuffer<int8_t> q((p.m - 1) * q_stride + width), y((p.m - 1) * y_stride + width);
+  const size_t q_width = p.heads_per_kv * p.k_dim(), q_stride = q_width + 3, y_stride = p.y_width() + 1;
+  GuardedBuffer<int8_t> q((p.m - 1) * q_stride + q_width), y((p.m - 1) * y_stride + p.y_width());
   GuardedBuffer<int32_t> exp_multiplier(p.heads_per_kv), out_multiplier(p.heads_per_kv);
   for (int8_t &b : q) b = static_cast<int8_t>(p.scores == Scores::kExtreme ? 127 : corners.Signed(127));
   for (int32_t &v : exp_multiplier) v = static_cast<int32_t>(p.exp_multiplier - p.exp_multiplier / 3 * corners.Between(0, 1));
@@ -129,6 +136,10 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
                                   p.m,
                                   p.heads_per_kv,
                                   p.head_dim,
+                                  p.k_dim(),
+                                  p.v_dim(),
+                                  p.run(),
+                                  p.run_step(),
                                   layer.bits,
                                   p.rows - p.m,
                                   layer.k_cache.data() + block,
@@ -142,8 +153,11 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
     kernel.run(args);
     for (size_t row = 0; row < p.m; ++row) {
       CheckRow(p, layer, q.data() + row * q_stride, y.data() + row * y_stride, args.first_position + row, kv_head, args);
-      if (row + 1 < p.m) {
-        ASSERT_EQ(y[row * y_stride + width], 99) << "between rows";
+    }
+    for (size_t i = 0; i < y.size(); ++i) {
+      const size_t column = i % y_stride;
+      if (column >= p.y_width() || column % p.run_step() >= p.heads_per_kv * p.run()) {
+        ASSERT_EQ(y[i], 99) << "between runs or rows, at " << i;
       }
     }
   }
@@ -163,6 +177,24 @@ TEST(Attention, Shapes) {
   for (size_t head_dim : {2, 4, 6, 8, 16, 18, 30, 32, 48, 62, 64, 66, 80, 96, 128}) {
     for (size_t rows : {1, 2, 3, 4, 15, 16, 17, 63, 64, 65, 131}) {
       CheckAll({rows, 2, 3, head_dim, 1, Scores::kAny, 1 << 20, 20, 30, 0});
+    }
+  }
+}
+
+// The first dimensions of a wider cache, at and around the edges of vectors, and outputs in runs.
+TEST(Attention, NarrowerHeads) {
+  struct Narrow {
+    size_t head_dim, k_dim, v_dim, run;
+  };
+  constexpr Narrow kNarrow[] = {{64, 48, 64, 0},  {64, 64, 48, 0},  {64, 16, 32, 0},  {64, 32, 16, 16}, {64, 48, 48, 16}, {64, 34, 30, 0},
+                                {64, 64, 64, 4},  {64, 2, 2, 1},    {32, 18, 24, 8},  {80, 48, 64, 32}, {96, 80, 72, 24}, {128, 112, 80, 16},
+                                {128, 66, 40, 20}, {18, 16, 18, 9}, {16, 16, 16, 16}, {34, 32, 34, 2},  {256, 160, 208, 208}};
+  for (const Narrow &n : kNarrow) {
+    for (size_t heads : {1, 2, 3, 9}) {
+      for (size_t rows : {1, 17, 66}) {
+        CheckAll({rows, 2, heads, n.head_dim, 1, Scores::kAny, 1 << 20, 20, 30, 5, n.k_dim, n.v_dim, n.run});
+        if (rows == 66) CheckAll({rows, 1, heads, n.head_dim, 5, Scores::kExtreme, 1 << 20, 21, 31, -7, n.k_dim, n.v_dim, n.run});
+      }
     }
   }
 }

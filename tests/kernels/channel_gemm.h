@@ -23,10 +23,12 @@ enum class Values { kRandom, kLargest, kSmallest, kAlternating };
 struct Problem {
   size_t m, n, k, k_panel;
   Values values;
+  size_t used_k = 0;  // the first columns; 0: all
+  size_t depth() const { return used_k == 0 ? k : used_k; }
 };
 
 inline std::string Describe(const Problem &p) {
-  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.k) + " k_panel " +
+  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.depth()) + "/" + std::to_string(p.k) + " k_panel " +
          std::to_string(p.k_panel) + " values " + std::to_string(static_cast<int>(p.values)) + " seed 11";
 }
 
@@ -34,8 +36,8 @@ class Data {
  public:
   Data(WeightFormat format, Layout layout, const Problem &p, test::Guard guard = test::Guard::kEnd)
       : matrix{format, layout, p.n, p.k, p.k_panel == 0 ? p.k : p.k_panel},
-        x_stride(p.k + 3),
-        x((p.m - 1) * x_stride + p.k, guard),
+        x_stride(p.depth() + 3),
+        x((p.m - 1) * x_stride + p.depth(), guard),
         packed((XnnPackedBytes(matrix) + 63) / 64 * 64, guard),  // the end at the guard, aligned to 64 all the same
         weights(p.n * p.k) {
     std::mt19937 random(11);
@@ -81,7 +83,7 @@ class Data {
       case Values::kRandom: return static_cast<int>(random() % 255) - 127;
       case Values::kLargest: return -127;
       case Values::kSmallest: return 127;
-      default: return i % (p.k + 3) % 2 == 0 ? 127 : -127;
+      default: return i % (p.depth() + 3) % 2 == 0 ? 127 : -127;
     }
   }
 
@@ -99,12 +101,13 @@ inline std::vector<int32_t> RunKernel(const GemmKernel &kernel, const Problem &p
   const size_t width = n_end - n_begin, stride = width + 3;
   test::GuardedBuffer<int32_t> acc((p.m - 1) * stride + width, guard);
   for (int32_t &value : acc) value = kUntouched;
-  test::GuardedBuffer<uint8_t> scratch((kernel.scratch_bytes(p.m, p.k) + 63) / 64 * 64, guard);
+  test::GuardedBuffer<uint8_t> scratch((kernel.scratch_bytes(p.m, p.depth()) + 63) / 64 * 64, guard);
   std::memset(scratch.data(), 0xa5, scratch.size());
   const GemmArgs args = {data.x.data(),
                          data.x_stride,
                          data.packed.data(),
                          p.m,
+                         p.depth(),
                          p.k,
                          0,
                          static_cast<uint32_t>(p.k_panel),
@@ -128,7 +131,7 @@ inline std::vector<int32_t> Formula(const Problem &p, const Data &data, size_t n
   for (size_t m = 0; m < p.m; ++m) {
     for (size_t n = n_begin; n < n_end; ++n) {
       int64_t sum = 0;
-      for (size_t i = 0; i < p.k && n < p.n; ++i) sum += int64_t{data.x[m * data.x_stride + i]} * data.weights[n * p.k + i];
+      for (size_t i = 0; i < p.depth() && n < p.n; ++i) sum += int64_t{data.x[m * data.x_stride + i]} * data.weights[n * p.k + i];
       EXPECT_EQ(sum, static_cast<int32_t>(sum)) << "the problem breaks the compiler's bound";
       result.push_back(static_cast<int32_t>(sum));
     }
@@ -195,6 +198,22 @@ inline void CheckRanges(WeightFormat format, const GemmKernel &kernel) {
           if (end <= begin || end > padded) continue;
           ExpectEqual(RunKernel(kernel, p, data, begin, end), Formula(p, data, begin, end), end - begin,
                       Describe(p) + " range " + std::to_string(begin) + " " + std::to_string(end));
+          if (testing::Test::HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+/// The first panels of a matrix give the sums of a matrix that has no others.
+inline void CheckDepths(WeightFormat format, const GemmKernel &kernel) {
+  for (size_t k_panel : {16, 48}) {
+    for (size_t k : {4 * k_panel, 3 * k_panel + 7}) {
+      for (size_t used = k_panel; used < k; used += k_panel) {
+        for (size_t m : {size_t{1}, size_t{3}, size_t{kernel.mr}, size_t{2} * kernel.mr + 1}) {
+          const Problem p = {m, size_t{6} * kernel.nr + 5, k, k_panel, Values::kRandom, used};
+          const Data data(format, kernel.layout, p);
+          ExpectEqual(RunKernel(kernel, p, data, 0, p.n), Formula(p, data, 0, p.n), p.n, Describe(p));
           if (testing::Test::HasFatalFailure()) return;
         }
       }

@@ -19,6 +19,7 @@ class GemmS8W2g : public testing::TestWithParam<GemmKernel> {
 TEST_P(GemmS8W2g, EqualsFormula) { grouped_gemm::CheckAgainstFormula(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, EqualsScalar) { grouped_gemm::CheckAgainstScalar(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, AnyRangeOfTiles) { grouped_gemm::CheckRanges(kFamily, GetParam()); }
+TEST_P(GemmS8W2g, FirstGroupsOnly) { grouped_gemm::CheckDepths(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, ReadsNothingBeforeItsBuffers) { grouped_gemm::CheckBeginnings(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, ScratchGrowsWithRowsAndDepth) { grouped_gemm::CheckScratch(GetParam()); }
 

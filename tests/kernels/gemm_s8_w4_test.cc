@@ -16,6 +16,7 @@ class GemmS8W4 : public testing::TestWithParam<GemmKernel> {
 TEST_P(GemmS8W4, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW4, GetParam()); }
+TEST_P(GemmS8W4, FirstPanelsOnly) { channel_gemm::CheckDepths(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW4, GetParam()); }
 TEST_P(GemmS8W4, ScratchGrows) { channel_gemm::CheckScratch(GetParam()); }
 

@@ -16,6 +16,7 @@ class GemmS8W8 : public testing::TestWithParam<GemmKernel> {
 TEST_P(GemmS8W8, EqualsFormula) { channel_gemm::CheckAgainstFormula(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, EqualsScalar) { channel_gemm::CheckAgainstScalar(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, AnyRangeOfTiles) { channel_gemm::CheckRanges(WeightFormat::kW8, GetParam()); }
+TEST_P(GemmS8W8, FirstPanelsOnly) { channel_gemm::CheckDepths(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, ReadsNothingBeforeItsBuffers) { channel_gemm::CheckBeginnings(WeightFormat::kW8, GetParam()); }
 TEST_P(GemmS8W8, ScratchGrows) { channel_gemm::CheckScratch(GetParam()); }
 

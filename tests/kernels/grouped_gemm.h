@@ -28,6 +28,8 @@ struct Problem {
   size_t m, n, k;
   WeightFormat format;
   Values values;
+  size_t used_k = 0;  // the first columns; 0: all
+  size_t depth() const { return used_k == 0 ? k : used_k; }
   uint32_t group() const { return GroupSize(format); }
 };
 
@@ -38,21 +40,21 @@ struct Family {
 };
 
 inline std::string Describe(const Problem &p) {
-  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.k) + " format " +
+  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.depth()) + "/" + std::to_string(p.k) + " format " +
          std::to_string(static_cast<int>(p.format)) + " values " + std::to_string(static_cast<int>(p.values)) + " seed 7";
 }
 
 // A matrix and rows of a problem; the weights also as plain numbers.
 struct Data {
   explicit Data(const Problem &p)
-      : x_stride(p.k + 5),
-        x((p.m - 1) * x_stride + p.k),
+      : x_stride(p.depth() + 5),
+        x((p.m - 1) * x_stride + p.depth()),
         packed(c4::PackedBytes(p.format, p.n, p.k)),
         weights(p.n * p.k),
         multipliers(p.n * (p.k / p.group())) {
     std::mt19937 random(7);
     for (size_t m = 0; m < p.m; ++m) {
-      for (size_t i = 0; i < p.k; ++i) x[m * x_stride + i] = static_cast<int8_t>(X(p, random, i));
+      for (size_t i = 0; i < p.depth(); ++i) x[m * x_stride + i] = static_cast<int8_t>(X(p, random, i));
     }
     std::memset(packed.data(), 0, packed.size());
     for (size_t t = 0; t < c4::Tiles(p.n); ++t) {  // padding as the packer leaves it
@@ -112,11 +114,11 @@ inline std::vector<int32_t> RunKernel(const GemmKernel &kernel, const Problem &p
   const size_t width = n_end - n_begin, stride = width + 3;
   GuardedBuffer<int32_t> acc((p.m - 1) * stride + width);
   for (int32_t &value : acc) value = kUntouched;
-  const size_t scratch_bytes = (kernel.scratch_bytes(p.m, p.k) + 63) / 64 * 64;
+  const size_t scratch_bytes = (kernel.scratch_bytes(p.m, p.depth()) + 63) / 64 * 64;
   GuardedBuffer<uint8_t> scratch(scratch_bytes);
   std::memset(scratch.data(), 0xa5, scratch.size());
-  const GemmArgs args = {data.x.data(), data.x_stride, data.packed.data(), p.m,    p.k,           p.group(), 0, n_begin,
-                         n_end,         p.n,           acc.data(),         stride, scratch.data()};
+  const GemmArgs args = {data.x.data(), data.x_stride, data.packed.data(), p.m,        p.depth(), p.k,           p.group(), 0,
+                         n_begin,       n_end,         p.n,                acc.data(), stride,    scratch.data()};
   kernel.run(args);
   std::vector<int32_t> result;
   for (size_t m = 0; m < p.m; ++m) {
@@ -134,7 +136,7 @@ inline std::vector<int32_t> Formula(const Problem &p, const Data &data, size_t n
   for (size_t m = 0; m < p.m; ++m) {
     for (size_t n = n_begin; n < n_end; ++n) {
       int64_t sum = 0;
-      for (size_t i = 0; i < p.k && n < p.n; ++i) {
+      for (size_t i = 0; i < p.depth() && n < p.n; ++i) {
         sum += int64_t{data.multipliers[n * groups + i / p.group()]} * data.x[m * data.x_stride + i] * data.weights[n * p.k + i];
       }
       EXPECT_EQ(sum, static_cast<int32_t>(sum)) << "the problem breaks the compiler's bound";
@@ -212,6 +214,26 @@ inline void CheckRanges(const Family &family, const GemmKernel &kernel) {
   }
 }
 
+/// The first columns of a matrix give the sums of a matrix that has no others, whatever rows and channels there are.
+inline void CheckDepths(const Family &family, const GemmKernel &kernel) {
+  const size_t mr = kernel.mr;
+  for (const WeightFormat format : family.formats) {
+    const size_t group = GroupSize(format);
+    for (size_t k : {group * 2, size_t{640}, size_t{1152}}) {
+      for (size_t used : {group, k / 2 / group * group, k - group}) {
+        for (size_t m : {size_t{1}, size_t{2}, size_t{3}, mr + 1, 3 * mr + 1, size_t{37}}) {
+          for (size_t n : {1, 17, 151}) {
+            const Problem p = {m, n, k, format, Values::kRandom, used};
+            const Data data(p);
+            ExpectEqual(RunKernel(kernel, p, data, 0, p.n), Formula(p, data, 0, p.n), p.n, Describe(p));
+            if (testing::Test::HasFatalFailure()) return;
+          }
+        }
+      }
+    }
+  }
+}
+
 /// What comes before x and the weights, where the guard is, is not read either.
 inline void CheckBeginnings(const Family &family, const GemmKernel &kernel) {
   const Problem p = {7, 33, 128, family.formats[0], Values::kRandom};
@@ -222,7 +244,7 @@ inline void CheckBeginnings(const Family &family, const GemmKernel &kernel) {
   std::memcpy(packed.data(), data.packed.data(), packed.size());
   GuardedBuffer<int32_t> acc(p.m * p.n, Guard::kBegin);
   GuardedBuffer<uint8_t> scratch(kernel.scratch_bytes(p.m, p.k), Guard::kBegin);
-  kernel.run({x.data(), data.x_stride, packed.data(), p.m, p.k, p.group(), 0, 0, p.n, p.n, acc.data(), p.n, scratch.data()});
+  kernel.run({x.data(), data.x_stride, packed.data(), p.m, p.k, p.k, p.group(), 0, 0, p.n, p.n, acc.data(), p.n, scratch.data()});
   ExpectEqual(std::vector<int32_t>(acc.begin(), acc.end()), Formula(p, data, 0, p.n), p.n, Describe(p));
 }
 

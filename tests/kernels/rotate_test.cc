@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "acorn_schema/pairs.h"
 #include "kernels/rotate/kernel.h"
 #include "tests/support/formula.h"
 #include "tests/support/guarded_buffer.h"
@@ -86,7 +87,7 @@ void Check(const rotate::Kernel &kernel, const Shape &s, int32_t largest, int32_
   corners.FillSigned(&multiplier, largest);
   for (Out &v : y) v = 99;
   const rotate::Args args = {y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
-                             multiplier.data(), shift};
+                             multiplier.data(), shift, nullptr, 1};
   (sizeof(Out) == 1 ? kernel.s8 : kernel.s16)(args);
   for (size_t i = 0; i < y.size(); ++i) {
     const size_t row = i / y_stride, column = i % y_stride;
@@ -121,6 +122,81 @@ TEST(Rotate, EveryVariantIsTheFormula) {
         }
       }
     }
+  }
+}
+
+struct PairShape {
+  size_t m, heads, key_heads, head_dim, half;
+};
+constexpr PairShape kPairShapes[] = {{1, 1, 1, 16, 8},  {2, 6, 2, 48, 32}, {3, 9, 3, 64, 32}, {1, 4, 4, 80, 16},
+                                     {2, 2, 1, 128, 8}, {1, 3, 1, 32, 250}, {1, 1, 1, 512, 255}};
+
+template <typename Out>
+void CheckPairs(const rotate::Kernel &kernel, const PairShape &s, int32_t largest, int32_t shift, Guard guard) {
+  SCOPED_TRACE(testing::Message() << kernel.name << " m=" << s.m << " heads=" << s.heads << '/' << s.key_heads
+                                  << " head_dim=" << s.head_dim << " half=" << s.half << " shift=" << shift);
+  test::Corners corners(s.head_dim * 10 + s.heads);
+  const size_t width = s.heads * s.head_dim, x_stride = width + 1, y_stride = width + 2, pairs = s.head_dim / 2;
+  GuardedBuffer<int16_t> x((s.m - 1) * x_stride + width, guard);
+  GuardedBuffer<int16_t> cosine(s.m * s.half, guard), sine(s.m * s.half, guard);
+  GuardedBuffer<int32_t> multiplier(s.heads, guard);
+  GuardedBuffer<uint8_t> frequency(s.key_heads * pairs, guard);
+  GuardedBuffer<Out> y((s.m - 1) * y_stride + width, guard);
+  corners.FillSigned(&x, 32767);
+  corners.FillSigned(&cosine, 16384);
+  corners.FillSigned(&sine, 16384);
+  corners.FillSigned(&multiplier, largest);
+  for (uint8_t &f : frequency) {
+    f = corners.Between(0, 4) == 0 ? kNoFrequency : static_cast<uint8_t>(corners.Between(0, static_cast<int64_t>(s.half) - 1));
+  }
+  for (Out &v : y) v = 99;
+  const rotate::Args args = {y.data(), x.data(), y_stride, x_stride, s.m, s.heads, s.head_dim, s.half, cosine.data(), sine.data(),
+                             multiplier.data(), shift, frequency.data(), s.key_heads};
+  (sizeof(Out) == 1 ? kernel.s8 : kernel.s16)(args);
+  for (size_t i = 0; i < y.size(); ++i) {
+    if (i % y_stride >= width) {
+      ASSERT_EQ(y[i], 99) << "between rows";
+    }
+  }
+  for (size_t row = 0; row < s.m; ++row) {
+    for (size_t head = 0; head < s.heads; ++head) {
+      const int16_t *v = x.data() + row * x_stride + head * s.head_dim;
+      const Out *out = y.data() + row * y_stride + head * s.head_dim;
+      for (uint32_t pair = 0; pair < pairs; ++pair) {
+        const uint32_t f = frequency[head / (s.heads / s.key_heads) * pairs + pair], first = FirstOfPair(pair), second = SecondOfPair(pair);
+        const test::Wide c = f == kNoFrequency ? 16384 : cosine[row * s.half + f], n = f == kNoFrequency ? 0 : sine[row * s.half + f];
+        const test::Wide low = test::Rs((v[first] * c - v[second] * n) * multiplier[head], shift);
+        const test::Wide high = test::Rs((v[second] * c + v[first] * n) * multiplier[head], shift);
+        ASSERT_EQ(out[first], sizeof(Out) == 1 ? test::Sat8(low) : test::Sat16(low)) << "row " << row << " head " << head << " pair " << pair;
+        ASSERT_EQ(out[second], sizeof(Out) == 1 ? test::Sat8(high) : test::Sat16(high)) << "row " << row << " head " << head << " pair " << pair;
+      }
+    }
+  }
+}
+
+TEST(Rotate, SortedPairsOfEveryVariantAreTheFormula) {
+  const uint32_t features = test::HostFeatures();
+  for (const rotate::Kernel &kernel : rotate::Kernels()) {
+    if ((kernel.needs & ~features) != 0) continue;
+    for (const PairShape &shape : kPairShapes) {
+      for (Guard guard : {Guard::kEnd, Guard::kBegin}) {
+        for (const auto &[largest, shift] :
+             {std::pair(2147483647, 1), {2147483647, 52}, {1 << 20, 40}, {1 << 10, 31}, {1 << 12, 32}, {2147483647, 62}}) {
+          CheckPairs<int8_t>(kernel, shape, largest, shift, guard);
+          CheckPairs<int16_t>(kernel, shape, largest, shift, guard);
+        }
+      }
+    }
+  }
+}
+
+// Every dimension belongs to one pair.
+TEST(Pairs, PlacesAreDistinct) {
+  std::vector<int> used(96);
+  for (uint32_t pair = 0; pair < 48; ++pair) {
+    EXPECT_EQ(++used.at(FirstOfPair(pair)), 1);
+    EXPECT_EQ(++used.at(SecondOfPair(pair)), 1);
+    EXPECT_EQ(FirstOfPair(pair) / kPairBlock, SecondOfPair(pair) / kPairBlock);
   }
 }
 

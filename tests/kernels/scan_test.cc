@@ -30,8 +30,14 @@ std::vector<int32_t> SoftplusTable() {
 
 struct Shape {
   size_t m, channels, n;
+  size_t used_run = 0, unused = 0;  // channels that lie side by side, 0: all; columns of the state behind those in use
+  size_t run() const { return used_run == 0 ? channels : used_run; }
+  size_t run_step() const { return run() + (used_run == 0 ? 0 : 2); }  // two of other heads
+  size_t width() const { return (channels / run() - 1) * run_step() + run(); }
+  size_t place(size_t channel) const { return channel / run() * run_step() + channel % run(); }
 };
-constexpr Shape kShapes[] = {{1, 1, 1}, {1, 3, 16}, {2, 4, 7}, {3, 2, 33}, {5, 5, 64}, {7, 1, 128}, {3, 2, 1024}, {4, 3, 15}, {4, 3, 17}};
+constexpr Shape kShapes[] = {{1, 1, 1}, {1, 3, 16}, {2, 4, 7}, {3, 2, 33}, {5, 5, 64}, {7, 1, 128}, {3, 2, 1024}, {4, 3, 15}, {4, 3, 17},
+                             {3, 6, 16, 2, 16}, {2, 6, 48, 3, 16}, {2, 4, 33, 1, 7}, {3, 5, 64, 5, 1}, {2, 8, 80, 4, 0}};
 
 // Ordinary heads, and those in which everything is as large as it can be.
 enum class Kind { kOrdinary, kSlow, kExtreme };
@@ -48,15 +54,16 @@ scan::Head HeadOf(Kind kind, const int32_t *table) {
 test::Wide Minimum(test::Wide a, test::Wide b) { return a < b ? a : b; }
 
 void Check(const scan::Kernel &kernel, const Shape &shape, Kind kind, Guard guard, size_t chunk) {
-  SCOPED_TRACE(testing::Message() << kernel.name << " m=" << shape.m << " channels=" << shape.channels << " n=" << shape.n << " kind "
+  SCOPED_TRACE(testing::Message() << kernel.name << " m=" << shape.m << " channels=" << shape.channels << " n=" << shape.n << " run="
+                                  << shape.run() << " unused=" << shape.unused << " kind "
                                   << static_cast<int>(kind) << " chunk=" << chunk);
   const std::vector<int32_t> table = SoftplusTable();
   const scan::Head head = HeadOf(kind, table.data());
-  const size_t channels = shape.channels, n = shape.n;
+  const size_t channels = shape.channels, n = shape.n, width = shape.width(), state_stride = n + shape.unused;
   test::Corners corners(shape.m * 1000 + channels * 100 + n);
-  GuardedBuffer<int16_t> x((shape.m - 1) * (channels + 1) + channels, guard), b((shape.m - 1) * (n + 2) + n, guard),
-      c((shape.m - 1) * (n + 3) + n, guard), dt((shape.m - 1) * 5 + 1, guard), y((shape.m - 1) * (channels + 4) + channels, guard);
-  GuardedBuffer<int32_t> state(channels * n, guard);
+  GuardedBuffer<int16_t> x((shape.m - 1) * (width + 1) + width, guard), b((shape.m - 1) * (n + 2) + n, guard),
+      c((shape.m - 1) * (n + 3) + n, guard), dt((shape.m - 1) * 5 + 1, guard), y((shape.m - 1) * (width + 4) + width, guard);
+  GuardedBuffer<int32_t> state((channels - 1) * state_stride + n, guard);
   corners.FillSigned(&x, 32767);
   corners.FillSigned(&b, 32767);
   corners.FillSigned(&c, 32767);
@@ -67,29 +74,30 @@ void Check(const scan::Kernel &kernel, const Shape &shape, Kind kind, Guard guar
   std::vector<int64_t> expected_state(state.begin(), state.end());
   for (int16_t &v : y) v = 12345;
   for (size_t first = 0; first < shape.m; first += chunk) {
-    kernel.run({y.data() + first * (channels + 4), x.data() + first * (channels + 1), b.data() + first * (n + 2),
-                c.data() + first * (n + 3), dt.data() + first * 5, channels + 4, channels + 1, n + 2, n + 3, 5, state.data(),
-                std::min(chunk, shape.m - first), channels, n, head, skip, out_shift});
+    kernel.run({y.data() + first * (width + 4), x.data() + first * (width + 1), b.data() + first * (n + 2),
+                c.data() + first * (n + 3), dt.data() + first * 5, width + 4, width + 1, n + 2, n + 3, 5, shape.run(), shape.run_step(),
+                state.data(), state_stride, std::min(chunk, shape.m - first), channels, n, head, skip, out_shift});
   }
   for (size_t r = 0; r < shape.m; ++r) {
     const scan::Step step = scan::StepOf(head, dt[r * 5]);
     for (size_t p = 0; p < channels; ++p) {
-      const int64_t xp = x[r * (channels + 1) + p];
+      const int64_t xp = x[r * (width + 1) + shape.place(p)];
       const int64_t w = test::Sat(test::Rs(test::Wide{xp} * step.input, 15), -kStateLimit, kStateLimit);
       test::Wide sum = test::Wide{skip} * xp;
       for (size_t i = 0; i < n; ++i) {
-        int64_t &s = expected_state[p * n + i];
+        int64_t &s = expected_state[p * state_stride + i];
         const test::Wide next = test::Rs(test::Wide{s} * step.decay, 30) + test::Rs(test::Wide{b[r * (n + 2) + i]} * w, 15);
         s = test::Sat(next, -kStateLimit, kStateLimit);
         sum += test::Wide{c[r * (n + 3) + i]} * s;
       }
-      ASSERT_EQ(y[r * (channels + 4) + p], test::Sat16(test::Rs(sum, out_shift))) << "row " << r << " channel " << p;
+      ASSERT_EQ(y[r * (width + 4) + shape.place(p)], test::Sat16(test::Rs(sum, out_shift))) << "row " << r << " channel " << p;
     }
   }
   for (size_t i = 0; i < state.size(); ++i) ASSERT_EQ(state[i], expected_state[i]) << "state " << i;
   for (size_t i = 0; i < y.size(); ++i) {
-    if (i % (channels + 4) >= channels) {
-      ASSERT_EQ(y[i], 12345) << "between rows, at " << i;
+    const size_t column = i % (width + 4);
+    if (column >= width || column % shape.run_step() >= shape.run()) {
+      ASSERT_EQ(y[i], 12345) << "between runs or rows, at " << i;
     }
   }
 }
@@ -186,7 +194,7 @@ TEST(Scan, TenThousandStepsOfASlowHead) {
           x = static_cast<int16_t>(random() % 24000) - 8000;
           for (int16_t &value : b) value = static_cast<int16_t>(random() % 1200) - 300;
         }
-        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, state.data(), 1, 1, kColumns, head, 0, 26});
+        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, 1, 1, state.data(), kColumns, 1, 1, kColumns, head, 0, 26});
         const double input = std::ldexp(head.input_multiplier, -20) / 64 * step_size;
         double sum = 0, real_largest = 0;
         for (size_t i = 0; i < kColumns; ++i) {
@@ -208,7 +216,7 @@ TEST(Scan, TenThousandStepsOfASlowHead) {
       std::fill(b.begin(), b.end(), int16_t{0});
       for (size_t t = 0; t < kSteps; ++t) {
         int16_t x = 0, dt = 0, y = 0;
-        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, state.data(), 1, 1, kColumns, head, 0, 32});
+        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, 1, 1, state.data(), kColumns, 1, 1, kColumns, head, 0, 32});
         for (double &value : real) value *= decay;
       }
       for (size_t i = 0; i < kColumns; ++i) EXPECT_NEAR(state[i], real[i], 4e-4 * most) << kernel.name << " column " << i;

@@ -7,6 +7,7 @@
 
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
+#include "acorn_schema/pairs.h"
 #include "tests/support/model_file.h"
 
 namespace acorn::test {
@@ -21,6 +22,7 @@ using schema::Slice;
 constexpr double kRms4 = 2.5, kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
 
 constexpr int32_t kLargest15 = 16320;
+constexpr uint32_t kRun = 8;  // neighbours of a head in an output that goes round the heads
 constexpr double kInt16 = 32767, kInt31 = 2147483647;
 
 /// Columns of a value, with what is known about the numbers in them.
@@ -70,6 +72,13 @@ Factors MakeNormalised(const std::vector<double> &values) {
   return factors;
 }
 
+// Rows or columns of something wider.
+using Runs = std::vector<schema::Run>;
+
+void AddRuns(Runs *runs, uint32_t first, uint32_t stride, uint32_t count, uint32_t times) {
+  for (uint32_t i = 0; i < times; ++i) runs->emplace_back(first + i * stride, count);
+}
+
 class Builder {
  public:
   explicit Builder(const ModelSpec &spec) : spec_(spec), random_(spec.seed) {}
@@ -84,7 +93,9 @@ class Builder {
   };
 
   Edge NewValue(const char *role, DType dtype, uint32_t width, double rms, int zero_point = 0);
+  // A new one, or in a profile's body the one that the body at rate 0 has added at the same place.
   Stored AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input = 127);
+  flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> PutRuns(const Runs &runs);
   std::vector<double> Spread(size_t count, double value);
 
   void Push(Op type, flatbuffers::Offset<void> op);
@@ -94,9 +105,11 @@ class Builder {
                Gains gains = Gains::kShared);
   Edge LayerNorm(const char *role, const Edge &input, double rms, int zero_point);
   Edge Norm(const char *role, const Edge &input, int zero_point);
-  Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
+  Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms, const Runs &rows = {});
+  std::vector<uint8_t> Pairs(uint32_t count) const;
   Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
   Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
+  uint16_t AddCache();
   Edge Attend(const Edge &q, const Edge &k, const Edge &v);
   Edge Gate(const char *role, const Edge &gate, const Edge &up);
   Edge Transform(const Edge &input);
@@ -105,7 +118,7 @@ class Builder {
   std::vector<int16_t> FactorTable() const;
   template <typename T>
   uint16_t AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit);
-  Edge Convolve(const Edge &input);
+  Edge Convolve(const Edge &input, const Runs &columns);
   Edge Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt);
   Edge AttentionMixer(const Edge &normed);
   Edge StateSpaceMixer(const Edge &normed);
@@ -113,6 +126,7 @@ class Builder {
   Edge Experts(const Edge &ffn_in);
   void AddExpertSet(const Edge &ffn_in);
   Edge Layer(Edge residual, Mixer mixer);
+  Edge Body(const Widths &widths);
   void AddRope();
   AlignedBytes Finish(const Edge &body_out, const Edge &logits);
 
@@ -127,6 +141,10 @@ class Builder {
   std::vector<flatbuffers::Offset<schema::Rope>> ropes_;
   std::vector<flatbuffers::Offset<schema::Cache>> caches_;
   std::vector<flatbuffers::Offset<schema::State>> states_;
+  Widths widths_;       // of the body that is being built
+  bool again_ = false;  // it is a profile's: all that steps name is there already
+  std::vector<Stored> stored_;
+  size_t next_weight_ = 0, next_cache_ = 0, next_state_ = 0, next_set_ = 0;
   // Segments of experts come last; what their tables need until then.
   struct ExpertPart {
     std::vector<uint8_t> bytes;
@@ -135,6 +153,7 @@ class Builder {
   };
   std::vector<ExpertPart> expert_parts_;
   std::vector<flatbuffers::Offset<schema::Step>> body_, head_;
+  std::vector<flatbuffers::Offset<schema::Profile>> profiles_;
   std::vector<flatbuffers::Offset<schema::Step>> *steps_ = &body_;
 };
 
@@ -146,6 +165,7 @@ Edge Builder::NewValue(const char *role, DType dtype, uint32_t width, double rms
 }
 
 Builder::Stored Builder::AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input) {
+  if (again_) return stored_[next_weight_++];
   Stored stored{static_cast<uint16_t>(weights_.size()), RandomWeights(kind, n, k, &random_), 0};
   // XNNPACK's kernels hand sums over exactly only below 2^24.
   if (GroupSize(kind.format) == 0 && kind.k_panel == 0 && stored.matrix.AccBound(127) >= (uint64_t{1} << 24)) {
@@ -155,7 +175,12 @@ Builder::Stored Builder::AddWeight(const WeightKind &kind, uint32_t n, uint32_t 
   const Ref data = segments_.Put(weight_segment_, Pack(stored.matrix));
   weights_.push_back(schema::CreateWeight(fbb_, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.layout), n, k,
                                           stored.matrix.PanelDepth(), &data, stored.matrix.AccBound(largest_input)));
+  stored_.push_back(stored);
   return stored;
+}
+
+flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> Builder::PutRuns(const Runs &runs) {
+  return runs.empty() ? 0 : fbb_.CreateVectorOfStructs(runs);
 }
 
 // `count` factors around `value`, so that channels and heads differ.
@@ -214,26 +239,48 @@ Edge Builder::Norm(const char *role, const Edge &input, int zero_point) {
   return RmsNorm(role, input, 1, DType::S8, kRms8, zero_point);
 }
 
-Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms) {
+// rows: those of the weight that are computed; empty: all
+Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms, const Runs &rows) {
   const WeightMatrix &matrix = weight.matrix;
-  const Edge out = NewValue(role, dtype, matrix.n, rms);
+  std::vector<uint32_t> kept;
+  for (const schema::Run &run : rows.empty() ? Runs{{0, matrix.n}} : rows) {
+    for (uint32_t i = 0; i < run.count(); ++i) kept.push_back(run.first() + i);
+  }
+  const auto width = static_cast<uint32_t>(kept.size());
+  const Edge out = NewValue(role, dtype, width, rms);
   const int32_t largest_input = values_[input.value].dtype() == DType::S15 ? kLargest15 : 127;
-  const double acc_rms = input.rms * weight.rms * std::sqrt(matrix.k);
-  std::vector<int32_t> bias(matrix.n);
+  const double acc_rms = input.rms * weight.rms * std::sqrt(input.width);
+  std::vector<int32_t> bias(width);
   double largest_bias = 0;
-  for (uint32_t n = 0; n < matrix.n; ++n) {
+  for (uint32_t n = 0; n < width; ++n) {
     double value = spec_.bias ? acc_rms * random_.Real(-0.5, 0.5) : 0;
-    value -= static_cast<double>(input.zero_point * matrix.RowSum(n));
+    int64_t sum = 0;
+    for (uint32_t k = 0; k < input.width; ++k) sum += matrix.At(kept[n], k);
+    value -= static_cast<double>(input.zero_point * sum);
     bias[n] = static_cast<int32_t>(value);
     largest_bias = std::max(largest_bias, std::fabs(value));
   }
   const double bound = static_cast<double>(matrix.AccBound(largest_input)) + largest_bias;
-  const Factors factors = MakeFactors(Spread(matrix.n, rms / acc_rms), bound);
+  const Factors factors = MakeFactors(Spread(width, rms / acc_rms), bound);
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref bias_ref = segments_.Put(constants_, bias), multipliers = segments_.Put(constants_, factors.multipliers);
   Push(Op::Linear,
-       schema::CreateLinear(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0).Union());
+       schema::CreateLinear(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0, PutRuns(rows))
+           .Union());
   return out;
+}
+
+// The first `count` pairs of each head of keys, of all in an order of its own.
+std::vector<uint8_t> Builder::Pairs(uint32_t count) const {
+  std::vector<uint8_t> pairs;
+  for (uint32_t head = 0; head < spec_.kv_heads; ++head) {
+    Random order(head + 1);
+    std::vector<uint8_t> all(spec_.head_dim / 2, kNoFrequency);
+    for (uint32_t i = 0; i < spec_.rotary_dims / 2; ++i) all[i] = static_cast<uint8_t>(i);
+    for (size_t i = all.size(); i-- > 1;) std::swap(all[i], all[static_cast<size_t>(order.Between(0, static_cast<int64_t>(i)))]);
+    pairs.insert(pairs.end(), all.begin(), all.begin() + count);
+  }
+  return pairs;
 }
 
 Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms) {
@@ -241,46 +288,56 @@ Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType 
   const Factors factors = MakeFactors(Spread(heads, std::ldexp(rms / input.rms, -14)), std::ldexp(1, 30));
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
-  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift).Union());
+  Ref pairs;
+  if (!spec_.profiles.empty()) pairs = segments_.Put(constants_, Pairs(input.width / heads / 2));
+  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift,
+                                        spec_.profiles.empty() ? nullptr : &pairs)
+                       .Union());
   return out;
 }
 
 // Heads for attention: rotated, and for a cache of 4 bits through a Hadamard transform of each head.
 Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, double rms) {
   if (spec_.kv_bits == 8) return Rotate(role, input, heads, DType::S8, rms);
-  const uint32_t block = spec_.head_dim & (0 - spec_.head_dim);
+  const uint32_t block = widths_.k_dim & (0 - widths_.k_dim);
   const std::string rotated = std::string(role) + "_rotated";
   return Hadamard(role, Rotate(rotated.c_str(), input, heads, DType::S16, kRms16), block, DType::S8, rms, 0);
 }
 
-Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
+uint16_t Builder::AddCache() {
   const bool narrow = spec_.kv_bits == 4;
   Ref prefix_k, prefix_v;
   if (spec_.prefix_rows > 0) {
-    std::vector<int8_t> rows(size_t{spec_.prefix_rows} * k.width);
+    std::vector<int8_t> rows(size_t{spec_.prefix_rows} * spec_.kv_heads * spec_.head_dim);
     for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-9, 9) : random_.Between(-100, 100));
     prefix_k = segments_.Put(constants_, rows);
     for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-4, 4) : random_.Between(-60, 60));
     prefix_v = segments_.Put(constants_, rows);
   }
-  const auto cache = static_cast<uint16_t>(caches_.size());
   caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, spec_.head_dim, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
                                         spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits)));
+  return static_cast<uint16_t>(caches_.size() - 1);
+}
+
+Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
+  const uint16_t cache = again_ ? static_cast<uint16_t>(next_cache_++) : AddCache();
   const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, k.rms / v.rms), kInt16);
   const Slice k_slice = k.slice(), v_slice = v.slice(), q_slice = q.slice();
   const Ref v_multipliers = segments_.Put(constants_, v_factors.multipliers);
   Push(Op::Append, schema::CreateAppend(fbb_, &k_slice, &v_slice, cache, &v_multipliers, v_factors.shift).Union());
 
-  const Edge out = NewValue("mixed", DType::S8, q.width, kRms8, 3);
+  const Edge out = NewValue("mixed", DType::S8, spec_.heads * widths_.v_dim, kRms8, 3);
   // Scores spread by about 1.5 in natural units: 1.5 * log2(e) octaves in Q15.
-  const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(spec_.head_dim));
-  const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * spec_.head_dim);
+  const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(widths_.k_dim));
+  const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * widths_.k_dim);
   const Factors result = MakeNormalised(Spread(spec_.heads, 1.4 * kRms8 / k.rms));
   const Slice out_slice = out.slice();
   const Ref exponents = segments_.Put(constants_, exponent.multipliers),
             results = segments_.Put(constants_, result.multipliers);
   Push(Op::Attention, schema::CreateAttention(fbb_, &q_slice, &out_slice, cache, spec_.heads, &exponents, exponent.shift,
-                                              &results, result.shift, static_cast<int16_t>(out.zero_point))
+                                              &results, result.shift, static_cast<int16_t>(out.zero_point),
+                                              widths_.v_dim == spec_.head_dim ? 0 : widths_.v_dim,
+                                              spec_.profiles.empty() ? uint8_t{0} : uint8_t{kRun})
                           .Union());
   return out;
 }
@@ -333,10 +390,16 @@ Edge Builder::Add(const char *role, const Edge &a, const Edge &b) {
 }
 
 Edge Builder::AttentionMixer(const Edge &normed) {
-  const uint32_t q_width = spec_.heads * spec_.head_dim, kv_width = spec_.kv_heads * spec_.head_dim;
-  const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, q_width + 2 * kv_width, spec_.hidden), DType::S16, kRms16);
-  Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, kv_width);
-  const Edge v = qkv.Columns(q_width + kv_width, kv_width);
+  const uint32_t whole = spec_.head_dim, whole_q = spec_.heads * whole, whole_kv = spec_.kv_heads * whole;
+  const uint32_t q_width = spec_.heads * widths_.k_dim, k_width = spec_.kv_heads * widths_.k_dim;
+  Runs rows;
+  if (again_) {
+    AddRuns(&rows, 0, whole, widths_.k_dim, spec_.heads + spec_.kv_heads);
+    AddRuns(&rows, whole_q + whole_kv, whole, widths_.v_dim, spec_.kv_heads);
+  }
+  const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, whole_q + 2 * whole_kv, spec_.hidden), DType::S16, kRms16, rows);
+  Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, k_width);
+  const Edge v = qkv.Columns(q_width + k_width, spec_.kv_heads * widths_.v_dim);
   if (spec_.qk_norm) {
     q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
     k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
@@ -344,11 +407,12 @@ Edge Builder::AttentionMixer(const Edge &normed) {
   const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
   const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
-  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16);
+  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, whole_q), DType::S16, kRms16);
 }
 
 template <typename T>
 uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit) {
+  if (again_) return static_cast<uint16_t>(next_state_++);
   Ref prefix;
   if (spec_.prefix_rows > 0) {
     std::vector<T> values(size_t{rows} * columns);
@@ -360,7 +424,7 @@ uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t
 }
 
 // Of inputs and weights alike in all columns, so that sums fit 32 bits.
-Edge Builder::Convolve(const Edge &input) {
+Edge Builder::Convolve(const Edge &input, const Runs &columns) {
   constexpr int64_t kLargestWeight = 7000;  // 8 of them, times 2^15, leave room for a bias
   const Edge out = NewValue("convolved", DType::S16, input.width, 0.75 * kRms16);
   std::vector<int16_t> weights(size_t{spec_.taps} * input.width);
@@ -376,7 +440,7 @@ Edge Builder::Convolve(const Edge &input) {
             table = segments_.Put(constants_, FactorTable());
   const Slice in = input.slice(), out_slice = out.slice();
   Push(Op::Conv, schema::CreateConv(fbb_, &in, &out_slice, state, spec_.taps, &weights_ref, &bias_ref, &multipliers, factors.shift,
-                                    &indices, index.shift, &table)
+                                    &indices, index.shift, &table, PutRuns(columns))
                      .Union());
   return out;
 }
@@ -384,7 +448,7 @@ Edge Builder::Convolve(const Edge &input) {
 // Heads from fast to slow ones, whose states lie around 2^24.
 Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) {
   constexpr double kStateRms = 1 << 24;
-  const uint32_t heads = spec_.state_heads, n = spec_.state_columns;
+  const uint32_t heads = spec_.state_heads, n = widths_.state_columns;
   const Edge out = NewValue("scanned", DType::S16, x.width, kRms16);
   std::vector<int32_t> dt_bias(heads), softplus(1025);
   for (size_t i = 0; i < softplus.size(); ++i) {
@@ -405,7 +469,7 @@ Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) 
   }
   const Factors dt_factors = MakeFactors(Spread(heads, 65536 / dt.rms), kInt16), decay_factors = MakeFactors(decays, kInt31),
                 input_factors = MakeFactors(inputs, kInt31);
-  const uint16_t state = AddState<int32_t>(DType::S32, x.width, n, 1 << 24);
+  const uint16_t state = AddState<int32_t>(DType::S32, heads * spec_.state_head_dim, spec_.state_columns, 1 << 24);
   const Ref dt_ref = segments_.Put(constants_, dt_factors.multipliers), bias_ref = segments_.Put(constants_, dt_bias),
             table = segments_.Put(constants_, softplus), decay_ref = segments_.Put(constants_, decay_factors.multipliers),
             input_ref = segments_.Put(constants_, input_factors.multipliers), skip_ref = segments_.Put(constants_, skips),
@@ -413,18 +477,29 @@ Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) 
   const Slice xs = x.slice(), bs = b.slice(), cs = c.slice(), dts = dt.slice(), out_slice = out.slice();
   Push(Op::Scan, schema::CreateScan(fbb_, &xs, &bs, &cs, &dts, &out_slice, state, heads, spec_.state_groups, &dt_ref,
                                     dt_factors.shift, &bias_ref, &table, 1 << 10, 1 << 28, &decay_ref, decay_factors.shift,
-                                    &input_ref, input_factors.shift, &skip_ref, &shift_ref)
+                                    &input_ref, input_factors.shift, &skip_ref, &shift_ref,
+                                    spec_.profiles.empty() ? uint8_t{0} : uint8_t{kRun})
                      .Union());
   return out;
 }
 
 Edge Builder::StateSpaceMixer(const Edge &normed) {
-  const uint32_t inner = spec_.state_heads * spec_.state_head_dim, side = spec_.state_groups * spec_.state_columns;
-  const Edge all = Linear("state_in", normed, AddWeight(spec_.linear, 2 * inner + 2 * side + spec_.state_heads, spec_.hidden),
-                          DType::S16, kRms16);
-  const Edge z = all.Columns(0, inner), convolved = Convolve(all.Columns(inner, inner + 2 * side));
+  const uint32_t heads = spec_.state_heads, groups = spec_.state_groups, whole_n = spec_.state_columns, n = widths_.state_columns;
+  const uint32_t whole_inner = heads * spec_.state_head_dim, whole_side = groups * whole_n;
+  const uint32_t inner = heads * widths_.state_head_dim, side = groups * n;
+  Runs columns, rows;  // of x, B and C; of z and these and dt
+  if (again_) {
+    columns.emplace_back(0, inner);
+    AddRuns(&columns, whole_inner, whole_n, n, 2 * groups);
+    rows.emplace_back(0, inner);
+    for (const schema::Run &run : columns) rows.emplace_back(whole_inner + run.first(), run.count());
+    rows.emplace_back(2 * (whole_inner + whole_side), heads);
+  }
+  const Edge all = Linear("state_in", normed, AddWeight(spec_.linear, 2 * (whole_inner + whole_side) + heads, spec_.hidden),
+                          DType::S16, kRms16, rows);
+  const Edge z = all.Columns(0, inner), convolved = Convolve(all.Columns(inner, inner + 2 * side), columns);
   const Edge y = Scan(convolved.Columns(0, inner), convolved.Columns(inner, side), convolved.Columns(inner + side, side),
-                      all.Columns(2 * inner + 2 * side, spec_.state_heads));
+                      all.Columns(2 * (inner + side), heads));
   Edge mixed;
   if (spec_.gated_norm == GatedNorm::kGateFirst) {
     mixed = RmsNorm("state_mixed", Gate("state_gated", z, y), spec_.norm_groups, DType::S8, kRms8, 2, Gains::kOwn);
@@ -432,11 +507,11 @@ Edge Builder::StateSpaceMixer(const Edge &normed) {
     const Edge scaled = RmsNorm("state_normed", y, spec_.norm_groups, DType::S16, kRms16, 0, Gains::kOwn);
     mixed = Hadamard("state_mixed", Gate("state_gated", z, scaled), 1, DType::S8, kRms8, 2);
   }
-  return Linear("state_out", mixed, AddWeight(spec_.linear, spec_.hidden, inner), DType::S16, kRms16);
+  return Linear("state_out", mixed, AddWeight(spec_.linear, spec_.hidden, whole_inner), DType::S16, kRms16);
 }
 
 Edge Builder::Layer(Edge residual, Mixer mixer) {
-  weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
+  if (!again_) weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
   const Edge normed = Norm("attention_in", residual, 5);
   const bool attention = mixer == Mixer::kAttention;
   const bool ends = !attention && !spec_.state_ffn;  // with the mixer; residuals alternate between two values
@@ -448,8 +523,11 @@ Edge Builder::Layer(Edge residual, Mixer mixer) {
 }
 
 Edge Builder::Ffn(const Edge &ffn_in) {
-  const Edge both = Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16);
-  const Edge gated = Transform(Gate("gated", both.Columns(0, spec_.ffn), both.Columns(spec_.ffn, spec_.ffn)));
+  const uint32_t ffn = widths_.ffn;
+  const Runs rows = again_ ? Runs{{0, ffn}, {spec_.ffn, ffn}} : Runs{};
+  const Edge both =
+      Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16, rows);
+  const Edge gated = Transform(Gate("gated", both.Columns(0, ffn), both.Columns(ffn, ffn)));
   return Linear("ffn_out", gated, AddWeight(spec_.linear, spec_.hidden, spec_.ffn, spec_.hadamard_block == 1 ? kLargest15 : 127),
                 DType::S16, kRms16);
 }
@@ -506,7 +584,8 @@ Edge Builder::Experts(const Edge &ffn_in) {
   Edge shared{}, gate{};
   if (spec_.shared_expert) shared = Ffn(ffn_in);
   if (spec_.shared_gate) gate = Linear("shared_gate", ffn_in, AddWeight(w8, 1, spec_.hidden), DType::S32, kLogitRms);
-  AddExpertSet(ffn_in);
+  if (!again_) AddExpertSet(ffn_in);
+  const size_t set = again_ ? next_set_++ : expert_parts_.size() - 1;
   const Edge out = NewValue("routed", DType::S16, spec_.hidden, kRms16);
   std::vector<int16_t> table(514);
   for (int i = 0; i < 514; ++i) {
@@ -519,7 +598,7 @@ Edge Builder::Experts(const Edge &ffn_in) {
   const Ref table_ref = segments_.Put(constants_, table);
   const Slice in = ffn_in.slice(), logits = router.slice(), to = out.slice(), shared_slice = shared.slice(), gate_slice = gate.slice();
   Push(Op::Experts,
-       schema::CreateExperts(fbb_, &in, &logits, &to, static_cast<uint16_t>(expert_parts_.size() - 1), spec_.top_k,
+       schema::CreateExperts(fbb_, &in, &logits, &to, static_cast<uint16_t>(set), spec_.top_k,
                              static_cast<uint8_t>(spec_.scoring), &octaves, &index, &table_ref, shift, 32, &down, -4,
                              spec_.shared_expert ? &shared_slice : nullptr, spec_.shared_gate ? &gate_slice : nullptr,
                              spec_.shared_gate ? &octaves : nullptr)
@@ -562,9 +641,21 @@ AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
   fbb_.Finish(schema::CreateModelDirect(fbb_, spec_.name.c_str(), "test", spec_.vocab_size, spec_.max_context, &prefix_tokens,
                                         &table, &values_, &weights_, &ropes_, &caches_, &body_, &head_, body_out.value,
                                         logits.value, &logit_factor, tokenizer, nullptr, 0, sets.empty() ? nullptr : &sets,
-                                        states_.empty() ? nullptr : &states_),
+                                        states_.empty() ? nullptr : &states_, profiles_.empty() ? nullptr : &profiles_),
               schema::ModelIdentifier());
   return AlignedBytes(segments_.File(fbb_.GetBufferPointer(), fbb_.GetSize()));
+}
+
+Edge Builder::Body(const Widths &widths) {
+  const auto or_whole = [](uint32_t width, uint32_t whole) { return width == 0 ? whole : width; };
+  widths_ = {or_whole(widths.k_dim, spec_.head_dim), or_whole(widths.v_dim, spec_.head_dim), or_whole(widths.ffn, spec_.ffn),
+             or_whole(widths.state_head_dim, spec_.state_head_dim), or_whole(widths.state_columns, spec_.state_columns)};
+  next_weight_ = next_cache_ = next_state_ = next_set_ = 0;
+  Edge residual = Embed(AddWeight(spec_.head, spec_.vocab_size, spec_.hidden));
+  for (uint32_t layer = 0; layer < spec_.layers; ++layer) {
+    residual = Layer(residual, spec_.mixers[layer % spec_.mixers.size()]);
+  }
+  return residual;
 }
 
 AlignedBytes Builder::Build() {
@@ -574,134 +665,26 @@ AlignedBytes Builder::Build() {
   constants_ = segments_.Open(schema::SegmentKind::Constants);
   AddRope();
   weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
-  const Stored embedding = AddWeight(spec_.head, spec_.vocab_size, spec_.hidden);
-  Edge residual = Embed(embedding);
-  for (uint32_t layer = 0; layer < spec_.layers; ++layer) {
-    residual = Layer(residual, spec_.mixers[layer % spec_.mixers.size()]);
-  }
-
+  const Edge residual = Body({});
   steps_ = &head_;
   const Edge normed = Norm("head_in", residual, 1);
   if (spec_.head_weights == HeadWeights::kOwn) weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
   const Edge logits =
       Linear("logits", normed,
-             spec_.head_weights == HeadWeights::kOwn ? AddWeight(spec_.head, spec_.vocab_size, spec_.hidden) : embedding,
+             spec_.head_weights == HeadWeights::kOwn ? AddWeight(spec_.head, spec_.vocab_size, spec_.hidden) : stored_.front(),
              DType::S32, kLogitRms);
+  again_ = true;
+  for (const ProfileSpec &profile : spec_.profiles) {
+    std::vector<flatbuffers::Offset<schema::Step>> steps;
+    steps_ = &steps;
+    Body(profile.widths);
+    profiles_.push_back(schema::CreateProfileDirect(fbb_, static_cast<uint8_t>(profile.rate), &steps));
+  }
   return Finish(residual, logits);
 }
 
 }  // namespace
 
 AlignedBytes BuildModel(const ModelSpec &spec) { return Builder(spec).Build(); }
-
-std::vector<ModelSpec> VariedSpecs() {
-  std::vector<ModelSpec> specs;
-  const auto add = [&specs](const char *name, WeightKind linear, WeightKind head) -> ModelSpec & {
-    ModelSpec spec;
-    spec.name = name;
-    spec.seed = 100 + specs.size();
-    spec.linear = linear;
-    spec.head = head;
-    specs.push_back(spec);
-    return specs.back();
-  };
-  const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_narrow{WeightFormat::kW8, Layout::kX8C8};
-  const WeightKind w4{WeightFormat::kW4, Layout::kX16C8}, w4_narrow{WeightFormat::kW4, Layout::kX8C8};
-  const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4}, w4g64{WeightFormat::kW4G64, Layout::kC4};
-  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4}, w2g32{WeightFormat::kW2G32, Layout::kC4};
-
-  add("w8_plain", w8, w8);
-  {
-    ModelSpec &spec = add("w8_narrow_odd_widths", w8_narrow, w8_narrow);
-    spec.hidden = 51, spec.heads = 5, spec.kv_heads = 1, spec.head_dim = 10, spec.rotary_dims = 6;
-    spec.ffn = 71, spec.hadamard_block = 1, spec.bias = true, spec.vocab_size = 41;
-  }
-  {
-    ModelSpec &spec = add("w8_panels_own_head", {WeightFormat::kW8, Layout::kX16C8, 32}, {WeightFormat::kW8, Layout::kX8C2S4});
-    spec.hidden = 83, spec.head_dim = 12, spec.rotary_dims = 12, spec.ffn = 160, spec.prefix_rows = 1;
-    spec.head_weights = HeadWeights::kOwn;
-  }
-  {
-    ModelSpec &spec = add("w4_channel_bias", w4, w8);
-    spec.bias = true, spec.hidden = 75, spec.ffn = 128, spec.hadamard_block = 64;
-  }
-  {
-    ModelSpec &spec = add("w4_narrow_gelu_panels", {WeightFormat::kW4, Layout::kX8C8, 48}, w4_narrow);
-    spec.gating = Gating::kGelu, spec.qk_norm = true, spec.kv_heads = 4, spec.prefix_rows = 2, spec.ffn = 93;
-    spec.hadamard_block = 1;
-  }
-  {
-    ModelSpec &spec = add("w4g32_tied_groups", w4g32, w4g32);
-    spec.prefix_rows = 1, spec.ffn = 192, spec.rope_base = 500000;
-  }
-  {
-    ModelSpec &spec = add("w4g64_w8_head", w4g64, w8);
-    spec.hidden = 128, spec.heads = 8, spec.ffn = 320, spec.prefix_rows = 2, spec.head_weights = HeadWeights::kOwn;
-    spec.hadamard_block = 64;
-  }
-  {
-    ModelSpec &spec = add("w4g128_wide_block", w4g128, w4g64);
-    spec.hidden = 128, spec.heads = 4, spec.kv_heads = 4, spec.head_dim = 32, spec.rotary_dims = 24, spec.ffn = 384;
-    spec.hadamard_block = 128, spec.layers = 1;
-  }
-  {
-    ModelSpec &spec = add("w4g32_wide_input_qk_norm", w4g32, w8);
-    spec.hadamard_block = 1, spec.qk_norm = true, spec.layers = 3, spec.head_dim = 24, spec.rotary_dims = 24;
-    spec.prefix_rows = 1;
-  }
-  {
-    ModelSpec &spec = add("w4_arm_layouts", {WeightFormat::kW4, Layout::kX16C1}, {WeightFormat::kW8, Layout::kX16C4, 16});
-    spec.hidden = 61, spec.ffn = 96, spec.hadamard_block = 32;
-  }
-  {
-    ModelSpec &spec = add("w8_kv4", w8, w8);
-    spec.kv_bits = 4, spec.head_dim = 24, spec.rotary_dims = 20, spec.prefix_rows = 2;
-  }
-  {
-    ModelSpec &spec = add("w8_layer_norms", w8, w8);
-    spec.norms = Norms::kLayer, spec.bias = true, spec.hidden = 70, spec.rotary_dims = 4, spec.prefix_rows = 1;
-    spec.head_weights = HeadWeights::kOwn;
-  }
-  {
-    ModelSpec &spec = add("experts_w4g32", w4g32, w8);
-    spec.experts = 7, spec.top_k = 2, spec.expert_weights = {w4g32};
-  }
-  {
-    ModelSpec &spec = add("experts_of_all_widths_shared", w8, w8);
-    spec.experts = 12, spec.top_k = 4, spec.expert_weights = {w8, w4g32, w4, w2g32, w4g64}, spec.expert_ffn = 128;
-    spec.scoring = Scoring::kSoftmaxOfAll, spec.shared_expert = spec.shared_gate = true, spec.prefix_rows = 1;
-  }
-  {
-    ModelSpec &spec = add("experts_sigmoid_whole_shared", w4g32, w4g32);
-    spec.experts = 5, spec.top_k = 5, spec.expert_weights = {w8_narrow}, spec.expert_ffn = 96, spec.layers = 3;
-    spec.scoring = Scoring::kSigmoidOfChosen, spec.shared_expert = true;
-  }
-  {
-    ModelSpec &spec = add("experts_sigmoid", w8, w8);
-    spec.experts = 9, spec.top_k = 1, spec.expert_weights = {w4g32, w8}, spec.scoring = Scoring::kSigmoid;
-  }
-  {
-    ModelSpec &spec = add("state_space", w8, w8);
-    spec.mixers = {Mixer::kStateSpace}, spec.state_ffn = false, spec.layers = 3;
-    spec.state_groups = 2, spec.norm_groups = 4;
-  }
-  {
-    ModelSpec &spec = add("state_space_odd_widths", w8_narrow, w8);
-    spec.mixers = {Mixer::kStateSpace}, spec.state_ffn = false, spec.prefix_rows = 2, spec.bias = true, spec.hidden = 37;
-    spec.state_heads = 3, spec.state_head_dim = 5, spec.state_columns = 7, spec.taps = 2, spec.gated_norm = GatedNorm::kNormFirst;
-  }
-  {
-    ModelSpec &spec = add("state_space_hybrid", w4g32, w8);
-    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention, Mixer::kStateSpace}, spec.layers = 4, spec.prefix_rows = 1;
-    spec.state_heads = 2, spec.state_head_dim = 48, spec.state_columns = 33, spec.taps = 8, spec.rotary_dims = 8;
-    spec.norm_groups = 3, spec.gated_norm = GatedNorm::kNormFirst;
-  }
-  {
-    ModelSpec &spec = add("state_space_hybrid_experts", w4g32, w8);
-    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention}, spec.state_head_dim = 16, spec.taps = 3;
-    spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
-  }
-  return specs;
-}
 
 }  // namespace acorn::test

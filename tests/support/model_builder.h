@@ -41,6 +41,18 @@ enum class HeadWeights { kTied, kOwn };
 enum class Mixer { kAttention, kStateSpace };
 enum class GatedNorm { kGateFirst, kNormFirst };
 
+/// The widths of a body that profiles narrow.
+struct Widths {
+  uint32_t k_dim = 0, v_dim = 0;  // of a head of attention, multiples of 16
+  uint32_t ffn = 0;               // a multiple of the block
+  uint32_t state_head_dim = 0;    // a multiple of 8
+  uint32_t state_columns = 0;
+};
+struct ProfileSpec {
+  uint32_t rate = 0;
+  Widths widths;  // 0: the model's own
+};
+
 /// A model of the Llama family. Widths in grouped formats are multiples of the group.
 struct ModelSpec {
   std::string name = "random";
@@ -79,6 +91,9 @@ struct ModelSpec {
   std::vector<WeightKind> expert_weights;   // of expert i: [i mod size]; their layouts without groups are the same
   Scoring scoring = Scoring::kSoftmaxOfChosen;
   bool shared_expert = false, shared_gate = false;
+  // By rising rate and falling widths. Pairs of a rotation are then sorted by importance and the outputs of attention and of
+  // state-space layers go round the heads; head_dim is a multiple of 16, and k_panel or the group divides the kept depths.
+  std::vector<ProfileSpec> profiles;
 };
 
 /// The file of `spec`: header, flatbuffer, segments, checksums.
@@ -89,6 +104,9 @@ void Reseal(AlignedBytes *file);
 
 /// Writes `file` to `path`. Returns false if that fails.
 bool WriteModel(const AlignedBytes &file, const std::string &path);
+
+/// A set of specs with profiles, for parameterised tests.
+std::vector<ModelSpec> ElasticSpecs();
 
 /// A set of specs that covers every weight format and layout and every option of ModelSpec, for parameterised tests.
 std::vector<ModelSpec> VariedSpecs();

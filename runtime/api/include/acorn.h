@@ -36,6 +36,8 @@ enum {
   ACORN_ERR_STATE = 0x11,        /* call not legal in this state of the object */
   ACORN_ERR_TOKEN = 0x12,        /* token id outside the vocabulary */
   ACORN_ERR_TEXT = 0x13,         /* text cannot be encoded: no tokenizer, no chat template */
+  ACORN_ERR_RATE = 0x14,         /* the model file holds no such rate: acorn_model_rates */
+  ACORN_ERR_REFILL = 0x15,       /* a lower rate needs what a higher one left out: reset the session, feed its tokens again */
   ACORN_ERR_FOREIGN = 0x20,      /* not an Acorn file */
   ACORN_ERR_VERSION = 0x21,      /* an Acorn file of another version */
   ACORN_ERR_TRUNCATED = 0x22,    /* image shorter than it says */
@@ -106,6 +108,7 @@ typedef struct acorn_options {
                                  the same on every machine */
   uint32_t cache_routing_q16; /* experts in memory are preferred as if their logits were so much of the token's range higher: the
                                  answer depends on the cache and on what came before */
+  uint32_t rate; /* of sessions that open: percent of its prunable weights that the model leaves out, one of acorn_model_rates */
 } acorn_options;
 /// Experts that are read before they are asked for, one token after the other, while the storage has nothing to do. Changes speed
 /// only, and not always for the better: a wrong guess costs a read and a slot.
@@ -139,14 +142,35 @@ typedef struct acorn_memory_plan {
   uint32_t useful_expert_slots;  /* what one token needs: with fewer, every expert is read anew for every token */
   uint64_t expert_record_bytes;  /* of a slot */
   uint64_t state_bytes;          /* of session_bytes: what state-space layers keep, the same for any context; 0: there are none */
+  uint32_t rates;                /* that the file holds: rows of acorn_plan_rate */
+  uint32_t reserved;
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
 /// port may be NULL (scalar, one thread); fault may be NULL. Reads the image without trusting a byte of it.
-/// Returns: ACORN_OK | 0x1_ | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert: *fault says its bytes as offset) |
+/// Returns: ACORN_OK | 0x1_ (ACORN_ERR_RATE: *fault has the rate as index) | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert: *fault says its bytes as offset) |
 ///          ACORN_ERR_PORT (experts are to stream and the port cannot read)
 ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image,
                                                   const acorn_options *options, const acorn_port *port);
+
+/// One of the rates that a file holds. The block serves them all; what a token reads and keeps is less at a higher one. Exact,
+/// from the shapes of the model's steps.
+typedef struct acorn_rate_plan {
+  uint32_t struct_size;
+  uint32_t rate;            /* percent, as asked of the compiler; realised: left_out_bytes / prunable_bytes */
+  uint64_t resident_bytes;  /* of memory that this rate touches: the block, and the image without left_out_bytes (a mapped file comes
+                               in pages) */
+  uint64_t weight_bytes;    /* weights that a token reads: all layers, the head, a row of the embedding; of routed experts top_k of
+                               each layer, as long as its longest */
+  uint64_t prunable_bytes;  /* weights of which any rate reads less than all; 0: none */
+  uint64_t left_out_bytes;  /* of these, what this rate does not read */
+  uint64_t cache_row_bytes; /* keys and values of a token, all layers: written once, read by each token after it */
+  uint64_t state_bytes;     /* what a token reads and writes of acorn_memory_plan.state_bytes */
+} acorn_rate_plan;
+/// index: below acorn_memory_plan.rates, by rising rate; the first one is 0. The rest as for acorn_plan.
+/// Returns: as acorn_plan | ACORN_ERR_ARGUMENT (also: index past the last rate)
+ACORN_NODISCARD ACORN_API acorn_status acorn_plan_rate(acorn_rate_plan *row, acorn_fault *fault, const acorn_image *image,
+                                                       const acorn_options *options, const acorn_port *port, size_t index);
 
 typedef struct acorn_model acorn_model;
 typedef struct acorn_session acorn_session;
@@ -171,6 +195,11 @@ typedef struct acorn_model_info {
   size_t family_bytes;
 } acorn_model_info;
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_get_info(const acorn_model *model, acorn_model_info *info);
+
+/// The rates that the model's file holds, in percent, rising; the first one is 0.
+/// Out: rates [capacity], *count how many there are (also when ACORN_ERR_BUFFER)
+/// Returns: ACORN_OK | ACORN_ERR_BUFFER (nothing written) | ACORN_ERR_ARGUMENT
+ACORN_NODISCARD ACORN_API acorn_status acorn_model_rates(const acorn_model *model, uint32_t *rates, size_t capacity, size_t *count);
 
 /// What streaming experts has cost, since open. All 0 where none streams.
 typedef struct acorn_expert_stats {
@@ -225,8 +254,19 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_token_text(const acorn_model *model
 /// Returns: ACORN_OK | ACORN_ERR_STATE (all slots taken)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_open(acorn_session **session, acorn_model *model);
 ACORN_API void acorn_session_close(acorn_session *session);
-/// Back to the state after acorn_session_open, hooks kept.
+/// Back to the state after acorn_session_open, hooks and rate kept.
 ACORN_API void acorn_session_reset(acorn_session *session);
+
+/// The rate at which the session computes from here on, in percent: a higher one reads less, is faster and knows less. Legal between
+/// any two calls; allocates nothing, repacks nothing, moves no more than the last few rows that convolutions keep.
+/// To a higher rate the conversation goes on as if its tokens so far had been computed at the old rate, which they were, and the next
+/// ones at the new one (docs/ELASTIC.md): also the present logits stay, so that generation can go on. To a lower rate, keys, values and
+/// states lack what the higher one left out: legal where nothing was computed yet, or nothing is left (after acorn_session_reset, a
+/// rewind to 0, or, where acorn_memory_plan.state_bytes is not 0, any rewind, since everything is then computed once more, at the
+/// rate of that time). The rate that the session has is always legal and does nothing.
+/// Returns: ACORN_OK | ACORN_ERR_RATE | ACORN_ERR_REFILL | ACORN_ERR_ARGUMENT (session unchanged in all but the first)
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_set_rate(acorn_session *session, uint32_t rate);
+ACORN_API uint32_t acorn_session_rate(const acorn_session *session);
 
 /// Appends tokens to the conversation; computed in chunks. The last token's logits are then valid.
 /// Returns: ACORN_OK | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL (both: state unchanged) |
@@ -258,7 +298,7 @@ ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
 /// went further. No logits until then. Costs nothing by itself; but where acorn_memory_plan.state_bytes is not 0, what the layers
 /// keep cannot be taken back: the next call that appends computes the tokens before `position` once more, which takes as long as
 /// their prefill did and can end as that can (ACORN_ERR_CANCELLED, ACORN_ERR_STORAGE, ACORN_ERR_STALLED: call again, nothing of the
-/// conversation is lost). The routing hook and the trace do not see these tokens twice.
+/// conversation is lost), at the rate that the session has then. The routing hook and the trace do not see these tokens twice.
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, size_t position);
 
@@ -360,7 +400,7 @@ typedef struct acorn_trace_row {
   const char *kernel; /* lives as long as the model; as in acorn_profile_row.name */
   uint64_t digest;
 } acorn_trace_row;
-/// Rows in the order of the file: body, then head. Needs ACORN_OPEN_TRACE.
+/// Rows in the order of the file: body, then head; the same at every rate, of which each has its own digests. Needs ACORN_OPEN_TRACE.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_ARGUMENT (index past the last row)
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_trace(const acorn_model *model, acorn_trace_row *row, size_t index);
 /// Sets every row's digest back to what it is after open: the trace then tells of the calls from here on. Sessions keep their
@@ -382,9 +422,9 @@ typedef struct acorn_selftest_report {
   uint64_t expected, actual;   /* its digests; ACORN_PHASE_SAMPLE: ids; 0 when passed */
   uint64_t digest, ids_digest; /* as far as it ran: of the logits of the last prompt token and each generated one; of their ids */
 } acorn_selftest_report;
-/// Repeats the reference run that the file carries and compares each step's digest with the file's. The first step that
+/// Repeats the reference run that the file carries, at rate 0, and compares each step's digest with the file's. The first step that
 /// differs is the one that computes wrongly: steps after it in the same run only inherit its mistake. Needs ACORN_OPEN_TRACE and
-/// room for acorn_memory_plan.reference_tokens; resets the trace. The session is reset before and after; its hook is not called.
+/// room for acorn_memory_plan.reference_tokens; resets the trace. The session is reset before and after and keeps its rate; its hook is not called.
 /// Returns: ACORN_OK (the report says whether it passed) | ACORN_ERR_STATE (no trace, or the file has no reference run) |
 ///          ACORN_ERR_CONTEXT_FULL | ACORN_ERR_CANCELLED
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_selftest(acorn_session *session, acorn_selftest_report *report);
@@ -401,7 +441,8 @@ typedef struct acorn_reference_run {
   int32_t *generated;                          /* out: [generated_count] */
   uint64_t *prefill_digests, *decode_digests;  /* out: [rows of acorn_model_trace] */
 } acorn_reference_run;
-/// Computes what acorn_session_selftest will compare. The session is reset before and after. Needs ACORN_OPEN_TRACE.
+/// Computes what acorn_session_selftest will compare, at rate 0. The session is reset before and after and keeps its rate. Needs
+/// ACORN_OPEN_TRACE.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_BUFFER (steps) | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL |
 ///          ACORN_ERR_CANCELLED | ACORN_ERR_ARGUMENT
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_record(acorn_session *session, acorn_reference_run *run);

@@ -34,8 +34,8 @@ void AppendValues(const Args &args, const Load &load) {
     for (size_t head = 0; head < args.kv_heads; ++head) {
       const size_t offset = kv_cache::ValueOffset(at & ~size_t{3}, 0, args.head_dim) / 8 * args.bits;
       int8_t *group = args.v_cache + head * head_bytes + offset;
-      for (size_t d = 0; d < args.head_dim; d += 16) {
-        const __mmask16 mask = Mask16(args.head_dim - d);
+      for (size_t d = 0; d < args.v_dim; d += 16) {
+        const __mmask16 mask = Mask16(args.v_dim - d);
         const __m128i values = load(row, head, d, mask);
         if (args.bits == 8) {
           StoreRow(group + 4 * d, at & 3, mask, values);
@@ -53,7 +53,7 @@ void RunAvx512Vnni(const Args &args) {
   AppendKeys(args);
   const Rounder round(args.shift);
   AppendValues(args, [&](size_t row, size_t head, size_t d, __mmask16 mask) {
-    const int16_t *v = static_cast<const int16_t *>(args.v) + row * args.v_stride + head * args.head_dim + d;
+    const int16_t *v = static_cast<const int16_t *>(args.v) + row * args.v_stride + head * args.v_dim + d;
     const Wide scaled = round(MultiplyAll(LoadS16(v, mask), _mm512_set1_epi64(args.multiplier[head])));
     const __m256i words = _mm256_max_epi16(NarrowS16(scaled), _mm256_set1_epi16(-127));
     return _mm256_cvtsepi16_epi8(words);
@@ -63,7 +63,7 @@ void RunAvx512Vnni(const Args &args) {
 void CopyAvx512Vnni(const Args &args) {
   AppendKeys(args);
   AppendValues(args, [&](size_t row, size_t head, size_t d, __mmask16 mask) {
-    const int8_t *v = static_cast<const int8_t *>(args.v) + row * args.v_stride + head * args.head_dim + d;
+    const int8_t *v = static_cast<const int8_t *>(args.v) + row * args.v_stride + head * args.v_dim + d;
     return _mm_maskz_loadu_epi8(mask, v);
   });
 }

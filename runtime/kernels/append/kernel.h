@@ -20,10 +20,11 @@ struct Args {
   size_t capacity;      // rows of the cache
   size_t first_row, m;  // first_row + m <= capacity
   size_t kv_heads;
-  size_t head_dim;            // even
+  size_t head_dim;            // of the cache, even
+  size_t k_dim, v_dim;        // the first dimensions of each head; even. The others may change
   size_t bits;                // of the cache: 8 or 4
-  const int8_t *k;            // [m, kv_heads, head_dim]
-  const void *v;              // [m, kv_heads, head_dim], s16 (run) or s8 (copy)
+  const int8_t *k;            // [m, kv_heads, k_dim]
+  const void *v;              // [m, kv_heads, v_dim], s16 (run) or s8 (copy)
   size_t k_stride;            // elements from row to row
   size_t v_stride;            // elements from row to row
   const int32_t *multiplier;  // [kv_heads]; copy ignores it

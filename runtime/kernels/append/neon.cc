@@ -69,21 +69,21 @@ inline void StoreNibbles(uint8_t *out, uint8x8_t bytes) {
   if constexpr (kLane < 7) StoreNibbles<kLane + 1>(out, bytes);
 }
 
-/// Values of a head go in sixteens, behind head_dim into its padding.
+/// Values of a head go in sixteens, behind v_dim into what may change.
 template <typename Finish, typename Value>
 void AppendValues(const Args &args) {
   const size_t head_bytes = kv_cache::HeadBytes(args.capacity, args.head_dim, args.bits);
   for (size_t head = 0; head < args.kv_heads; ++head) {
     const Finish finish(args, head);
-    const Value *v = static_cast<const Value *>(args.v) + head * args.head_dim;
+    const Value *v = static_cast<const Value *>(args.v) + head * args.v_dim;
     int8_t *out = args.v_cache + head * head_bytes;
     for (size_t row = 0; row < args.m;) {
       const size_t at = args.first_row + row;
       const bool four = at % 4 == 0 && row + 4 <= args.m;
       int8_t *group = out + (args.bits == 8 ? kv_cache::ValueOffset(at, 0, args.head_dim)
                                             : kv_cache::ValueNibble(at, 0, args.head_dim).byte);
-      for (size_t d = 0; d < args.head_dim; d += kDims, group += 4 * kDims / 8 * args.bits) {
-        const size_t n = args.head_dim - d;
+      for (size_t d = 0; d < args.v_dim; d += kDims, group += 4 * kDims / 8 * args.bits) {
+        const size_t n = args.v_dim - d;
         const int8x16_t first = Finished(finish, v + d, n);
         if (four) {
           const int8x16x4_t rows = {{first, Finished(finish, v + args.v_stride + d, n),

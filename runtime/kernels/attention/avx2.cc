@@ -27,7 +27,7 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
       }
     }
   };
-  for (size_t d = 0; d < pass.args.head_dim; d += 32 / kBits, k += 4 * kTileRows) {
+  for (size_t d = 0; d < pass.args.k_dim; d += 32 / kBits, k += 4 * kTileRows) {
     __m256i bytes[kHalves], key[kHalves];
     for (int t = 0; t < kHalves; ++t) bytes[t] = _mm256_load_si256(At(k + t / 2 * tile_bytes + t % 2 * 32));
     if constexpr (kBits == 8) {
@@ -93,7 +93,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; i += 2) {
       const size_t at = d + 4 * static_cast<size_t>(i);
-      if (at >= args.head_dim) break;
+      if (at >= args.v_dim) break;
       const __m256i num_high = _mm256_permute4x64_epi64(_mm256_hadd_epi32(high[p][i], high[p][i + 1]), 0xd8);
       const __m256i num_low = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[p][i], low[p][i + 1]), 0xd8);
       StoreOutputs(pass, normalisers[pair + p], pair + p, at, num_high, num_low);
@@ -103,6 +103,8 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
 
 template <int kBits>
 struct Engine {
+  static constexpr bool kWholeVectors = false;
+
   static void Scores(const Pass &pass) {
     size_t tile = 0;
     for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
@@ -116,10 +118,10 @@ struct Engine {
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
     for (; pair + 2 <= pass.pairs; pair += 2) {
-      for (size_t d = 0; d < pass.args.head_dim; d += 8) ValueBlock<kBits, 2, 2>(pass, normalisers, pair, d);
+      for (size_t d = 0; d < pass.args.v_dim; d += 8) ValueBlock<kBits, 2, 2>(pass, normalisers, pair, d);
     }
     if (pair == pass.pairs) return;
-    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<kBits, 1, 4>(pass, normalisers, pair, d);
+    for (size_t d = 0; d < pass.args.v_dim; d += 16) ValueBlock<kBits, 1, 4>(pass, normalisers, pair, d);
   }
 };
 

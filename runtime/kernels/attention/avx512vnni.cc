@@ -36,7 +36,7 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
       for (int t = 0; t < kTiles; ++t) sum[p][t] = _mm512_dpbusd_epi32(sum[p][t], key[t], quad);
     }
   };
-  for (size_t d = 0; d < pass.args.head_dim; d += 32 / kBits, k += 4 * kTileRows) {
+  for (size_t d = 0; d < pass.args.k_dim; d += 32 / kBits, k += 4 * kTileRows) {
     __m512i key[kTiles];
     for (int t = 0; t < kTiles; ++t) key[t] = _mm512_load_si512(k + t * tile_bytes);
     if constexpr (kBits == 8) {
@@ -160,11 +160,11 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
     int8_t *y = pass.y[pair + p];
     for (int i = 0; i < kVectors; ++i) {
       const size_t at = d + 16 * static_cast<size_t>(i);
-      if (at >= args.head_dim) break;
+      if (at >= args.v_dim) break;
       const Wide from_high = MultiplyAll(high[p][i], factor), from_low = MultiplyAll(low[p][i], factor);
       const Wide product = {_mm512_add_epi64(_mm512_slli_epi64(from_high.even, 8), from_low.even),
                             _mm512_add_epi64(_mm512_slli_epi64(from_high.odd, 8), from_low.odd)};
-      Finish<StoreS8, Range::k64Bits>(y + at, Mask16(args.head_dim - at), round(product), args.zero_point);
+      Finish<StoreS8, Range::k64Bits>(y + at, Mask16(args.v_dim - at), round(product), args.zero_point);
     }
   }
 }
@@ -173,7 +173,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
 template <int kBits, int kPairCount>
 void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   constexpr int kMostVectors = kPairCount <= 2 ? 4 : 2;
-  const size_t vectors = kv_cache::PaddedDim(pass.args.head_dim) / 16;
+  const size_t vectors = kv_cache::PaddedDim(pass.args.v_dim) / 16;
   size_t i = 0;
   for (; i + kMostVectors <= vectors; i += kMostVectors) {
     ValueBlock<kBits, kPairCount, kMostVectors>(pass, normalisers, pair, 16 * i);
@@ -183,6 +183,8 @@ void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
 
 template <int kBits>
 struct Engine {
+  static constexpr bool kWholeVectors = false;
+
   static void Scores(const Pass &pass) {
     size_t tile = 0;
     for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<kBits, 4>(pass, tile);

@@ -20,7 +20,7 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
       for (int t = 0; t < kHalves; ++t) sum[p][t] = _mm256_dpbusd_avx_epi32(sum[p][t], key[t], quad);
     }
   };
-  for (size_t d = 0; d < pass.args.head_dim; d += 32 / kBits, k += 4 * kTileRows) {
+  for (size_t d = 0; d < pass.args.k_dim; d += 32 / kBits, k += 4 * kTileRows) {
     __m256i key[kHalves];
     for (int t = 0; t < kHalves; ++t) key[t] = _mm256_load_si256(At(k + t / 2 * pass.tile_bytes + t % 2 * 32));
     if constexpr (kBits == 8) {
@@ -82,13 +82,15 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) {
       const size_t at = d + 8 * static_cast<size_t>(i);
-      if (at < pass.args.head_dim) StoreOutputs(pass, normalisers[pair + p], pair + p, at, high[p][i], low[p][i]);
+      if (at < pass.args.v_dim) StoreOutputs(pass, normalisers[pair + p], pair + p, at, high[p][i], low[p][i]);
     }
   }
 }
 
 template <int kBits>
 struct Engine {
+  static constexpr bool kWholeVectors = false;
+
   static void Scores(const Pass &pass) {
     size_t tile = 0;
     for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
@@ -102,10 +104,10 @@ struct Engine {
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
     for (; pair + 2 <= pass.pairs; pair += 2) {
-      for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<kBits, 2>(pass, normalisers, pair, d);
+      for (size_t d = 0; d < pass.args.v_dim; d += 16) ValueBlock<kBits, 2>(pass, normalisers, pair, d);
     }
     if (pair == pass.pairs) return;
-    for (size_t d = 0; d < pass.args.head_dim; d += 16) ValueBlock<kBits, 1>(pass, normalisers, pair, d);
+    for (size_t d = 0; d < pass.args.v_dim; d += 16) ValueBlock<kBits, 1>(pass, normalisers, pair, d);
   }
 };
 

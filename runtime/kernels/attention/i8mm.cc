@@ -17,7 +17,7 @@ inline uint8x16_t ZipHigh(uint8x16_t a, uint8x16_t b) {
 void CoupleQueries(const Pass &pass) {
   for (size_t pair = 0; pair < pass.pairs; pair += 2) {
     int8_t *first = pass.q + pair * pass.q_stride, *second = first + pass.q_stride;
-    for (size_t d = 0; d < pass.args.head_dim; d += 16) {
+    for (size_t d = 0; d < pass.args.k_dim; d += 16) {
       const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(first + d)), b = vreinterpretq_s64_s8(vld1q_s8(second + d));
       vst1q_s8(first + d, vreinterpretq_s8_s64(vzip1q_s64(a, b)));
       vst1q_s8(second + d, vreinterpretq_s8_s64(vzip2q_s64(a, b)));
@@ -28,7 +28,7 @@ void CoupleQueries(const Pass &pass) {
 /// Scores of kCouples couples from `pair` on.
 template <int kBits, int kCouples>
 ACORN_NOINLINE void ScoreCouples(const Pass &pass, size_t pair) {
-  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
+  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, k_dim = pass.args.k_dim;
   const size_t halves = Halves(pass);
   const int8_t *queries = pass.q + pair * q_stride;
   uint8_t *out = pass.scores + pair * score_stride;
@@ -37,7 +37,7 @@ ACORN_NOINLINE void ScoreCouples(const Pass &pass, size_t pair) {
     const int8_t *query = queries;
     int32x4_t sum[kCouples][4];  // of two keys: key 0 pair 0, key 0 pair 1, key 1 pair 0, key 1 pair 1
     Unrolled<kCouples>([&](auto c) { Unrolled<4>([&](auto i) { sum[c][i] = vdupq_n_s32(0); }); });
-    for (size_t d = 0; d < head_dim; d += 16, query += 16, k += 2 * kBits * kTileRows) {
+    for (size_t d = 0; d < k_dim; d += 16, query += 16, k += 2 * kBits * kTileRows) {
       Unrolled<2>([&](auto eight) {
         constexpr int kLow = 2 * eight, kHigh = kLow + 1;  // quads
         const uint8x16_t low0 = LoadKeys<kBits, kLow>(k), low1 = LoadKeys<kBits, kLow>(k + 16);  // four keys, four dimensions
@@ -84,10 +84,10 @@ struct Output {
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
-  const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
-  for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
+  for (size_t d = 0; d < v_dim; d += 4 * kVectors) {
     const uint8_t *e = pass.scores + pair * score_stride;
     const int8_t *v = pass.args.v + d / 16 * 8 * kBits;
     const size_t fours = d % 16 / 4;  // of sixteen values, before d
@@ -118,6 +118,8 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
 
 template <int kBits>
 struct Engine {
+  static constexpr bool kWholeVectors = true;
+
   static void Scores(const Pass &pass) {
     CoupleQueries(pass);
     InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<kBits, couples>(pass, 2 * couple); });

@@ -17,13 +17,16 @@ namespace acorn::attention {
 ///   y[d]     = sat8(RoundShift(num[d] * (out_multiplier[h] * 2^(B - 8) / den), out_shift + B - 8) + zero_point)
 /// One call is one task: any split of rows and of the heads of a KV head gives the same bits. Rows cost what they see.
 struct Args {
-  int8_t *y;                      // [m, heads, head_dim]
-  const int8_t *q;                // [m, heads, head_dim]
+  int8_t *y;                      // [m, v_dim / run, heads, run]
+  const int8_t *q;                // [m, heads, k_dim]
   size_t y_stride;                // bytes from row to row
   size_t q_stride;                // bytes from row to row
   size_t m;                       // query rows, >= 1
   size_t heads;                   // query heads of this call, all of one KV head
-  size_t head_dim;                // even
+  size_t head_dim;                // of the cache, even
+  size_t k_dim, v_dim;            // the first dimensions of keys and of values, at most head_dim; k_dim even
+  size_t run;                     // outputs of a head that lie side by side; divides v_dim
+  size_t run_step;                // bytes from run to run of y
   size_t bits;                    // of the cache: 8 or 4
   size_t first_position;          // first_position + m <= rows written to the cache
   const uint8_t *k;               // the KV head's block of keys (kv_cache::HeadBytes)

@@ -23,7 +23,7 @@ inline void StoreByQuads(uint8_t *at, uint16x8_t e) {
 /// Scores of kPairCount pairs from `pair` on, half a tile at a time.
 template <int kBits, int kPairCount>
 ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
-  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
+  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, k_dim = pass.args.k_dim;
   const size_t halves = Halves(pass);
   const int8_t *queries = pass.q + pair * q_stride;
   uint8_t *out = pass.scores + pair * score_stride;
@@ -32,7 +32,7 @@ ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
     const int8_t *query = queries;
     int32x4_t sum[kPairCount][4];  // of two keys: two partial sums each
     Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
-    for (size_t d = 0; d < head_dim; d += 8, query += 8, k += kBits * kTileRows) {
+    for (size_t d = 0; d < k_dim; d += 8, query += 8, k += kBits * kTileRows) {
       int8x16_t first[2], second[2];  // four keys, four dimensions; the next four dimensions
       Unrolled<2>([&](auto i) {
         first[i] = LoadSignedKeys<kBits, 0>(k + 16 * i);
@@ -91,10 +91,10 @@ ACORN_INLINE int8x16x4_t LoadRows(const int8_t *v) {
 /// Sums of E times V for kPairCount pairs, sixteen values of a head at a time, and their normalised output.
 template <int kBits, int kPairCount>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
-  const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t quads = 2 * Halves(pass);
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
-  for (size_t d = 0; d < head_dim; d += 16) {
+  for (size_t d = 0; d < v_dim; d += 16) {
     const uint8_t *e = pass.scores + pair * score_stride;
     const int8_t *v = pass.args.v + d * kBits / 2;
     uint64x2_t product[kPairCount][8];
@@ -143,6 +143,8 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
 
 template <int kBits>
 struct Engine {
+  static constexpr bool kWholeVectors = true;
+
   static void Scores(const Pass &pass) {
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count>(pass, pair); });
   }

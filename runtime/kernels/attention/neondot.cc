@@ -8,7 +8,7 @@ namespace {
 /// Scores of kPairCount pairs from `pair` on, 4 * kVectors keys at a time: a tile or half of one.
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
-  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, head_dim = pass.args.head_dim;
+  const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, k_dim = pass.args.k_dim;
   const size_t keys = 8 * Halves(pass);
   const int8_t *queries = pass.q + pair * q_stride;
   uint8_t *out = pass.scores + pair * score_stride;
@@ -17,7 +17,7 @@ ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
     const int8_t *query = queries;
     int32x4_t sum[kPairCount][kVectors];
     Unrolled<kPairCount>([&](auto p) { Unrolled<kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
-    for (size_t d = 0; d < head_dim; d += 16, query += 16, k += 2 * kBits * kTileRows) {
+    for (size_t d = 0; d < k_dim; d += 16, query += 16, k += 2 * kBits * kTileRows) {
       int8x16_t q[kPairCount];
       Unrolled<kPairCount>([&](auto p) { q[p] = vld1q_s8(query + p * q_stride); });
       Unrolled<4>([&](auto quad) {
@@ -68,10 +68,10 @@ struct Output {
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
-  const size_t head_dim = pass.args.head_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
   const size_t halves = Halves(pass);
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
-  for (size_t d = 0; d < head_dim; d += 4 * kVectors) {
+  for (size_t d = 0; d < v_dim; d += 4 * kVectors) {
     const uint8_t *e = pass.scores + pair * score_stride;
     const int8_t *v = pass.args.v + d / 16 * 8 * kBits;
     const size_t first = d % 16 / 4;  // of the fours in sixteen values
@@ -109,6 +109,8 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
 
 template <int kBits>
 struct Engine {
+  static constexpr bool kWholeVectors = true;
+
   static void Scores(const Pass &pass) {
     if (pass.pairs == kPairs) return ScorePairs<kBits, kPairs, 2>(pass, 0);  // for four vectors there are not enough registers
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count, 4>(pass, pair); });

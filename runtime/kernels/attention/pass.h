@@ -21,11 +21,16 @@ struct Pass {
   size_t score_stride;  // bytes from pair to pair
   size_t q_stride;      // bytes from pair to pair
   uint8_t *scores;      // [pairs, tiles, kTileScores]
-  int8_t *q;            // [pairs, q_stride], zeros behind head_dim
+  int8_t *q;            // [pairs, q_stride], zeros behind k_dim
   size_t head[kPairs];
   size_t keys[kPairs];  // that the pair sees
-  int8_t *y[kPairs];
+  int8_t *y[kPairs];    // the pair's outputs, side by side
 };
+
+/// The outputs of a pair to their places, run by run.
+inline void Scatter(int8_t *y, const int8_t *outputs, const Args &args) {
+  for (size_t d = 0; d < args.v_dim; d += args.run, y += args.run_step) __builtin_memcpy(y, outputs + d, args.run);
+}
 
 inline int32_t LoadQuad(const void *p) {
   int32_t quad;
@@ -43,7 +48,9 @@ inline int32_t FurthestDifference(int32_t multiplier, int32_t shift) {
   return static_cast<int32_t>(difference < kMost ? difference : kMost);
 }
 
-/// Engine: static functions Scores(pass); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers).
+/// Engine: static functions Scores(pass); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers), which
+/// stores v_dim outputs of each pair, or, where kWholeVectors is true, more behind them. They take the place of the pair's queries
+/// where that does harm, or where they do not belong side by side.
 template <typename Engine>
 void RunPasses(const Args &args) {
   Pass pass = {args,
@@ -58,16 +65,19 @@ void RunPasses(const Args &args) {
                {},
                {}};
   pass.q = reinterpret_cast<int8_t *>(args.scratch + kPairs * pass.score_stride);
+  const bool in_place = !Engine::kWholeVectors && args.run == args.v_dim;
+  int8_t *places[kPairs];
   size_t row = 0, head = 0;
   while (row < args.m) {
     for (pass.pairs = 0; pass.pairs < kPairs && row < args.m; ++pass.pairs) {
       const size_t pair = pass.pairs;
       int8_t *q = pass.q + pair * pass.q_stride;
-      __builtin_memcpy(q, args.q + row * args.q_stride + head * args.head_dim, args.head_dim);
-      if (args.head_dim < pass.q_stride) __builtin_memset(q + args.head_dim, 0, pass.q_stride - args.head_dim);
+      __builtin_memcpy(q, args.q + row * args.q_stride + head * args.k_dim, args.k_dim);
+      if (args.k_dim < pass.q_stride) __builtin_memset(q + args.k_dim, 0, pass.q_stride - args.k_dim);
       pass.head[pair] = head;
       pass.keys[pair] = args.first_position + row + 1;
-      pass.y[pair] = args.y + row * args.y_stride + head * args.head_dim;
+      places[pair] = args.y + row * args.y_stride + head * args.run;
+      pass.y[pair] = in_place ? places[pair] : q;
       if (++head == args.heads) {
         head = 0;
         ++row;
@@ -80,6 +90,7 @@ void RunPasses(const Args &args) {
       normalisers[pair] = Normalise(Engine::Exponentials(pass, pair), args.out_multiplier[pass.head[pair]], args.out_shift);
     }
     Engine::Values(pass, normalisers);
+    for (size_t pair = 0; pair < pass.pairs && !in_place; ++pair) Scatter(places[pair], pass.y[pair], args);
   }
 }
 

@@ -10,7 +10,7 @@ void Scores(int32_t *score, const int8_t *q, const Args &args, size_t keys) {
   const uint8_t *k = args.k;
   for (size_t begin = 0; begin < keys; begin += kv_cache::kTileRows) {
     int32_t sum[kv_cache::kTileRows] = {};
-    for (size_t d = 0; d < args.head_dim; d += 2) {  // head_dim is even, and d and d + 1 lie side by side
+    for (size_t d = 0; d < args.k_dim; d += 2) {  // k_dim is even, and d and d + 1 lie side by side
       if constexpr (kBits == 8) {
         const uint8_t *pair = k + kv_cache::KeyOffset(0, d, args.head_dim);
         for (size_t row = 0; row < kv_cache::kTileRows; ++row) sum[row] += q[d] * pair[4 * row] + q[d + 1] * pair[4 * row + 1];
@@ -65,16 +65,17 @@ void RunBits(const Args &args) {
   for (size_t row = 0; row < args.m; ++row) {
     const size_t keys = args.first_position + row + 1;
     for (size_t head = 0; head < args.heads; ++head) {
-      Scores<kBits>(e, args.q + row * args.q_stride + head * args.head_dim, args, keys);
+      Scores<kBits>(e, args.q + row * args.q_stride + head * args.k_dim, args, keys);
       const uint64_t den = Exponentials(e, keys, args.exp_multiplier[head], args.exp_shift);
       const Normaliser normaliser = Normalise(den, args.out_multiplier[head], args.out_shift);
-      int8_t *y = args.y + row * args.y_stride + head * args.head_dim;
-      for (size_t begin = 0; begin < args.head_dim; begin += kDims) {
+      int8_t *y = args.y + row * args.y_stride + head * args.run;
+      for (size_t begin = 0; begin < args.v_dim; begin += kDims) {
         int64_t num[kDims];
         WeightedValues<kBits>(num, e, args, keys, begin);
-        const size_t dims = args.head_dim - begin < kDims ? args.head_dim - begin : kDims;
+        const size_t dims = args.v_dim - begin < kDims ? args.v_dim - begin : kDims;
         for (size_t d = 0; d < dims; ++d) {
-          y[begin + d] = SaturateS8(RoundShift(num[d] * normaliser.multiplier, normaliser.shift) + args.zero_point);
+          int8_t &out = y[(begin + d) / args.run * args.run_step + (begin + d) % args.run];
+          out = SaturateS8(RoundShift(num[d] * normaliser.multiplier, normaliser.shift) + args.zero_point);
         }
       }
     }

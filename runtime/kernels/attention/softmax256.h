@@ -84,14 +84,14 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   return static_cast<uint64_t>(_mm_cvtsi128_si64(half)) + static_cast<uint64_t>(_mm_extract_epi64(half, 1));
 }
 
-/// Eight outputs of a pair from d on, or those that head_dim leaves: num = 256 * high + low.
+/// Eight outputs of a pair from d on, or those that v_dim leaves: num = 256 * high + low.
 inline void StoreOutputs(const Pass &pass, const Normaliser &normaliser, size_t pair, size_t d, __m256i high, __m256i low) {
   const Rounder round(normaliser.shift);
   const __m256i factor = _mm256_set1_epi64x(normaliser.multiplier);
   const Wide from_high = MultiplyAll(high, factor), from_low = MultiplyAll(low, factor);
   const Wide product = {_mm256_add_epi64(_mm256_slli_epi64(from_high.even, 8), from_low.even),
                         _mm256_add_epi64(_mm256_slli_epi64(from_high.odd, 8), from_low.odd)};
-  Finish<StoreS8, Range::k64Bits>(pass.y[pair] + d, pass.args.head_dim - d, round(product), pass.args.zero_point);
+  Finish<StoreS8, Range::k64Bits>(pass.y[pair] + d, pass.args.v_dim - d, round(product), pass.args.zero_point);
 }
 
 }  // namespace

@@ -184,16 +184,12 @@ struct Finish {
   int16x8_t zero_point;
 };
 
-/// Calls values(Constant<n>, outputs, pair) for blocks of n pairs, with an Output(normaliser, zero point) for each pair. What it
-/// stores takes the place of a pair's queries, where there is room for whole vectors; then it goes where it belongs.
+/// Calls values(Constant<n>, outputs, pair) for blocks of n pairs, with an Output(normaliser, zero point) for each pair.
 template <typename Output, typename Values>
 inline void ValuesOfPairs(const Pass &pass, const Normaliser *normalisers, const Values &values) {
   Output outputs[kPairs];
   for (size_t pair = 0; pair < pass.pairs; ++pair) outputs[pair] = Output(normalisers[pair], pass.args.zero_point);
   InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { values(count, outputs, pair); });
-  for (size_t pair = 0; pair < pass.pairs; ++pair) {
-    __builtin_memcpy(pass.y[pair], pass.q + pair * pass.q_stride, pass.args.head_dim);
-  }
 }
 
 }  // namespace

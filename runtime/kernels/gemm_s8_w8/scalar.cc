@@ -9,8 +9,8 @@ constexpr size_t kMostKr = 8;
 
 void Run(const GemmArgs &args, Layout layout) {
   const size_t kr = XnnKr(layout);
-  const uint64_t k_panel = args.k_panel == 0 ? args.k : args.k_panel;
-  const XnnMatrix matrix = {WeightFormat::kW8, layout, args.n, args.k, k_panel};
+  const uint64_t k_panel = args.k_panel == 0 ? args.k_stored : args.k_panel;
+  const XnnMatrix matrix = {WeightFormat::kW8, layout, args.n, args.k_stored, k_panel};
   for (size_t n = args.n_begin; n < args.n_end; ++n) {
     for (size_t m = 0; m < args.m; ++m) args.acc[m * args.acc_stride + n - args.n_begin] = 0;
     for (size_t begin = 0; begin < args.k; begin += kr) {

@@ -48,6 +48,7 @@ struct Tiles {
 
 struct Depth {
   size_t k;
+  size_t unused_bytes;  // of each tile, behind the first k columns
   uint32_t header_bytes;
   uint32_t group_shift;  // log2(group / 32)
 };
@@ -70,9 +71,10 @@ class Driver {
  private:
   Driver(const GemmArgs &args, size_t first_row, size_t rows) : args_(args), first_row_(first_row), rows_(rows) {
     depth_.k = args.k;
-    depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k, args.group));
+    depth_.unused_bytes = (args.k_stored - args.k) / c4::RowDepth(Engine::kBits) * c4::kRowBytes;
+    depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k_stored, args.group));
     depth_.group_shift = GroupShift(args.group);
-    tile_bytes_ = c4::TileBytes(args.k, args.group, Engine::kBits);
+    tile_bytes_ = c4::TileBytes(args.k_stored, args.group, Engine::kBits);
     row_blocks_ = (rows + Engine::kRows - 1) / Engine::kRows;
   }
 

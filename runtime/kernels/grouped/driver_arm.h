@@ -275,7 +275,7 @@ class DriverArm {
   }
 
   const uint8_t *FirstTile() const { return args_.w + args_.n_begin / c4::kTileChannels * TileBytes(); }
-  size_t TileBytes() const { return c4::TileBytes(args_.k, args_.group, kBits); }
+  size_t TileBytes() const { return c4::TileBytes(args_.k_stored, args_.group, kBits); }
 
   // Calls block(row, rows) for blocks of rows as equal as can be in multiples of `unit`.
   template <typename Block>
@@ -309,7 +309,7 @@ class DriverArm {
     job.weights = FirstTile() + first * TileBytes();
     job.tiles = count;
     job.tile_bytes = TileBytes();
-    job.header_bytes = c4::HeaderBytes(args_.k, args_.group);
+    job.header_bytes = c4::HeaderBytes(args_.k_stored, args_.group);
     job.multiplier_step = c4::kTileChannels * kSubgroup / args_.group;
     job.subgroups = args_.k / kSubgroup;
     job.acc_stride = acc_stride;
@@ -350,7 +350,7 @@ class DriverArm {
     const size_t k = first_group * args_.group, row_bytes = Engine::PanelRowBytes(subgroups * kSubgroup);
     uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
     const uint8_t *tile = FirstTile() + t * TileBytes();
-    Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k, args_.group) + k / c4::RowDepth(kBits) * c4::kRowBytes,
+    Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k_stored, args_.group) + k / c4::RowDepth(kBits) * c4::kRowBytes,
                            tile + first_group * c4::kTileChannels, GroupShift(args_.group), subgroups});
     PanelJob job;
     job.x_stride = args_.x_stride;

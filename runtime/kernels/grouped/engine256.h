@@ -119,9 +119,11 @@ struct Engine256 {
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) acc[r][s] = _mm256_setzero_si256();
     }
-    const size_t groups = depth.k / kSubgroup;
+    const size_t groups = depth.k / kSubgroup, next_tile = FirstAhead<Codes>(groups, kPrefetchBytes);
     const int8_t *x = rows.x;
+    size_t prefetch = kPrefetchBytes;
     for (size_t g = 0; g < groups; ++g) {
+      if (g == next_tile) prefetch += depth.unused_bytes;
       const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
       __m256i dot[kR][kS];
       ACORN_UNROLL
@@ -134,7 +136,7 @@ struct Engine256 {
         ACORN_UNROLL
         for (int s = 0; s < kS; ++s) {
           const __m256i packed = Load256(weights[s]);
-          if (s % 2 == 0) _mm_prefetch(reinterpret_cast<const char *>(weights[s] + kPrefetchBytes), _MM_HINT_T0);
+          if (s % 2 == 0) _mm_prefetch(reinterpret_cast<const char *>(weights[s] + prefetch), _MM_HINT_T0);
           weights[s] += c4::kRowBytes;
           __m256i w[kParts];
           Codes::Split(w, packed);

@@ -89,10 +89,11 @@ struct Engine512 {
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_setzero_si512();
     }
-    const size_t groups = depth.k / kSubgroup;
+    const size_t groups = depth.k / kSubgroup, next_tile = FirstAhead<Codes>(groups, kPrefetchBytes);
     const int8_t *x = rows.x;
-    size_t weight_offset = depth.header_bytes;
+    size_t weight_offset = depth.header_bytes, prefetch = kPrefetchBytes;
     for (size_t g = 0; g < groups; ++g) {
+      if (g == next_tile) prefetch += depth.unused_bytes;
       const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
       __m512i dot[kR][kT];
       ACORN_UNROLL
@@ -106,7 +107,7 @@ struct Engine512 {
         for (int t = 0; t < kT; ++t) {
           const uint8_t *weights = tile[t] + weight_offset + j * 64;
           const __m512i packed = _mm512_load_si512(weights);
-          _mm_prefetch(reinterpret_cast<const char *>(weights + kPrefetchBytes), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char *>(weights + prefetch), _MM_HINT_T0);
           __m512i w[kParts];
           Codes::Split(w, packed);
           ACORN_UNROLL

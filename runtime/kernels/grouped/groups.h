@@ -21,6 +21,13 @@ constexpr int kSubgroupRows = static_cast<int>(kSubgroup / c4::RowDepth(Codes::k
 /// log2(group / 32).  group is 32, 64 or 128
 constexpr uint32_t GroupShift(uint32_t group) { return group == 32 ? 0 : group == 64 ? 1 : 2; }
 
+/// Of `groups` subgroups of a tile, the one from which on what lies `bytes` ahead is the next tile's.
+template <typename Codes>
+constexpr size_t FirstAhead(size_t groups, size_t bytes) {
+  const size_t ahead = bytes / (static_cast<size_t>(kSubgroupRows<Codes>) * c4::kRowBytes);
+  return groups > ahead ? groups - ahead : 0;
+}
+
 /// Does a panel start its sums or go on with those in acc?
 enum class Start : uint8_t { kZero, kAcc };
 

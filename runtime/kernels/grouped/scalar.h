@@ -8,9 +8,9 @@ namespace acorn::grouped {
 
 /// One row of x times one tile: 16 sums. Format has kBits and Dot: the products of a channel's four bytes with the x of their depths.
 template <typename Format>
-void RowTimesTile(int32_t *sums, const int8_t *x, const uint8_t *tile, size_t k, uint32_t group) {
+void RowTimesTile(int32_t *sums, const int8_t *x, const uint8_t *tile, size_t k, size_t k_stored, uint32_t group) {
   constexpr size_t kRowDepth = c4::RowDepth(Format::kBits);
-  const uint8_t *row = tile + c4::HeaderBytes(k, group);
+  const uint8_t *row = tile + c4::HeaderBytes(k_stored, group);
   for (size_t c = 0; c < c4::kTileChannels; ++c) sums[c] = 0;
   for (size_t g = 0; g < k / group; ++g) {
     int32_t dots[c4::kTileChannels] = {};
@@ -26,10 +26,10 @@ void RowTimesTile(int32_t *sums, const int8_t *x, const uint8_t *tile, size_t k,
 template <typename Format>
 void RunScalar(const GemmArgs &args) {
   for (size_t n = args.n_begin; n < args.n_end; n += c4::kTileChannels) {
-    const uint8_t *tile = args.w + n / c4::kTileChannels * c4::TileBytes(args.k, args.group, Format::kBits);
+    const uint8_t *tile = args.w + n / c4::kTileChannels * c4::TileBytes(args.k_stored, args.group, Format::kBits);
     for (size_t m = 0; m < args.m; ++m) {
       int32_t sums[c4::kTileChannels];
-      RowTimesTile<Format>(sums, args.x + m * args.x_stride, tile, args.k, args.group);
+      RowTimesTile<Format>(sums, args.x + m * args.x_stride, tile, args.k, args.k_stored, args.group);
       int32_t *acc = args.acc + m * args.acc_stride + (n - args.n_begin);
       for (size_t c = 0; c < c4::kTileChannels && n + c < args.n_end; ++c) acc[c] = sums[c];
     }

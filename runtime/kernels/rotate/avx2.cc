@@ -1,4 +1,4 @@
-#include "kernels/rotate/kernel.h"
+#include "kernels/rotate/pairs.h"
 #include "kernels/simd_avx2.h"
 
 namespace acorn::rotate {
@@ -35,9 +35,31 @@ void Rows(const Args &args) {
   }
 }
 
+template <typename Store, Range kRange>
+void PairRows(const Args &args) {
+  using Out = typename Store::Type;
+  const Rounder round(args.shift);
+  ForPairBlocks<Out>(args, [&](const int16_t *x, Out *y, const int16_t *cosine, const int16_t *sine, const int32_t *multiplier,
+                               size_t heads) {
+    const __m128i c = LoadRaw(cosine, kBlockPairs), s = LoadRaw(sine, kBlockPairs);
+    const __m256i to_low = Pair(c, _mm_sub_epi16(_mm_setzero_si128(), s)), to_high = Pair(s, c);
+    for (size_t head = 0; head < heads; ++head, x += args.head_dim, y += args.head_dim) {
+      const __m256i pair = Pair(LoadRaw(x, kBlockPairs), LoadRaw(x + kBlockPairs, kBlockPairs));
+      const __m256i factor = _mm256_set1_epi64x(multiplier[head]);
+      Finish<Store, kRange>(y, kBlockPairs, round(MultiplyAll(_mm256_madd_epi16(pair, to_low), factor)), 0);
+      Finish<Store, kRange>(y + kBlockPairs, kBlockPairs, round(MultiplyAll(_mm256_madd_epi16(pair, to_high), factor)), 0);
+    }
+  });
+}
+
+template <typename Store, Range kRange>
+void Rotate(const Args &args) {
+  args.pairs == nullptr ? Rows<Store, kRange>(args) : PairRows<Store, kRange>(args);
+}
+
 template <typename Store>
 void Rotate(const Args &args) {
-  args.shift >= kShiftTo31Bits ? Rows<Store, Range::k31Bits>(args) : Rows<Store, Range::k64Bits>(args);
+  args.shift >= kShiftTo31Bits ? Rotate<Store, Range::k31Bits>(args) : Rotate<Store, Range::k64Bits>(args);
 }
 
 }  // namespace

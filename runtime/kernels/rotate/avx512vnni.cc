@@ -1,4 +1,4 @@
-#include "kernels/rotate/kernel.h"
+#include "kernels/rotate/pairs.h"
 #include "kernels/simd_avx512.h"
 
 namespace acorn::rotate {
@@ -36,9 +36,33 @@ void Rows(const Args &args) {
   }
 }
 
+// Both members of eight pairs at once: each times its cosine, plus its partner times the sine, of which the first takes the negative.
+template <typename Store, Range kRange>
+void PairRows(const Args &args) {
+  using Out = typename Store::Type;
+  const Rounder round(args.shift);
+  ForPairBlocks<Out>(args, [&](const int16_t *x, Out *y, const int16_t *cosine, const int16_t *sine, const int32_t *multiplier,
+                               size_t heads) {
+    const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i *>(cosine));
+    const __m128i s = _mm_loadu_si128(reinterpret_cast<const __m128i *>(sine));
+    const __m512i factors = Pair(_mm256_set_m128i(c, c), _mm256_set_m128i(s, _mm_sub_epi16(_mm_setzero_si128(), s)));
+    for (size_t head = 0; head < heads; ++head, x += args.head_dim, y += args.head_dim) {
+      const __m256i members = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(x));
+      const __m512i pairs = Pair(members, _mm256_permute4x64_epi64(members, 0x4e));
+      const __m512i turned = _mm512_madd_epi16(pairs, factors);
+      Finish<Store, kRange>(y, Mask16(kPairBlock), round(MultiplyAll(turned, _mm512_set1_epi64(multiplier[head]))), 0);
+    }
+  });
+}
+
+template <typename Store, Range kRange>
+void Rotate(const Args &args) {
+  args.pairs == nullptr ? Rows<Store, kRange>(args) : PairRows<Store, kRange>(args);
+}
+
 template <typename Store>
 void Rotate(const Args &args) {
-  args.shift >= kShiftTo31Bits ? Rows<Store, Range::k31Bits>(args) : Rows<Store, Range::k64Bits>(args);
+  args.shift >= kShiftTo31Bits ? Rotate<Store, Range::k31Bits>(args) : Rotate<Store, Range::k64Bits>(args);
 }
 
 }  // namespace

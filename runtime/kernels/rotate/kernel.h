@@ -14,6 +14,8 @@ namespace acorn::rotate {
 ///   y[i + h] = sat(RoundShift((x[i + h] * cosine[i] + x[i] * sine[i]) * multiplier, shift))
 ///   y[j]     = sat(RoundShift(x[j] * 2^14 * multiplier, shift))                                j >= 2h
 /// sat: sat8 or sat16 by the type of the output.
+/// With `pairs`, pair i of a head lies where acorn_schema/pairs.h says and has the cosine and sine of frequency pairs[i] of its head
+/// of keys; kNoFrequency: both members only change scale.
 /// x and y are separate buffers; no alignment beyond that of the types is needed.
 struct Args {
   void *y;           // [m, heads, head_dim] of the output type
@@ -21,12 +23,16 @@ struct Args {
   size_t y_stride;   // elements from row to row
   size_t x_stride;   // elements from row to row
   size_t m, heads, head_dim;
-  size_t half;                // in [0, head_dim / 2]
+  size_t half;                // in [0, head_dim / 2]; with `pairs` any: frequencies are below it
   const int16_t *cosine;      // [m, half], Q14
   const int16_t *sine;        // [m, half], Q14
   const int32_t *multiplier;  // [heads]
   int32_t shift;              // in [1, 62]
+  const uint8_t *pairs;       // [key_heads, head_dim / 2], head_dim being a multiple of kPairBlock; null: pairs stand in order
+  size_t key_heads;           // each is that of heads / key_heads heads
 };
+
+constexpr size_t kMaxPairs = 256;  // of a head
 
 /// From this shift on a rounded product stays within 2^30: |x * cosine| + |x * sine| <= 2^30 and |multiplier| <= 2^31.
 constexpr int32_t kShiftTo31Bits = 31;

@@ -1,4 +1,4 @@
-#include "kernels/rotate/kernel.h"
+#include "kernels/rotate/pairs.h"
 #include "kernels/simd_neon.h"
 
 namespace acorn::rotate {
@@ -46,9 +46,31 @@ void Rows(const Args &args) {
   }
 }
 
+// Both members of eight pairs at once: each times its cosine, plus its partner times the sine, of which the first takes the negative.
+template <typename Out, typename Scale>
+void PairRows(const Args &args) {
+  using Type = typename Out::Type;
+  const Scale scale(args.shift);
+  ForPairBlocks<Type>(args, [&](const int16_t *x, Type *y, const int16_t *cosine, const int16_t *sine, const int32_t *multiplier,
+                                size_t heads) {
+    const int16x8_t c = vld1q_s16(cosine), s = vld1q_s16(sine);
+    const S16x16 cosines = {{c, c}}, sines = {{vnegq_s16(s), s}};
+    for (size_t head = 0; head < heads; ++head, x += args.head_dim, y += args.head_dim) {
+      const S16x16 members = Load(x, kBlock), partners = {{members.v[1], members.v[0]}};
+      const S32x16 turned = MultiplyAdd(Multiply(members, cosines), partners, sines);
+      Out::Store(y, kBlock, Apply(scale, turned, vdupq_n_s32(multiplier[head])), 0);
+    }
+  });
+}
+
+template <typename Out, typename Scale>
+void Rotate(const Args &args) {
+  args.pairs == nullptr ? Rows<Out, Scale>(args) : PairRows<Out, Scale>(args);
+}
+
 template <typename Out>
 void Rotate(const Args &args) {
-  args.shift >= HighScale::kLeastShift ? Rows<Out, HighScale>(args) : Rows<Out, WideScale>(args);
+  args.shift >= HighScale::kLeastShift ? Rotate<Out, HighScale>(args) : Rotate<Out, WideScale>(args);
 }
 
 }  // namespace

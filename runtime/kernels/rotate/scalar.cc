@@ -1,5 +1,5 @@
 #include "base/fixed_point.h"
-#include "kernels/rotate/kernel.h"
+#include "kernels/rotate/pairs.h"
 
 namespace acorn::rotate {
 namespace {
@@ -28,9 +28,25 @@ void Rotate(const Args &args) {
   }
 }
 
+template <auto kSaturate>
+void RotatePairs(const Args &args) {
+  using Out = decltype(kSaturate(0));
+  ForPairBlocks<Out>(args, [&](const int16_t *x, Out *y, const int16_t *cosine, const int16_t *sine, const int32_t *multiplier,
+                               size_t heads) {
+    for (size_t head = 0; head < heads; ++head, x += args.head_dim, y += args.head_dim) {
+      for (size_t i = 0; i < kBlockPairs; ++i) {
+        const int64_t low = x[i] * cosine[i] - x[i + kBlockPairs] * sine[i];
+        const int64_t high = x[i + kBlockPairs] * cosine[i] + x[i] * sine[i];
+        y[i] = kSaturate(RoundShift(low * multiplier[head], args.shift));
+        y[i + kBlockPairs] = kSaturate(RoundShift(high * multiplier[head], args.shift));
+      }
+    }
+  });
+}
+
 }  // namespace
 
-void RunS8Scalar(const Args &args) { Rotate<SaturateS8>(args); }
-void RunS16Scalar(const Args &args) { Rotate<SaturateS16>(args); }
+void RunS8Scalar(const Args &args) { args.pairs == nullptr ? Rotate<SaturateS8>(args) : RotatePairs<SaturateS8>(args); }
+void RunS16Scalar(const Args &args) { args.pairs == nullptr ? Rotate<SaturateS16>(args) : RotatePairs<SaturateS16>(args); }
 
 }  // namespace acorn::rotate

@@ -34,10 +34,10 @@ void RunAvx512Vnni(const Args &args) {
   for (size_t r = 0; r < args.m; ++r) {
     const int16_t *x = args.x + r * args.x_stride, *b = args.b + r * args.b_stride, *c = args.c + r * args.c_stride;
     const Step step = StepOf(args.head, args.dt[r * args.dt_stride]);
-    for (size_t p = 0; p < args.channels; ++p) {
-      const int64_t sum = Advance(args.state + p * args.n, b, c, args.n, step.decay, InputOf(step, x[p]));
-      args.y[r * args.y_stride + p] = OutputOf(args, sum, x[p]);
-    }
+    ForChannels(args, [&](size_t p, size_t at) {
+      const int64_t sum = Advance(args.state + p * args.state_stride, b, c, args.n, step.decay, InputOf(step, x[at]));
+      args.y[r * args.y_stride + at] = OutputOf(args, sum, x[at]);
+    });
   }
 }
 

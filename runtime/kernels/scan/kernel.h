@@ -29,13 +29,15 @@ struct Head {
 /// one row after the other. The buffers are separate. No alignment beyond that of the types. Calls for different channels may run at
 /// the same time.
 struct Args {
-  int16_t *y;        // [m, channels]
-  const int16_t *x;  // [m, channels]
+  int16_t *y;        // [m, channels], as x
+  const int16_t *x;  // [m, channels / run, run]
   const int16_t *b;  // [m, n]
   const int16_t *c;  // [m, n]
   const int16_t *dt;  // [m]
   size_t y_stride, x_stride, b_stride, c_stride, dt_stride;  // elements from row to row
-  int32_t *state;      // [channels, n], each in +-(2^30 - 1)
+  size_t run, run_step;  // channels that lie side by side, which divide them all; elements of x and y from run to run
+  int32_t *state;        // [channels, n], each in +-(2^30 - 1)
+  size_t state_stride;   // elements from channel to channel
   size_t m, channels, n;  // n in [1, kMaxStateColumns]
   Head head;
   int64_t skip;       // at most 2^46
@@ -59,6 +61,14 @@ const Kernel *Select(uint32_t features);
 
 /// softplus(raw * dt_multiplier / 2^dt_shift + dt_bias) in Q24, between the limits: v, q and dt of the formula.
 int32_t StepSize(const Head &head, int16_t raw);
+
+/// Calls body(channel, its place in a row of x and of y). Static: a copy compiled for one instruction set must not serve all.
+template <typename Body>
+static inline void ForChannels(const Args &args, const Body &body) {
+  for (size_t channel = 0, place = 0; channel < args.channels; place += args.run_step) {
+    for (size_t i = 0; i < args.run; ++i, ++channel) body(channel, place + i);
+  }
+}
 
 /// What a token does to its head.
 struct Step {

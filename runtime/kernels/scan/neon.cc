@@ -35,15 +35,15 @@ void RunNeon(const Args &args) {
     const int16_t *x = args.x + r * args.x_stride, *b = args.b + r * args.b_stride, *c = args.c + r * args.c_stride;
     const Step step = StepOf(args.head, args.dt[r * args.dt_stride]);
     const int32x4_t twice_a = vdupq_n_s32(2 * step.decay);
-    for (size_t p = 0; p < args.channels; ++p) {
-      const int32x4_t w = vdupq_n_s32(InputOf(step, x[p]));
-      int32_t *state = args.state + p * args.n;
+    ForChannels(args, [&](size_t p, size_t at) {
+      const int32x4_t w = vdupq_n_s32(InputOf(step, x[at]));
+      int32_t *state = args.state + p * args.state_stride;
       Sums sums = {vdupq_n_s64(0), vdupq_n_s64(0)};
       size_t i = 0;
       for (; args.n - i >= kBlock; i += kBlock) sums = Advance(state + i, b + i, c + i, kBlock, twice_a, w, sums);
       if (i != args.n) sums = Advance(state + i, b + i, c + i, args.n - i, twice_a, w, sums);
-      args.y[r * args.y_stride + p] = OutputOf(args, vaddvq_s64(vaddq_s64(sums.low, sums.high)), x[p]);
-    }
+      args.y[r * args.y_stride + at] = OutputOf(args, vaddvq_s64(vaddq_s64(sums.low, sums.high)), x[at]);
+    });
   }
 }
 

@@ -42,17 +42,17 @@ void RunScalar(const Args &args) {
     const int16_t *x = args.x + r * args.x_stride, *b = args.b + r * args.b_stride, *c = args.c + r * args.c_stride;
     int16_t *y = args.y + r * args.y_stride;
     const Step step = StepOf(args.head, args.dt[r * args.dt_stride]);
-    for (size_t p = 0; p < args.channels; ++p) {
-      const int64_t w = InputOf(step, x[p]);
-      int32_t *state = args.state + p * args.n;
+    ForChannels(args, [&](size_t p, size_t at) {
+      const int64_t w = InputOf(step, x[at]);
+      int32_t *state = args.state + p * args.state_stride;
       int64_t sum = 0;
       for (size_t n = 0; n < args.n; ++n) {
         const int64_t kept = RoundShift(int64_t{state[n]} * step.decay, 30);
         state[n] = static_cast<int32_t>(Clamp(kept + RoundShift(b[n] * w, 15), -kStateLimit, kStateLimit));
         sum += int64_t{c[n]} * state[n];
       }
-      y[p] = OutputOf(args, sum, x[p]);
-    }
+      y[at] = OutputOf(args, sum, x[at]);
+    });
   }
 }
 

@@ -50,7 +50,7 @@ class Product {
   Product(const GemmArgs &args, const Gemm &gemm)
       : args_(args),
         gemm_(gemm),
-        matrix_{gemm.format, gemm.layout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel},
+        matrix_{gemm.format, gemm.layout, args.n, args.k_stored, args.k_panel == 0 ? args.k_stored : args.k_panel},
         sums_(reinterpret_cast<float *>(args.scratch)),
         copies_(reinterpret_cast<int8_t *>(args.scratch) + kMaxRows * kSumChannels * sizeof(float)) {}
 
@@ -68,7 +68,7 @@ class Product {
     int32_t *acc = args_.acc + m * args_.acc_stride;
     Call(rows, 0, n, n_end, reinterpret_cast<float *>(acc), args_.acc_stride);
     for (size_t row = 0; row < count; ++row) ConvertInPlace(acc + row * args_.acc_stride, n_end - n);
-    for (size_t panel = 1; panel < XnnPanels(matrix_.k, matrix_.k_panel); ++panel) {
+    for (size_t panel = 1; panel < XnnPanels(args_.k, matrix_.k_panel); ++panel) {
       for (size_t begin = n; begin < n_end; begin += kSumChannels) {
         const size_t end = n_end - begin < kSumChannels ? n_end : begin + kSumChannels;
         Call(rows, panel, begin, end, sums_, kSumChannels);

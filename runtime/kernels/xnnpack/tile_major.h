@@ -30,11 +30,11 @@ class TileMajorDriver {
   }
 
   static void Run(const GemmArgs &args) {
-    const XnnMatrix matrix = {Form::kFormat, Layout::kX16C8, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel};
+    const XnnMatrix matrix = StoredMatrix(args, Form::kFormat, Layout::kX16C8);
     const size_t chunk = ShareOf(args.m, kChunk);
     for (size_t m = 0; m < args.m; m += chunk) {
       const size_t rows = args.m - m < chunk ? args.m - m : chunk;
-      for (size_t panel = 0; panel < XnnPanels(matrix.k, matrix.k_panel); ++panel) RunRows(args, matrix, panel, m, rows);
+      for (size_t panel = 0; panel < XnnPanels(args.k, matrix.k_panel); ++panel) RunRows(args, matrix, panel, m, rows);
     }
   }
 

@@ -38,6 +38,11 @@ struct TileBlock {
   Store store;
 };
 
+/// The whole packed matrix.
+inline XnnMatrix StoredMatrix(const GemmArgs &args, WeightFormat format, Layout layout) {
+  return {format, layout, args.n, args.k_stored, args.k_panel == 0 ? args.k_stored : args.k_panel};
+}
+
 template <typename Engine>
 class TileDriver {
  public:
@@ -45,11 +50,11 @@ class TileDriver {
   static size_t ScratchBytes(size_t m, size_t k) { return (m <= 2 ? m : Engine::kRows) * RowBytes(k); }
 
   static void Run(const GemmArgs &args) {
-    const XnnMatrix matrix = {Engine::kFormat, Engine::kLayout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel};
+    const XnnMatrix matrix = StoredMatrix(args, Engine::kFormat, Engine::kLayout);
     // Blocks of rows as equal as can be: 13 rows are 7 and 6, not 12 and 1.
     const size_t blocks = (args.m + Engine::kRows - 1) / Engine::kRows;
     const size_t base = args.m / blocks, longer = args.m % blocks;
-    for (size_t panel = 0; panel < XnnPanels(matrix.k, matrix.k_panel); ++panel) {
+    for (size_t panel = 0; panel < XnnPanels(args.k, matrix.k_panel); ++panel) {
       size_t m = 0;
       for (size_t i = 0; i < blocks; ++i) {
         const size_t rows = base + (i < longer ? 1 : 0);
