@@ -16,6 +16,7 @@
 #include "base/parallel.h"
 #include "base/progress.h"
 #include "commands/commands.h"
+#include "commands/elastic.h"
 #include "graph/float_model.h"
 #include "import/source_model.h"
 #include "quantize/calibration.h"
@@ -59,6 +60,7 @@ struct Options {
   bool untie_head = false;
   std::string mixed;   // "auto" or nothing
   std::string budget;  // of --mixed
+  std::string profiles;  // rates in percent; empty: none beyond 0
   CalibrationOptions calibration;
   int64_t context = 0;
   int threads = 0;
@@ -79,7 +81,7 @@ constexpr int64_t kTrainingWindows = 1024;
 constexpr int64_t kLeastForOwnText = 8;  // windows; fewer say little of what a text may be about
 
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--heal"};
+constexpr const char *kLaterOptions[] = {"--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
@@ -362,6 +364,10 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   report.perplexity.source = FloatPerplexity(source, result.scored_ids, window);
   report.perplexity.simulator = result.simulated_perplexity;
   report.perplexity.device = DevicePerplexity(options.output, result.scored_ids, window);
+  if (options.profiles.empty()) return report;
+  for (const DeviceRate &rate : MeasureRates(options.output, result.scored_ids, window)) {
+    report.rates.push_back({static_cast<int>(rate.rate), rate.left_out, rate.weight_bytes, rate.perplexity, rate.tokens_per_second});
+  }
   return report;
 }
 
@@ -446,8 +452,19 @@ void CheckStateSpace(const SourceModel &source, const Options &options) {
   }
 }
 
+/// What does not go with several rates in one file yet.
+void CheckProfiles(const Options &options) {
+  if (options.profiles.empty()) return;
+  ParseRates(options.profiles);
+  const std::string option = "--profiles " + options.profiles;
+  if (Trains(options)) Refuse(option + " needs --recipe fast or rtn");
+  if (!options.mixed.empty()) Refuse(option + " does not go with --mixed");
+  if (options.kv != 8) Refuse(option + " does not go with --kv " + std::to_string(options.kv) + ": heads of 4 bits are not cut");
+}
+
 void Run(const Options &options) {
   CheckTraining(options);
+  CheckProfiles(options);
   CheckExpertOptions(options);
   if (Trains(options)) PrepareTraining();
   RecipeOptions recipe = ToRecipe(options);
@@ -461,7 +478,13 @@ void Run(const Options &options) {
   calibration.windows = WindowsOf(options);
   const CalibrationWindows windows = MakeCalibration(*source, calibration);
   const RotationChoice rotation = ChooseRotation(*source, windows, rotate, &recipe);
-  const SourceModel &model = rotation.model != nullptr ? *rotation.model : *source;
+  const SourceModel &unsorted = rotation.model != nullptr ? *rotation.model : *source;
+  ElasticModel elastic;
+  if (!options.profiles.empty()) {
+    elastic = MakeElastic(unsorted, ParseRates(options.profiles), windows, &recipe);
+    facts.provenance.emplace_back("profiles", elastic.summary);
+  }
+  const SourceModel &model = elastic.model != nullptr ? *elastic.model : unsorted;
   if (rotate.kind != RotationKind::kNone) {
     const std::string seed = rotation.model != nullptr ? "seed " + std::to_string(rotation.seed) : "left out";
     facts.provenance.emplace_back("rotate", options.rotate + ", " + seed);
@@ -475,7 +498,7 @@ void Run(const Options &options) {
   std::vector<std::vector<double>> importance;
   ChooseExperts(model, options, windows, &recipe, &facts, &importance);
   const std::string bare = BarePath(options.output);
-  FileSink sink(model.config(), bare);
+  FileSink sink(model.config(), bare, FrameOf(model.config(), recipe).writer.rates);
   TrainOptions train = ToTraining(options);
   train.own_windows = OwnWindowsOf(options, *source, static_cast<int64_t>(windows.ids.size()) / windows.window);
   RecipeResult result = Trains(options) ? MobileQuant(model, windows, recipe, train, &sink)
@@ -568,6 +591,8 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--budget", o->budget,
                       "of --mixed: size of the whole file (100M), or loss of perplexity over 8-bit weights (2%); "
                       "default: 1.05 times the plain file");
+  command->add_option("--profiles", o->profiles,
+                      "pruning rates in percent that a device can choose from, such as 0,15,25,35 (default: 0 alone)");
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();

@@ -103,7 +103,12 @@ LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &
   if (!order.pairs.empty()) steps.qk = 2 * LayerOrder::kPairBlock;
   if (order.rank_major) steps.v = LayerOrder::kRankBlock;
   if (config.IsStateSpace(layer)) steps.state = 16;
-  if (order.channel_major) steps.channels = LayerOrder::kChannelBlock;
+  // Whole blocks of the transform before out, and whole groups of its weights: of 128 columns at most.
+  for (int64_t step = LayerOrder::kChannelBlock; order.channel_major && step < config.ssm.head_dim; step += LayerOrder::kChannelBlock) {
+    if (config.ssm.heads * step % 128 != 0 || config.ssm.head_dim % step != 0) continue;
+    steps.channels = step;
+    break;
+  }
   return steps;
 }
 

@@ -379,7 +379,8 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
 
 void LayerQuantizer::MeasureProfiles(Work *work) const {
   for (size_t i = 0; i < options_.profiles.size(); ++i) {
-    const LayerWidths &widths = options_.profiles[i].layers[static_cast<size_t>(work->layer)];
+    LayerWidths widths = options_.profiles[i].layers[static_cast<size_t>(work->layer)];
+    if (!work->sparse() && widths.ffn == source_.config().ffn) widths.ffn = ffn_.padded;
     auto view = std::make_unique<Work>();
     view->layer = work->layer;
     view->weights = work->weights;

@@ -114,8 +114,9 @@ WeightReport EmbeddingLine(const Matrix &table, const QuantizedMatrix &rounded) 
 int64_t BodyGroup(const RecipeOptions &options) { return std::max<int64_t>(GroupSize(options.body_format), 1); }
 
 /// Groups are powers of two: a multiple of the largest has whole ones of all.
-FfnShape ShapeOf(int64_t width, int64_t group, DownInput input) {
+FfnShape ShapeOf(int64_t width, int64_t group, DownInput input, int64_t most_block) {
   FfnShape ffn = input == DownInput::kS15 ? WithoutHadamard(width, group) : ChooseHadamardBlock(width);
+  ffn.block = std::min(ffn.block, most_block);
   ffn.padded = (ffn.padded + group - 1) / group * group;
   return ffn;
 }
@@ -145,7 +146,7 @@ uint64_t FileSink::Finish(ModelFacts facts) {
 }
 
 FfnShape FfnShapeOf(const ModelConfig &config, const RecipeOptions &options) {
-  return ShapeOf(config.ffn, BodyGroup(options), options.down_input);
+  return ShapeOf(config.ffn, BodyGroup(options), options.down_input, options.most_block);
 }
 
 FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options) {
@@ -153,11 +154,11 @@ FfnShape ExpertShapeOf(const ModelConfig &config, const RecipeOptions &options) 
   for (const std::vector<WeightFormat> &layer : options.expert_formats) {
     for (const WeightFormat format : layer) group = std::max<int64_t>(group, GroupSize(format));
   }
-  return ShapeOf(config.expert_ffn, group, DownInput::kHadamard);
+  return ShapeOf(config.expert_ffn, group, DownInput::kHadamard, options.most_block);
 }
 
 FfnShape SharedShapeOf(const ModelConfig &config, const RecipeOptions &options) {
-  return ShapeOf(config.shared_ffn, BodyGroup(options), options.down_input);
+  return ShapeOf(config.shared_ffn, BodyGroup(options), options.down_input, options.most_block);
 }
 
 ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {

@@ -41,6 +41,7 @@ struct RecipeOptions {
   std::vector<LayerFormats> layers;                   // of a mixed conversion; empty: body_format and down_input for all
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
   std::vector<RateProfile> profiles;  // of the rates beyond 0, rising; the source's layers are in the order that they cut
+  int64_t most_block = 128;           // of the transform before down: the rates cut whole blocks
 };
 
 /// Formats of a layer: the chosen ones, or those that all layers have; w8 where a depth has no whole groups. ffn: as stored.

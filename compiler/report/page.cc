@@ -110,6 +110,7 @@ class Page {
     const PerplexityReport &p = report_.perplexity;
     return std::isfinite(p.source) || std::isfinite(p.simulator) || std::isfinite(p.device);
   }
+  bool HasRates() const { return !report_.rates.empty(); }
   bool HasTraining() const { return !report_.training.points.empty(); }
   bool HasWeights() const { return !report_.weights.empty(); }
   bool HasExperts() const { return !report_.experts.empty(); }
@@ -126,6 +127,8 @@ class Page {
 
   void Head();
   void Perplexities();
+  void Rates();
+  void RateChart(const char *title, int colour, const std::vector<ChartPoint> &points);
   void Training();
   void LearningRate(const std::vector<ChartBand> &bands);
   void Bits();
@@ -144,6 +147,7 @@ class Page {
 
 const Page::Section Page::kSections[] = {
     {"perplexity", "Perplexity", &Page::HasPerplexity, &Page::Perplexities},
+    {"rates", "Pruning rates", &Page::HasRates, &Page::Rates},
     {"training", "Training", &Page::HasTraining, &Page::Training},
     {"bits", "Bits of each tensor", &Page::HasWeights, &Page::Bits},
     {"experts", "Bits of each expert", &Page::HasExperts, &Page::Experts},
@@ -221,6 +225,44 @@ void Page::Perplexities() {
   out_.Open("figure");
   DrawBars("Perplexities", bars, &out_);
   out_.Close();
+}
+
+void Page::RateChart(const char *title, int colour, const std::vector<ChartPoint> &points) {
+  LineChart chart;
+  chart.title = std::string(title) + " over the pruning rate";
+  chart.x_label = "rate, %";
+  chart.y_label = title;
+  chart.width = 440;
+  chart.height = 240;
+  chart.series = {{title, colour, ChartSeries::Style::kLine, points}};
+  out_.Open("figure");
+  Draw(chart, &out_);
+  out_.Close();
+}
+
+void Page::Rates() {
+  Paragraph(
+      "What each rate that the device can choose costs: perplexity on the tokens above, the weights that a token reads, and how fast "
+      "the machine that converted decodes.",
+      "note");
+  std::vector<ChartPoint> losses, bytes, speeds;
+  std::vector<std::vector<std::string>> rows;
+  for (const RateReport &row : report_.rates) {
+    const double x = row.rate;
+    losses.push_back({x, row.perplexity});
+    bytes.push_back({x, static_cast<double>(row.weight_bytes) / 1e6});
+    speeds.push_back({x, row.tokens_per_second});
+    rows.push_back({std::to_string(row.rate), Fixed(100 * row.left_out, 1), Fixed(row.perplexity, 3),
+                    std::to_string(row.weight_bytes), Fixed(row.tokens_per_second, 1)});
+  }
+  out_.Open("div", {{"class", "panels"}});
+  RateChart("perplexity", 0, losses);
+  RateChart("MB that a token reads", 1, bytes);
+  RateChart("tokens a second", 2, speeds);
+  out_.Close();
+  Numbers("Rates",
+          {{"rate, %", true}, {"left out, %", true}, {"perplexity", true}, {"bytes a token reads", true}, {"tokens a second", true}},
+          rows, &out_);
 }
 
 /// The mean of the finite values within `reach` of each point, inside its stage.

@@ -78,6 +78,15 @@ struct ExpertReport {
   double importance = NAN;  // by which bits were chosen; NaN: they were not
 };
 
+/// One of the file's pruning rates.
+struct RateReport {
+  int rate = 0;
+  double left_out = 0;           // part of the prunable bytes
+  uint64_t weight_bytes = 0;     // that a token reads
+  double perplexity = NAN;       // of the file, by the integer runtime
+  double tokens_per_second = 0;  // decoding on the machine that converted
+};
+
 /// Perplexities of the same tokens; NaN: not measured.
 struct PerplexityReport {
   std::string text;        // what they were measured on
@@ -92,6 +101,7 @@ struct ConversionReport {
   std::vector<std::pair<std::string, std::string>> facts;  // recipe, formats, prefix and the like, in the order shown
   int64_t layers = 0;
   PerplexityReport perplexity;
+  std::vector<RateReport> rates;  // empty: 0 is all there is
   std::vector<WeightReport> weights;
   std::vector<ExpertReport> experts;
   std::vector<RangeReport> ranges;

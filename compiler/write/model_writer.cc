@@ -306,7 +306,7 @@ void ModelWriter::AttentionHalf(const LayerView &view) {
   const int64_t depth = DepthOfO(layer, view.widths);
   Port mixed = Columns(mixed_, 0, Narrow(depth), scales.attn_out);
   mixed.zero_point = scales.attn_out_zero;
-  const ValueOrder order = layer.order.rank_major ? ValueOrder{Narrow(v_dim), Narrow(kRankBlock)} : ValueOrder{};
+  const ValueOrder order = layer.order.rank_major ? ValueOrder{Narrow(v_dim), Narrow(LayerOrder::kRankBlock)} : ValueOrder{};
   graph_->Attention(q8, mixed, view.parts->cache, score_scales, v_scales, order);
   const WeightInfo o = PartOf(&view.parts->o, layer.o, mixed.type, {{0, Narrow(layer.o.n)}}, depth, DepthsOfO(layer));
   CloseBranch(Branch(mixed, o, layer.o_bias, scales.o16), scales.mid16);
@@ -353,7 +353,7 @@ void ModelWriter::StateSpaceHalf(const LayerView &view) {
   conv.bias = RowOf(part.conv_bias, columns);
   conv.in_scales = conv_in16;
   conv.factor = ActivationFactors(config_.activation);
-  const int64_t run = layer.order.channel_major ? kChannelBlock : kept.channels;
+  const int64_t run = layer.order.channel_major ? LayerOrder::kChannelBlock : kept.channels;
   for (int64_t piece = 0; piece < kept.channels / run; ++piece) {
     for (const double unit : scales.x16) conv.out_scales.insert(conv.out_scales.end(), static_cast<size_t>(run), unit);
   }
@@ -365,7 +365,7 @@ void ModelWriter::StateSpaceHalf(const LayerView &view) {
 
   ScanSpec scan;
   scan.state_index = view.parts->scan_state;
-  scan.run = layer.order.channel_major ? Narrow(kChannelBlock) : 0;
+  scan.run = layer.order.channel_major ? Narrow(LayerOrder::kChannelBlock) : 0;
   scan.groups = ssm.groups;
   scan.x = scales.x16;
   scan.step = scales.step16;

@@ -17,11 +17,12 @@ namespace acorn::compiler {
 
 constexpr int64_t kErrorWindow = 48;
 
-/// Logits of the file for `ids`, [ids, vocab], in natural units.
-inline Matrix DeviceLogits(const std::string &path, const std::vector<int32_t> &ids, int64_t vocab) {
+/// Logits of the file for `ids` at a pruning rate, [ids, vocab], in natural units.
+inline Matrix DeviceLogits(const std::string &path, const std::vector<int32_t> &ids, int64_t vocab, uint32_t rate = 0) {
   const MappedFile file(path);
   acorn_options options = {};
   options.context_tokens = static_cast<uint32_t>(ids.size());
+  options.rate = rate;
   OpenedModel opened(file, options);
   acorn_model_info info = {};
   opened.Check(acorn_model_get_info(opened.model(), &info));

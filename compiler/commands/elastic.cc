@@ -1,0 +1,70 @@
+#include "commands/elastic.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/error.h"
+#include "passes/elastic.h"
+#include "passes/layer_rates.h"
+#include "quantize/grid.h"
+
+namespace acorn::compiler {
+namespace {
+
+constexpr int64_t kImportanceWindows = 128;  // that the order of channels is found on
+
+[[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
+
+}  // namespace
+
+std::vector<int> ParseRates(const std::string &text) {
+  std::vector<int> rates;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    const bool digits = !part.empty() && part.size() <= 2 && std::all_of(part.begin(), part.end(), [](unsigned char c) {
+      return std::isdigit(c) != 0;
+    });
+    const int rate = digits ? std::atoi(part.c_str()) : -1;
+    if (rate < 0 || rate > kHighestElasticRate) {
+      Refuse("--profiles " + text + ": rates from 0 to " + std::to_string(kHighestElasticRate) + " are wanted, such as 0,15,25");
+    }
+    rates.push_back(rate);
+    begin = end + 1;
+  }
+  std::sort(rates.begin(), rates.end());
+  rates.erase(std::unique(rates.begin(), rates.end()), rates.end());
+  if (rates.front() == 0) rates.erase(rates.begin());
+  if (rates.empty()) Refuse("--profiles " + text + ": a rate beyond 0 is wanted, which every file has");
+  return rates;
+}
+
+ElasticModel MakeElastic(const SourceModel &source, const std::vector<int> &rates, const CalibrationWindows &windows,
+                         RecipeOptions *recipe) {
+  const int64_t used = std::min<int64_t>(windows.ids.size(), kImportanceWindows * windows.window);
+  const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + used);
+  ElasticOptions options;
+  options.rates = rates;
+  options.least_ffn_step = std::max<int64_t>(GroupSize(recipe->body_format), 32);
+  options.cut_experts = false;  // a file holds them whole
+  ElasticPlan plan = PlanElastic(source, ids, windows.window, options);
+  recipe->profiles = plan.profiles;
+  recipe->most_block = plan.ffn_step;
+  ElasticModel elastic;
+  for (const RateProfile &profile : plan.profiles) {
+    const double realised = RealisedRate(source.config(), plan.steps, profile);
+    if (realised <= 0) {
+      Refuse("--profiles: " + source.path() + " (family " + source.config().family + ") has nothing that rate " +
+             std::to_string(profile.rate) + " could leave out");
+    }
+    char text[64];
+    std::snprintf(text, sizeof text, "%s%d (%.1f %% left out)", elastic.summary.empty() ? "" : ", ", profile.rate, 100 * realised);
+    elastic.summary += text;
+  }
+  elastic.model = std::make_unique<SortedModel>(source, std::move(plan.layers));
+  return elastic;
+}
+
+}  // namespace acorn::compiler
