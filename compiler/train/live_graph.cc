@@ -38,6 +38,7 @@ void LiveGraph::Restart() {
   ropes_.clear();
   prefixes_.clear();
   caches_.clear();
+  states_.clear();
   embedding_.clear();
   body_.clear();
   head_.clear();
@@ -64,6 +65,7 @@ const Graph &LiveGraph::graph() {
   graph_.weights = {views_.data(), views_.size()};
   graph_.ropes = {ropes_.data(), ropes_.size()};
   graph_.caches = {caches_.data(), caches_.size()};
+  graph_.states = {states_.data(), states_.size()};
   return graph_;
 }
 
@@ -122,8 +124,9 @@ void LiveGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const s
   live.constants = std::move(integers.gamma);
   live.gain = gamma;
   live.eps = eps;
-  live.step.rms_norm = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(groups), live.constants.data(), 0,
-                        ToScale(integers.factor), integers.eps_term, out.zero_point};
+  const auto depth = static_cast<uint32_t>(in.width / groups);
+  live.step.rms_norm = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(groups), live.constants.data(),
+                        gamma.size() == depth ? 0 : depth, ToScale(integers.factor), integers.eps_term, out.zero_point};
 }
 
 void LiveGraph::LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
@@ -201,6 +204,31 @@ void LiveGraph::Add(const Port &a, const Port &b, const Port &out) {
   const IntegerFactors integers = AddIntegers(a, b, out);
   live.other = b;
   live.step.add = {ToSlice(a), ToSlice(b), ToSlice(out), integers.multipliers[0], integers.multipliers[1], integers.shift};
+}
+
+void LiveGraph::Conv(const Port &in, const Port &out, const ConvSpec &spec) {
+  LiveStep &live = NewStep(OpKind::kConv, in, out);
+  live.conv = std::make_unique<LiveConv>(LiveConv{spec, MakeConvIntegers(spec)});
+  const ConvIntegers &integers = live.conv->integers;
+  const auto taps = static_cast<uint32_t>(spec.taps.cols());
+  states_.push_back({DType::kS16, taps - 1, in.width, nullptr});
+  live.step.conv = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(states_.size() - 1), taps, integers.weights.data(),
+                    integers.bias.data(), integers.factors.multipliers.data(), integers.factors.shift,
+                    integers.index.multipliers.data(), integers.index.shift, integers.table.data()};
+}
+
+void LiveGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) {
+  LiveStep &live = NewStep(OpKind::kScan, x, out);
+  live.other = b;
+  live.scan = std::make_unique<LiveScan>(LiveScan{c, step, spec, MakeScanIntegers(spec, out)});
+  const ScanIntegers &integers = live.scan->integers;
+  const auto groups = static_cast<uint32_t>(spec.groups);
+  states_.push_back({DType::kS32, x.width, b.width / groups, nullptr});
+  live.step.scan = {ToSlice(x), ToSlice(b), ToSlice(c), ToSlice(step), ToSlice(out), static_cast<uint32_t>(states_.size() - 1),
+                    static_cast<uint32_t>(spec.heads()), groups, integers.step.multipliers.data(), integers.step.shift,
+                    integers.step_bias.data(), integers.table.data(), static_cast<int32_t>(integers.least),
+                    static_cast<int32_t>(integers.most), integers.decay.multipliers.data(), integers.decay.shift,
+                    integers.input.multipliers.data(), integers.input.shift, integers.skip.data(), integers.out_shifts.data()};
 }
 
 }  // namespace acorn::compiler

@@ -218,7 +218,7 @@ void ModelWriter::StateSpaceHalf(const QuantizedLayer &layer) {
   std::vector<double> in_scales(inner, scales.gate16);
   in_scales.insert(in_scales.end(), scales.conv_in16.begin(), scales.conv_in16.end());
   in_scales.insert(in_scales.end(), scales.step16.begin(), scales.step16.end());
-  graph_->Linear(normed, ssm_.in, AddWeight(layer.qkv, normed.type), {}, in_scales);
+  graph_->Linear(normed, ssm_.in, AddWeight(layer.qkv, normed.type), ToDoubles(layer.qkv_bias), in_scales);
   const Port gate = Columns(ssm_.in, 0, inner, scales.gate16), conv_in = Columns(ssm_.in, inner, channels, 1);
   const Port step = Columns(ssm_.in, inner + channels, heads, 1);
 
