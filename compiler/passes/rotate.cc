@@ -15,9 +15,9 @@ namespace {
 constexpr int64_t kRowsPerTask = 64;
 constexpr int64_t kOddFactors[] = {7, 5, 3};  // of the orders 28, 20 and 12
 
-/// Families whose layers are RMSNorm, linear layers and an addition to the stream, twice, and whose stream meets nothing
+/// Families whose layers are RMSNorm, linear layers and an addition to the stream, once or twice, and whose stream meets nothing
 /// else: what R1 takes for granted.
-constexpr const char *kPlainStreams[] = {"llama", "mistral", "qwen2", "qwen3"};
+constexpr const char *kPlainStreams[] = {"llama", "mistral", "qwen2", "qwen3", "mamba2", "bamba"};
 
 /// A block's order as 4 * odd factors times a power of two.
 struct Orders {
@@ -106,8 +106,8 @@ const char *RotationName(RotationKind kind) {
 
 const char *RefusalOf(const ModelConfig &config, RotationKind kind) {
   if (kind == RotationKind::kNone) return nullptr;
-  if (config.HasStateSpace()) return "its state-space layers have no form under a rotation yet";
-  if (Rotation::Block(config.head_dim) == 1) return "heads of an odd width have no Hadamard matrix";
+  if (!config.HasAttention() && kind == RotationKind::kR2) return "it has no values";
+  if (config.HasAttention() && Rotation::Block(config.head_dim) == 1) return "heads of an odd width have no Hadamard matrix";
   if (config.qkv_limit != 0) return "values are clipped one by one";
   if (kind == RotationKind::kR2) return nullptr;
   const auto is_family = [&](const char *name) { return config.family == name; };
@@ -179,6 +179,9 @@ void RotatedModel::RotateStream(Matrix *tensor, TensorRole role, int64_t layer) 
     case TensorRole::kQ:
     case TensorRole::kK:
     case TensorRole::kV:
+    case TensorRole::kSsmGate:
+    case TensorRole::kSsmConvIn:
+    case TensorRole::kSsmStep:
       fold(TensorRole::kAttnNorm);
       return stream_.Apply(*tensor);
     case TensorRole::kGate:
@@ -194,6 +197,7 @@ void RotatedModel::RotateStream(Matrix *tensor, TensorRole role, int64_t layer) 
       return stream_.Apply(*tensor);
     case TensorRole::kO:
     case TensorRole::kDown:
+    case TensorRole::kSsmOut:
       return RotateOutputs(tensor, stream_);
     default:
       return;

@@ -67,15 +67,17 @@ EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows 
                       const float *gradient, float *dx, float *gain_gradient, float *bias_gradient) {
   const int64_t width = shape.width, whole = shape.groups * width, tasks = Tasks(shape.rows, kTaskRows);
   std::vector<EdgeSums> sums(static_cast<size_t>(tasks));
-  std::vector<float> gains(static_cast<size_t>(tasks * width), 0.0f), biases(gains.size(), 0.0f);
+  std::vector<float> gains(static_cast<size_t>(tasks * shape.gains), 0.0f), biases(gains.size(), 0.0f);
   const float inverse = 1 / y.scale;
   ForTasks(shape.rows, kTaskRows, [&](int64_t task, int64_t begin, int64_t end) {
     std::vector<float> input(static_cast<size_t>(whole)), output(input.size()), value(static_cast<size_t>(width)), g(value.size());
-    float *gain_sum = gains.data() + task * width, *bias_sum = biases.data() + task * width;
     for (int64_t row = begin; row < end; ++row) {
       ReadRow(x, row, whole, input.data());
       ReadRow(y, row, whole, output.data());
       for (int64_t group = 0; group < shape.groups; ++group) {
+        const int64_t first = shape.gains == width ? 0 : group * width;  // of the group's gains
+        const float *own_gain = gain + first, *own_bias = bias == nullptr ? nullptr : bias + first;
+        float *gain_sum = gains.data() + task * shape.gains + first, *bias_sum = biases.data() + task * shape.gains + first;
         float *n = input.data() + group * width;
         const float *from = gradient + row * whole + group * width;
         if (shape.centred) {
@@ -89,7 +91,7 @@ EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows 
         const float r = 1 / std::sqrt(energy / static_cast<float>(width) + static_cast<float>(shape.eps));
         for (int64_t i = 0; i < width; ++i) {
           n[i] *= r;
-          value[static_cast<size_t>(i)] = n[i] * gain[i] + (bias == nullptr ? 0.0f : bias[i]);
+          value[static_cast<size_t>(i)] = n[i] * own_gain[i] + (own_bias == nullptr ? 0.0f : own_bias[i]);
           g[static_cast<size_t>(i)] = from[i];
         }
         PassRow(value.data(), output.data() + group * width, width, inverse, y.zero_point, y.limit, g.data(),
@@ -98,7 +100,7 @@ EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows 
         for (int64_t i = 0; i < width; ++i) {
           bias_sum[i] += g[static_cast<size_t>(i)];
           gain_sum[i] += g[static_cast<size_t>(i)] * n[i];
-          g[static_cast<size_t>(i)] *= gain[i];
+          g[static_cast<size_t>(i)] *= own_gain[i];
           dot += g[static_cast<size_t>(i)] * n[i];
           mean += g[static_cast<size_t>(i)];
         }
@@ -110,9 +112,9 @@ EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows 
     }
   });
   for (int64_t task = 0; task < tasks; ++task) {
-    for (int64_t i = 0; i < width; ++i) {
-      gain_gradient[i] += gains[static_cast<size_t>(task * width + i)];
-      bias_gradient[i] += biases[static_cast<size_t>(task * width + i)];
+    for (int64_t i = 0; i < shape.gains; ++i) {
+      gain_gradient[i] += gains[static_cast<size_t>(task * shape.gains + i)];
+      bias_gradient[i] += biases[static_cast<size_t>(task * shape.gains + i)];
     }
   }
   return Total(sums);
@@ -220,12 +222,10 @@ void GluBackward(int64_t rows, int64_t width, const EdgeRows &gate, const EdgeRo
       const float *g = gradient + row * width;
       float *to_gate = dgate + row * width, *to_up = dup + row * width;
       for (int64_t i = 0; i < width; ++i) {
-        const float x = gates[static_cast<size_t>(i)], place = std::min(std::max(x * 16 + 256, 0.0f), 512.0f);
-        const int32_t j = std::min(static_cast<int32_t>(place), 511);
-        const float slope = table[j + 1] - table[j], factor = table[j] + slope * (place - static_cast<float>(j));
-        const float inner_slope = place > 0 && place < 512 ? slope * 16 : 0.0f;
-        to_up[i] = g[i] * x * factor;
-        to_gate[i] = g[i] * ups[static_cast<size_t>(i)] * (factor + x * inner_slope);
+        const float x = gates[static_cast<size_t>(i)];
+        const ActivationFactor factor = FactorAt(table, x);
+        to_up[i] = g[i] * x * factor.value;
+        to_gate[i] = g[i] * ups[static_cast<size_t>(i)] * (factor.value + x * factor.slope);
       }
     }
   });

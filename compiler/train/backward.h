@@ -5,6 +5,7 @@
 // which is that of the value after it, or 0 where the value saturates.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -30,11 +31,12 @@ struct EdgeSums {
 /// RMSNorm, or with `centred` LayerNorm.
 struct NormShape {
   int64_t rows, groups, width;  // width of a group
+  int64_t gains;                // width, or one for each column: groups * width
   double eps;
   bool centred;
 };
-/// gain, bias: [width]; bias null: none. gradient: [rows, groups * width] by the output, contiguous. To: dx by the input, likewise;
-/// gain_gradient, bias_gradient: [width], added to.
+/// gain, bias: [gains]; bias null: none. gradient: [rows, groups * width] by the output, contiguous. To: dx by the input, likewise;
+/// gain_gradient, bias_gradient: [gains], added to.
 EdgeSums NormBackward(const NormShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gain, const float *bias,
                       const float *gradient, float *dx, float *gain_gradient, float *bias_gradient);
 
@@ -63,7 +65,18 @@ struct HadamardShape {
 std::vector<EdgeSums> HadamardBackward(const HadamardShape &shape, const EdgeRows &x, const EdgeRows &y, const float *gradient,
                                        float *dx);
 
-/// y = a(gate) * up with a(x) = x * T(x), T from a table of 514 factors at (j - 256) / 16.
+/// a(x) / x of an activation and its slope at x, from a table of 514 factors at (j - 256) / 16.
+struct ActivationFactor {
+  float value, slope;
+};
+inline ActivationFactor FactorAt(const float *table, float x) {
+  const float place = std::min(std::max(x * 16 + 256, 0.0f), 512.0f);
+  const int32_t j = std::min(static_cast<int32_t>(place), 511);
+  const float slope = table[j + 1] - table[j];
+  return {table[j] + slope * (place - static_cast<float>(j)), place > 0 && place < 512 ? slope * 16 : 0.0f};
+}
+
+/// y = a(gate) * up with a(x) = x * T(x), T from a table as above.
 void GluBackward(int64_t rows, int64_t width, const EdgeRows &gate, const EdgeRows &up, const float *table,
                  const float *gradient, float *dgate, float *dup);
 

@@ -54,6 +54,33 @@ void VisitScales(Scales *s, const Number &number, const Heads &heads, const Zero
   for (int32_t *field : {&s->attn_in_zero, &s->attn_out_zero, &s->ffn_in_zero, &s->down_in_zero}) zero(field);
 }
 
+/// The same of a state-space layer's, where others have vectors without elements.
+template <typename Scales, typename Number, typename Units>
+void VisitStateSpaceScales(Scales *s, const Number &number, const Units &units) {
+  for (double *field : {&s->gate16, &s->scan16, &s->gated_largest, &s->normed16}) number(field);
+  units("ssm.conv_in16", &s->conv_in16);
+  units("ssm.step16", &s->step16);
+  units("ssm.x16", &s->x16);
+  units("ssm.b16", &s->b16);
+  units("ssm.c16", &s->c16);
+  units("ssm.state", &s->state);
+}
+
+/// The convolution's taps [channels, taps].
+void PutTaps(Archive *archive, const std::string &name, const Matrix &taps) {
+  archive->Put<int64_t>(name + ".shape", {taps.rows(), taps.cols()});
+  archive->Put(name, taps.data(), static_cast<size_t>(taps.size()));
+}
+
+Matrix GetTaps(const Archive &archive, const std::string &name) {
+  const std::vector<int64_t> shape = archive.Get<int64_t>(name + ".shape");
+  const std::vector<float> values = archive.Get<float>(name);
+  const bool fits = shape.size() == 2 && shape[0] >= 0 && shape[1] >= 0 && shape[0] < (int64_t{1} << 31) &&
+                    shape[1] < (int64_t{1} << 31) && static_cast<int64_t>(values.size()) == shape[0] * shape[1];
+  if (!fits) throw Error(ExitCode::kIo, "checkpoint: " + name + " has no such shape; remove it to start anew");
+  return Eigen::Map<const Matrix>(values.data(), shape[0], shape[1]);
+}
+
 template <typename Layer, typename Row, typename Weight>
 void VisitLayer(Layer *layer, const Row &row, const Weight &weight) {
   row("attn_norm", &layer->attn_norm);
@@ -66,6 +93,11 @@ void VisitLayer(Layer *layer, const Row &row, const Weight &weight) {
   row("o_bias", &layer->o_bias);
   row("gate_up_bias", &layer->gate_up_bias);
   row("down_bias", &layer->down_bias);
+  row("ssm.conv_bias", &layer->ssm.conv_bias);
+  row("ssm.step_bias", &layer->ssm.step_bias);
+  row("ssm.decay", &layer->ssm.decay);
+  row("ssm.skip", &layer->ssm.skip);
+  row("ssm.norm", &layer->ssm.norm);
   weight("qkv", &layer->qkv);
   weight("o", &layer->o);
   weight("gate_up", &layer->gate_up);
@@ -83,6 +115,7 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w8),
                                    static_cast<int64_t>(model.frame.writer.channel_layouts.w4)});
   archive->Put<int64_t>("cache", {model.frame.writer.cache.bits, model.frame.writer.cache.head_block});
+  archive->PutOne("state_block", model.frame.writer.state_block);
   archive->PutOne("stream_scale", model.stream_scale);
   PutMatrix(archive, "embedding", model.embedding);
   archive->PutOne("layers", static_cast<int64_t>(model.layers.size()));
@@ -91,10 +124,11 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
     const std::string name = LayerName(i);
     std::vector<double> numbers;
     std::vector<int32_t> zeros;
-    VisitScales(
-        &layer.scales, [&](double *field) { numbers.push_back(*field); },
-        [&](const char *field, std::vector<double> *heads) { archive->Put(name + field, *heads); },
-        [&](int32_t *field) { zeros.push_back(*field); });
+    const auto put_number = [&](double *field) { numbers.push_back(*field); };
+    const auto put_units = [&](const char *field, std::vector<double> *units) { archive->Put(name + field, *units); };
+    VisitScales(&layer.scales, put_number, put_units, [&](int32_t *field) { zeros.push_back(*field); });
+    VisitStateSpaceScales(&layer.ssm.scales, put_number, put_units);
+    PutTaps(archive, name + "ssm.conv", layer.ssm.conv);
     archive->Put(name + "scales", numbers);
     archive->Put(name + "zeros", zeros);
     VisitLayer(
@@ -127,6 +161,7 @@ QuantizedModel GetModel(const Archive &archive) {
   model.frame.writer.hadamard_block = static_cast<uint32_t>(writer[0]);
   model.frame.writer.channel_layouts = {static_cast<Layout>(writer[1]), static_cast<Layout>(writer[2])};
   model.frame.writer.cache = {static_cast<int>(cache[0]), cache[1]};
+  model.frame.writer.state_block = archive.GetOne<uint32_t>("state_block");
   model.stream_scale = archive.GetOne<double>("stream_scale");
   model.embedding = GetMatrix(archive, "embedding");
   for (int64_t i = 0; i < layers; ++i) {
@@ -135,10 +170,11 @@ QuantizedModel GetModel(const Archive &archive) {
     const std::vector<double> numbers = archive.Get<double>(name + "scales");
     const std::vector<int32_t> zeros = archive.Get<int32_t>(name + "zeros");
     size_t number = 0, zero = 0;
-    VisitScales(
-        &layer.scales, [&](double *field) { *field = numbers.at(number++); },
-        [&](const char *field, std::vector<double> *heads) { *heads = archive.Get<double>(name + field); },
-        [&](int32_t *field) { *field = zeros.at(zero++); });
+    const auto get_number = [&](double *field) { *field = numbers.at(number++); };
+    const auto get_units = [&](const char *field, std::vector<double> *units) { *units = archive.Get<double>(name + field); };
+    VisitScales(&layer.scales, get_number, get_units, [&](int32_t *field) { *field = zeros.at(zero++); });
+    VisitStateSpaceScales(&layer.ssm.scales, get_number, get_units);
+    layer.ssm.conv = GetTaps(archive, name + "ssm.conv");
     VisitLayer(
         &layer, [&](const char *field, RowVector *row) { *row = GetRow(archive, name + field); },
         [&](const char *field, QuantizedMatrix *matrix) { *matrix = GetMatrix(archive, name + field); });

@@ -38,6 +38,7 @@ void LiveGraph::Restart() {
   ropes_.clear();
   prefixes_.clear();
   caches_.clear();
+  states_.clear();
   embedding_.clear();
   body_.clear();
   head_.clear();
@@ -64,6 +65,7 @@ const Graph &LiveGraph::graph() {
   graph_.weights = {views_.data(), views_.size()};
   graph_.ropes = {ropes_.data(), ropes_.size()};
   graph_.caches = {caches_.data(), caches_.size()};
+  graph_.states = {states_.data(), states_.size()};
   return graph_;
 }
 
@@ -99,6 +101,11 @@ uint16_t LiveGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const
   return static_cast<uint16_t>(caches_.size() - 1);
 }
 
+uint16_t LiveGraph::AddState(EdgeType type, uint32_t rows, uint32_t columns) {
+  states_.push_back({static_cast<DType>(type), rows, columns, nullptr});
+  return static_cast<uint16_t>(states_.size() - 1);
+}
+
 LiveStep &LiveGraph::NewStep(OpKind kind, const Port &in, const Port &out) {
   std::vector<LiveStep> &steps = kind == OpKind::kEmbedding ? embedding_ : in_head_ ? head_ : body_;
   steps.emplace_back();
@@ -122,8 +129,9 @@ void LiveGraph::RmsNorm(const Port &in, const Port &out, int64_t groups, const s
   live.constants = std::move(integers.gamma);
   live.gain = gamma;
   live.eps = eps;
-  live.step.rms_norm = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(groups), live.constants.data(), 0,
-                        ToScale(integers.factor), integers.eps_term, out.zero_point};
+  const auto depth = static_cast<uint32_t>(in.width / groups);
+  live.step.rms_norm = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(groups), live.constants.data(),
+                        gamma.size() == depth ? 0 : depth, ToScale(integers.factor), integers.eps_term, out.zero_point};
 }
 
 void LiveGraph::LayerNorm(const Port &in, const Port &out, const std::vector<double> &gain, const std::vector<double> &bias,
@@ -147,7 +155,7 @@ void LiveGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight
   live.multipliers = std::move(integers.factors.multipliers);
   live.scales = out_scales;
   live.bias = bias;
-  live.step.linear = {ToSlice(in), ToSlice(out), weight.index, live.integer_bias.data(), live.multipliers.data(),
+  live.step.linear = {ToSlice(in), ToSlice(out), weight.index, {}, live.integer_bias.data(), live.multipliers.data(),
                       integers.factors.shift, 0};
 }
 
@@ -158,7 +166,7 @@ void LiveGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std
   live.multipliers = std::move(integers.multipliers);
   live.scales = out_scales;
   live.step.rotate = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(out_scales.size()), rope, live.multipliers.data(),
-                      integers.shift};
+                      integers.shift, nullptr, 0};
 }
 
 void LiveGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) {
@@ -167,7 +175,8 @@ void LiveGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::
   live.other = v;
   live.multipliers = std::move(integers.multipliers);
   live.scales = v_scales;
-  live.step.append = {ToSlice(k), ToSlice(v), cache, live.multipliers.data(), integers.shift};
+  const uint32_t dim = caches_[cache].head_dim;
+  live.step.append = {ToSlice(k), ToSlice(v), dim, dim, cache, live.multipliers.data(), integers.shift};
 }
 
 void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
@@ -178,7 +187,8 @@ void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const 
   live.more_multipliers = std::move(integers.out.multipliers);
   live.scales = score_scales;
   live.value_scales = v_scales;
-  live.step.attention = {ToSlice(q), ToSlice(out), cache, static_cast<uint32_t>(score_scales.size()), live.multipliers.data(),
+  const uint32_t dim = caches_[cache].head_dim;
+  live.step.attention = {ToSlice(q), ToSlice(out), dim, dim, dim, cache, static_cast<uint32_t>(score_scales.size()), live.multipliers.data(),
                          integers.exp.shift, live.more_multipliers.data(), integers.out.shift, out.zero_point};
 }
 
@@ -202,6 +212,30 @@ void LiveGraph::Add(const Port &a, const Port &b, const Port &out) {
   const IntegerFactors integers = AddIntegers(a, b, out);
   live.other = b;
   live.step.add = {ToSlice(a), ToSlice(b), ToSlice(out), integers.multipliers[0], integers.multipliers[1], integers.shift};
+}
+
+void LiveGraph::Conv(const Port &in, const Port &out, const ConvSpec &spec) {
+  LiveStep &live = NewStep(OpKind::kConv, in, out);
+  live.conv = std::make_unique<LiveConv>(LiveConv{spec, MakeConvIntegers(spec)});
+  const ConvIntegers &integers = live.conv->integers;
+  const auto taps = static_cast<uint32_t>(spec.taps.cols());
+  live.step.conv = {ToSlice(in), ToSlice(out), spec.state_index, taps, {}, integers.weights.data(),
+                    integers.bias.data(), integers.factors.multipliers.data(), integers.factors.shift,
+                    integers.index.multipliers.data(), integers.index.shift, integers.table.data()};
+}
+
+void LiveGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) {
+  LiveStep &live = NewStep(OpKind::kScan, x, out);
+  live.other = b;
+  live.scan = std::make_unique<LiveScan>(LiveScan{c, step, spec, MakeScanIntegers(spec, out)});
+  const ScanIntegers &integers = live.scan->integers;
+  const auto groups = static_cast<uint32_t>(spec.groups);
+  const auto heads = static_cast<uint32_t>(spec.heads());
+  live.step.scan = {ToSlice(x), ToSlice(b), ToSlice(c), ToSlice(step), ToSlice(out), x.width / heads, spec.state_index,
+                    heads, groups, integers.step.multipliers.data(), integers.step.shift,
+                    integers.step_bias.data(), integers.table.data(), static_cast<int32_t>(integers.least),
+                    static_cast<int32_t>(integers.most), integers.decay.multipliers.data(), integers.decay.shift,
+                    integers.input.multipliers.data(), integers.input.shift, integers.skip.data(), integers.out_shifts.data()};
 }
 
 }  // namespace acorn::compiler

@@ -25,9 +25,20 @@ struct LiveWeight {
   uint64_t size = 0;
 };
 
+/// Conv and Scan: the real numbers that their integers were made from, and the integers.
+struct LiveConv {
+  ConvSpec real;
+  ConvIntegers integers;
+};
+struct LiveScan {
+  Port c, time_step;
+  ScanSpec real;
+  ScanIntegers integers;
+};
+
 struct LiveStep {
   Step step;       // as the runtime takes it; its constants lie in the vectors below
-  Port in, other;  // other: up of Glu, v of Append, b of Add
+  Port in, other;  // other: up of Glu, v of Append, b of Add, B of Scan
   Port out;        // Append has none
   std::vector<double> scales;        // Linear: of the output columns; Rotate: of the heads; Append: of the cached values;
                                      // Attention: of a head's scores; Hadamard: what heads count in, empty: 1
@@ -38,6 +49,8 @@ struct LiveStep {
   double eps = 0;
   std::vector<int32_t> multipliers, more_multipliers, integer_bias;
   std::vector<int16_t> constants;
+  std::unique_ptr<LiveConv> conv;  // Conv
+  std::unique_ptr<LiveScan> scan;  // Scan
 };
 
 class LiveGraph : public GraphBuilder {
@@ -63,6 +76,7 @@ class LiveGraph : public GraphBuilder {
   uint16_t AddRope(const std::vector<double> &turns) override;
   uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                     const std::vector<int8_t> &prefix_v) override;
+  uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) override;
   void BeginHead(const Port &) override { in_head_ = true; }
   void SelectProfile(size_t) override {}  // only rate 0 is trained
   void Embedding(const Port &out, const WeightInfo &weight) override;
@@ -79,10 +93,9 @@ class LiveGraph : public GraphBuilder {
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;
   void Add(const Port &a, const Port &b, const Port &out) override;
-  // Models with experts or state-space layers are refused before a graph is made.
-  uint16_t AddState(EdgeType, uint32_t, uint32_t) override { std::abort(); }
-  void Conv(const Port &, const Port &, const ConvSpec &) override { std::abort(); }
-  void Scan(const Port &, const Port &, const Port &, const Port &, const Port &, const ScanSpec &) override { std::abort(); }
+  void Conv(const Port &in, const Port &out, const ConvSpec &spec) override;
+  void Scan(const Port &x, const Port &b, const Port &c, const Port &step, const Port &out, const ScanSpec &spec) override;
+  // Models with experts are refused before a graph is made.
   uint16_t BeginExperts(const ExpertSetSpec &) override { std::abort(); }
   void AddExpert(const ExpertMatrices &) override { std::abort(); }
   void Experts(const Port &, const Port &, uint16_t, const RoutingSpec &, const Port *, const Port *) override { std::abort(); }
@@ -101,6 +114,7 @@ class LiveGraph : public GraphBuilder {
   };
   std::vector<std::unique_ptr<Prefix>> prefixes_;
   std::vector<Cache> caches_;
+  std::vector<State> states_;
   std::vector<LiveStep> embedding_, body_, head_;
   bool in_head_ = false;
   Graph graph_ = {};

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 
 #include "acorn_posix.h"
 #include "train/tape.h"
@@ -64,6 +65,10 @@ void Machine::Load(LiveGraph *graph) {
   v_cache_ = Bytes(cache_bytes);
   caches_.assign(view_->caches.size(),
                  {k_cache_.data_ptr<uint8_t>(), reinterpret_cast<int8_t *>(v_cache_.data_ptr<uint8_t>())});
+  uint64_t state_bytes = 0;
+  for (const State &state : view_->states) state_bytes = std::max(state_bytes, StateBytes(state));
+  state_ = Bytes(state_bytes);
+  states_.assign(view_->states.size(), state_.data_ptr<uint8_t>());
   ropes_.resize(view_->ropes.size());
   rope_places_.clear();
   for (size_t i = 0; i < ropes_.size(); ++i) {
@@ -106,6 +111,8 @@ void Machine::Run(const LiveStep &live, std::vector<torch::Tensor> *buffers, con
     const auto row_bytes = static_cast<int64_t>(RowBytes(view_->values[live.out.value]));
     (*buffers)[live.out.value] = torch::empty({rows, row_bytes}, torch::kUInt8);
   }
+  const uint32_t state = StateOf(live.step);
+  if (state != kNoState) std::memset(states_[state], 0, StateBytes(view_->states[state]));
   for (size_t v = 0; v < places_.size(); ++v) {
     const torch::Tensor &buffer = (*buffers)[v];
     places_[v] = buffer.defined() ? Place{buffer.data_ptr<uint8_t>(), static_cast<uint64_t>(buffer.size(1))} : Place{nullptr, 0};
@@ -116,6 +123,7 @@ void Machine::Run(const LiveStep &live, std::vector<torch::Tensor> *buffers, con
   context.parallel = parallel_;
   context.values = places_.data();
   context.caches = caches_.data();
+  context.states = states_.data();
   context.ropes = rope_places_.data();
   context.step_scratch = step_scratch_.data_ptr<uint8_t>();
   context.thread_scratch = thread_scratch_.data_ptr<uint8_t>();

@@ -43,7 +43,7 @@ class ModelTwin {
   double AccumulateHidden(const std::vector<int32_t> &ids, const HiddenLoss &loss, ModelGradients *gradients, bool weights);
 
   /// What enters the first layer, and, layer by layer, what leaves it: the residual stream as the device holds it. inputs: null, or
-  /// what takes the real inputs of the layer's four weights, float [tokens, k].
+  /// what takes the real inputs of the layer's weights, two or with an FFN four, float [tokens, k].
   torch::Tensor EnterLayers(const std::vector<int32_t> &ids);
   torch::Tensor RunLayer(int64_t layer, const std::vector<int32_t> &ids, const torch::Tensor &entering,
                          std::vector<torch::Tensor> *inputs);

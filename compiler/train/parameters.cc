@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "quantize/cached.h"
 #include "write/op_integers.h"
@@ -64,21 +65,41 @@ std::vector<double> Moved(const std::vector<double> &start, const torch::Tensor 
 
 /// A typical magnitude of cached rows: the unit of the prefix.
 double PrefixUnit(const std::vector<double> &scales, double limit) {
+  if (scales.empty()) return 0;  // a layer without attention has no such rows
   return *std::max_element(scales.begin(), scales.end()) * limit * kReachShare;
+}
+
+/// Units of the biases of n columns, from the unit of the 16-bit edge that they end in, which has twice the reach.
+RowVector BiasUnits(int64_t n, double scale) {
+  return RowVector::Constant(n, static_cast<float>(scale * EdgeLimit(EdgeType::kS16) / 2 * kReachShare));
+}
+
+/// The same of q, k and v, or of a state-space layer's gate, conv_in and step.
+RowVector InputBiasUnits(const QuantizedLayer &layer) {
+  const LayerScales &s = layer.scales;
+  if (layer.ssm.empty()) return BiasUnits(layer.qkv.n, std::min({s.q16, s.k16, s.v16}));
+  const StateSpaceScales &ssm = layer.ssm.scales;
+  RowVector units = BiasUnits(layer.qkv.n, ssm.gate16);
+  int64_t column = layer.qkv.n - static_cast<int64_t>(ssm.conv_in16.size() + ssm.step16.size());
+  for (const std::vector<double> *scales : {&ssm.conv_in16, &ssm.step16}) {
+    for (const double scale : *scales) units.segment(column++, 1) = BiasUnits(1, scale);
+  }
+  return units;
 }
 
 int32_t ZeroPoint(double value) { return static_cast<int32_t>(std::lround(std::min(std::max(value, -64.0), 64.0))); }
 
 }  // namespace
 
-Parameters::LinearParameters Parameters::NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, double bias_unit) {
+Parameters::LinearParameters Parameters::NewLinear(const QuantizedMatrix &matrix, const RowVector &bias,
+                                                   RowVector bias_unit) {
   LinearParameters linear;
   linear.rows = adam_.New(matrix.n, 1);
   linear.bias = adam_.New(matrix.n, 1);
   linear.scale = matrix.scale;
   linear.bias_start.assign(static_cast<size_t>(matrix.n), 0);
   for (int64_t i = 0; i < bias.size(); ++i) linear.bias_start[static_cast<size_t>(i)] = static_cast<double>(bias[i]);
-  linear.bias_unit = bias_unit;
+  linear.bias_unit = std::move(bias_unit);
   return linear;
 }
 
@@ -88,12 +109,11 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model, bool in
       cache_limit_(CacheLimit(model->frame.writer.cache.bits)) {
   for (const QuantizedLayer &from : model->layers) {
     const LayerScales &s = from.scales;
-    const auto unit = [](double scale) { return scale * 32767 / 2 * kReachShare; };  // 16-bit edges have twice the reach
     LayerParameters layer;
-    layer.qkv = NewLinear(from.qkv, from.qkv_bias, unit(std::min({s.q16, s.k16, s.v16})));
-    layer.o = NewLinear(from.o, from.o_bias, unit(s.o16));
-    layer.gate_up = NewLinear(from.gate_up, from.gate_up_bias, unit(std::min(s.gate16, s.up16)));
-    layer.down = NewLinear(from.down, from.down_bias, unit(s.down16));
+    layer.qkv = NewLinear(from.qkv, from.qkv_bias, InputBiasUnits(from));
+    layer.o = NewLinear(from.o, from.o_bias, BiasUnits(from.o.n, s.o16));
+    layer.gate_up = NewLinear(from.gate_up, from.gate_up_bias, BiasUnits(from.gate_up.n, std::min(s.gate16, s.up16)));
+    layer.down = NewLinear(from.down, from.down_bias, BiasUnits(from.down.n, s.down16));
     layer.attn_norm = adam_.New(from.attn_norm.size(), 1);
     layer.ffn_norm = adam_.New(from.ffn_norm.size(), 1);
     layer.attn_norm_bias = adam_.New(from.attn_norm_bias.size(), 1);
@@ -111,6 +131,9 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model, bool in
     layer.q8 = adam_.New(static_cast<int64_t>(s.q8.size()), kRangeRate);
     layer.k8 = adam_.New(static_cast<int64_t>(s.k8.size()), kRangeRate);
     layer.v8 = adam_.New(static_cast<int64_t>(s.v8.size()), kRangeRate);
+    layer.gated_norm = adam_.New(from.ssm.norm.size(), 1);
+    layer.decay = adam_.New(from.ssm.decay.size(), 1);
+    layer.skip = adam_.New(from.ssm.skip.size(), 1);
     layer.prefix_k_start = RealPrefix(from.prefix_k, s.k8, static_cast<size_t>(config.head_dim));
     layer.prefix_v_start = RealPrefix(from.prefix_v, s.v8, static_cast<size_t>(config.head_dim));
     layer.prefix_k = adam_.New(static_cast<int64_t>(layer.prefix_k_start.size()), 1);
@@ -122,6 +145,9 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model, bool in
     layer.ffn_norm_bias_start = from.ffn_norm_bias;
     layer.q_norm_start = from.q_norm;
     layer.k_norm_start = from.k_norm;
+    layer.gated_norm_start = from.ssm.norm;
+    layer.decay_start = from.ssm.decay;
+    layer.skip_start = from.ssm.skip;
     layers_.push_back(std::move(layer));
   }
   if (integers) {
@@ -129,6 +155,7 @@ Parameters::Parameters(const ModelConfig &config, QuantizedModel *model, bool in
       QuantizedLayer &layer = model->layers[i];
       QuantizedMatrix *const matrices[] = {&layer.qkv, &layer.o, &layer.gate_up, &layer.down};
       for (int weight = 0; weight < Shaping::kWeights; ++weight) {
+        if (matrices[weight]->n == 0) continue;  // of an FFN that is not there
         offsets_.emplace_back(matrices[weight]);
         if (shaping == nullptr) continue;
         offsets_.back().StartFrom(shaping->Real(static_cast<int64_t>(i), static_cast<Shaping::Weight>(weight)));
@@ -153,7 +180,7 @@ void Parameters::ApplyLinear(const LinearParameters &linear, QuantizedMatrix *ma
   const float *by = adam_.value(linear.bias).data_ptr<float>();
   bias->resize(matrix->n);
   for (int64_t i = 0; i < matrix->n; ++i) {
-    (*bias)[i] = static_cast<float>(linear.bias_start[static_cast<size_t>(i)] + static_cast<double>(by[i]) * linear.bias_unit);
+    (*bias)[i] = static_cast<float>(linear.bias_start[static_cast<size_t>(i)] + static_cast<double>(by[i] * linear.bias_unit[i]));
   }
 }
 
@@ -168,6 +195,9 @@ void Parameters::ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) co
   to->ffn_norm_bias = Shifted(layer.ffn_norm_bias_start, layer.ffn_norm_start, adam_.value(layer.ffn_norm_bias));
   to->q_norm = Gained(layer.q_norm_start, adam_.value(layer.q_norm));
   to->k_norm = Gained(layer.k_norm_start, adam_.value(layer.k_norm));
+  to->ssm.norm = Gained(layer.gated_norm_start, adam_.value(layer.gated_norm));
+  to->ssm.decay = Gained(layer.decay_start, adam_.value(layer.decay));
+  to->ssm.skip = Gained(layer.skip_start, adam_.value(layer.skip));
   LayerScales &s = to->scales;
   s.attn_in = layer.scales.attn_in * std::exp(adam_.number(layer.attn_in));
   s.attn_out = layer.scales.attn_out * std::exp(adam_.number(layer.attn_out));
@@ -205,7 +235,7 @@ bool Parameters::Apply() {
 
 void Parameters::LinearGradients(const LinearParameters &linear, const StepGradients &gradients) {
   adam_.SetGradient(linear.rows, gradients.rows);
-  adam_.SetGradient(linear.bias, gradients.bias * linear.bias_unit);
+  adam_.SetGradient(linear.bias, gradients.bias * ToTensor(linear.bias_unit));
 }
 
 void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *steps, const StepGradients *gradients,
@@ -225,6 +255,7 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
     norms.push_back({layer.q_norm, &layer.q_norm_start, 0, 0, 0});
     norms.push_back({layer.k_norm, &layer.k_norm_start, 0, 0, 0});
   }
+  if (layer.gated_norm_start.size() != 0) norms.push_back({layer.gated_norm, &layer.gated_norm_start, 0, 0, 0});
   norms.push_back(ffn);
   const HeadUnitGradients heads = GradientsOfHeadUnits(steps, gradients, count);
   adam_.SetGradient(layer.q8, heads.q8);
@@ -261,15 +292,21 @@ void Parameters::LayerGradients(const LayerParameters &layer, const LiveStep *st
         break;
       case OpKind::kHadamard: {
         if (!steps[i].scales.empty()) break;  // of heads
-        // Of down's input, or of another one of 15 bits: whichever the next linear layer reads.
+        // Of down's input, of a state-space layer's out, or of another one of 15 bits: whichever the next linear layer reads.
         const LinearParameters *next = linears[linear];
         adam_.SetGradient(next == &layer.qkv       ? layer.attn_in
+                          : next == &layer.o       ? layer.attn_out
                           : next == &layer.gate_up ? layer.ffn_in
                                                    : layer.down_in,
                           g.out_scale);
+        if (next == &layer.o) adam_.SetGradient(layer.attn_out_zero, g.out_zero);
         if (next == &layer.down) adam_.SetGradient(layer.down_in_zero, g.out_zero);
         break;
       }
+      case OpKind::kScan:
+        adam_.SetGradient(layer.decay, g.decay * ToTensor(layer.decay_start));
+        adam_.SetGradient(layer.skip, g.skip * ToTensor(layer.skip_start));
+        break;
       default:
         break;
     }

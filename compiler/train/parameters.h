@@ -34,7 +34,7 @@ class Parameters : public Learner {
     size_t rows, bias;
     std::vector<double> scale;  // where rows start
     std::vector<double> bias_start;
-    double bias_unit = 1;
+    RowVector bias_unit;
   };
   struct LayerParameters {
     LinearParameters qkv, o, gate_up, down;
@@ -43,12 +43,14 @@ class Parameters : public Learner {
     size_t attn_in, attn_out, ffn_in, down_in;  // units of s8 edges
     size_t attn_in_zero, attn_out_zero, ffn_in_zero, down_in_zero;
     size_t q8, k8, v8;
+    size_t gated_norm, decay, skip;  // of a state-space layer
     size_t prefix_k, prefix_v;                        // keys and values of the constant prefix
     std::vector<double> prefix_k_start, prefix_v_start;  // real
     LayerScales scales;
     RowVector attn_norm_start, ffn_norm_start, q_norm_start, k_norm_start, attn_norm_bias_start, ffn_norm_bias_start;
+    RowVector gated_norm_start, decay_start, skip_start;
   };
-  LinearParameters NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, double bias_unit);
+  LinearParameters NewLinear(const QuantizedMatrix &matrix, const RowVector &bias, RowVector bias_unit);
   void ApplyLinear(const LinearParameters &linear, QuantizedMatrix *matrix, RowVector *bias) const;
   void ApplyLayer(const LayerParameters &layer, QuantizedLayer *to) const;
   void LinearGradients(const LinearParameters &linear, const StepGradients &gradients);
@@ -58,7 +60,7 @@ class Parameters : public Learner {
   size_t head_dim_;
   double cache_limit_;  // of cached integers
   std::vector<LayerParameters> layers_;
-  std::vector<Offsets> offsets_;  // of four weights of each layer, or none
+  std::vector<Offsets> offsets_;  // of the weights of each layer, or none
   size_t head_rows_, head_norm_, head_norm_bias_, head_in_, head_in_zero_;
   std::vector<double> head_scale_;
   RowVector head_norm_start_, head_norm_bias_start_;

@@ -28,15 +28,16 @@ void RoundOnLearnedGrids(const Shaping &shaping, const std::vector<std::vector<i
     for (size_t w = 0; w < windows.size(); ++w) {
       std::vector<torch::Tensor> inputs;
       twin->RunLayer(layer, windows[w], streams[w], &inputs);
-      for (int i = 0; i < Shaping::kWeights; ++i) {
-        const torch::Tensor &x = inputs[static_cast<size_t>(i)];
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        const torch::Tensor &x = inputs[i];
         if (!moments[i].defined()) moments[i] = torch::zeros({x.size(1), x.size(1)});
         moments[i].add_(Product(x.t(), x));
       }
     }
     QuantizedLayer &to = model->layers[static_cast<size_t>(layer)];
     QuantizedMatrix *const weights[] = {&to.qkv, &to.o, &to.gate_up, &to.down};
-    ParallelFor(Shaping::kWeights, [&](int64_t i) {
+    const int64_t count = to.down.n == 0 ? Shaping::kGateUp : Shaping::kWeights;  // without an FFN two
+    ParallelFor(count, [&](int64_t i) {
       const Matrix hessian = ToMatrix(moments[i]), real = shaping.Real(layer, static_cast<Shaping::Weight>(i));
       GptqOnGrid(real, FactorHessian(hessian, weights[i]->group(), kDamping), weights[i]);
       RefitScales(real, hessian, weights[i]);

@@ -8,6 +8,7 @@
 
 #include "passes/hadamard.h"
 #include "quantize/grid.h"
+#include "quantize/state_space_layer.h"
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
@@ -148,31 +149,39 @@ Matrix ShapedWeight::Real(const float *in, const float *out) const {
 
 Shaping::Shaping(const ModelConfig &config, QuantizedModel *model, std::vector<LayerWeights> weights)
     : config_(config), model_(model) {
-  const int64_t hidden = config.hidden, ffn = model->frame.ffn.padded, kv_width = config.kv_heads * config.head_dim;
+  const int64_t kv_width = config.kv_heads * config.head_dim, state_block = model->frame.writer.state_block;
   for (size_t i = 0; i < weights.size(); ++i) {
     LayerWeights &w = weights[i];
     QuantizedLayer &to = model->layers[i];
     Layer layer;
+    layer.state_space = !to.ssm.empty();
     HadamardRows(w.down, model->frame.ffn.block);  // its own inverse
-    layer.weights[kQkv] = ShapedWeight(Stack({&w.q, &w.k, &w.v}), 1, &to.qkv);
-    layer.weights[kO] = ShapedWeight(std::move(w.o), 1, &to.o);
+    if (layer.state_space) {
+      HadamardRows(w.ssm.out, state_block);
+      layer.weights[kQkv] = ShapedWeight(StackInputs(w.ssm), 1, &to.qkv);
+      layer.weights[kO] = ShapedWeight(std::move(w.ssm.out), state_block, &to.o);
+    } else {
+      layer.weights[kQkv] = ShapedWeight(Stack({&w.q, &w.k, &w.v}), 1, &to.qkv);
+      layer.weights[kO] = ShapedWeight(std::move(w.o), 1, &to.o);
+    }
     layer.weights[kGateUp] = ShapedWeight(Stack({&w.gate, &w.up}), 1, &to.gate_up);
     layer.weights[kDown] = ShapedWeight(std::move(w.down), model->frame.ffn.block, &to.down);
     for (int k = 0; k < kWeights; ++k) layer.clip[k] = adam_.New(layer.weights[k].grids(), kClipRate);
-    layer.attn = adam_.New(hidden);
-    layer.ffn = adam_.New(hidden);
-    layer.up = adam_.New(ffn);
-    layer.value = adam_.New(kv_width);
-    layer.query = adam_.New(kv_width);
+    layer.attn = adam_.New(to.qkv.k);
+    layer.ffn = adam_.New(to.gate_up.k);
+    layer.up = adam_.New(to.down.k);
+    layer.value = adam_.New(layer.state_space ? to.o.k : kv_width);
+    layer.query = adam_.New(layer.state_space ? 0 : kv_width);
     for (size_t *range : {&layer.attn_in, &layer.attn_out, &layer.ffn_in, &layer.down_in}) *range = adam_.New(1, kRangeRate);
-    layer.q8 = adam_.New(config.heads, kRangeRate);
-    layer.k8 = adam_.New(config.kv_heads, kRangeRate);
-    layer.v8 = adam_.New(config.kv_heads, kRangeRate);
+    layer.q8 = adam_.New(static_cast<int64_t>(to.scales.q8.size()), kRangeRate);
+    layer.k8 = adam_.New(static_cast<int64_t>(to.scales.k8.size()), kRangeRate);
+    layer.v8 = adam_.New(static_cast<int64_t>(to.scales.v8.size()), kRangeRate);
     layer.scales = to.scales;
     layer.attn_norm = to.attn_norm;
     layer.ffn_norm = to.ffn_norm;
     layer.attn_norm_bias = to.attn_norm_bias;
     layer.ffn_norm_bias = to.ffn_norm_bias;
+    layer.gated_norm = to.ssm.norm;
     layer.qkv_bias = to.qkv_bias;
     layer.gate_up_bias = to.gate_up_bias;
     layers_.push_back(std::move(layer));
@@ -187,25 +196,33 @@ int64_t Shaping::PairOf(int64_t dim) const {
 }
 
 Shaping::Logs Shaping::LogsOf(const Layer &layer) const {
-  const int64_t dim = config_.head_dim, q_width = config_.heads * dim, kv_width = config_.kv_heads * dim;
-  const int64_t group = config_.heads / config_.kv_heads, ffn = model_->frame.ffn.padded;
-  const auto at = [&](size_t parameter) { return adam_.value(parameter).data_ptr<float>(); };
-  const float *attn = at(layer.attn), *ffn_in = at(layer.ffn), *up = at(layer.up), *value = at(layer.value), *query = at(layer.query);
+  const auto all = [&](size_t parameter) {
+    const torch::Tensor &value = adam_.value(parameter);
+    return std::vector<float>(value.data_ptr<float>(), value.data_ptr<float>() + value.numel());
+  };
+  const std::vector<float> up = all(layer.up), value = all(layer.value), query = all(layer.query);
   Logs logs;
-  logs.in[kQkv].assign(attn, attn + config_.hidden);
-  logs.in[kGateUp].assign(ffn_in, ffn_in + config_.hidden);
-  logs.in[kDown].assign(up, up + ffn);
-  const auto shared = [&](int64_t column) { return column / dim / group * dim + column % dim; };  // of its KV head
+  for (int k = 0; k < kWeights; ++k) logs.out[k].assign(static_cast<size_t>(layer.weights[k].integers().n), 0.0f);
+  logs.in[kQkv] = all(layer.attn);
+  logs.in[kGateUp] = all(layer.ffn);
+  logs.in[kDown] = up;
+  for (size_t i = 0; i < up.size(); ++i) logs.out[kGateUp][up.size() + i] = -up[i];
+  if (layer.state_space) {
+    logs.in[kO] = value;
+    return logs;
+  }
+  const int64_t dim = config_.head_dim, q_width = config_.heads * dim, kv_width = config_.kv_heads * dim;
+  const int64_t group = config_.heads / config_.kv_heads;
+  const auto shared = [&](int64_t column) { return static_cast<size_t>(column / dim / group * dim + column % dim); };  // of its KV head
+  float *rows = logs.out[kQkv].data();
   for (int64_t i = 0; i < q_width; ++i) {
     logs.in[kO].push_back(value[shared(i)]);
-    logs.out[kQkv].push_back(config_.qk_norm ? 0.0f : query[PairOf(shared(i))]);
+    if (!config_.qk_norm) rows[i] = query[static_cast<size_t>(PairOf(static_cast<int64_t>(shared(i))))];
   }
-  for (int64_t i = 0; i < kv_width; ++i) logs.out[kQkv].push_back(config_.qk_norm ? 0.0f : -query[PairOf(i)]);
-  for (int64_t i = 0; i < kv_width; ++i) logs.out[kQkv].push_back(-value[i]);
-  logs.out[kO].assign(static_cast<size_t>(config_.hidden), 0.0f);
-  logs.out[kGateUp].assign(static_cast<size_t>(ffn), 0.0f);
-  for (int64_t i = 0; i < ffn; ++i) logs.out[kGateUp].push_back(-up[i]);
-  logs.out[kDown].assign(static_cast<size_t>(config_.hidden), 0.0f);
+  for (int64_t i = 0; i < kv_width; ++i) {
+    if (!config_.qk_norm) rows[q_width + i] = -query[static_cast<size_t>(PairOf(i))];
+    rows[q_width + kv_width + i] = -value[static_cast<size_t>(i)];
+  }
   return logs;
 }
 
@@ -224,6 +241,7 @@ bool Shaping::Apply() {
     };
     to.attn_norm = gained(layer.attn_norm, logs.in[kQkv]);
     to.ffn_norm = gained(layer.ffn_norm, logs.in[kGateUp]);
+    to.ssm.norm = gained(layer.gated_norm, logs.in[kO]);
     to.attn_norm_bias = gained(layer.attn_norm_bias, logs.in[kQkv]);
     to.ffn_norm_bias = gained(layer.ffn_norm_bias, logs.in[kGateUp]);
     const auto scaled_bias = [](const RowVector &start, const std::vector<float> &rows) {
@@ -246,40 +264,60 @@ bool Shaping::Apply() {
   return true;
 }
 
+void Shaping::HeadGradients(const Layer &layer, const std::vector<float> &by_rows, const std::vector<float> &by_columns) {
+  const int64_t dim = config_.head_dim, q_width = config_.heads * dim, kv_width = config_.kv_heads * dim;
+  const int64_t group = config_.heads / config_.kv_heads;
+  std::vector<float> value(static_cast<size_t>(kv_width), 0.0f), query(value.size(), 0.0f);
+  const float *rows = by_rows.data();
+  for (int64_t i = 0; i < q_width; ++i) {
+    const int64_t shared = i / dim / group * dim + i % dim;
+    value[static_cast<size_t>(shared)] += by_columns[static_cast<size_t>(i)];
+    query[static_cast<size_t>(PairOf(shared))] += rows[i];
+  }
+  for (int64_t i = 0; i < kv_width; ++i) {
+    query[static_cast<size_t>(PairOf(i))] -= rows[q_width + i];
+    value[static_cast<size_t>(i)] -= rows[q_width + kv_width + i];
+  }
+  adam_.SetGradient(layer.value, ToTensor(value));
+  if (!config_.qk_norm) adam_.SetGradient(layer.query, ToTensor(query));
+}
+
 void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const StepGradients *gradients, size_t count) {
   const Logs logs = LogsOf(layer);
-  const int64_t dim = config_.head_dim, q_width = config_.heads * dim, kv_width = config_.kv_heads * dim;
-  const int64_t group = config_.heads / config_.kv_heads, ffn = model_->frame.ffn.padded;
   std::vector<float> by_in[kWeights], by_out[kWeights];
-  std::vector<float> attn(static_cast<size_t>(config_.hidden), 0.0f), ffn_in(attn.size(), 0.0f);
+  for (int k = 0; k < kWeights; ++k) {
+    by_in[k].assign(logs.in[k].size(), 0.0f);
+    by_out[k].assign(logs.out[k].size(), 0.0f);
+  }
   const HeadUnitGradients heads = GradientsOfHeadUnits(steps, gradients, count);
   adam_.SetGradient(layer.q8, heads.q8);
   adam_.SetGradient(layer.k8, heads.k8);
   adam_.SetGradient(layer.v8, heads.v8);
+  // What each norm's output goes to; those of queries and keys are no pair of anything.
+  std::vector<int> readers = {kQkv};
+  if (layer.state_space) readers.push_back(kO);
+  if (!layer.state_space && config_.qk_norm) readers.insert(readers.end(), 2, kWeights);
+  readers.push_back(kGateUp);
   int linear = 0;
   size_t norm = 0;
-  const size_t norms = config_.qk_norm ? 4 : 2;
   for (size_t i = 0; i < count; ++i) {
     const StepGradients &g = gradients[i];
     switch (steps[i].step.kind) {
       case OpKind::kRmsNorm:
       case OpKind::kLayerNorm: {
-        const bool first = norm == 0, last = norm + 1 == norms;
-        ++norm;
-        if (!first && !last) break;
-        std::vector<float> &to = first ? attn : ffn_in;
+        const int reader = readers[norm++];
+        if (reader == kWeights) break;
+        std::vector<float> &to = by_in[reader];
         for (size_t c = 0; c < to.size(); ++c) {
           to[c] -= g.gain.data_ptr<float>()[c] * static_cast<float>(steps[i].gain[c]);
           if (!steps[i].bias.empty()) to[c] -= g.bias.data_ptr<float>()[c] * static_cast<float>(steps[i].bias[c]);
         }
-        if (steps[i].out.type == EdgeType::kS8) adam_.SetGradient(first ? layer.attn_in : layer.ffn_in, g.out_scale);
+        if (steps[i].out.type == EdgeType::kS8) adam_.SetGradient(reader == kQkv ? layer.attn_in : layer.ffn_in, g.out_scale);
         break;
       }
       case OpKind::kLinear: {
         const ShapedWeight &weight = layer.weights[linear];
         std::vector<float> by_clip(static_cast<size_t>(weight.grids()), 0.0f);
-        by_in[linear].assign(logs.in[linear].size(), 0.0f);
-        by_out[linear].assign(logs.out[linear].size(), 0.0f);
         weight.Gradient(logs.in[linear].data(), logs.out[linear].data(), adam_.value(layer.clip[linear]).data_ptr<float>(),
                         g.weight.data_ptr<float>(), by_in[linear].data(), by_out[linear].data(), by_clip.data());
         for (size_t r = 0; r < steps[i].bias.size(); ++r) {
@@ -292,36 +330,27 @@ void Shaping::LayerGradients(const Layer &layer, const LiveStep *steps, const St
       case OpKind::kAttention:
         adam_.SetGradient(layer.attn_out, g.out_scale);
         break;
-      case OpKind::kHadamard:
+      case OpKind::kHadamard: {
         if (!steps[i].scales.empty()) break;  // of heads
-        // Of down's input, or of another one of 15 bits: whichever the next linear layer reads.
-        adam_.SetGradient(linear == kQkv ? layer.attn_in : linear == kGateUp ? layer.ffn_in : layer.down_in, g.out_scale);
+        // Of down's input, of a state-space layer's out, or of another one of 15 bits: whichever the next linear layer reads.
+        const size_t ranges[kWeights] = {layer.attn_in, layer.attn_out, layer.ffn_in, layer.down_in};
+        adam_.SetGradient(ranges[linear], g.out_scale);
         break;
+      }
       default:
         break;
     }
   }
-  for (size_t c = 0; c < attn.size(); ++c) {
-    attn[c] += by_in[kQkv][c];
-    ffn_in[c] += by_in[kGateUp][c];
-  }
-  std::vector<float> up(by_in[kDown]), value(static_cast<size_t>(kv_width), 0.0f), query(value.size(), 0.0f);
-  for (int64_t i = 0; i < ffn; ++i) up[static_cast<size_t>(i)] -= by_out[kGateUp][static_cast<size_t>(ffn + i)];
-  const float *by_rows = by_out[kQkv].data();
-  for (int64_t i = 0; i < q_width; ++i) {
-    const int64_t shared = i / dim / group * dim + i % dim;
-    value[static_cast<size_t>(shared)] += by_in[kO][static_cast<size_t>(i)];
-    query[static_cast<size_t>(PairOf(shared))] += by_rows[i];
-  }
-  for (int64_t i = 0; i < kv_width; ++i) {
-    query[static_cast<size_t>(PairOf(i))] -= by_rows[q_width + i];
-    value[static_cast<size_t>(i)] -= by_rows[q_width + kv_width + i];
-  }
-  adam_.SetGradient(layer.attn, ToTensor(attn));
-  adam_.SetGradient(layer.ffn, ToTensor(ffn_in));
+  std::vector<float> up(by_in[kDown]);
+  for (size_t i = 0; i < up.size(); ++i) up[i] -= by_out[kGateUp][up.size() + i];
+  adam_.SetGradient(layer.attn, ToTensor(by_in[kQkv]));
+  adam_.SetGradient(layer.ffn, ToTensor(by_in[kGateUp]));
   adam_.SetGradient(layer.up, ToTensor(up));
-  adam_.SetGradient(layer.value, ToTensor(value));
-  if (!config_.qk_norm) adam_.SetGradient(layer.query, ToTensor(query));
+  if (layer.state_space) {
+    adam_.SetGradient(layer.value, ToTensor(by_in[kO]));
+  } else {
+    HeadGradients(layer, by_out[kQkv], by_in[kO]);
+  }
 }
 
 void Shaping::Step(const ModelTwin &twin, const ModelGradients &gradients, double rate) {

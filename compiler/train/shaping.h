@@ -1,5 +1,5 @@
 // Shaping: the stage that learns what the weights are rounded from: the equivalent scales of every pair of MobileQuant (norm to
-// q, k, v; norm to gate, up; up to down; v to o; q to k), the clipping of each channel or group, and the ranges of the 8-bit
+// q, k, v; norm to gate, up; up to down; v to o; q to k) and of both norms of a state-space layer with what reads them, the clipping of each channel or group, and the ranges of the 8-bit
 // edges, all together. Weights are rounded to nearest at every step; GPTQ rounds them once more when the stage is done, on the
 // grids that were learned.
 #pragma once
@@ -60,10 +60,11 @@ class Shaping : public Learner {
   struct Layer {
     ShapedWeight weights[kWeights];
     size_t clip[kWeights];
-    size_t attn, ffn, up, value, query;  // logarithms of the equivalent scales
+    bool state_space;
+    size_t attn, ffn, up, value, query;  // logarithms of the equivalent scales; value: of a state-space layer's gated norm to out
     size_t attn_in, attn_out, ffn_in, down_in, q8, k8, v8;
     LayerScales scales;
-    RowVector attn_norm, ffn_norm, attn_norm_bias, ffn_norm_bias, qkv_bias, gate_up_bias;
+    RowVector attn_norm, ffn_norm, attn_norm_bias, ffn_norm_bias, gated_norm, qkv_bias, gate_up_bias;
   };
   /// The logarithms of a layer's rows and columns as its scales give them.
   struct Logs {
@@ -71,6 +72,8 @@ class Shaping : public Learner {
   };
   Logs LogsOf(const Layer &layer) const;
   int64_t PairOf(int64_t dim) const;
+  /// In a layer with attention: of value and query, from those of the rows of q, k and v and the columns of o.
+  void HeadGradients(const Layer &layer, const std::vector<float> &by_rows, const std::vector<float> &by_columns);
   void LayerGradients(const Layer &layer, const LiveStep *steps, const StepGradients *gradients, size_t count);
 
   ModelConfig config_;

@@ -9,6 +9,7 @@
 #include "quantize/cached.h"
 #include "train/backward.h"
 #include "train/product.h"
+#include "train/state_space_backward.h"
 
 namespace acorn::compiler {
 namespace {
@@ -111,11 +112,16 @@ void Tape::SetBuffer(const Port &port, torch::Tensor buffer) {
 void Tape::Run(const LiveStep *begin, const LiveStep *end, bool record) {
   buffers_.resize(machine_->view().values.size());
   for (const LiveStep *live = begin; live != end; ++live) {
-    Record entry{live, {}, {}, {}};
+    Record entry{live, {}, {}, {}, {}, {}};
     const OpKind kind = live->step.kind;
     if (record) {
       entry.in = buffers_[live->in.value];
-      if (kind == OpKind::kGlu || kind == OpKind::kAppend || kind == OpKind::kAdd) entry.other = buffers_[live->other.value];
+      const bool two = kind == OpKind::kGlu || kind == OpKind::kAppend || kind == OpKind::kAdd || kind == OpKind::kScan;
+      if (two) entry.other = buffers_[live->other.value];
+      if (kind == OpKind::kScan) {
+        entry.c = buffers_[live->scan->c.value];
+        entry.time_step = buffers_[live->scan->time_step.value];
+      }
     }
     machine_->Run(*live, &buffers_, tokens_);
     if (!record) continue;
@@ -150,12 +156,13 @@ void Tape::BackNorm(const Record &record, StepGradients *to) {
   const LiveStep &live = *record.live;
   const bool centred = live.step.kind == OpKind::kLayerNorm;
   const int64_t groups = centred ? 1 : live.step.rms_norm.groups, width = live.in.width / groups, rows = record.in.size(0);
+  const auto gains = static_cast<int64_t>(live.gain.size());
   const torch::Tensor g = TakeGradient(live.out);
   torch::Tensor dx = torch::empty({rows, groups * width});
   const std::vector<float> bias = ToFloats(live.bias);
-  AddSums(NormBackward({rows, groups, width, live.eps, centred}, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
+  AddSums(NormBackward({rows, groups, width, gains, live.eps, centred}, RowsOf(record.in, live.in), RowsOf(record.out, live.out),
                        ToFloats(live.gain).data(), bias.empty() ? nullptr : bias.data(), g.data_ptr<float>(),
-                       dx.data_ptr<float>(), Sum(&to->gain, width), Sum(&to->bias, width)),
+                       dx.data_ptr<float>(), Sum(&to->gain, gains), Sum(&to->bias, gains)),
           to);
   AddGradient(live.in, std::move(dx));
 }
@@ -295,6 +302,34 @@ void Tape::BackHadamard(const Record &record, StepGradients *to) {
   AddGradient(live.in, (dx.view({rows, heads, width / heads}) / units).view({rows, width}));
 }
 
+void Tape::BackConv(const Record &record) {
+  const LiveStep &live = *record.live;
+  const int64_t rows = record.in.size(0);
+  const torch::Tensor g = TakeGradient(live.out);
+  torch::Tensor dx = torch::empty({rows, static_cast<int64_t>(live.in.width)});
+  ConvBackward(rows, live.conv->real, RowsOf(record.in, live.in), g.data_ptr<float>(), dx.data_ptr<float>());
+  AddGradient(live.in, std::move(dx));
+}
+
+void Tape::BackScan(const Record &record, StepGradients *to) {
+  const LiveStep &live = *record.live;
+  const LiveScan &scan = *live.scan;
+  const int64_t rows = record.in.size(0), heads = scan.real.heads(), width = live.in.width, side = live.other.width;
+  const torch::Tensor g = TakeGradient(live.out);
+  torch::Tensor dx = torch::empty({rows, width}), db = torch::empty({rows, side}), dc = torch::empty({rows, side});
+  torch::Tensor dstep = torch::empty({rows, heads});
+  ScanBackward({rows, width / heads, side / scan.real.groups}, scan.real,
+               {RowsOf(record.in, live.in), RowsOf(record.other, live.other), RowsOf(record.c, scan.c),
+                RowsOf(record.time_step, scan.time_step), RowsOf(record.out, live.out)},
+               g.data_ptr<float>(),
+               {dx.data_ptr<float>(), db.data_ptr<float>(), dc.data_ptr<float>(), dstep.data_ptr<float>(),
+                Sum(&to->decay, heads), Sum(&to->skip, heads)});
+  AddGradient(live.in, std::move(dx));
+  AddGradient(live.other, std::move(db));
+  AddGradient(scan.c, std::move(dc));
+  AddGradient(scan.time_step, std::move(dstep));
+}
+
 void Tape::Backward(StepGradients *gradients, bool weights) {
   gradients_.resize(machine_->view().values.size());
   head_scales_.assign(gradients_.size(), nullptr);
@@ -304,9 +339,7 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
     StepGradients *to = gradients + i;
     switch (live.step.kind) {
       case OpKind::kEmbedding:
-      case OpKind::kExperts:  // never here, nor the two below: LiveGraph takes none
-      case OpKind::kConv:
-      case OpKind::kScan:
+      case OpKind::kExperts:  // never here: LiveGraph takes none
         break;
       case OpKind::kRmsNorm:
       case OpKind::kLayerNorm:
@@ -338,6 +371,12 @@ void Tape::Backward(StepGradients *gradients, bool weights) {
         break;
       case OpKind::kHadamard:
         BackHadamard(record, to);
+        break;
+      case OpKind::kConv:
+        BackConv(record);
+        break;
+      case OpKind::kScan:
+        BackScan(record, to);
         break;
       case OpKind::kAdd: {
         const torch::Tensor g = TakeGradient(live.out);

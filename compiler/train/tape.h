@@ -21,11 +21,12 @@ struct StepGradients {
   torch::Tensor out_scale;  // by the logarithm of the unit of the output; [1] or [heads]
   torch::Tensor key_scale;  // Append to 4 bits: [kv_heads], by the logarithm of the keys' units, where keys saturate
   torch::Tensor out_zero;   // [1], by the zero point
-  torch::Tensor gain;       // RmsNorm: [width of a group], LayerNorm: [width]
+  torch::Tensor gain;       // RmsNorm: [width of a group] or [width], LayerNorm: [width]
   torch::Tensor rows;       // Linear: [n], by the logarithm of the weight's channel scales
   torch::Tensor bias;       // Linear: [n], norms: as gain
   torch::Tensor weight;     // Linear, on demand: [n, k], by the real weight
   torch::Tensor prefix_k, prefix_v;  // Append: [prefix rows, kv_heads, head_dim], by the real constant prefix
+  torch::Tensor decay, skip;         // Scan: [heads]
 };
 
 /// What the units of a layer's rotated queries [heads], cached keys and cached values [kv_heads] get from all steps that round to
@@ -35,8 +36,8 @@ struct HeadUnitGradients {
 };
 HeadUnitGradients GradientsOfHeadUnits(const LiveStep *steps, const StepGradients *gradients, size_t count);
 
-/// The memory of one machine: scratch, cache and rotary tables for windows of up to `rows` tokens. One layer's keys and values
-/// at a time: layers follow each other.
+/// The memory of one machine: scratch, cache, state and rotary tables for windows of up to `rows` tokens. One layer's keys and
+/// values, and one step's state, at a time: layers follow each other, and a window is one chunk that starts from states of zero.
 class Machine {
  public:
   Machine(int64_t rows, int64_t prefix_rows);
@@ -66,9 +67,10 @@ class Machine {
   const Graph *view_ = nullptr;
   KernelSet kernels_;
   Parallel parallel_;
-  torch::Tensor step_scratch_, thread_scratch_, k_cache_, v_cache_;
+  torch::Tensor step_scratch_, thread_scratch_, k_cache_, v_cache_, state_;
   uint64_t thread_bytes_ = 0;
   std::vector<CachePlace> caches_;
+  std::vector<uint8_t *> states_;
   std::vector<Rotary> ropes_;
   std::vector<RopePlace> rope_places_;
   std::vector<Place> places_;
@@ -97,6 +99,7 @@ class Tape {
   struct Record {
     const LiveStep *live;
     torch::Tensor in, other, out;
+    torch::Tensor c, time_step;  // of Scan
   };
   void AddGradient(const Port &port, torch::Tensor gradient);
   void BackNorm(const Record &record, StepGradients *to);
@@ -107,6 +110,8 @@ class Tape {
   void BackAttention(const Record &record, StepGradients *to);
   void BackGlu(const Record &record);
   void BackHadamard(const Record &record, StepGradients *to);
+  void BackConv(const Record &record);
+  void BackScan(const Record &record, StepGradients *to);
 
   Machine *machine_;
   const std::vector<int32_t> &tokens_;

@@ -338,7 +338,7 @@ void ModelWriter::StateSpaceHalf(const LayerView &view) {
   in_scales.insert(in_scales.end(), conv_in16.begin(), conv_in16.end());
   in_scales.insert(in_scales.end(), scales.step16.begin(), scales.step16.end());
   graph_->Linear(normed, Columns(ssm_.in, 0, inner + channels + heads, 1),
-                 PartOf(&view.parts->qkv, layer.qkv, normed.type, rows, layer.qkv.k), {}, in_scales);
+                 PartOf(&view.parts->qkv, layer.qkv, normed.type, rows, layer.qkv.k), RowsOf(layer.qkv_bias, rows), in_scales);
   const Port gate = Columns(ssm_.in, 0, inner, scales.gate16), conv_in = Columns(ssm_.in, inner, channels, 1);
   const Port step = Columns(ssm_.in, inner + channels, heads, 1);
 

@@ -176,6 +176,7 @@ IntegerFactors AppendIntegers(const Port &v, const std::vector<double> &v_scales
 }
 
 void RaiseToOneBinade(std::vector<double> *v_scales, double out_scale) {
+  if (v_scales->empty()) return;  // a layer without attention
   const double top = *std::max_element(v_scales->begin(), v_scales->end()) / out_scale;
   const double low = std::ldexp(1.0, std::ilogb(top)) * out_scale * (1 + 1e-9);
   for (double &scale : *v_scales) scale = std::max(scale, low);

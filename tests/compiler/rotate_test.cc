@@ -83,6 +83,7 @@ Matrix Logits(const SourceModel &source) {
 void ExpectSameFunction(const SourceModel &source) {
   const Matrix want = Logits(source);
   for (const RotationKind kind : {RotationKind::kR2, RotationKind::kR1R2}) {
+    if (kind == RotationKind::kR2 && !source.config().HasAttention()) continue;
     ASSERT_EQ(RefusalOf(source.config(), kind), nullptr) << RotationName(kind);
     const RotatedModel rotated(source, kind, 7);
     EXPECT_LE((Logits(rotated) - want).cwiseAbs().maxCoeff(), 1e-4f * want.cwiseAbs().maxCoeff()) << RotationName(kind);
@@ -90,6 +91,11 @@ void ExpectSameFunction(const SourceModel &source) {
 }
 
 TEST(RotatedModel, ComputesWhatTheModelDoes) { ExpectSameFunction(*OpenSourceModel(test::DataPath("small_llama"))); }
+
+TEST(RotatedModel, ComputesWhatAStateSpaceModelDoes) {
+  ExpectSameFunction(*OpenSourceModel(test::DataPath("small_mamba2")));
+  ExpectSameFunction(*OpenSourceModel(test::DataPath("small_bamba")));
+}
 
 TEST(RotatedModel, TakesBiasesAndGainsAlong) {
   const auto source = OpenSourceModel(test::DataPath("small_llama"));
@@ -161,6 +167,9 @@ TEST(Rotation, RefusesWhatWouldChangeTheModel) {
   config.head_dim = 15;
   EXPECT_NE(RefusalOf(config, RotationKind::kR2), nullptr);
   EXPECT_EQ(RefusalOf(config, RotationKind::kNone), nullptr);
+  config = OpenSourceModel(test::DataPath("small_mamba2"))->config();
+  EXPECT_NE(RefusalOf(config, RotationKind::kR2), nullptr);
+  EXPECT_EQ(RefusalOf(config, RotationKind::kR1R2), nullptr);
 }
 
 /// The line of progress is for people.

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "graph/float_model.h"
+#include "tests/compiler/train/float_twin.h"
 #include "tests/compiler/train/small_model.h"
 #include "tests/support/shared_data.h"
 #include "train/model_twin.h"
@@ -16,32 +17,10 @@
 namespace acorn::compiler {
 namespace {
 
-torch::Tensor ToTensor(const Matrix &m) {
-  return torch::from_blob(const_cast<float *>(m.data()), {m.rows(), m.cols()}, torch::kFloat).clone();
-}
-torch::Tensor ToTensor(const RowVector &v) {
-  return torch::from_blob(const_cast<float *>(v.data()), {v.size()}, torch::kFloat).clone();
-}
-
 /// A quantised layer as real numbers that take gradients.
 struct FloatLayer {
   torch::Tensor attn_norm, ffn_norm, qkv, o, gate_up, down, qkv_bias, o_bias, gate_up_bias, down_bias;
 };
-
-torch::Tensor Leaf(torch::Tensor t) { return t.requires_grad_(true); }
-torch::Tensor Real(const QuantizedMatrix &matrix) {
-  Matrix real(matrix.n, matrix.k);
-  for (int64_t n = 0; n < matrix.n; ++n) {
-    for (int64_t k = 0; k < matrix.k; ++k) {
-      real(n, k) = static_cast<float>(matrix.scale[static_cast<size_t>(n)] * matrix.multiplier(n, k) * matrix.weight(n, k));
-    }
-  }
-  return ToTensor(real);
-}
-
-torch::Tensor Normed(const torch::Tensor &x, const torch::Tensor &gain, double eps) {
-  return x * torch::rsqrt(x.square().mean(-1, true) + eps) * gain;
-}
 
 /// x: [tokens, heads * dim]
 torch::Tensor Turned(const torch::Tensor &x, int64_t heads, const RopeTable &table) {
@@ -51,17 +30,6 @@ torch::Tensor Turned(const torch::Tensor &x, int64_t heads, const RopeTable &tab
   const torch::Tensor y = x.view({tokens, heads, dim});
   const torch::Tensor a = y.narrow(2, 0, half), b = y.narrow(2, half, half);
   return torch::cat({a * c - b * s, b * c + a * s, y.narrow(2, 2 * half, dim - 2 * half)}, 2);
-}
-
-/// Orthonormal Hadamard transform of each block.
-torch::Tensor Transformed(const torch::Tensor &x, int64_t block) {
-  torch::Tensor y = x.reshape({-1, block});
-  for (int64_t half = 1; half < block; half *= 2) {
-    const torch::Tensor pairs = y.view({-1, block / (2 * half), 2, half});
-    const torch::Tensor a = pairs.select(2, 0), b = pairs.select(2, 1);
-    y = torch::stack({a + b, a - b}, 2).reshape({-1, block});
-  }
-  return (y / std::sqrt(static_cast<double>(block))).view(x.sizes());
 }
 
 /// x: [tokens, heads, dim], in natural units of the scores but for 1 / sqrt(dim).
@@ -115,17 +83,6 @@ class FloatTwin {
   int64_t block_;
   torch::Tensor table_;
 };
-
-/// Of the direction: 1 minus the cosine of the angle; of the length: relative.
-void ExpectClose(const torch::Tensor &got, const torch::Tensor &want, const std::string &what) {
-  ASSERT_TRUE(got.defined()) << what;
-  ASSERT_EQ(got.numel(), want.numel()) << what;
-  const double cosine = (got.flatten() * want.flatten()).sum().item<double>() /
-                        (got.norm().item<double>() * want.norm().item<double>());
-  // Both are taken at rounded and at exact activations, and 8 bits differ by a percent or so.
-  EXPECT_GT(cosine, 0.995) << what;
-  EXPECT_NEAR(got.norm().item<double>() / want.norm().item<double>(), 1, 0.05) << what;
-}
 
 TEST(Gradients, AgreeWithAutomaticDifferentiation) {
   const auto source = OpenSourceModel(test::DataPath("small_llama"));

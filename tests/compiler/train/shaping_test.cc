@@ -91,10 +91,10 @@ void WidenCache(QuantizedModel *model) {
 }
 
 void ShapedModel::ExpectScalesToLeaveTheFunctionAlone(int kv_bits) {
-  const bool shared = std::string(GetParam()) != "small_llama";
+  const bool shared = std::string(GetParam()).rfind("small_", 0) != 0;
   const std::string folder = std::string("models/tiny/") + GetParam();
   if (shared) ACORN_NEED_SHARED(folder);
-  const auto source = OpenSourceModel(shared ? test::SharedPath(folder) : test::DataPath("small_llama"));
+  const auto source = OpenSourceModel(shared ? test::SharedPath(folder) : test::DataPath(GetParam()));
   const ModelConfig &config = source->config();
   RecipeOptions options;
   options.body_format = WeightFormat::kW8;
@@ -114,7 +114,7 @@ void ShapedModel::ExpectScalesToLeaveTheFunctionAlone(int kv_bits) {
   std::vector<torch::Tensor> values = shaping.Values();
   for (torch::Tensor &value : values) {
     const bool is_scale = value.numel() == config.hidden || value.numel() == model.frame.ffn.padded ||
-                          value.numel() == config.kv_heads * config.head_dim;
+                          value.numel() == config.kv_heads * config.head_dim || value.numel() == config.ssm.inner();
     if (is_scale) value.copy_(torch::rand_like(value) * 0.6 - 0.3);
   }
   // Clips of weights with as many rows as these have come first in each layer and stay.
@@ -133,7 +133,8 @@ void ShapedModel::ExpectScalesToLeaveTheFunctionAlone(int kv_bits) {
 TEST_P(ShapedModel, ScalesLeaveTheFunctionAlone) { ExpectScalesToLeaveTheFunctionAlone(8); }
 TEST_P(ShapedModel, ScalesLeaveTheFunctionAloneBeforeACacheOf4Bits) { ExpectScalesToLeaveTheFunctionAlone(4); }
 
-INSTANTIATE_TEST_SUITE_P(Models, ShapedModel, testing::Values("small_llama", "llama", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+INSTANTIATE_TEST_SUITE_P(Models, ShapedModel, testing::Values("small_llama", "small_mamba2", "small_bamba", "llama", "qwen2", "qwen3", "phi3",
+                                                         "gemma", "stablelm"),
                          [](const auto &c) { return std::string(c.param); });
 
 TEST(Rounding, GptqOnLearnedGridsIsCloserThanRounding) {

@@ -80,6 +80,28 @@ TEST_F(Trainer, LearnsForACacheOf4Bits) {
   EXPECT_NE(model.layers.front().scales.v8, before.v8);
 }
 
+TEST_F(Trainer, LearnsForStateSpaceLayers) {
+  RecipeOptions recipe;
+  recipe.recipe = Recipe::kRtn;
+  recipe.body_format = WeightFormat::kW4;
+  for (const char *name : {"small_mamba2", "small_bamba"}) {  // without FFNs; with them, and with a layer of attention
+    const auto source = OpenSourceModel(test::DataPath(name));
+    std::vector<LayerWeights> unrounded;
+    QuantizedModel model = QuantizeSmall(*source, recipe, &unrounded);
+    const QuantizedLayer before = model.layers.front();
+    const TrainResult result = Train(*source, SomeWindows(source->config(), 12, 32), Options(60), unrounded, &model);
+    EXPECT_LT(result.loss_after, result.loss_before * 0.97) << name;
+    const QuantizedLayer &layer = model.layers.front();
+    EXPECT_NE(layer.qkv.weights, before.qkv.weights) << name;
+    EXPECT_NE(layer.o.weights, before.o.weights) << name;
+    EXPECT_NE(layer.ssm.norm, before.ssm.norm) << name;
+    EXPECT_NE(layer.ssm.decay, before.ssm.decay) << name;
+    EXPECT_NE(layer.ssm.skip, before.ssm.skip) << name;
+    EXPECT_NE(layer.scales.attn_out, before.scales.attn_out) << name;
+    EXPECT_EQ(layer.qkv_bias.size(), layer.qkv.n) << name;
+  }
+}
+
 TEST_F(Trainer, TrainsWithoutTheWeightsBeforeRounding) {
   QuantizedModel model = model_;
   const TrainResult result = Train(*source_, windows_, Options(60), {}, &model);

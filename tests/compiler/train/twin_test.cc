@@ -84,12 +84,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"w4g32_s15_kv4", WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, 4}),
     [](const testing::TestParamInfo<Case> &c) { return std::string(c.param.name); });
 
-class TwinOfFamily : public testing::TestWithParam<const char *> {};
-
-TEST_P(TwinOfFamily, EqualsDevice) {
-  const std::string folder = std::string("models/tiny/") + GetParam();
-  ACORN_NEED_SHARED(folder);
-  const auto source = OpenSourceModel(test::SharedPath(folder));
+/// With keys and values of 8 and of 4 bits, as quantised and with every parameter moved.
+void ExpectTwinEqualsDevice(const std::string &path) {
+  const auto source = OpenSourceModel(path);
   const ModelConfig &config = source->config();
   const CalibrationWindows windows = SomeWindows(config);
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + windows.window);
@@ -103,7 +100,23 @@ TEST_P(TwinOfFamily, EqualsDevice) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shared, TwinOfFamily, testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm"),
+class TwinOfStateSpaceFamily : public testing::TestWithParam<const char *> {};
+
+TEST_P(TwinOfStateSpaceFamily, EqualsDevice) { ExpectTwinEqualsDevice(test::DataPath(std::string("small_") + GetParam())); }
+
+INSTANTIATE_TEST_SUITE_P(Data, TwinOfStateSpaceFamily, testing::Values("mamba2", "bamba", "granite_h_dense"),
+                         [](const auto &c) { return std::string(c.param); });
+
+class TwinOfFamily : public testing::TestWithParam<const char *> {};
+
+TEST_P(TwinOfFamily, EqualsDevice) {
+  const std::string folder = std::string("models/tiny/") + GetParam();
+  ACORN_NEED_SHARED(folder);
+  ExpectTwinEqualsDevice(test::SharedPath(folder));
+}
+
+INSTANTIATE_TEST_SUITE_P(Shared, TwinOfFamily,
+                         testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gemma", "stablelm", "mamba2", "bamba"),
                          [](const auto &c) { return std::string(c.param); });
 
 TEST(Twin, ShortWindowsRunInTheSameMachine) {
@@ -117,19 +130,21 @@ TEST(Twin, ShortWindowsRunInTheSameMachine) {
 }
 
 TEST(Checkpoint, KeepsAModelWhole) {
-  const auto source = OpenSourceModel(test::DataPath("small_llama"));
-  RecipeOptions options;
-  options.kv_bits = 4;
-  QuantizedModel model = QuantizeSmall(*source, options);
-  Disturb(source->config(), &model);
-  const test::TempFolder folder;
-  Archive archive;
-  PutModel(&archive, model);
-  archive.Save(folder.File("c"));
-  const QuantizedModel back = GetModel(Archive::Load(folder.File("c")));
-  const CalibrationWindows windows = SomeWindows(source->config());
-  const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + 64);
-  EXPECT_EQ(DeviceLogits(source->config(), back, ids), DeviceLogits(source->config(), model, ids));
+  for (const char *name : {"small_llama", "small_bamba"}) {
+    const auto source = OpenSourceModel(test::DataPath(name));
+    RecipeOptions options;
+    options.kv_bits = 4;
+    QuantizedModel model = QuantizeSmall(*source, options);
+    Disturb(source->config(), &model);
+    const test::TempFolder folder;
+    Archive archive;
+    PutModel(&archive, model);
+    archive.Save(folder.File("c"));
+    const QuantizedModel back = GetModel(Archive::Load(folder.File("c")));
+    const CalibrationWindows windows = SomeWindows(source->config());
+    const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + 64);
+    EXPECT_EQ(DeviceLogits(source->config(), back, ids), DeviceLogits(source->config(), model, ids)) << name;
+  }
 }
 
 }  // namespace
