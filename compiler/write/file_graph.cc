@@ -73,10 +73,10 @@ struct FileGraph::State {
   }
 
   /// No vector for no runs: all.
-  flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> Runs(const std::vector<Run> &runs) {
+  flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> Runs(const std::vector<IndexRun> &runs) {
     if (runs.empty()) return {};
     std::vector<schema::Run> stored;
-    for (const Run &run : runs) stored.emplace_back(run.first, run.count);
+    for (const IndexRun &run : runs) stored.emplace_back(run.first, run.count);
     return fbb.CreateVectorOfStructs(stored);
   }
 

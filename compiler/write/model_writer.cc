@@ -42,32 +42,32 @@ int64_t PanelDepth(const QuantizedMatrix &matrix, const std::vector<int64_t> &de
 
 uint32_t Narrow(int64_t width) { return static_cast<uint32_t>(width); }
 
-std::vector<double> ElementsOf(const std::vector<double> &all, const std::vector<Run> &runs) {
+std::vector<double> ElementsOf(const std::vector<double> &all, const std::vector<IndexRun> &runs) {
   std::vector<double> some;
-  for (const Run &run : runs) some.insert(some.end(), all.begin() + run.first, all.begin() + run.first + run.count);
+  for (const IndexRun &run : runs) some.insert(some.end(), all.begin() + run.first, all.begin() + run.first + run.count);
   return some;
 }
 
 /// Nothing of nothing.
-RowVector RowOf(const RowVector &all, const std::vector<Run> &runs) {
+RowVector RowOf(const RowVector &all, const std::vector<IndexRun> &runs) {
   if (all.size() == 0) return {};
   int64_t size = 0, at = 0;
-  for (const Run &run : runs) size += run.count;
+  for (const IndexRun &run : runs) size += run.count;
   RowVector some(size);
-  for (const Run &run : runs) {
+  for (const IndexRun &run : runs) {
     some.segment(at, run.count) = all.segment(run.first, run.count);
     at += run.count;
   }
   return some;
 }
 
-std::vector<double> RowsOf(const RowVector &bias, const std::vector<Run> &runs) { return ToDoubles(RowOf(bias, runs)); }
+std::vector<double> RowsOf(const RowVector &bias, const std::vector<IndexRun> &runs) { return ToDoubles(RowOf(bias, runs)); }
 
-Matrix MatrixRowsOf(const Matrix &all, const std::vector<Run> &runs) {
+Matrix MatrixRowsOf(const Matrix &all, const std::vector<IndexRun> &runs) {
   int64_t size = 0, at = 0;
-  for (const Run &run : runs) size += run.count;
+  for (const IndexRun &run : runs) size += run.count;
   Matrix some(size, all.cols());
-  for (const Run &run : runs) {
+  for (const IndexRun &run : runs) {
     some.middleRows(at, run.count) = all.middleRows(run.first, run.count);
     at += run.count;
   }
@@ -147,7 +147,7 @@ WeightInfo ModelWriter::AddWeight(const QuantizedMatrix &matrix, EdgeType input,
 }
 
 WeightInfo ModelWriter::PartOf(std::optional<WeightInfo> *whole, const QuantizedMatrix &matrix, EdgeType input,
-                               const std::vector<Run> &rows, int64_t k, const std::vector<int64_t> &depths) {
+                               const std::vector<IndexRun> &rows, int64_t k, const std::vector<int64_t> &depths) {
   if (!*whole) *whole = AddWeight(matrix, input, depths);
   return DescribePart(**whole, matrix, rows, k);
 }
@@ -261,7 +261,7 @@ void ModelWriter::AttentionHalf(const LayerView &view) {
 
   const Port normed =
       Normed(layer.attn_norm, layer.attn_norm_bias, layer.inputs.attn_in, scales.attn_in, scales.attn_in_zero);
-  std::vector<Run> rows;
+  std::vector<IndexRun> rows;
   for (int64_t head = 0; head < config_.heads + config_.kv_heads; ++head) {
     rows.push_back({Narrow(head * layer.widths.qk), Narrow(qk)});
   }
@@ -324,12 +324,12 @@ void ModelWriter::StateSpaceHalf(const LayerView &view) {
   const uint32_t channels = inner + 2 * side;
 
   // Of x, B and C, which the convolution sees; then the same among the rows of the weight, between gate and step.
-  std::vector<Run> columns = {{0, inner}};
+  std::vector<IndexRun> columns = {{0, inner}};
   for (int64_t group = 0; group < 2 * ssm.groups; ++group) {
     columns.push_back({Narrow(whole_inner + group * whole.state), Narrow(kept.state)});
   }
-  std::vector<Run> rows = {{0, inner}};
-  for (const Run &run : columns) rows.push_back({Narrow(whole_inner) + run.first, run.count});
+  std::vector<IndexRun> rows = {{0, inner}};
+  for (const IndexRun &run : columns) rows.push_back({Narrow(whole_inner) + run.first, run.count});
   rows.push_back({Narrow(2 * (whole_inner + whole_side)), heads});
 
   const Port normed = Normed(layer.attn_norm, layer.attn_norm_bias, layer.inputs.attn_in, edges.attn_in, edges.attn_in_zero);
@@ -401,7 +401,7 @@ Port ModelWriter::DenseFfn(const LayerView &view, const Port &normed, uint32_t b
   const FfnPorts &ports = PortsOf(whole);
   std::vector<double> out_scales(ffn, scales.gate16);
   out_scales.insert(out_scales.end(), ffn, scales.up16);
-  const std::vector<Run> rows = {{0, ffn}, {whole, ffn}};
+  const std::vector<IndexRun> rows = {{0, ffn}, {whole, ffn}};
   graph_->Linear(normed, Columns(ports.gate_up, 0, 2 * ffn, 1),
                  PartOf(&view.parts->gate_up, layer.gate_up, normed.type, rows, layer.gate_up.k), RowsOf(layer.gate_up_bias, rows),
                  out_scales);

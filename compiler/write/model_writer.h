@@ -178,7 +178,7 @@ class ModelWriter {
     LayerParts *parts;
   };
   /// The first k columns of `rows` of a weight.
-  WeightInfo PartOf(std::optional<WeightInfo> *whole, const QuantizedMatrix &matrix, EdgeType input, const std::vector<Run> &rows,
+  WeightInfo PartOf(std::optional<WeightInfo> *whole, const QuantizedMatrix &matrix, EdgeType input, const std::vector<IndexRun> &rows,
                     int64_t k, const std::vector<int64_t> &depths = {});
   /// Depths of o and of down at all rates beyond 0.
   std::vector<int64_t> DepthsOfO(const QuantizedLayer &layer) const;

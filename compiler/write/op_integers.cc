@@ -55,14 +55,14 @@ WeightInfo DescribeWeight(uint16_t index, const QuantizedMatrix &matrix) {
   return info;
 }
 
-WeightInfo DescribePart(const WeightInfo &whole, const QuantizedMatrix &matrix, std::vector<Run> rows, int64_t k) {
+WeightInfo DescribePart(const WeightInfo &whole, const QuantizedMatrix &matrix, std::vector<IndexRun> rows, int64_t k) {
   WeightInfo info;
   info.index = whole.index;
   info.k = k;
   info.largest_sum = whole.largest_sum;
-  for (const Run &run : rows) info.n += run.count;
+  for (const IndexRun &run : rows) info.n += run.count;
   if (info.n == whole.n && k == whole.k) return whole;
-  for (const Run &run : rows) {
+  for (const IndexRun &run : rows) {
     for (int64_t channel = run.first; channel < int64_t{run.first} + run.count; ++channel) {
       int64_t sum = 0, absolute = 0;
       for (int64_t j = 0; j < k; ++j) {

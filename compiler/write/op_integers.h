@@ -73,7 +73,7 @@ GluIntegers MakeGluIntegers(const Port &gate, const Port &up, const Port &out, c
 /// §15.1. Everything real; the numbers of columns of in_scales, out_scales and bias (or none) are those of taps.
 struct ConvSpec {
   uint16_t state_index = 0;  // of the graph: S16 [taps - 1, columns of the widest profile]
-  std::vector<Run> columns;  // of the widest profile that these are; empty: all
+  std::vector<IndexRun> columns;  // of the widest profile that these are; empty: all
   Matrix taps;  // [channels, taps], the present token's last
   RowVector bias;
   std::vector<double> in_scales, out_scales;

@@ -28,7 +28,7 @@ Port Columns(const Port &port, uint32_t offset, uint32_t width, double scale);
 Port Scaled(Port port, double scale, int32_t zero_point = 0);
 
 /// Rows or columns [first, first + count).
-struct Run {
+struct IndexRun {
   uint32_t first = 0, count = 0;
 };
 
@@ -38,7 +38,7 @@ struct WeightInfo {
   uint16_t index = 0;
   int64_t n = 0;
   int64_t k = 0;
-  std::vector<Run> rows;               // of the weight that are meant, in this order; empty: all
+  std::vector<IndexRun> rows;               // of the weight that are meant, in this order; empty: all
   std::vector<double> scale;           // [n]
   int64_t largest_sum = 0;             // of the whole weight: largest over its rows of the sum over k of |multiplier * weight|
   std::vector<int64_t> absolute_sums;  // [n], over k of |multiplier * weight|
@@ -46,6 +46,6 @@ struct WeightInfo {
 };
 WeightInfo DescribeWeight(uint16_t index, const QuantizedMatrix &matrix);
 /// The first k columns of `rows` of a weight. Where that is everything: the weight itself.
-WeightInfo DescribePart(const WeightInfo &whole, const QuantizedMatrix &matrix, std::vector<Run> rows, int64_t k);
+WeightInfo DescribePart(const WeightInfo &whole, const QuantizedMatrix &matrix, std::vector<IndexRun> rows, int64_t k);
 
 }  // namespace acorn::compiler

@@ -54,12 +54,12 @@ ModelConfig Widened(ModelConfig config) {
 
 std::vector<int32_t> Ids(const ModelConfig &config) { return SomeWindows(config, 1, kErrorWindow).ids; }
 
-QuantizedMatrix Part(const QuantizedMatrix &matrix, const std::vector<Run> &rows, int64_t k) {
+QuantizedMatrix Part(const QuantizedMatrix &matrix, const std::vector<IndexRun> &rows, int64_t k) {
   QuantizedMatrix part;
   part.format = matrix.format;
   part.k = k;
   const int64_t group = matrix.group();
-  for (const Run &run : rows) {
+  for (const IndexRun &run : rows) {
     for (int64_t n = run.first; n < int64_t{run.first} + run.count; ++n) {
       const auto weights = matrix.weights.begin() + n * matrix.k;
       part.weights.insert(part.weights.end(), weights, weights + k);
@@ -75,9 +75,9 @@ QuantizedMatrix Part(const QuantizedMatrix &matrix, const std::vector<Run> &rows
 }
 
 template <typename Row>
-Row Elements(const Row &row, const std::vector<Run> &runs) {
+Row Elements(const Row &row, const std::vector<IndexRun> &runs) {
   std::vector<typename Row::value_type> some;
-  for (const Run &run : runs) {
+  for (const IndexRun &run : runs) {
     for (uint32_t i = run.first; i < run.first + run.count && row.size() != 0; ++i) some.push_back(*(row.data() + i));
   }
   Row result(static_cast<int64_t>(some.size()));
@@ -87,7 +87,7 @@ Row Elements(const Row &row, const std::vector<Run> &runs) {
 
 uint32_t U(int64_t value) { return static_cast<uint32_t>(value); }
 
-std::vector<Run> All(const QuantizedMatrix &matrix) { return {{0, U(matrix.n)}}; }
+std::vector<IndexRun> All(const QuantizedMatrix &matrix) { return {{0, U(matrix.n)}}; }
 
 /// Prefix rows [rows, kv_heads, dim], of each head the first `kept`, in heads of `stride`.
 std::vector<int8_t> PrefixPart(const std::vector<int8_t> &rows, int64_t dim, int64_t kept, int64_t stride) {
@@ -101,7 +101,7 @@ std::vector<int8_t> PrefixPart(const std::vector<int8_t> &rows, int64_t dim, int
 }
 
 void NarrowAttention(const ModelConfig &config, const LayerWidths &whole, const LayerWidths &kept, QuantizedLayer *layer) {
-  std::vector<Run> rows;
+  std::vector<IndexRun> rows;
   for (int64_t head = 0; head < config.heads + config.kv_heads; ++head) rows.push_back({U(head * whole.qk), U(kept.qk)});
   for (int64_t head = 0; head < config.kv_heads; ++head) {
     rows.push_back({U((config.heads + config.kv_heads) * whole.qk + head * whole.v), U(kept.v)});
@@ -124,17 +124,17 @@ void NarrowAttention(const ModelConfig &config, const LayerWidths &whole, const 
 void NarrowStateSpace(const StateSpaceConfig &config, const LayerWidths &whole, const LayerWidths &kept, QuantizedLayer *layer) {
   const int64_t inner = config.heads * whole.channels;
   const uint32_t kept_inner = U(config.heads * kept.channels);
-  std::vector<Run> columns = {{0, kept_inner}};
+  std::vector<IndexRun> columns = {{0, kept_inner}};
   for (int64_t group = 0; group < 2 * config.groups; ++group) columns.push_back({U(inner + group * whole.state), U(kept.state)});
-  std::vector<Run> rows = {{0, kept_inner}};
-  for (const Run &run : columns) rows.push_back({U(inner) + run.first, run.count});
+  std::vector<IndexRun> rows = {{0, kept_inner}};
+  for (const IndexRun &run : columns) rows.push_back({U(inner) + run.first, run.count});
   rows.push_back({U(2 * inner + 2 * config.groups * whole.state), U(config.heads)});
   layer->qkv = Part(layer->qkv, rows, layer->qkv.k);
   layer->o = Part(layer->o, All(layer->o), kept_inner);
   QuantizedStateSpace &ssm = layer->ssm;
   Matrix conv(kept_inner + 2 * config.groups * kept.state, ssm.conv.cols());
   int64_t at = 0;
-  for (const Run &run : columns) {
+  for (const IndexRun &run : columns) {
     conv.middleRows(at, run.count) = ssm.conv.middleRows(run.first, run.count);
     at += run.count;
   }
@@ -143,7 +143,7 @@ void NarrowStateSpace(const StateSpaceConfig &config, const LayerWidths &whole, 
   ssm.norm = Elements(ssm.norm, {{0, kept_inner}});
   ssm.scales = layer->profiles[0].ssm;  // chosen by the caller
   std::vector<double> units;
-  for (const Run &run : columns) {
+  for (const IndexRun &run : columns) {
     units.insert(units.end(), ssm.scales.conv_in16.begin() + run.first, ssm.scales.conv_in16.begin() + run.first + run.count);
   }
   ssm.scales.conv_in16 = units;
@@ -161,7 +161,7 @@ QuantizedModel Narrowed(QuantizedModel model, const ModelConfig &config, size_t 
       NarrowStateSpace(config.ssm, whole, kept, &layer);
     }
     if (layer.experts.empty() && layer.down.n != 0) {
-      const std::vector<Run> rows = {{0, U(kept.ffn)}, {U(whole.ffn), U(kept.ffn)}};
+      const std::vector<IndexRun> rows = {{0, U(kept.ffn)}, {U(whole.ffn), U(kept.ffn)}};
       layer.gate_up = Part(layer.gate_up, rows, layer.gate_up.k);
       layer.gate_up_bias = Elements(layer.gate_up_bias, rows);
       layer.down = Part(layer.down, All(layer.down), kept.ffn);
