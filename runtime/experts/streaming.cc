@@ -10,6 +10,11 @@ namespace {
 constexpr size_t kResultsAtOnce = 16;
 // Records of at least this are read in stripes: below it what each read costs outweighs what checking beside the others saves.
 constexpr uint64_t kSmallestStriped = 512 * 1024;
+// Under way at once: what 10 GB/s bring in a quarter of a millisecond, longer than devices take to answer, so that none is idle; and
+// no more. With all of a layer's reads under way, a device that serves them side by side, or reports them together as a virtual
+// machine's does, brings all experts at the end, and nothing is checked and computed meanwhile.
+constexpr uint64_t kMostBytesUnderWay = 5 << 19;
+constexpr size_t kFewestUnderWay = 2;  // whatever their size: while the next read is handed over the device has one
 constexpr uint64_t kSlicesPerSecond = 20;  // of a wait: a request to stop is seen within 50 ms
 
 StreamingExperts *Of(void *ctx) { return static_cast<StreamingExperts *>(ctx); }
@@ -49,12 +54,24 @@ Stripe PlaceOf(const ExpertRecord &record, uint32_t part) {
   return {stripe.begin, AlignUp(stripe.end, kSegmentAlignment)};
 }
 
+uint64_t BytesOf(const StreamingExperts &experts, const WaitingRead &waiting) {
+  const Stripe place = PlaceOf(RecordOf(experts, KeyOf(experts, waiting.read.expert)), waiting.part);
+  return place.end - place.begin;
+}
+
 // A read's name tells its slot, its expert and which part it is; pool.h bounds the numbers of both to 24 bits.
 uint64_t IdOf(const WaitingRead &waiting) {
   return uint64_t{waiting.part} << 56 | uint64_t{waiting.read.slot} << 32 | waiting.read.expert;
 }
 WaitingRead ReadOf(uint64_t id) {
   return {{static_cast<uint32_t>(id), static_cast<uint32_t>(id >> 32 & 0xffffff)}, static_cast<uint32_t>(id >> 56)};
+}
+
+bool IsGuess(const StreamingExperts &experts, const ExpertRead &read) { return experts.guessing && experts.guess.slot == read.slot; }
+
+void Land(StreamingExperts *experts, const ExpertRead &read, bool good) {
+  if (IsGuess(*experts, read)) experts->guessing = false;
+  experts->pool.Landed(read.slot, good);
 }
 
 // The last read of a slot has ended. One that nobody waits for fails in silence, and one that an earlier visit asked for is made
@@ -70,7 +87,7 @@ Status Finish(StreamingExperts *experts, const ExpertRead &read) {
   }
   bool wanted = false;
   for (const ExpertUse &use : experts->pool.event()) wanted = wanted || (use.slot == read.slot && use.expert == read.expert);
-  experts->pool.Landed(read.slot, status == Status::kOk);
+  Land(experts, read, status == Status::kOk);
   const bool of_this_visit = wanted && slot.visit == experts->visit;
   return status == Status::kOk || !of_this_visit ? Status::kOk : Fail(experts, status, key, slot.error);
 }
@@ -94,6 +111,23 @@ Status TakeIn(StreamingExperts *experts, const WaitingRead &part, uint64_t bytes
   return --slot.left == 0 ? Finish(experts, part.read) : Status::kOk;
 }
 
+// Of the reads that wait, those of the guess, or all others, are not made: once nothing of them is under way, slots are empty again.
+enum class Waiting { kDemands, kGuess };
+void Drop(StreamingExperts *experts, Waiting which) {
+  size_t kept = 0;
+  for (size_t i = 0; i < experts->unsubmitted_count; ++i) {
+    const WaitingRead waiting = experts->unsubmitted[i];
+    if (IsGuess(*experts, waiting.read) != (which == Waiting::kGuess)) {
+      experts->unsubmitted[kept++] = waiting;
+      continue;
+    }
+    SlotRead &slot = experts->slot_reads[waiting.read.slot];
+    slot.failed = true;
+    if (--slot.left == 0) Land(experts, waiting.read, false);
+  }
+  experts->unsubmitted_count = kept;
+}
+
 // Puts the reads of a slot behind those that wait.
 void Queue(StreamingExperts *experts, const ExpertRead &read) {
   const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
@@ -111,27 +145,30 @@ Key Awaited(const StreamingExperts &experts) {
   return {experts.set, 0};
 }
 
-// Hands over as many of the reads that wait as the port takes.
+// Hands over as many of the reads that wait as should be under way and as the port takes.
 Status HandOver(StreamingExperts *experts) {
-  while (experts->unsubmitted_count != 0) {
+  while (true) {
     acorn_read_request requests[kResultsAtOnce];
     size_t count = 0;
-    for (; count < kResultsAtOnce && count < experts->unsubmitted_count; ++count) {
+    for (uint64_t bytes = experts->bytes_under_way; count < kResultsAtOnce && count < experts->unsubmitted_count; ++count) {
       const WaitingRead &next = experts->unsubmitted[count];
       const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, next.read.expert));
       const Stripe place = PlaceOf(record, next.part);
+      bytes += place.end - place.begin;
+      if (bytes > kMostBytesUnderWay && experts->under_way + count >= kFewestUnderWay) break;
       requests[count] = {SlotOf(*experts, next.read.slot) + place.begin, record.offset + place.begin,
                          static_cast<size_t>(place.end - place.begin), IdOf(next)};
     }
+    if (count == 0) return Status::kOk;
     size_t accepted = 0;
     const Status status = experts->storage.Submit({requests, count}, &accepted);
     experts->unsubmitted_count -= accepted;
     experts->under_way += accepted;
+    for (size_t i = 0; i < accepted; ++i) experts->bytes_under_way += requests[i].bytes;
     for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->unsubmitted[i] = experts->unsubmitted[i + accepted];
     if (status != Status::kOk) return Fail(experts, Status::kStorage, Awaited(*experts), 0);
-    if (accepted < count) break;
+    if (accepted < count) return Status::kOk;
   }
-  return Status::kOk;
 }
 
 // Starts what can be started.
@@ -140,13 +177,14 @@ Status Submit(StreamingExperts *experts) {
   return HandOver(experts);
 }
 
-// Takes in what has ended. *any: something has.
+// Takes in what has ended, once the storage has its next reads: it is not to wait while this is checked. *any: something has.
 Status Collect(StreamingExperts *experts, uint64_t timeout, bool *any) {
   acorn_read_result results[kResultsAtOnce];
   size_t count = 0;
   const Status waited = experts->storage.Wait({results, kResultsAtOnce}, timeout, &count);
-  Status status = Status::kOk;
   experts->under_way -= count;
+  for (size_t i = 0; i < count; ++i) experts->bytes_under_way -= BytesOf(*experts, ReadOf(results[i].id));
+  Status status = count == 0 ? Status::kOk : HandOver(experts);
   for (size_t i = 0; i < count; ++i) {
     const Status one = TakeIn(experts, ReadOf(results[i].id), results[i].bytes, results[i].error);
     if (status == Status::kOk) status = one;
@@ -156,16 +194,31 @@ Status Collect(StreamingExperts *experts, uint64_t timeout, bool *any) {
   return status;
 }
 
-// One guess, if the storage has nothing to do: a demand that comes then waits for one at most.
+// One guess, if the storage has nothing to do: a demand that comes then waits for what is under way of it at most.
 void StartGuess(StreamingExperts *experts) {
   while (experts->guess_count != 0 && experts->under_way == 0 && experts->unsubmitted_count == 0) {
     const ExpertRead read = experts->guesses[0];
     --experts->guess_count;
     for (size_t i = 0; i < experts->guess_count; ++i) experts->guesses[i] = experts->guesses[i + 1];
     if (!experts->pool.StartPrefetch(read)) continue;  // a demand has taken the slot
+    experts->guess = read;
+    experts->guessing = true;
     Queue(experts, read);
     if (HandOver(experts) != Status::kOk) return;  // a demand will find out
   }
+}
+
+// A demand is not to wait for a guess that was wrong.
+void GiveUpGuess(StreamingExperts *experts) {
+  if (!experts->guessing) return;
+  bool demand = false;
+  for (const ExpertUse &use : experts->pool.event()) {
+    if (use.slot == experts->guess.slot) return;
+    demand = demand || use.state == ExpertUse::State::kWanted;
+  }
+  if (!demand) return;
+  Drop(experts, Waiting::kGuess);
+  for (uint32_t part = 0; experts->guessing && part < kRecordStripes; ++part) experts->storage.Cancel(IdOf({experts->guess, part}));
 }
 
 bool Cancelled(const StreamingExperts &experts) {
@@ -200,6 +253,7 @@ Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const ui
   experts->pool.CancelPrefetches();  // what was not begun is no guess any more
   experts->guess_count = 0;
   experts->pool.Begin(set, wanted, uses, tokens);
+  GiveUpGuess(experts);
   return Submit(experts);
 }
 
@@ -253,13 +307,7 @@ bool IsThere(void *ctx, uint32_t set, uint32_t expert) {
 
 void End(void *ctx) {
   StreamingExperts *experts = Of(ctx);
-  // Slots of reads that were never begun are empty again; those under way land during a later visit.
-  for (size_t i = 0; i < experts->unsubmitted_count; ++i) {
-    const uint32_t slot = experts->unsubmitted[i].read.slot;
-    experts->slot_reads[slot].failed = true;
-    if (--experts->slot_reads[slot].left == 0) experts->pool.Landed(slot, false);
-  }
-  experts->unsubmitted_count = 0;
+  Drop(experts, Waiting::kDemands);  // those under way land during a later visit
   experts->pool.End();
 }
 

@@ -63,9 +63,12 @@ struct StreamingExperts {
   Span<SlotRead> slot_reads;      // [slots]
   Span<WaitingRead> unsubmitted;  // [(most experts of a set + 1 guess) * stripes]; of these the first `unsubmitted_count`
   size_t unsubmitted_count;
-  size_t under_way;           // reads
-  Span<ExpertRead> guesses;   // [most experts of a set]; slots set aside for what may be wanted: the first `guess_count`
+  size_t under_way;          // reads
+  uint64_t bytes_under_way;  // of them
+  Span<ExpertRead> guesses;  // [most experts of a set]; slots set aside for what may be wanted: the first `guess_count`
   size_t guess_count;
+  ExpertRead guess;  // that is read now
+  bool guessing;     // there is one
   ExpertFault fault;
   ExpertTraffic traffic;
 };

@@ -341,6 +341,86 @@ TEST_P(StreamingFaults, RecordsAreReadAsLargeAsTheyShould) {
   EXPECT_EQ(stats.bytes_read, stats.misses * slot_bytes_);
 }
 
+// No more is under way at once than keeps a device busy: the first expert lands first, and can be computed.
+TEST_P(StreamingFaults, ReadsUnderWay) {
+  ModelSpec spec = spec_;
+  spec.experts = 16;
+  const AlignedBytes file = BuildModel(spec);
+  ModelSession resident(file);
+  struct Wrapped {
+    acorn_port inner;
+    uint64_t bytes, bytes_of_one, most_bytes;
+  };
+  acorn_simulated_options device = {};
+  device.timing = {100000, 0, 1000000000, 64};
+  Storage storage(file, device);
+  Wrapped wrapped = {*storage.port(), 0, 0, 0};
+  acorn_port port = *storage.port();
+  port.ctx = &wrapped;
+  port.threads = 1;
+  port.parallel_for = nullptr;
+  port.log = nullptr;
+  port.read = nullptr;
+  port.ticks = [](void *ctx) { auto *w = static_cast<Wrapped *>(ctx); return w->inner.ticks(w->inner.ctx); };
+  port.read_submit = [](void *ctx, const acorn_read_request *requests, size_t count, size_t *accepted) {
+    auto *w = static_cast<Wrapped *>(ctx);
+    const int status = w->inner.read_submit(w->inner.ctx, requests, count, accepted);
+    for (size_t i = 0; i < *accepted; ++i) {
+      w->bytes_of_one = requests[i].bytes > w->bytes_of_one ? requests[i].bytes : w->bytes_of_one;
+      w->bytes += requests[i].bytes;
+    }
+    w->most_bytes = w->bytes > w->most_bytes ? w->bytes : w->most_bytes;
+    return status;
+  };
+  port.read_wait = [](void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
+    auto *w = static_cast<Wrapped *>(ctx);
+    const int status = w->inner.read_wait(w->inner.ctx, results, capacity, timeout, count);
+    for (size_t i = 0; i < *count; ++i) w->bytes -= results[i].bytes;
+    return status;
+  };
+  port.read_cancel = nullptr;
+  const uint64_t slot_bytes = resident.plan().expert_record_bytes;
+  ModelSession session(file, Streaming(spec.experts * spec.layers, slot_bytes), &port);
+  const std::vector<int32_t> tokens = SomeTokens(spec.vocab_size, 40);
+  EXPECT_EQ(session.Score(tokens), resident.Score(tokens));
+  EXPECT_EQ(wrapped.bytes, 0u);
+  constexpr uint64_t kMost = 5 << 19;
+  EXPECT_LE(wrapped.most_bytes, kMost);
+  if (GetParam()) {
+    ASSERT_GT(spec.experts * slot_bytes, 2 * kMost);
+    EXPECT_GT(wrapped.most_bytes, kMost - wrapped.bytes_of_one);
+  }
+}
+
+// A demand gets the storage from a guess that was wrong: what had not begun does not begin.
+TEST_P(StreamingFaults, AWrongGuessIsGivenUp) {
+  ModelSpec spec = spec_;
+  spec.experts = 8;
+  spec.layers = 2;
+  const AlignedBytes file = BuildModel(spec);
+  const std::vector<int32_t> tokens = SomeTokens(spec.vocab_size, 24);
+  ModelSession resident(file);
+  const std::vector<int32_t> expected = resident.Score(tokens);
+  acorn_simulated_options device = {};
+  device.timing = {100000, 0, 1000000000, 1};  // one read at a time; the others have not begun
+  device.depth = 32;
+  for (const uint32_t prefetch : {ACORN_PREFETCH_GATE, ACORN_PREFETCH_PATH}) {
+    Storage storage(file, device);
+    acorn_options options = Streaming(6, resident.plan().expert_record_bytes);
+    options.expert_prefetch = prefetch;
+    options.chunk_tokens = 1;
+    ModelSession session(file, options, storage.port());
+    EXPECT_EQ(session.Score(tokens), expected);
+    const acorn_simulated_counts counts = acorn_simulated_get_counts(storage.device());
+    acorn_expert_stats stats;
+    ASSERT_EQ(acorn_model_expert_stats(session.model(), &stats), ACORN_OK);
+    EXPECT_GT(stats.prefetches, stats.prefetches_used);
+    EXPECT_EQ(counts.cancelled != 0, GetParam()) << prefetch;  // of a record in one read that has begun nothing can be given up
+    EXPECT_EQ(stats.bytes_read, counts.bytes);
+    EXPECT_EQ(counts.failed, 0u);
+  }
+}
+
 // One stripe fails and the others come: nothing of the record is used, and it is read again as a whole.
 TEST_P(StreamingFaults, OnePartOfARecord) {
   for (const uint32_t kind : {ACORN_SIMULATED_ERROR, ACORN_SIMULATED_SHORT, ACORN_SIMULATED_DAMAGE}) {

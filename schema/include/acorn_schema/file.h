@@ -55,16 +55,21 @@ inline uint64_t Checksum(const uint8_t *data, uint64_t bytes) {
 /// Eight FNV-1a-64 hashes over words i, i + 8, i + 16, ..., then Checksum() over the eight: some times as fast, for what is read
 /// again and again.  bytes: a multiple of 64
 inline uint64_t WideChecksum(const uint8_t *data, uint64_t bytes) {
-  constexpr size_t kLanes = 8;
-  uint64_t hashes[kLanes];
-  for (uint64_t &hash : hashes) hash = kFnvBasis;
-  for (uint64_t i = 0; i < bytes; i += 8 * kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      hashes[lane] = (hashes[lane] ^ LoadLittle64(data + i + 8 * lane)) * kFnvPrime;
-    }
+  // Each by its own name: compilers keep these in registers, and an array in memory, at half the speed.
+  uint64_t a = kFnvBasis, b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+  for (uint64_t i = 0; i < bytes; i += 64) {
+    a = (a ^ LoadLittle64(data + i)) * kFnvPrime;
+    b = (b ^ LoadLittle64(data + i + 8)) * kFnvPrime;
+    c = (c ^ LoadLittle64(data + i + 16)) * kFnvPrime;
+    d = (d ^ LoadLittle64(data + i + 24)) * kFnvPrime;
+    e = (e ^ LoadLittle64(data + i + 32)) * kFnvPrime;
+    f = (f ^ LoadLittle64(data + i + 40)) * kFnvPrime;
+    g = (g ^ LoadLittle64(data + i + 48)) * kFnvPrime;
+    h = (h ^ LoadLittle64(data + i + 56)) * kFnvPrime;
   }
   uint64_t hash = kFnvBasis;
-  for (const uint64_t part : hashes) hash = (hash ^ part) * kFnvPrime;
+  const uint64_t lanes[] = {a, b, c, d, e, f, g, h};
+  for (const uint64_t part : lanes) hash = (hash ^ part) * kFnvPrime;
   return (hash ^ bytes) * kFnvPrime;
 }
 
