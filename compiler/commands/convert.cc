@@ -445,7 +445,6 @@ void CheckExperts(const SourceModel &source, const Options &options) {
 void CheckStateSpace(const SourceModel &source, const Options &options) {
   const ModelConfig &config = source.config();
   if (!config.HasStateSpace()) return;
-  if (Trains(options)) Refuse("--recipe mobilequant does not know state-space layers; --recipe fast does");
   if (!options.mixed.empty()) Refuse("--mixed does not know state-space layers");
   if (options.kv != 8 && !config.HasAttention()) {
     Refuse("--kv " + std::to_string(options.kv) + ": " + source.path() + " (family " + config.family + ") has no keys and values");

@@ -119,6 +119,22 @@ TEST_F(Convert, TrainsForACacheOf4Bits) {
   EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find(">s4<"), std::string::npos);
 }
 
+TEST_F(Convert, TrainsStateSpaceModels) {
+  const auto train = [&](const char *name, const std::string &options) {
+    return RunAcornc("convert " + test::DataPath(name) + " -o " + folder_.File("m.acorn") +
+                     " --recipe mobilequant --steps 20 --calibration-windows 12 " + options);
+  };
+  const Outcome outcome = train("small_mamba2", "--report " + folder_.File("report"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(Inspect()["provenance"]["recipe"], "mobilequant");
+  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find("all of its 20 steps done"), std::string::npos);
+  const Outcome hybrid = train("small_bamba", "--rotate r1r2 --rotate-seeds 1");
+  ASSERT_EQ(hybrid.exit_code, 0) << hybrid.err;
+  const Outcome refused = train("small_granite_h", "");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("--recipe mobilequant does not know layers with experts"), std::string::npos) << refused.err;
+}
+
 TEST_F(Convert, ATimeLimitKeepsTheBestAndWhatToGoOnFrom) {
   // Far more steps than a machine does in a second: the limit ends it, the file is there, and so is the checkpoint.
   const Outcome outcome = Run("--recipe mobilequant --steps 10000000 --calibration-windows 12 --time-limit 0.02");
@@ -147,10 +163,7 @@ TEST_F(Convert, StateSpaceModels) {
   };
   expect_refused("small_mamba2", "--kv 4", "--kv 4: " + test::DataPath("small_mamba2") + " (family mamba2) has no keys and values");
   expect_refused("small_bamba", "--mixed auto", "--mixed does not know state-space layers");
-  expect_refused("small_bamba", "--rotate r2", "state-space layers have no form under a rotation yet");
-#ifdef ACORN_WITH_TORCH
-  expect_refused("small_bamba", "--recipe mobilequant", "--recipe mobilequant does not know state-space layers");
-#endif
+  expect_refused("small_mamba2", "--rotate r2", "it has no values");
   const Outcome synth = RunAcornc("synth --like " + test::DataPath("small_bamba/config.json") + " -o " + folder_.File("m.acorn"));
   EXPECT_EQ(synth.exit_code, 3) << synth.err;
   EXPECT_NE(synth.err.find("has state-space layers, of which synth draws none"), std::string::npos) << synth.err;
