@@ -21,8 +21,8 @@ inline constexpr int kHighestElasticRate = 60;
 
 struct ElasticPlan {
   std::vector<LayerPlan> layers;       // [layers], for a SortedModel
-  std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<double> influence;       // [layers]
+  std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<RateProfile> profiles;   // one a rate
 };
 
