@@ -47,11 +47,11 @@ ElasticModel MakeElastic(const SourceModel &source, const std::vector<int> &rate
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + used);
   ElasticOptions options;
   options.rates = rates;
-  options.least_ffn_step = std::max<int64_t>(GroupSize(recipe->body_format), 32);
+  options.least_block = std::max<int64_t>(GroupSize(recipe->body_format), 32);
   options.cut_experts = false;  // a file holds them whole
   ElasticPlan plan = PlanElastic(source, ids, windows.window, options);
   recipe->profiles = plan.profiles;
-  recipe->most_block = plan.ffn_step;
+  recipe->most_block = plan.block;
   ElasticModel elastic;
   for (const RateProfile &profile : plan.profiles) {
     const double realised = RealisedRate(source.config(), plan.steps, profile);

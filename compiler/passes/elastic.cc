@@ -8,23 +8,29 @@
 #include "passes/layer_rates.h"
 
 namespace acorn::compiler {
-
 namespace {
 
-constexpr double kTolerance = 0.03;  // of a rate
+constexpr int64_t kBlocks[] = {128, 64, 32};  // of FFN channels
+constexpr double kNear = 0.03;
 
-/// Makes the profiles by the plan's FFN step. True if they are near enough to what was asked for.
-bool Realises(const ModelConfig &config, const ElasticOptions &options, ElasticPlan *plan) {
-  plan->steps.clear();
-  for (size_t layer = 0; layer < plan->layers.size(); ++layer) {
-    const auto index = static_cast<int64_t>(layer);
-    plan->steps.push_back(StepsOf(config, index, plan->layers[layer].order, plan->ffn_step));
-    if (config.IsSparse(index) && !options.cut_experts) plan->steps.back().ffn = 0;
+/// Profiles by the largest block with which the FFNs give about what every rate asks of all.
+void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, ElasticPlan *plan) {
+  for (const int64_t block : kBlocks) {
+    if (block < options.least_block) return;
+    plan->block = block;
+    plan->steps.clear();
+    for (int64_t layer = 0; layer < config.layers; ++layer) {
+      plan->steps.push_back(StepsOf(config, layer, plan->layers[static_cast<size_t>(layer)].order, block));
+      if (config.IsSparse(layer) && !options.cut_experts) plan->steps.back().ffn = 0;
+    }
+    const std::vector<double> influence = options.layer_rates ? plan->influence : std::vector<double>();
+    plan->profiles = MakeProfiles(config, {options.rates, plan->steps, influence});
+    const auto is_near = [&](const RateProfile &profile) {
+      return std::abs(RealisedFfnRate(config, plan->steps, profile) - RealisedRate(config, plan->steps, profile)) <= kNear;
+    };
+    const bool any = std::any_of(plan->steps.begin(), plan->steps.end(), [](const LayerWidths &steps) { return steps.ffn != 0; });
+    if (!any || std::all_of(plan->profiles.begin(), plan->profiles.end(), is_near)) return;
   }
-  plan->profiles = MakeProfiles(config, {options.rates, plan->steps, options.layer_rates ? plan->influence : std::vector<double>()});
-  return std::all_of(plan->profiles.begin(), plan->profiles.end(), [&](const RateProfile &profile) {
-    return std::abs(RealisedRate(config, plan->steps, profile) - profile.rate / 100.0) <= kTolerance;
-  });
 }
 
 }  // namespace
@@ -45,7 +51,7 @@ ElasticPlan PlanElastic(const SourceModel &source, const std::vector<int32_t> &i
     progress.Update(layer + 1);
   }
   progress.Finish();
-  while (!Realises(config, options, &plan) && plan.ffn_step / 2 >= options.least_ffn_step) plan.ffn_step /= 2;
+  ChooseProfiles(config, options, &plan);
   return plan;
 }
 

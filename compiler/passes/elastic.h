@@ -16,17 +16,17 @@ struct ElasticOptions {
   std::vector<int> rates;  // percent, ascending, 0 to kHighestElasticRate
   SortParts parts;
   bool layer_rates = true;  // by influence; else every layer has the same
-  int64_t least_ffn_step = 32;  // a power of two, at most 128
+  int64_t least_block = 32;  // of FFN channels: a power of two, at most 128
   bool cut_experts = true;
 };
 inline constexpr int kHighestElasticRate = 60;
 
 struct ElasticPlan {
   std::vector<LayerPlan> layers;       // [layers], for a SortedModel
-  std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<double> influence;       // [layers]
+  std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<RateProfile> profiles;   // one a rate
-  int64_t ffn_step = 128;              // of the steps: the largest of 128, 64, 32 that realises every rate within 3 points
+  int64_t block = 128;                 // of FFN channels, whole ones of which every width is made
 };
 
 /// ids: windows of `window` tokens, one after the other.

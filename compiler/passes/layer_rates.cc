@@ -4,11 +4,14 @@
 #include <cmath>
 #include <numeric>
 
+#include "passes/hadamard.h"
+
 namespace acorn::compiler {
 namespace {
 
 constexpr double kTemperature = 0.1;
 constexpr double kHighestRate = 0.85;  // of a layer
+constexpr int64_t kStateStep = 16;
 
 constexpr int64_t LayerWidths::*const kParts[] = {&LayerWidths::ffn, &LayerWidths::qk, &LayerWidths::v, &LayerWidths::state,
                                                   &LayerWidths::channels};
@@ -97,12 +100,12 @@ std::vector<double> LayerRates(const std::vector<double> &influence, const std::
   return rates_of(high);
 }
 
-LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t ffn_step) {
+LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t block) {
   LayerWidths steps;
-  if (config.HasFfn(layer)) steps.ffn = ffn_step;
+  if (config.HasFfn(layer)) steps.ffn = std::min(block, ChooseHadamardBlock(WholeWidths(config, layer).ffn).block);
   if (!order.pairs.empty()) steps.qk = 2 * LayerOrder::kPairBlock;
   if (order.rank_major) steps.v = LayerOrder::kRankBlock;
-  if (config.IsStateSpace(layer)) steps.state = 16;
+  if (config.IsStateSpace(layer)) steps.state = kStateStep;
   // Whole blocks of the transform before out, and whole groups of its weights: of 128 columns at most.
   for (int64_t step = LayerOrder::kChannelBlock; order.channel_major && step < config.ssm.head_dim; step += LayerOrder::kChannelBlock) {
     if (config.ssm.heads * step % 128 != 0 || config.ssm.head_dim % step != 0) continue;
@@ -137,6 +140,19 @@ double RealisedRate(const ModelConfig &config, const std::vector<LayerWidths> &s
                KeptElems(config, layer, profile.layers[static_cast<size_t>(layer)]);
   }
   return whole == 0 ? 0 : static_cast<double>(dropped) / static_cast<double>(whole);
+}
+
+double RealisedFfnRate(const ModelConfig &config, const std::vector<LayerWidths> &steps, const RateProfile &profile) {
+  double whole = 0, kept = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    if (steps[static_cast<size_t>(layer)].ffn == 0) continue;
+    LayerWidths of_ffn;
+    of_ffn.ffn = WholeWidths(config, layer).ffn;
+    whole += static_cast<double>(KeptElems(config, layer, of_ffn));
+    of_ffn.ffn = profile.layers[static_cast<size_t>(layer)].ffn;
+    kept += static_cast<double>(KeptElems(config, layer, of_ffn));
+  }
+  return whole == 0 ? 0 : 1 - kept / whole;
 }
 
 }  // namespace acorn::compiler

@@ -205,7 +205,7 @@ TEST_P(ElasticFile, ComputesAtEachRateWhatAFileOfThatRateDoes) {
   RecipeOptions recipe;
   recipe.body_format = GetParam().format;
   recipe.profiles = plan.profiles;
-  recipe.most_block = plan.ffn_step;
+  recipe.most_block = plan.block;
   const SortedModel sorted(source, plan.layers);
   QuantizedModel model;
   KeepingSink sink(&model);
