@@ -29,14 +29,13 @@
 #include "report/report.h"
 #include "text/source_tokenizer.h"
 #include "train/mobilequant.h"
+#include "write/device_limits.h"
 #include "write/device_perplexity.h"
 #include "write/reference_run.h"
 
 namespace acorn::compiler {
 namespace {
 
-constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
-constexpr int64_t kLongestWithoutCache = int64_t{1} << 24;  // of a model that keeps states alone
 constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
 constexpr double kDefaultExpertLoss = 0.02;      // of perplexity, for --expert-bits auto: EdgeMoE's
 
@@ -204,7 +203,7 @@ MixedBudget BudgetOf(const Options &options, uint64_t plain_bytes) {
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
-  int64_t context = std::min(config.max_context, config.HasAttention() ? kLongestContext : kLongestWithoutCache);
+  int64_t context = LongestContext(config);
   // The runtime attends to every key: inside the window that is the same.
   if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
   if (options.context == 0) return static_cast<uint32_t>(context);
@@ -453,6 +452,7 @@ void Run(const Options &options) {
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  CheckDeviceLimits(source->config(), source->path());
   CheckExperts(*source, options);
   CheckStateSpace(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
@@ -541,7 +541,7 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 683 for training)")
+  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 512 for training)")
       ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
