@@ -17,9 +17,6 @@ void CheckDeviceLimits(const ModelConfig &config, const std::string &path) {
   if (config.ffn != 0) check("twice the FFN size,", 2 * config.ffn, 1, kMaxWidth);
   if (config.HasAttention()) {
     check("head size", config.head_dim, 2, kMaxHeadDim);
-    if (config.head_dim % 2 != 0) {
-      throw Error(ExitCode::kBadModel, path + ": head size " + std::to_string(config.head_dim) + " is odd");
-    }
     check("number of KV heads", config.kv_heads, 1, kMaxWidth / kMaxHeadDim);
     check("width of q, k and v together", (config.heads + 2 * config.kv_heads) * config.head_dim, 1, kMaxWidth);
   }
