@@ -252,7 +252,8 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
     if (!tokenizer->chat_warning().empty()) std::fprintf(stderr, "acornc: note: %s\n", tokenizer->chat_warning().c_str());
   }
   if (HasMadeUpTokenizer(source)) {
-    std::fprintf(stderr, "acornc: note: %s: no token stands for a single byte, so no text can be read: the model file gets no tokenizer\n",
+    std::fprintf(stderr,
+                 "acornc: note: %s: no token stands for a single byte, so no text can be read: the model file gets no tokenizer\n",
                  source.path().c_str());
   }
   std::string calibration;
@@ -502,9 +503,8 @@ void Run(const Options &options) {
   const std::string experts = options.expert_bits.empty() ? "" : " experts " + expert_bits;
   std::printf("%s: %.1f MB, %s %s%s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
-              options.recipe.c_str(),
-              FormatName(recipe.body_format).c_str(), experts.c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
-              result.simulated_perplexity);
+              options.recipe.c_str(), FormatName(recipe.body_format).c_str(), experts.c_str(),
+              FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(), result.simulated_perplexity);
   if (result.perplexity_with_8_bit_kv) {
     std::printf("keys and values of 4 bits: with 8 bits under the same weights that is %.4g, %.1f %% less\n",
                 *result.perplexity_with_8_bit_kv, 100 * (1 - *result.perplexity_with_8_bit_kv / result.simulated_perplexity));
@@ -541,7 +541,8 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 512 for training)")
+  command->add_option("--calibration-windows", o->calibration.windows,
+                      "windows of 512 tokens to use (default 128, 512 for training)")
       ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
@@ -573,7 +574,8 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--steps", o->steps, "windows to train on (default 1500)")->check(CLI::Range(1, 100000000));
-  command->add_option("--own-text", o->own_text, "windows of text that the model writes itself, to be trained on beside the calibration text (default: as many)")
+  command->add_option("--own-text", o->own_text,
+                      "windows of text that the model writes itself, to be trained on beside the calibration text (default: as many)")
       ->check(CLI::Range(0, 65536));
   command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
       ->check(CLI::Range(0.01, 1e6));

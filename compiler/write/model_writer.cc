@@ -281,7 +281,8 @@ Port ModelWriter::SparseFfn(const QuantizedLayer &layer, const Port &normed) {
   }
   const auto logits = [&](const QuantizedMatrix &weight, Port *port) {
     const Port out = Scaled(*port, scales.router);
-    graph_->Linear(normed, out, AddWeight(weight, normed.type), {}, std::vector<double>(static_cast<size_t>(weight.n), scales.router));
+    const std::vector<double> units(static_cast<size_t>(weight.n), scales.router);
+    graph_->Linear(normed, out, AddWeight(weight, normed.type), {}, units);
     return out;
   };
   const Port router = logits(sparse.router, &router_);
@@ -318,7 +319,8 @@ Port ModelWriter::SparseFfn(const QuantizedLayer &layer, const Port &normed) {
 void ModelWriter::FfnHalf(const QuantizedLayer &layer) {
   const LayerScales &scales = layer.scales;
   const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
-  const Port branch = layer.experts.empty() ? DenseFfn(layer, normed, options_.hadamard_block, scales.down16) : SparseFfn(layer, normed);
+  const Port branch =
+      layer.experts.empty() ? DenseFfn(layer, normed, options_.hadamard_block, scales.down16) : SparseFfn(layer, normed);
   CloseBranch(branch, scales.out16);
 }
 
