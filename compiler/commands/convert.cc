@@ -30,14 +30,13 @@
 #include "report/report.h"
 #include "text/source_tokenizer.h"
 #include "train/mobilequant.h"
+#include "write/device_limits.h"
 #include "write/device_perplexity.h"
 #include "write/reference_run.h"
 
 namespace acorn::compiler {
 namespace {
 
-constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
-constexpr int64_t kLongestWithoutCache = int64_t{1} << 24;  // of a model that keeps states alone
 constexpr double kDefaultBudget = 1.05;          // of the plain file's size, for --mixed
 constexpr double kDefaultExpertLoss = 0.02;      // of perplexity, for --expert-bits auto: EdgeMoE's
 
@@ -206,7 +205,7 @@ MixedBudget BudgetOf(const Options &options, uint64_t plain_bytes) {
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
-  int64_t context = std::min(config.max_context, config.HasAttention() ? kLongestContext : kLongestWithoutCache);
+  int64_t context = LongestContext(config);
   // The runtime attends to every key: inside the window that is the same.
   if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
   if (options.context == 0) return static_cast<uint32_t>(context);
@@ -255,7 +254,8 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
     if (!tokenizer->chat_warning().empty()) std::fprintf(stderr, "acornc: note: %s\n", tokenizer->chat_warning().c_str());
   }
   if (HasMadeUpTokenizer(source)) {
-    std::fprintf(stderr, "acornc: note: %s: no token stands for a single byte, so no text can be read: the model file gets no tokenizer\n",
+    std::fprintf(stderr,
+                 "acornc: note: %s: no token stands for a single byte, so no text can be read: the model file gets no tokenizer\n",
                  source.path().c_str());
   }
   std::string calibration;
@@ -469,6 +469,7 @@ void Run(const Options &options) {
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
+  CheckDeviceLimits(source->config(), source->path());
   CheckExperts(*source, options);
   CheckStateSpace(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
@@ -524,9 +525,8 @@ void Run(const Options &options) {
   const std::string experts = options.expert_bits.empty() ? "" : " experts " + expert_bits;
   std::printf("%s: %.1f MB, %s %s%s head %s, prefix of %zu tokens, perplexity of the calibration text %.4g\n",
               options.output.c_str(), static_cast<double>(std::filesystem::file_size(options.output)) / 1e6,
-              options.recipe.c_str(),
-              FormatName(recipe.body_format).c_str(), experts.c_str(), FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(),
-              result.simulated_perplexity);
+              options.recipe.c_str(), FormatName(recipe.body_format).c_str(), experts.c_str(),
+              FormatName(recipe.head_format).c_str(), result.prefix_tokens.size(), result.simulated_perplexity);
   if (result.perplexity_with_8_bit_kv) {
     std::printf("keys and values of 4 bits: with 8 bits under the same weights that is %.4g, %.1f %% less\n",
                 *result.perplexity_with_8_bit_kv, 100 * (1 - *result.perplexity_with_8_bit_kv / result.simulated_perplexity));
@@ -563,7 +563,8 @@ void AddConvertCommand(CLI::App *app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  command->add_option("--calibration-windows", o->calibration.windows, "windows of 512 tokens to use (default 128, 683 for training)")
+  command->add_option("--calibration-windows", o->calibration.windows,
+                      "windows of 512 tokens to use (default 128, 512 for training)")
       ->check(CLI::Range(1, 65536));
   command->add_option("--tokenizer", o->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--target", o->target, "layout of per-channel weights")
@@ -597,7 +598,8 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--steps", o->steps, "windows to train on (default 1500)")->check(CLI::Range(1, 100000000));
-  command->add_option("--own-text", o->own_text, "windows of text that the model writes itself, to be trained on beside the calibration text (default: as many)")
+  command->add_option("--own-text", o->own_text,
+                      "windows of text that the model writes itself, to be trained on beside the calibration text (default: as many)")
       ->check(CLI::Range(0, 65536));
   command->add_option("--time-limit", o->time_limit, "minutes after which training stops with the best so far")
       ->check(CLI::Range(0.01, 1e6));

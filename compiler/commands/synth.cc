@@ -1,5 +1,4 @@
 // acornc synth: a model file of a known geometry with random weights, for load tests.
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -11,12 +10,12 @@
 #include "quantize/recipe.h"
 #include "synth/geometry.h"
 #include "synth/random_model.h"
+#include "write/device_limits.h"
 #include "write/reference_run.h"
 
 namespace acorn::compiler {
 namespace {
 
-constexpr int64_t kLongestContext = 65536 - 64;  // rows of a cache, a prefix included
 constexpr int64_t kMostExperts = 1024;           // of a layer, as the format allows
 constexpr int64_t kMostLayers = 1024;
 constexpr uint64_t kMostForReference = uint64_t{256} << 20;  // bytes; above it the portable kernels would take minutes
@@ -32,7 +31,7 @@ ModelFacts MakeFacts(const ModelConfig &config, const RecipeOptions &recipe, con
   facts.name = std::filesystem::path(options.like).stem().string() + ", random weights";
   facts.family = config.family;
   facts.vocab_size = static_cast<uint32_t>(config.vocab);
-  int64_t context = std::min(config.max_context, kLongestContext);
+  int64_t context = LongestContext(config);
   if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
   facts.max_context = static_cast<uint32_t>(context);
   facts.provenance = {
@@ -51,6 +50,7 @@ void Run(const Options &options) {
     throw Error(ExitCode::kBadModel, options.like + ": architecture " + config.architecture +
                                          " has state-space layers, of which synth draws none");
   }
+  CheckDeviceLimits(config, options.like);
   RecipeOptions recipe;
   recipe.body_format = options.weights == "w8" ? WeightFormat::kW8 : WeightFormat::kW4G32;
   recipe.head_format = options.head == "w4" ? WeightFormat::kW4G32 : WeightFormat::kW8;

@@ -136,7 +136,8 @@ void NormRows(MatrixRef out, ConstMatrixRef x, const ModelConfig &config, const 
 /// Rotates each head of `x` in place; row t stands at position first_position + t. order: LayerOrder's pairs, may be empty.
 void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
                const std::vector<uint8_t> &order = {});
-/// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
+/// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are
+/// [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
                const KvPrefix *prefix);
 void ApplyActivation(MatrixRef x, ActivationKind kind);
@@ -171,7 +172,8 @@ Routing Route(const ModelConfig &config, ConstMatrixRef logits);
 /// Runs one layer in place over x [tokens, hidden]. `boundaries` has windows + 1 ascending entries, 0 first and
 /// x.rows() last: window i holds tokens [boundaries[i], boundaries[i + 1]), sees only itself and the prefix, and its
 /// positions start at prefix rows. `rope` reaches at least prefix rows + the longest window. prefix and observer may
-/// be null; prefix must be in a state-space layer. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a sparse layer (one window when it is longer).
+/// be null, and prefix must be in a layer without attention. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a
+/// sparse layer (one window when it is longer).
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
               const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
 

@@ -111,6 +111,8 @@ constexpr TensorName kGraniteNames[] = {
 // Models without attention have no longest context of their own; GGUF files of them say this number.
 constexpr int64_t kEndlessContext = int64_t{1} << 20;
 
+constexpr double kMostInner = 1e15;  // far above what CheckConfig lets pass; a whole number up to here is one as a double too
+
 // Switches that change what a layer computes.
 constexpr const char *kRefusedSwitches[] = {"use_bidirectional_attention", "use_parallel_residual", "qk_layernorm"};
 
@@ -160,7 +162,8 @@ void ReadRope(const JsonReader &config, const Family &family, ModelConfig *out) 
     type = scaling->FindString("rope_type").value_or(scaling->FindString("type").value_or("default"));
   }
   if (!(partial > 0.0 && partial <= 1.0)) config.Bad("partial_rotary_factor " + std::to_string(partial) + " is out of range");
-  out->rotary_dims = static_cast<int64_t>(static_cast<double>(out->head_dim) * partial);
+  // Any number may stand there until CheckConfig; as a double the largest of 64 bits is one more than fits.
+  out->rotary_dims = partial == 1.0 ? out->head_dim : static_cast<int64_t>(static_cast<double>(out->head_dim) * partial);
   if (type == "default") {
     out->rope.kind = RopeKind::kDefault;
   } else if (type == "linear") {
@@ -298,6 +301,7 @@ void ReadStateSpace(const JsonReader &config, HybridKind hybrid, ModelConfig *ou
   ssm.conv_bias = config.FindBool(is_pure ? "use_conv_bias" : "mamba_conv_bias").value_or(true);
   const double expand = config.FindReal(is_pure ? "expand" : "mamba_expand").value_or(2);
   const double inner = expand * static_cast<double>(out->hidden);
+  if (!(inner >= 1 && inner <= kMostInner)) config.Bad(std::to_string(expand) + " times hidden_size is out of range");
   if (ssm.heads <= 0) config.Bad("number of state-space heads " + std::to_string(ssm.heads) + " is out of range");
   const char *size_key = is_pure ? "head_dim" : "mamba_d_head";
   const json *size = config.Find(size_key);

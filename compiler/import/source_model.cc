@@ -266,6 +266,10 @@ void CheckAttention(const ModelConfig &config, const std::string &path) {
     throw Error(ExitCode::kBadModel, path + ": " + std::to_string(config.rotary_dims) + " rotary dims of a head of " +
                                          std::to_string(config.head_dim) + " make no sense");
   }
+  // Pairs are what a rotation turns, and what GGUF stores rows of q and k by even where nothing is rotated.
+  if (config.head_dim % 2 != 0) {
+    throw Error(ExitCode::kBadModel, path + ": head size " + std::to_string(config.head_dim) + " is odd");
+  }
   if (config.attention_scale != 0) CheckReal(path, "attention scale", config.attention_scale);
 }
 

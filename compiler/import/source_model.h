@@ -173,8 +173,8 @@ struct TensorShape {
   int64_t k = 0;
 };
 TensorShape RoleShape(const ModelConfig &config, TensorRole role);
-/// False for a bias, a norm, or a part of attention, state space or FFN that this configuration does not have in `layer` (ignored for roles outside the
-/// layers).
+/// False for a bias, a norm, or a part of attention, state space or FFN that this configuration does not have in `layer` (ignored
+/// for roles outside the layers).
 bool HasRole(const ModelConfig &config, TensorRole role, int64_t layer = 0);
 
 enum class SourceFormat { kHuggingFace, kGguf, kLlama2c };

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "passes/prefix.h"
+#include "quantize/activations.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
 #include "quantize/trials.h"
@@ -21,13 +21,14 @@ constexpr WeightFormat kLow = WeightFormat::kW2G32;
 constexpr int64_t kTrialWindows = 8;
 constexpr double kScaleBits = 32;
 
-/// The transforms that the weights of down expect.
+/// The transforms that the weights of down and of a state-space layer's out expect.
 class TransformObserver : public LayerObserver {
  public:
   explicit TransformObserver(const LayerView &view) : view_(view) {}
-  bool Wants(Edge edge) const override { return edge == Edge::kGlu; }
+  bool Wants(Edge edge) const override { return edge == Edge::kGlu || edge == Edge::kSsmNormed; }
   void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override {
     if (edge == Edge::kGlu) HadamardRows(values, view_.hadamard_block);
+    if (edge == Edge::kSsmNormed) HadamardRows(values, StateBlock(view_.config));
   }
   void OnExpertEdge(Edge edge, int64_t, int64_t expert, const std::vector<int64_t> &, MatrixRef values) override {
     if (edge == Edge::kGlu) HadamardRows(values, expert == kSharedExpert ? view_.hadamard_block : view_.grid.expert_block);
@@ -44,8 +45,8 @@ class ShareObserver : public TransformObserver {
   ShareObserver(const LayerView &view, const std::vector<ExpertWeights> &low)
       : TransformObserver(view), view_(view), low_(low), error_(low.size()), tokens_(low.size()) {}
   bool Wants(Edge edge) const override {
-    return edge == Edge::kResidualMid || edge == Edge::kFfnIn || edge == Edge::kRouterLogits || edge == Edge::kGlu ||
-           edge == Edge::kDownOut;
+    return edge == Edge::kResidualMid || edge == Edge::kFfnIn || edge == Edge::kRouterLogits || edge == Edge::kDownOut ||
+           TransformObserver::Wants(edge);
   }
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override {
     if (edge == Edge::kResidualMid) stream_ = values.rowwise().squaredNorm().cwiseMax(1e-20f);
@@ -195,12 +196,8 @@ std::vector<double> RandomNumbers(size_t count, uint64_t seed) {
 void Measure(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options, ExpertRanking ranking,
              ExpertChoice *choice) {
   const ModelConfig &config = source.config();
-  if (options.recipe == Recipe::kFast) {
-    choice->prefix_tokens = options.prefix_tokens
-                                ? *options.prefix_tokens
-                                : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
-  }
-  const std::vector<int32_t> prefix = choice->prefix_tokens.value_or(std::vector<int32_t>());
+  const std::vector<int32_t> prefix = PrefixOf(source, windows, options);
+  choice->prefix_tokens = prefix;
   const int64_t trials = config.layers * (ranking == ExpertRanking::kImportance ? config.experts : 1);
   const SearchTokens tokens = ChooseSearchTokens(windows, kTrialWindows, trials, config.hidden);
   LayerQuantizer quantizer(source, options, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration),

@@ -28,7 +28,7 @@ struct ExpertBudget {
 struct ExpertChoice {
   std::vector<std::vector<WeightFormat>> formats;      // [layers, experts]; empty for dense layers
   std::vector<std::vector<double>> importance;         // the same; what the ranking says of an expert, in its own unit
-  std::optional<std::vector<int32_t>> prefix_tokens;  // of the measurements, where the recipe has a prefix
+  std::optional<std::vector<int32_t>> prefix_tokens;  // of the measurements; absent where nothing was measured
   int64_t lowered = 0, experts = 0;
   double bits = 0;  // on average
   double loss = 0, loss_of_all = 0;  // estimates, nats a token: of the choice, of all experts in 2 bits. Not for kUsage, kRandom

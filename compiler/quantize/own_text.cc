@@ -95,7 +95,7 @@ std::vector<int32_t> OwnText(const QuantizedModel &model, const ModelConfig &con
     WriteModel(model, &sink);
     ModelFacts facts;
     facts.vocab_size = static_cast<uint32_t>(config.vocab);
-    facts.max_context = static_cast<uint32_t>(config.max_context);
+    facts.max_context = static_cast<uint32_t>(prompts.window);  // the model's own may be longer than a device's
     sink.Finish(facts);
   }
   const MappedFile file(scratch);

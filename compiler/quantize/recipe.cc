@@ -177,18 +177,20 @@ ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
   return frame;
 }
 
+std::vector<int32_t> PrefixOf(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options) {
+  if (options.recipe != Recipe::kFast || source.config().HasStateSpace()) return {};
+  if (options.prefix_tokens) return *options.prefix_tokens;
+  return ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
+}
+
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                            ModelSink *sink) {
   const ModelConfig &config = source.config();
   const bool fast = options.recipe == Recipe::kFast;
   RecipeResult result;
+  result.prefix_tokens = PrefixOf(source, windows, options);
   std::vector<int32_t> ids = windows.ids;
-  if (fast && !config.HasStateSpace()) {
-    result.prefix_tokens = options.prefix_tokens
-                               ? *options.prefix_tokens
-                               : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
-    DropTokens(&ids, result.prefix_tokens, config, windows.window);
-  }
+  if (fast && !config.HasStateSpace()) DropTokens(&ids, result.prefix_tokens, config, windows.window);
 
   ModelFrame frame = FrameOf(config, options);
   frame.prefix_tokens = result.prefix_tokens;

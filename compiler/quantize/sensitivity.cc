@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "base/progress.h"
-#include "passes/prefix.h"
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
 #include "quantize/trials.h"
@@ -132,13 +131,10 @@ std::vector<WeightFormat> MeasuredFormats(WeightFormat plain) {
 Sensitivities MeasureSensitivities(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options) {
   const ModelConfig &config = source.config();
   Sensitivities result;
-  if (options.recipe == Recipe::kFast) {
-    result.prefix_tokens = options.prefix_tokens
-                               ? *options.prefix_tokens
-                               : ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
-  }
+  result.prefix_tokens = PrefixOf(source, windows, options);
   const auto formats = static_cast<int64_t>(std::max<size_t>(1, MeasuredFormats(options.body_format).size()));
-  const SearchTokens tokens = ChooseSearchTokens(windows, kTrialWindows, config.layers * (kWeightParts * formats + kInputParts), config.hidden);
+  const int64_t trials = config.layers * (kWeightParts * formats + kInputParts);
+  const SearchTokens tokens = ChooseSearchTokens(windows, kTrialWindows, trials, config.hidden);
   const Matrix prefix_x = result.prefix_tokens.empty() ? Matrix(0, config.hidden) : Embed(source, result.prefix_tokens);
   RecipeOptions measured = options;
   measured.kv_bits = 8;  // what 4 cost is not for weights and inputs to win back

@@ -468,7 +468,8 @@ void ModelWriter::FfnHalf(const LayerView &view) {
   const QuantizedLayer &layer = view.layer;
   const LayerScales &scales = view.scales;
   const Port normed = Normed(layer.ffn_norm, layer.ffn_norm_bias, layer.inputs.ffn_in, scales.ffn_in, scales.ffn_in_zero);
-  const Port branch = layer.experts.empty() ? DenseFfn(view, normed, options_.hadamard_block, scales.down16) : SparseFfn(view, normed);
+  const bool dense = layer.experts.empty();
+  const Port branch = dense ? DenseFfn(view, normed, options_.hadamard_block, scales.down16) : SparseFfn(view, normed);
   CloseBranch(branch, scales.out16);
 }
 

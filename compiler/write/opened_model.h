@@ -14,8 +14,8 @@ namespace acorn::compiler {
 
 class OpenedModel {
  public:
-  /// file: outlives the object. threads: 0 means those of ParallelFor. options.context_tokens is lowered to what the model has. Throws Error(kBadModel), naming file
-  /// and fault, and Error(kMemory).
+  /// file: outlives the object. threads: 0 means those of ParallelFor. options.context_tokens is lowered to what the model has.
+  /// Throws Error(kBadModel), naming file and fault, and Error(kMemory).
   OpenedModel(const MappedFile &file, acorn_options options, int threads = 0);
   OpenedModel(const OpenedModel &) = delete;
   OpenedModel &operator=(const OpenedModel &) = delete;

@@ -89,7 +89,7 @@ ScanIntegers MakeScanIntegers(const ScanSpec &spec, const Port &out) {
     integers.table.push_back(Rounded(std::ldexp(std::log1p(std::exp(-static_cast<double>(i) / kSoftplusSteps)), 24)));
   }
   integers.most = static_cast<uint32_t>(std::min(std::ldexp(spec.max_step, 24), kInt32));
-  integers.least = std::min(static_cast<uint32_t>(std::ldexp(spec.min_step, 24) + 0.5), integers.most);
+  integers.least = static_cast<uint32_t>(std::min(std::ldexp(spec.min_step, 24) + 0.5, static_cast<double>(integers.most)));
   return integers;
 }
 

@@ -55,7 +55,7 @@ class PoolCache : public ExpertPool {
   void BeginEvent(size_t i) {
     const ReplayEvents::Event &event = events_.events[i];
     const size_t count = event.end - event.begin;
-    Begin(event.layer, {&events_.experts[event.begin], count}, {&events_.uses[event.begin], count}, event.tokens);
+    Begin(event.layer, {events_.experts.data() + event.begin, count}, {events_.uses.data() + event.begin, count}, event.tokens);
   }
 
  private:
@@ -199,7 +199,7 @@ class Player {
     if (paths_ == nullptr) return;
     likely_.clear();
     if (event.tokens != 1) return;
-    paths_->Saw(event.layer, {&events_.ranked[event.begin], event.end - event.begin});
+    paths_->Saw(event.layer, {events_.ranked.data() + event.begin, event.end - event.begin});
     likely_.resize(facts_.top_k);
     likely_.resize(paths_->Likely((event.layer + 1) % facts_.layers, {likely_.data(), likely_.size()}));
   }

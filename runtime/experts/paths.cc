@@ -39,7 +39,8 @@ void ExpertPaths::Saw(uint32_t layer, Span<const uint32_t> experts) {
     if (!same) {
       for (uint8_t &count : counts) count = 0;
     }
-    path = {static_cast<uint16_t>(before_last_), static_cast<uint16_t>(last_), static_cast<uint16_t>(path.hold + (path.hold < kMostHold))};
+    const auto hold = static_cast<uint16_t>(path.hold + (path.hold < kMostHold));
+    path = {static_cast<uint16_t>(before_last_), static_cast<uint16_t>(last_), hold};
     for (const uint32_t expert : experts) {
       ACORN_DCHECK(expert < experts_);
       if (++counts[expert] != UINT8_MAX) continue;

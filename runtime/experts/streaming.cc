@@ -86,7 +86,9 @@ Status Finish(StreamingExperts *experts, const ExpertRead &read) {
     status = CheckExpertRecord(experts->graph->expert_sets[key.set], record, SlotOf(*experts, read.slot), checksum);
   }
   bool wanted = false;
-  for (const ExpertUse &use : experts->pool.event()) wanted = wanted || (use.slot == read.slot && use.expert == read.expert);
+  for (const ExpertUse &use : experts->pool.event()) {
+    wanted = wanted || (use.slot == read.slot && use.state == ExpertUse::State::kComing);
+  }
   Land(experts, read, status == Status::kOk);
   const bool of_this_visit = wanted && slot.visit == experts->visit;
   return status == Status::kOk || !of_this_visit ? Status::kOk : Fail(experts, status, key, slot.error);
@@ -221,8 +223,9 @@ void GiveUpGuess(StreamingExperts *experts) {
   for (uint32_t part = 0; experts->guessing && part < kRecordStripes; ++part) experts->storage.Cancel(IdOf({experts->guess, part}));
 }
 
-bool Cancelled(const StreamingExperts &experts) {
-  return experts.cancel != nullptr && __atomic_load_n(experts.cancel, __ATOMIC_ACQUIRE) != 0;
+// True once for each request, as TakeCancel of the session.
+bool TakeCancel(StreamingExperts *experts) {
+  return experts->cancel != nullptr && __atomic_exchange_n(experts->cancel, 0u, __ATOMIC_ACQ_REL) != 0;
 }
 
 // Until a read ends.
@@ -233,7 +236,7 @@ Status Stall(StreamingExperts *experts) {
   for (bool any = false; !any && status == Status::kOk;) {
     status = Collect(experts, per_second == 0 ? UINT64_MAX : per_second / kSlicesPerSecond, &any);
     if (any || status != Status::kOk) break;
-    if (Cancelled(*experts)) {
+    if (TakeCancel(experts)) {
       status = Status::kCancelled;
     } else if (experts->timeout_ticks != 0 && experts->clock.Now() - begin >= experts->timeout_ticks) {
       status = Fail(experts, Status::kStalled, Awaited(*experts), 0);
@@ -327,7 +330,11 @@ uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes) {
   return WideChecksum(record + begin, record_bytes - begin);
 }
 
-uint64_t SlotArrayBytes(const StreamingShape &shape) { return shape.slot_bytes * shape.pool.slots + kSegmentAlignment; }
+uint64_t SlotArrayBytes(const StreamingShape &shape) {
+  uint64_t bytes;
+  const bool fits = CheckedMul(&bytes, shape.slot_bytes, shape.pool.slots) && CheckedAdd(&bytes, bytes, kSegmentAlignment);
+  return fits ? bytes : UINT64_MAX;
+}
 
 Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots, StreamingExperts *experts) {
   ExpertPool counting;

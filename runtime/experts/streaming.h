@@ -54,7 +54,7 @@ struct StreamingExperts {
   uint64_t slot_bytes;
   uint64_t ticks_per_second;  // of the clock; 0: nothing is counted, and a read may take as long as it likes
   uint64_t timeout_ticks;  // of a visit without any read coming in; 0: none
-  uint32_t *cancel;        // of the session that runs: nonzero ends a wait
+  uint32_t *cancel;        // of the session that runs: nonzero ends a wait, which clears it
   // the visit
   uint32_t set;
   uint32_t visit;  // number of it
@@ -85,7 +85,7 @@ uint64_t ReadBytes(const ExpertRecord &record);
 /// hash of what that read brought.
 uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes);
 
-/// Bytes of the slots with room to align them to 16 KiB.
+/// Bytes of the slots with room to align them to 16 KiB; UINT64_MAX, which no arena has, where 64 bits are too few.
 uint64_t SlotArrayBytes(const StreamingShape &shape);
 
 /// Lays tables and slots out in `tables` and `slots`, which may only count; then the rest is not touched.

@@ -25,6 +25,7 @@ uint16_t Share(uint64_t part, uint64_t whole) { return static_cast<uint16_t>(((p
 template <typename Key>
 void Choose(Route *routes, size_t found, size_t count, size_t experts, const Key &key) {
   const size_t first = found;
+  if (first == count) return;
   for (size_t e = 0; e < experts; ++e) {
     bool taken = false;
     for (size_t i = 0; i < first; ++i) taken = taken || routes[i].expert == e;

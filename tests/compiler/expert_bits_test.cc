@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/parallel.h"
 #include "base/progress.h"
+#include "graph/float_model.h"
+#include "quantize/trials.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/shared_data.h"
 
@@ -121,6 +124,47 @@ TEST_F(ExpertBits, TheSameOnAnyThreads) {
   const ExpertChoice three = Choose(ExpertRanking::kImportance, {3.5, 0});
   EXPECT_EQ(one.importance, three.importance);
   EXPECT_EQ(one.formats, three.formats);
+}
+
+/// Tokens of each expert of each layer, in the float model.
+class CountTokens : public LayerObserver {
+ public:
+  void OnEdge(Edge, int64_t, int64_t, MatrixRef) override {}
+  void OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef) override {
+    if (edge == Edge::kDownOut && expert != kSharedExpert) count[layer][expert] += static_cast<double>(tokens.size());
+  }
+  std::map<int64_t, std::map<int64_t, double>> count;
+};
+
+// Trials run on weights that conversion has transformed: what is measured is the source's own routing all the same.
+TEST(ExpertBitsOfHybrids, ExpertsSeeTheTokensOfTheSource) {
+  const auto source = OpenSourceModel(test::DataPath("small_granite_h"));
+  const ModelConfig &config = source->config();
+  CalibrationWindows windows;
+  windows.window = 64;
+  uint32_t state = 1;
+  for (int i = 0; i < 12 * 64; ++i) {
+    state = state * 1664525u + 1013904223u;
+    windows.ids.push_back(static_cast<int32_t>((state >> 8) % static_cast<uint32_t>(config.vocab)));
+  }
+  windows.prefix_candidates = {1, 2};
+  const ExpertChoice choice = ChooseExpertBits(*source, windows, {}, ExpertRanking::kUsage, {4, 0}, 1);
+  EXPECT_EQ(choice.prefix_tokens, std::vector<int32_t>()) << "a session starts from states of zero";
+
+  const SearchTokens tokens = ChooseSearchTokens(windows, 8, config.layers, config.hidden);
+  Matrix x = Embed(*source, tokens.trial);
+  CountTokens seen;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    RunLayer(config, LoadLayer(*source, layer), layer, x, EvenBoundaries(x.rows(), tokens.trial_window),
+             MakeRopeTable(config, tokens.trial_window), nullptr, &seen);
+  }
+  const double few = 0.01 * static_cast<double>(x.rows());  // whose logits are nearly equal
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    for (int64_t e = 0; e < config.experts; ++e) {
+      EXPECT_NEAR(choice.importance[static_cast<size_t>(layer)][static_cast<size_t>(e)], seen.count[layer][e], few)
+          << "layer " << layer << ", expert " << e;
+    }
+  }
 }
 
 TEST_F(ExpertBits, RefusesFewerBitsThanTwo) {

@@ -64,6 +64,13 @@ TEST_F(OwnTexts, DependOnTheSeedAndOnNothingElse) {
   EXPECT_NE(Write(4, 8), one);
 }
 
+// Models that reach further than a cache: what they write here need not.
+TEST_F(OwnTexts, DoNotDependOnTheModelsContext) {
+  ModelConfig config = source_->config();
+  config.max_context = 1 << 20;
+  EXPECT_EQ(OwnText(model_, config, SomeWindows(config), 1, 7, folder_.File("scratch")), Write(1, 7));
+}
+
 TEST_F(OwnTexts, ScratchThatCannotBeWritten) {
   EXPECT_ERROR(OwnText(model_, source_->config(), SomeWindows(source_->config()), 1, 0, folder_.File("absent/scratch")),
                ExitCode::kIo, "cannot write");

@@ -229,6 +229,10 @@ TEST(SourceModel, RefusesHybridsByWhatIsWrong) {
   refuse("mamba2", "time_step_limit", {0.1, "x"}, "time_step_limit holds something that is no number");
   refuse("mamba2", "time_step_limit", {2.0, 1.0}, "limits of the time step");
   refuse("mamba2", "num_hidden_layers", 1000000000, "number of layers 1000000000 is out of range");
+  refuse("bamba", "mamba_expand", 1e300, "times hidden_size is out of range");
+  refuse("bamba", "mamba_expand", -2, "times hidden_size is out of range");
+  refuse("bamba", "hidden_size", INT64_MAX, "times hidden_size is out of range");
+  refuse("bamba", "head_dim", INT64_MAX, "is out of range");
   refuse("bamba", "num_hidden_layers", -1, "number of layers -1 is out of range");
   refuse("bamba", "attn_layer_indices", {3}, "attn_layer_indices holds something that is no layer of 3");
   refuse("bamba", "attn_layer_indices", {0}, "model.layers.0.self_attn.q_proj.weight is missing");
@@ -237,6 +241,7 @@ TEST(SourceModel, RefusesHybridsByWhatIsWrong) {
   refuse("granite_h", "logits_scaling", 0, "logits_scaling");
   refuse("granite_h", "attention_multiplier", -1, "attention_multiplier");
   refuse("granite_h", "residual_multiplier", 0, "residual scale");
+  refuse("granite_h", "head_dim", 1, "head size 1 is odd");
   refuse("granite_h", "model_type", "nemotron_h", "Nemotron-H (nemotron_h) is not supported: its FFNs are layers of their own");
 }
 

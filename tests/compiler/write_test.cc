@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 
 #include "acorn_schema/file.h"
 #include "base/progress.h"
@@ -15,12 +16,42 @@
 #include "tests/support/model_session.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
+#include "write/device_limits.h"
 #include "write/factor.h"
 #include "write/file_writer.h"
 #include "write/model_writer.h"
 
 namespace acorn::compiler {
 namespace {
+
+TEST(DeviceLimits, AreThoseOfTheFormat) {
+  const auto refuse = [](const char *name, const std::function<void(ModelConfig *)> &grow, const char *message) {
+    ModelConfig config = OpenSourceModel(test::DataPath(name))->config();
+    EXPECT_NO_THROW(CheckDeviceLimits(config, "x"));
+    grow(&config);
+    EXPECT_ERROR(CheckDeviceLimits(config, "x"), ExitCode::kBadModel, message);
+  };
+  refuse("small_llama", [](ModelConfig *c) { c->vocab = (1 << 20) + 1; }, "x: vocabulary size 1048577 has no place in a model file (1 to 1048576)");
+  refuse("small_llama", [](ModelConfig *c) { c->head_dim = 513; }, "head size 513 has no place");
+  refuse("small_llama", [](ModelConfig *c) { c->kv_heads = 2049; }, "number of KV heads 2049");
+  refuse("small_llama", [](ModelConfig *c) { c->heads = 1 << 14, c->head_dim = 128; }, "width of q, k and v together");
+  refuse("small_llama", [](ModelConfig *c) { c->ffn = (1 << 19) + 1; }, "twice the FFN size, 1048578");
+  refuse("small_bamba", [](ModelConfig *c) { c->ssm.conv_width = 1; }, "width of the convolution 1 has no place in a model file (2 to 8)");
+  refuse("small_bamba", [](ModelConfig *c) { c->ssm.conv_width = 9; }, "width of the convolution 9");
+  refuse("small_bamba", [](ModelConfig *c) { c->ssm.state = 1025; }, "state size 1025");
+  refuse("small_bamba", [](ModelConfig *c) { c->ssm.head_dim = 1 << 17, c->ssm.state = 512; }, "size of a layer's state");
+  refuse("small_bamba", [](ModelConfig *c) { c->ssm.head_dim = 1 << 17, c->ssm.state = 1; }, "width of a state-space layer's inputs together");
+  refuse("small_granite_h", [](ModelConfig *c) { c->experts = 1025; }, "number of experts 1025");
+  refuse("small_granite_h", [](ModelConfig *c) { c->experts_per_token = 65; }, "number of experts of a token 65");
+  refuse("small_granite_h", [](ModelConfig *c) { c->shared_ffn = 1 << 20; }, "twice the FFN size of the shared expert, 2097152");
+
+  ModelConfig config = OpenSourceModel(test::DataPath("small_mamba2"))->config();
+  EXPECT_EQ(LongestContext(config), 1 << 20);
+  config.max_context = 1 << 26;
+  EXPECT_EQ(LongestContext(config), 1 << 24);
+  config.ssm_layers[0] = false;
+  EXPECT_EQ(LongestContext(config), 65536 - 64);
+}
 
 TEST(Factor, IsCloseAndKeepsItsBound) {
   for (const double value : {1e-9, 3.7e-5, 0.49, 1.0, 77.3, 40000.0}) {

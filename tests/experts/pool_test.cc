@@ -10,6 +10,8 @@
 #include <set>
 #include <vector>
 
+#include "acorn_schema/file.h"
+#include "experts/streaming.h"
 #include "tests/support/wide.h"
 
 namespace acorn {
@@ -318,6 +320,17 @@ TEST(ExpertPool, RefusesShapesThatCannotBe) {
   }
   EXPECT_EQ(pool.Open(&arena, {4, 4, 16, lru}), Status::kOk);
   EXPECT_EQ(arena.used(), ExpertPool::SizeOf({4, 4, 16, lru}));
+}
+
+TEST(ExpertSlots, MoreThanThereAreAddresses) {
+  StreamingShape shape = {{1u << 14, 1024, kMaxExpertKeys, ExpertPolicy::kLfru}, uint64_t{1} << 40};
+  EXPECT_EQ(SlotArrayBytes(shape), UINT64_MAX);
+  shape.slot_bytes = uint64_t{1} << 39;
+  EXPECT_EQ(SlotArrayBytes(shape), (uint64_t{1} << 63) + kSegmentAlignment);
+  Arena tables, slots;
+  StreamingExperts experts;
+  EXPECT_EQ(LayOutStreaming(shape, &tables, &slots, &experts), Status::kOk);
+  EXPECT_TRUE(slots.overflow());
 }
 
 /// One after the other, 0 would push 1 out before it is looked up.

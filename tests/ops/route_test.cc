@@ -123,6 +123,9 @@ TEST(Route, PrefersWhatIsThereButNeverOverTheLikeliest) {
     // A small one: only near ties change.
     RouteWithDials(much.data(), logits.data(), 16, op, {0, 1}, cache.source());
     for (size_t i = 0; i < 4; ++i) EXPECT_EQ(logits[much[i].expert], logits[plain[i].expert]);
+    // Where one is chosen, it is the likeliest.
+    RouteWithDials(much.data(), logits.data(), 16, Op(1, Scoring::kSoftmaxOfAll), {0, 65536}, cache.source());
+    EXPECT_EQ(much[0].expert, plain[0].expert);
   }
 }
 

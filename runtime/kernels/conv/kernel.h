@@ -50,8 +50,8 @@ Span<const Kernel> Kernels();
 /// The best variant for a set of Feature bits; never null.
 const Kernel *Select(uint32_t features);
 
-/// The row that stands `back` rows before row r of the input.  back in [0, taps - 1]. Static: a copy compiled for one instruction set
-/// must not serve all.
+/// The row that stands `back` rows before row r of the input.  back in [0, taps - 1]. Static: a copy compiled for one instruction
+/// set must not serve all.
 static inline const int16_t *RowBefore(const Args &args, size_t r, size_t back) {
   return r >= back ? args.x + (r - back) * args.x_stride : args.history + (args.taps - 1 + r - back) * args.parameter_stride;
 }

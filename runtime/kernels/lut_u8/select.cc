@@ -3,26 +3,7 @@
 
 namespace acorn::lut_u8 {
 
-#define ACORN_KERNEL(name, needs, run) void run(const Args &args);
-#include "kernels/lut_u8/kernels.inc"
-#undef ACORN_KERNEL
-
-namespace {
-
-constexpr Kernel kKernels[] = {
-#define ACORN_KERNEL(name, needs, run) {name, needs, run},
-#include "kernels/lut_u8/kernels.inc"
-#undef ACORN_KERNEL
-};
-
-}  // namespace
-
-Span<const Kernel> Kernels() { return {kKernels, sizeof(kKernels) / sizeof(kKernels[0])}; }
-
-const Kernel *Select(uint32_t features) {
-  const Kernel *kernel = kKernels;
-  while ((kernel->needs & ~features) != 0) ++kernel;  // ends at scalar
-  return kernel;
-}
+#define ACORN_KERNELS "kernels/lut_u8/kernels.inc"
+#include "kernels/select.inc"
 
 }  // namespace acorn::lut_u8

@@ -3,28 +3,7 @@
 
 namespace acorn::rmsnorm {
 
-#define ACORN_KERNEL(name, needs, s8, s16) \
-  void s8(const Args &args);               \
-  void s16(const Args &args);
-#include "kernels/rmsnorm/kernels.inc"
-#undef ACORN_KERNEL
-
-namespace {
-
-constexpr Kernel kKernels[] = {
-#define ACORN_KERNEL(name, needs, s8, s16) {name, needs, s8, s16},
-#include "kernels/rmsnorm/kernels.inc"
-#undef ACORN_KERNEL
-};
-
-}  // namespace
-
-Span<const Kernel> Kernels() { return {kKernels, sizeof(kKernels) / sizeof(kKernels[0])}; }
-
-const Kernel *Select(uint32_t features) {
-  const Kernel *kernel = kKernels;
-  while ((kernel->needs & ~features) != 0) ++kernel;  // ends at scalar
-  return kernel;
-}
+#define ACORN_KERNELS "kernels/rmsnorm/kernels.inc"
+#include "kernels/select.inc"
 
 }  // namespace acorn::rmsnorm
