@@ -1,7 +1,9 @@
-// acornc perplexity: the float reference of a source model on a text.
+// acornc perplexity: the float reference of a source model on a text, whole or at pruning rates.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,9 @@
 #include "commands/commands.h"
 #include "graph/float_model.h"
 #include "import/source_model.h"
+#include "passes/elastic.h"
+#include "passes/layer_rates.h"
+#include "quantize/calibration.h"
 #include "text/source_tokenizer.h"
 
 namespace acorn::compiler {
@@ -22,9 +27,30 @@ struct Options {
   std::string text;
   SourceOptions source_options;
   PerplexityOptions perplexity;
+  ElasticOptions elastic;  // without rates: the whole model alone
+  std::vector<std::string> without;
+  CalibrationOptions calibration;
   int threads = 0;
   bool json = false;
 };
+
+constexpr int64_t kCalibrationWindows = 64;
+
+/// Checks what belongs to --rate and puts it in order.
+void CompleteElastic(Options *options) {
+  ElasticOptions &elastic = options->elastic;
+  if (elastic.rates.empty()) {
+    if (options->calibration.files.empty() && options->without.empty()) return;
+    throw Error(ExitCode::kUsage, "--calibration and --elastic-without need --rate: without it nothing is dropped");
+  }
+  std::sort(elastic.rates.begin(), elastic.rates.end());
+  elastic.rates.erase(std::unique(elastic.rates.begin(), elastic.rates.end()), elastic.rates.end());
+  for (const std::string &part : options->without) {
+    if (part == "sort") elastic.parts.sort = false;
+    if (part == "svd") elastic.parts.svd = false;
+    if (part == "rates") elastic.layer_rates = false;
+  }
+}
 
 std::vector<int32_t> TokenizeFile(const SourceModel &source, const std::string &path) {
   const std::unique_ptr<SourceTokenizer> tokenizer = OpenTokenizer(source);
@@ -35,14 +61,32 @@ std::vector<int32_t> TokenizeFile(const SourceModel &source, const std::string &
   return ids;
 }
 
-void Print(const Options &options, const PerplexityResult &result) {
+/// A perplexity and what it was measured at.
+struct Measured {
+  std::optional<RateProfile> profile;
+  double realised_rate = 0;
+  PerplexityResult result;
+};
+
+nlohmann::ordered_json WidthsOf(const RateProfile &profile) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const LayerWidths &widths : profile.layers) {
+    all.push_back({{"ffn", widths.ffn}, {"qk", widths.qk}, {"v", widths.v}, {"state", widths.state}, {"channels", widths.channels}});
+  }
+  return all;
+}
+
+void Print(const Options &options, const Measured &measured) {
+  const PerplexityResult &result = measured.result;
   if (!options.json) {
+    if (measured.profile) std::printf("rate %d (%.2f %% dropped): ", measured.profile->rate, 100 * measured.realised_rate);
     std::printf("perplexity %.4f over %lld tokens (%lld windows of %lld, scored from %lld)\n", result.perplexity,
                 static_cast<long long>(result.scored_tokens), static_cast<long long>(result.windows),
                 static_cast<long long>(options.perplexity.window), static_cast<long long>(options.perplexity.score_from));
+    std::fflush(stdout);
     return;
   }
-  const nlohmann::ordered_json out = {
+  nlohmann::ordered_json out = {
       {"perplexity", result.perplexity},
       {"tokens", result.scored_tokens},
       {"windows", result.windows},
@@ -51,11 +95,41 @@ void Print(const Options &options, const PerplexityResult &result) {
       {"mean_loss", result.mean_loss},
       {"threads", ThreadCount()},
   };
+  if (measured.profile) {
+    out["rate"] = measured.profile->rate;
+    out["realised_rate"] = 100 * measured.realised_rate;
+    out["layers"] = WidthsOf(*measured.profile);
+  }
   std::printf("%s\n", out.dump().c_str());
+  std::fflush(stdout);
 }
 
-void Run(const Options &options) {
+PerplexityResult Measure(const SourceModel &source, const std::vector<int32_t> &ids, const PerplexityOptions &options) {
+  std::unique_ptr<Progress> progress;
+  const PerplexityResult result = Perplexity(source, ids, options, [&](int64_t done, int64_t total) {
+    if (!progress) progress = std::make_unique<Progress>("perplexity, layers", total);
+    progress->Update(done);
+  });
+  if (progress) progress->Finish();
+  return result;
+}
+
+void MeasureRates(const Options &options, const SourceModel &source, const std::vector<int32_t> &ids) {
+  const CalibrationWindows windows = MakeCalibration(source, options.calibration);
+  ElasticPlan plan = PlanElastic(source, windows.ids, windows.window, options.elastic);
+  const SortedModel sorted(source, std::move(plan.layers));
+  for (const RateProfile &profile : plan.profiles) {
+    PerplexityOptions at_rate = options.perplexity;
+    at_rate.change = [&](int64_t layer, LayerWeights *weights) {
+      DropBeyond(sorted.config(), profile.layers[static_cast<size_t>(layer)], weights);
+    };
+    Print(options, {profile, RealisedRate(sorted.config(), plan.steps, profile), Measure(sorted, ids, at_rate)});
+  }
+}
+
+void Run(Options options) {
   SetThreadCount(options.threads);
+  CompleteElastic(&options);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   const int64_t longest = source->config().max_context;
   if (options.perplexity.window > longest) {
@@ -63,13 +137,8 @@ void Run(const Options &options) {
                  static_cast<long long>(options.perplexity.window), static_cast<long long>(longest));
   }
   const std::vector<int32_t> ids = TokenizeFile(*source, options.text);
-  std::unique_ptr<Progress> progress;
-  const PerplexityResult result = Perplexity(*source, ids, options.perplexity, [&](int64_t done, int64_t total) {
-    if (!progress) progress = std::make_unique<Progress>("perplexity, layers", total);
-    progress->Update(done);
-  });
-  if (progress) progress->Finish();
-  Print(options, result);
+  if (!options.elastic.rates.empty()) return MeasureRates(options, *source, ids);
+  Print(options, {std::nullopt, 0, Measure(*source, ids, options.perplexity)});
 }
 
 }  // namespace
@@ -77,6 +146,7 @@ void Run(const Options &options) {
 void AddPerplexityCommand(CLI::App *app) {
   CLI::App *command = app->add_subcommand("perplexity", "Float perplexity of a source model on a text");
   const auto options = std::make_shared<Options>();
+  options->calibration.windows = kCalibrationWindows;
   command->add_option("SRC", options->source, "Hugging Face folder, GGUF file or llama2.c checkpoint")->required();
   command->add_option("--text", options->text, "UTF-8 text file")->required();
   command->add_option("--tokenizer", options->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
@@ -84,6 +154,17 @@ void AddPerplexityCommand(CLI::App *app) {
   command->add_option("--score-from", options->perplexity.score_from, "first position that is scored")->capture_default_str();
   command->add_option("--windows", options->perplexity.max_windows, "score at most so many windows")
       ->check(CLI::PositiveNumber);
+  command->add_option("--rate", options->elastic.rates, "percent of the layers' weights to drop, least important first")
+      ->delimiter(',')
+      ->check(CLI::Range(0, kHighestElasticRate));
+  command->add_option("--calibration", options->calibration.files,
+                      "with --rate: UTF-8 text that decides what is important, may be repeated (default: a built-in text)");
+  command->add_option("--calibration-windows", options->calibration.windows, "with --rate: windows of 512 tokens of it")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--elastic-without", options->without, "with --rate, to see what it is worth: sort, svd, rates")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"sort", "svd", "rates"}));
   command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   command->add_flag("--json", options->json, "print one JSON object");
   command->callback([options] { Run(*options); });

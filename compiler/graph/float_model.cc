@@ -25,7 +25,18 @@ constexpr const char *kEdgeNames[kEdges] = {
 void FoldAttentionFactor(const ModelConfig &config, LayerWeights *weights) {
   const auto factor = static_cast<float>(config.rope.attention_factor);
   if (factor == 1.0f) return;
+  const auto fold_sorted = [&](Matrix *rows, RowVector *bias) {
+    const int64_t dim = config.head_dim, block = LayerOrder::kPairBlock, heads_per_kv = rows->rows() / dim / config.kv_heads;
+    for (int64_t row = 0; row < rows->rows(); ++row) {
+      const int64_t pair = row % dim / (2 * block) * block + row % block;
+      const int64_t kv_head = row / dim / heads_per_kv;
+      if (weights->order.pairs[static_cast<size_t>(kv_head * dim / 2 + pair)] == LayerOrder::kNotRotated) continue;
+      rows->row(row) *= factor;
+      if (bias->size() != 0) (*bias)[row] *= factor;
+    }
+  };
   const auto fold = [&](Matrix *rows, RowVector *bias, RowVector *norm) {
+    if (!weights->order.pairs.empty()) return fold_sorted(rows, bias);
     if (norm->size() != 0) {  // which takes away what stands before it; all heads share its gains, or have their own
       for (int64_t head = 0; head < norm->size(); head += config.head_dim) norm->segment(head, config.rotary_dims) *= factor;
       return;
