@@ -40,15 +40,11 @@ void ForHeads(int64_t heads, const Body &body) {
 
 class LowRankLinearFunction : public Function<LowRankLinearFunction> {
  public:
-  static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &weight, const Tensor &bias, const Tensor &a,
-                        const Tensor &b, double scale) {
+  static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &weight, const Tensor &a, const Tensor &b,
+                        double scale) {
+    const Tensor low = at::mm(x, a.t());
     Tensor y = Product(x, weight.t());
-    if (bias.defined()) y.add_(bias);
-    Tensor low;
-    if (a.defined()) {
-      low = at::mm(x, a.t());
-      y.addmm_(low, b.t(), 1, scale);
-    }
+    y.addmm_(low, b.t(), 1, scale);
     context->save_for_backward({x, weight, a, b, low});
     context->saved_data["scale"] = scale;
     return y;
@@ -59,14 +55,10 @@ class LowRankLinearFunction : public Function<LowRankLinearFunction> {
     const Tensor &x = saved[0], &weight = saved[1], &a = saved[2], &b = saved[3], &low = saved[4];
     const double scale = context->saved_data["scale"].toDouble();
     const Tensor g = gradients[0].contiguous();
-    Tensor dx = Product(g, weight), da, db;
-    if (a.defined()) {
-      const Tensor dlow = at::mm(g, b).mul_(scale);
-      dx.addmm_(dlow, a);
-      da = at::mm(dlow.t(), x);
-      db = at::mm(g.t(), low).mul_(scale);
-    }
-    return {dx, {}, {}, da, db, {}};
+    const Tensor dlow = at::mm(g, b).mul_(scale);
+    Tensor dx = Product(g, weight);
+    dx.addmm_(dlow, a);
+    return {dx, {}, at::mm(dlow.t(), x), at::mm(g.t(), low).mul_(scale), {}};
   }
 };
 
@@ -258,7 +250,8 @@ class ScanFunction : public Function<ScanFunction> {
 }  // namespace
 
 Tensor LowRankLinear(const Tensor &x, const Tensor &weight, const Tensor &bias, const Tensor &a, const Tensor &b, double scale) {
-  return LowRankLinearFunction::apply(x, weight, bias, a, b, scale);
+  const Tensor y = a.defined() ? LowRankLinearFunction::apply(x, weight, a, b, scale) : Product(x, weight.t());
+  return bias.defined() ? y + bias : y;
 }
 
 Tensor Rotate(const Tensor &x, const Rotary &rotary) {

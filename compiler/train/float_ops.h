@@ -10,7 +10,7 @@
 namespace acorn::compiler {
 
 /// x [t, k] times (weight + scale * b a)^T + bias: [t, n].  weight: [n, k], rows may be strided, gets no gradient; bias: [n] or
-/// undefined, gets none; a: [rank, k], b: [n, rank], rows may be strided, or both undefined.
+/// undefined, gets none; a: [rank, k], b: [n, rank], rows may be strided, or both undefined, where x gets no gradient either.
 torch::Tensor LowRankLinear(const torch::Tensor &x, const torch::Tensor &weight, const torch::Tensor &bias, const torch::Tensor &a,
                             const torch::Tensor &b, double scale);
 

@@ -19,6 +19,7 @@
 namespace acorn::compiler {
 namespace {
 
+constexpr int64_t kWindows = 1024;       // of calibration text, seen and held out
 constexpr int64_t kWindowTokens = 256;   // of a step: for the same time, many small steps get further than few large ones
 constexpr int64_t kHeldOutTokens = 2048; // that training never sees
 constexpr int64_t kLeastWindows = 4;     // of which one is held out
@@ -243,9 +244,15 @@ class Healing {
 
 }  // namespace
 
-const char *HealRefusalOf(const ModelConfig &config) {
-  // The routed experts of all layers would have to be in memory, and each sees too few tokens of a step to learn from.
-  return config.experts != 0 ? "layers with experts are not healed" : nullptr;
+void CheckHealing(const SourceModel &source, const std::vector<int> &rates) {
+  const ModelConfig &config = source.config();
+  if (config.experts != 0) {
+    // All routed experts would have to be in memory, and each sees too few tokens of a step to learn from.
+    throw Error(ExitCode::kUsage, "--heal does not know layers with experts: " + source.path() + " (family " + config.family + ")");
+  }
+  if (rates.size() < 2 || rates.front() != 0) {
+    throw Error(ExitCode::kUsage, "--heal needs rate 0, which it keeps as it is, and a higher one to heal");
+  }
 }
 
 HealResult Heal(const SourceModel &source, const std::vector<RateProfile> &profiles, const CalibrationWindows &windows,
@@ -265,6 +272,18 @@ HealResult Heal(const SourceModel &source, const std::vector<RateProfile> &profi
     if (message.find("allocate memory") == std::string::npos) throw std::runtime_error("LibTorch: " + message);
     throw Error(ExitCode::kMemory, "out of memory while healing");
   }
+}
+
+std::vector<LowRankAddition> HealOnTexts(const SourceModel &source, const std::vector<RateProfile> &profiles,
+                                         CalibrationOptions texts, const HealOptions &options) {
+  texts.windows = kWindows;
+  HealResult result = Heal(source, profiles, MakeCalibration(source, texts), options);
+  for (const HealedRate &rate : result.rates) {
+    std::fprintf(stderr,
+                 "acornc: healing: rate %d, on text it never saw: divergence %.4f, before %.4f; perplexity %.3f, before %.3f\n",
+                 rate.rate, rate.loss_after, rate.loss_before, rate.perplexity_after, rate.perplexity_before);
+  }
+  return std::move(result.additions);
 }
 
 }  // namespace acorn::compiler

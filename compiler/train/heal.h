@@ -8,7 +8,7 @@
 
 #include "passes/healed_model.h"
 #include "passes/profiles.h"
-#include "quantize/recipe.h"
+#include "quantize/calibration.h"
 #include "report/report.h"
 
 namespace acorn::compiler {
@@ -33,15 +33,19 @@ struct HealResult {
   TrainingEnd end = TrainingEnd::kAllSteps;
 };
 
-/// Null where a model can be healed, else why it is refused.
-const char *HealRefusalOf(const ModelConfig &config);
+/// Throws Error(kUsage) where a model cannot be healed, or the rates (ascending) lack 0 or have nothing else.
+void CheckHealing(const SourceModel &source, const std::vector<int> &rates);
 
-/// source: in the elastic order, without HealRefusalOf(). profiles: the file's rates, ascending; 0 is among them. windows: texts; a
-/// part is held out, and by that part the state is chosen that is kept: none in which a rate is worse than at the beginning, rate
+/// source, profiles: as CheckHealing() lets them pass; source in the elastic order, profiles ascending. windows: texts; a part is
+/// held out, and by that part the state is chosen that is kept: none in which a rate is worse than at the beginning, rate
 /// 0 by more than a hundredth of a nat. Ends after its steps or minutes, whichever comes first, or when it is interrupted (SIGINT,
 /// SIGTERM). With steps alone: same input, options, machine and number of threads, same result. Throws Error(kUsage) when there
 /// are too few windows, Error(kMemory) when memory ends.
 HealResult Heal(const SourceModel &source, const std::vector<RateProfile> &profiles, const CalibrationWindows &windows,
                 const HealOptions &options);
+
+/// --heal: Heal() on up to 1,024 windows of the calibration texts, with a line on stderr for each rate.
+std::vector<LowRankAddition> HealOnTexts(const SourceModel &source, const std::vector<RateProfile> &profiles,
+                                         CalibrationOptions texts, const HealOptions &options);
 
 }  // namespace acorn::compiler

@@ -8,6 +8,7 @@
 
 #include <torch/torch.h>
 
+#include "base/parallel.h"
 #include "graph/float_model.h"
 #include "passes/healed_model.h"
 #include "passes/profiles.h"
@@ -58,17 +59,19 @@ RateProfile WholeProfile(const ModelConfig &config) {
   return profile;
 }
 
-/// Every width that can be cut is, each layer's by another amount.
-RateProfile NarrowProfile(const ModelConfig &config) {
+/// Every width that can be cut in the source's order is, each layer's by another amount.
+RateProfile NarrowProfile(const SourceModel &source) {
+  const ModelConfig &config = source.config();
   RateProfile profile = WholeProfile(config);
   profile.rate = 25;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     LayerWidths &widths = profile.layers[static_cast<size_t>(layer)];
     widths.ffn -= widths.ffn / 8 * (1 + layer % 2);
-    if (widths.qk > 16) widths.qk = 16;
-    if (widths.v > 16 && layer % 2 == 0) widths.v = 16;
+    const LayerOrder order = source.Order(layer);
+    if (widths.qk > 16 && !order.pairs.empty()) widths.qk = 16;
+    if (widths.v > 16 && order.rank_major && layer % 2 == 0) widths.v = 16;
     if (widths.state > 16) widths.state = 16;
-    if (widths.channels > 8 && config.ssm.groups == 1) widths.channels = 8;
+    if (widths.channels > 8 && order.channel_major) widths.channels = 8;
   }
   return profile;
 }
@@ -89,7 +92,7 @@ void ExpectReference(const SourceModel &source) {
   const std::vector<int32_t> ids = SomeWindows(source.config(), 1, 150).ids;
   const ElasticModel model(source, 150, 2, 1);
   const torch::NoGradGuard no_gradient;
-  const std::vector<LayerWidths> whole = WholeProfile(source.config()).layers, narrow = NarrowProfile(source.config()).layers;
+  const std::vector<LayerWidths> whole = WholeProfile(source.config()).layers, narrow = NarrowProfile(source).layers;
   ExpectLogits(ReferenceLogits(source, ids, whole), model.Logits(model.SourceNormed(ids)));
   ExpectLogits(ReferenceLogits(source, ids, whole), model.Logits(model.Normed(ids, whole)));
   ExpectLogits(ReferenceLogits(source, ids, narrow), model.Logits(model.Normed(ids, narrow)));
@@ -133,7 +136,7 @@ TEST(ElasticModelTest, AdditionsGoIntoTheSourcesOwnTensors) {
     torch::manual_seed(1);
     for (Tensor parameter : model.parameters()) parameter.copy_(0.05 * torch::randn_like(parameter));
     const HealedModel healed(*source, model.Additions());
-    const std::vector<LayerWidths> narrow = NarrowProfile(source->config()).layers;
+    const std::vector<LayerWidths> narrow = NarrowProfile(*source).layers;
     ExpectLogits(ReferenceLogits(healed, ids, narrow), model.Logits(model.Normed(ids, narrow)));
   }
 }
@@ -186,7 +189,7 @@ TEST(ElasticModelTest, GradientsReachTheAdditionsAlone) {
       for (Tensor parameter : model.parameters()) parameter.copy_(0.1 * torch::randn_like(parameter));
     }
     const Tensor source_before = model.SourceNormed(ids);
-    const std::vector<LayerWidths> narrow = NarrowProfile(source->config()).layers;
+    const std::vector<LayerWidths> narrow = NarrowProfile(*source).layers;
     const Tensor target = torch::randn({20, source->config().vocab});
     const auto loss_of = [&](Tensor *logits) { return DivergenceOf(target, ids, logits).kl; };
     const Tensor normed = model.Normed(ids, narrow);
@@ -217,10 +220,12 @@ class HealTest : public testing::Test {
   HealTest()
       : source_(OpenSourceModel(test::DataPath("small_llama"))),
         model_(*source_, FewWideHeads(source_->config())),
-        profiles_{WholeProfile(model_.config()), NarrowProfile(model_.config())},
+        profiles_{WholeProfile(model_.config()), NarrowProfile(model_)},
         windows_(SomeWindows(model_.config(), 12, 32)) {
     Progress::Silence();
+    SetThreadCount(1);  // more only wait for each other
   }
+  ~HealTest() override { SetThreadCount(0); }
   HealOptions Steps(int64_t steps) const {
     HealOptions options;
     options.steps = steps;
@@ -248,7 +253,7 @@ TEST_F(HealTest, MakesTheNarrowModelBetterAndLeavesTheWholeOne) {
 }
 
 TEST_F(HealTest, SameInputSameResult) {
-  const HealResult first = Heal(model_, profiles_, windows_, Steps(12)), second = Heal(model_, profiles_, windows_, Steps(12));
+  const HealResult first = Heal(model_, profiles_, windows_, Steps(8)), second = Heal(model_, profiles_, windows_, Steps(8));
   ASSERT_FALSE(first.additions.empty());
   ASSERT_EQ(first.additions.size(), second.additions.size());
   for (size_t i = 0; i < first.additions.size(); ++i) {
@@ -269,8 +274,10 @@ TEST_F(HealTest, ATimeThatIsOverBeforeTheFirstStepLeavesTheModel) {
 
 TEST_F(HealTest, RefusesWhatItCannotDo) {
   EXPECT_ERROR(Heal(model_, profiles_, SomeWindows(model_.config(), 3, 32), Steps(1)), ExitCode::kUsage, "calibration text");
-  EXPECT_EQ(HealRefusalOf(model_.config()), nullptr);
-  EXPECT_NE(HealRefusalOf(OpenSourceModel(test::DataPath("small_mixtral"))->config()), nullptr);
+  EXPECT_ERROR(CheckHealing(*OpenSourceModel(test::DataPath("small_mixtral")), {0, 15}), ExitCode::kUsage, "experts");
+  EXPECT_ERROR(CheckHealing(model_, {15, 25}), ExitCode::kUsage, "rate 0");
+  EXPECT_ERROR(CheckHealing(model_, {0}), ExitCode::kUsage, "rate 0");
+  CheckHealing(model_, {0, 15});
 }
 
 }  // namespace
