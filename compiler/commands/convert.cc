@@ -465,7 +465,7 @@ void Run(const Options &options) {
   CheckTraining(options);
   CheckProfiles(options);
   CheckExpertOptions(options);
-  if (Trains(options)) PrepareTraining();
+  if (Trains(options)) PrepareTraining("--recipe mobilequant");
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);

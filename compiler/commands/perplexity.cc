@@ -18,6 +18,8 @@
 #include "passes/layer_rates.h"
 #include "quantize/calibration.h"
 #include "text/source_tokenizer.h"
+#include "train/heal.h"
+#include "train/mobilequant.h"
 
 namespace acorn::compiler {
 namespace {
@@ -30,6 +32,7 @@ struct Options {
   ElasticOptions elastic;  // without rates: the whole model alone
   std::vector<std::string> without;
   CalibrationOptions calibration;
+  HealOptions heal;  // without minutes: no healing
   int threads = 0;
   bool json = false;
 };
@@ -40,8 +43,8 @@ constexpr int64_t kCalibrationWindows = 64;
 void CompleteElastic(Options *options) {
   ElasticOptions &elastic = options->elastic;
   if (elastic.rates.empty()) {
-    if (options->calibration.files.empty() && options->without.empty()) return;
-    throw Error(ExitCode::kUsage, "--calibration and --elastic-without need --rate: without it nothing is dropped");
+    if (options->calibration.files.empty() && options->without.empty() && options->heal.minutes == 0) return;
+    throw Error(ExitCode::kUsage, "--calibration, --elastic-without and --heal need --rate: without it nothing is dropped");
   }
   std::sort(elastic.rates.begin(), elastic.rates.end());
   elastic.rates.erase(std::unique(elastic.rates.begin(), elastic.rates.end()), elastic.rates.end());
@@ -115,21 +118,26 @@ PerplexityResult Measure(const SourceModel &source, const std::vector<int32_t> &
 }
 
 void MeasureRates(const Options &options, const SourceModel &source, const std::vector<int32_t> &ids) {
+  if (options.heal.minutes > 0) CheckHealing(source, options.elastic.rates);
   const CalibrationWindows windows = MakeCalibration(source, options.calibration);
   ElasticPlan plan = PlanElastic(source, windows.ids, windows.window, options.elastic);
   const SortedModel sorted(source, std::move(plan.layers));
+  std::vector<LowRankAddition> additions;
+  if (options.heal.minutes > 0) additions = HealOnTexts(sorted, plan.profiles, options.calibration, options.heal);
+  const HealedModel model(sorted, std::move(additions));
   for (const RateProfile &profile : plan.profiles) {
     PerplexityOptions at_rate = options.perplexity;
     at_rate.change = [&](int64_t layer, LayerWeights *weights) {
-      DropBeyond(sorted.config(), profile.layers[static_cast<size_t>(layer)], weights);
+      DropBeyond(model.config(), profile.layers[static_cast<size_t>(layer)], weights);
     };
-    Print(options, {profile, RealisedRate(sorted.config(), plan.steps, profile), Measure(sorted, ids, at_rate)});
+    Print(options, {profile, RealisedRate(model.config(), plan.steps, profile), Measure(model, ids, at_rate)});
   }
 }
 
 void Run(Options options) {
-  SetThreadCount(options.threads);
   CompleteElastic(&options);
+  if (options.heal.minutes > 0) PrepareTraining("--heal");
+  SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   const int64_t longest = source->config().max_context;
   if (options.perplexity.window > longest) {
@@ -165,6 +173,8 @@ void AddPerplexityCommand(CLI::App *app) {
   command->add_option("--elastic-without", options->without, "with --rate, to see what it is worth: sort, svd, rates")
       ->delimiter(',')
       ->check(CLI::IsMember({"sort", "svd", "rates"}));
+  command->add_option("--heal", options->heal.minutes, "with --rate: minutes of training that makes up for what is dropped")
+      ->check(CLI::Range(0.01, 1e6));
   command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   command->add_flag("--json", options->json, "print one JSON object");
   command->callback([options] { Run(*options); });

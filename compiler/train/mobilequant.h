@@ -11,9 +11,10 @@ namespace acorn::compiler {
 /// Windows that the closed form takes of the training text.
 inline constexpr int64_t kClosedFormWindows = 128;
 
-/// To be called before anything else of a conversion that trains: tells the numeric libraries how to behave, where the user has
-/// not, and starts the program anew for it, since they read that when they are loaded. Throws Error(kUsage) without LibTorch.
-void PrepareTraining();
+/// To be called before anything else of a command that trains: tells the numeric libraries how to behave, where the user has
+/// not, and starts the program anew for it, since they read that when they are loaded. Throws Error(kUsage) without LibTorch, in
+/// the name of the option that asks for it.
+void PrepareTraining(const char *option);
 
 /// windows: those that are trained on; the closed form takes its share of them. The parts of the model go to `sink`.
 RecipeResult MobileQuant(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &recipe,

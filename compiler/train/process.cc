@@ -34,7 +34,7 @@ std::vector<std::string> CommandLine() {
 
 }  // namespace
 
-void PrepareTraining() {
+void PrepareTraining(const char *) {
 #ifdef __GLIBC__
   // A step allocates and frees hundreds of tensors of megabytes. By default each would come from the system and go back to it,
   // its pages zeroed anew: a quarter of the time (perf, SmolLM2-135M).

@@ -1,16 +1,33 @@
-// mobilequant where there is no LibTorch.
+// What trains where there is no LibTorch.
+#include <string>
+
 #include "base/error.h"
+#include "train/heal.h"
 #include "train/mobilequant.h"
 
 namespace acorn::compiler {
+namespace {
 
-void PrepareTraining() {
-  throw Error(ExitCode::kUsage,
-              "convert: --recipe mobilequant: this acornc was built without LibTorch (toolchains/setup.sh --train installs it)");
+constexpr const char *kRecipe = "--recipe mobilequant";
+constexpr const char *kHeal = "--heal";
+
+}  // namespace
+
+void PrepareTraining(const char *option) {
+  throw Error(ExitCode::kUsage, std::string(option) +
+                                    ": this acornc was built without LibTorch (toolchains/setup.sh --train installs it)");
 }
 
 RecipeResult MobileQuant(const SourceModel &, const CalibrationWindows &, const RecipeOptions &, const TrainOptions &, ModelSink *) {
-  PrepareTraining();
+  PrepareTraining(kRecipe);
+  return {};
+}
+
+void CheckHealing(const SourceModel &, const std::vector<int> &) { PrepareTraining(kHeal); }
+
+std::vector<LowRankAddition> HealOnTexts(const SourceModel &, const std::vector<RateProfile> &, CalibrationOptions,
+                                         const HealOptions &) {
+  PrepareTraining(kHeal);
   return {};
 }
 
