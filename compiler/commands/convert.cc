@@ -60,6 +60,7 @@ struct Options {
   std::string mixed;   // "auto" or nothing
   std::string budget;  // of --mixed
   std::string profiles;  // rates in percent; empty: none beyond 0
+  HealOptions heal;      // without minutes: no healing
   CalibrationOptions calibration;
   int64_t context = 0;
   int threads = 0;
@@ -78,9 +79,6 @@ constexpr int64_t kDefaultSteps = 1500;
 /// as many it begins to know them by heart (docs/QUANTISATION.md).
 constexpr int64_t kTrainingWindows = 1024;
 constexpr int64_t kLeastForOwnText = 8;  // windows; fewer say little of what a text may be about
-
-/// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--heal"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
@@ -453,7 +451,10 @@ void CheckStateSpace(const SourceModel &source, const Options &options) {
 
 /// What does not go with several rates in one file yet.
 void CheckProfiles(const Options &options) {
-  if (options.profiles.empty()) return;
+  if (options.profiles.empty()) {
+    if (options.heal.minutes != 0) Refuse("--heal needs --profiles: without them nothing is left out");
+    return;
+  }
   ParseRates(options.profiles);
   const std::string option = "--profiles " + options.profiles;
   if (Trains(options)) Refuse(option + " needs --recipe fast or rtn");
@@ -466,6 +467,7 @@ void Run(const Options &options) {
   CheckProfiles(options);
   CheckExpertOptions(options);
   if (Trains(options)) PrepareTraining("--recipe mobilequant");
+  if (options.heal.minutes > 0) PrepareTraining("--heal");
   RecipeOptions recipe = ToRecipe(options);
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
@@ -481,7 +483,7 @@ void Run(const Options &options) {
   const SourceModel &unsorted = rotation.model != nullptr ? *rotation.model : *source;
   ElasticModel elastic;
   if (!options.profiles.empty()) {
-    elastic = MakeElastic(unsorted, ParseRates(options.profiles), windows, &recipe);
+    elastic = MakeElastic(unsorted, {ParseRates(options.profiles), calibration, options.heal}, windows, &recipe);
     facts.provenance.emplace_back("profiles", elastic.summary);
   }
   const SourceModel &model = elastic.model != nullptr ? *elastic.model : unsorted;
@@ -593,6 +595,8 @@ void AddConvertCommand(CLI::App *app) {
                       "default: 1.05 times the plain file");
   command->add_option("--profiles", o->profiles,
                       "pruning rates in percent that a device can choose from, such as 0,15,25,35 (default: 0 alone)");
+  command->add_option("--heal", o->heal.minutes, "with --profiles: minutes of training that makes up for what rates leave out")
+      ->check(CLI::Range(0.01, 1e6));
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
@@ -608,10 +612,6 @@ void AddConvertCommand(CLI::App *app) {
       ->capture_default_str();
   command->add_option("--checkpoint", o->checkpoint, "file that training goes on from (default: OUT.checkpoint)");
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
-  for (const char *name : kLaterOptions) {
-    command->add_option_function<std::string>(
-        name, [name](const std::string &) { Refuse(std::string(name) + " is not in this version"); }, "(not in this version)");
-  }
   command->callback([o] { Run(*o); });
 }
 

@@ -41,8 +41,12 @@ std::vector<int> ParseRates(const std::string &text) {
   return rates;
 }
 
-ElasticModel MakeElastic(const SourceModel &source, const std::vector<int> &rates, const CalibrationWindows &windows,
+ElasticModel MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
                          RecipeOptions *recipe) {
+  std::vector<int> rates = request.rates;
+  rates.insert(rates.begin(), 0);
+  const bool heals = request.heal.minutes > 0;
+  if (heals) CheckHealing(source, rates);
   const int64_t used = std::min<int64_t>(windows.ids.size(), kImportanceWindows * windows.window);
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + used);
   ElasticOptions options;
@@ -50,10 +54,10 @@ ElasticModel MakeElastic(const SourceModel &source, const std::vector<int> &rate
   options.least_block = std::max<int64_t>(GroupSize(recipe->body_format), 32);
   options.cut_experts = false;  // a file holds them whole
   ElasticPlan plan = PlanElastic(source, ids, windows.window, options);
-  recipe->profiles = plan.profiles;
+  recipe->profiles.assign(plan.profiles.begin() + 1, plan.profiles.end());
   recipe->most_block = plan.block;
   ElasticModel elastic;
-  for (const RateProfile &profile : plan.profiles) {
+  for (const RateProfile &profile : recipe->profiles) {
     const double realised = RealisedRate(source.config(), plan.steps, profile);
     if (realised <= 0) {
       Refuse("--profiles: " + source.path() + " (family " + source.config().family + ") has nothing that rate " +
@@ -63,7 +67,15 @@ ElasticModel MakeElastic(const SourceModel &source, const std::vector<int> &rate
     std::snprintf(text, sizeof text, "%s%d (%.1f %% left out)", elastic.summary.empty() ? "" : ", ", profile.rate, 100 * realised);
     elastic.summary += text;
   }
-  elastic.model = std::make_unique<SortedModel>(source, std::move(plan.layers));
+  elastic.sorted = std::make_unique<SortedModel>(source, std::move(plan.layers));
+  std::vector<LowRankAddition> additions;
+  if (heals) {
+    additions = HealOnTexts(*elastic.sorted, plan.profiles, request.calibration, request.heal);
+    char text[64];
+    std::snprintf(text, sizeof text, "; healed for %.3g minutes", request.heal.minutes);
+    elastic.summary += additions.empty() ? "; healing made nothing better" : text;
+  }
+  elastic.model = std::make_unique<HealedModel>(*elastic.sorted, std::move(additions));
   return elastic;
 }
 

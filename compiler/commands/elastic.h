@@ -1,4 +1,4 @@
-// What convert does for --profiles: the model in order of importance, and the widths of every rate.
+// What convert does for --profiles and --heal: the model in order of importance, healed, and the widths of every rate.
 #pragma once
 
 #include <memory>
@@ -6,8 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "passes/healed_model.h"
 #include "passes/sorted_model.h"
+#include "quantize/calibration.h"
 #include "quantize/recipe.h"
+#include "train/heal.h"
 
 namespace acorn::compiler {
 
@@ -15,13 +18,20 @@ namespace acorn::compiler {
 std::vector<int> ParseRates(const std::string &text);
 
 struct ElasticModel {
-  std::unique_ptr<SortedModel> model;  // of the source, which outlives it
-  std::string summary;                 // what was asked for and what came of it, for people
+  std::unique_ptr<SortedModel> sorted;  // of the source, which outlives it
+  std::unique_ptr<HealedModel> model;   // of sorted, with whatever healing added
+  std::string summary;                  // what was asked for and what came of it, for people
 };
 
-/// Sorts `source` by the first of the windows, and puts the profiles of the rates into the recipe. Throws Error(kUsage) where a
-/// rate cannot be had.
-ElasticModel MakeElastic(const SourceModel &source, const std::vector<int> &rates, const CalibrationWindows &windows,
+struct ElasticRequest {
+  std::vector<int> rates;         // ParseRates()
+  CalibrationOptions calibration;  // what is healed on
+  HealOptions heal;               // without minutes: no healing
+};
+
+/// Sorts `source` by the first of the windows, heals it, and puts the profiles of the rates into the recipe. Throws Error(kUsage)
+/// where a rate cannot be had.
+ElasticModel MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
                          RecipeOptions *recipe);
 
 }  // namespace acorn::compiler

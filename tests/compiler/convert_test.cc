@@ -50,13 +50,6 @@ class Convert : public testing::Test {
   test::TempFolder folder_;
 };
 
-TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  for (const char *option : {"--profiles 0,15", "--heal 10"}) {
-    const std::string name = std::string(option).substr(0, std::string(option).find(' '));
-    ExpectRefused(option, 2, name + " is not in this version");
-  }
-}
-
 TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--recipe best", 2, "--recipe");
   ExpectRefused("--weights w3", 2, "--weights");
@@ -72,6 +65,13 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--expert-bits auto --expert-ranking usage", 2, "it needs --expert-budget in bits");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
+  ExpectRefused("--profiles 0", 2, "--profiles 0: a rate beyond 0 is wanted");
+  ExpectRefused("--profiles 15,61", 2, "--profiles 15,61: rates from 0 to 60 are wanted");
+  ExpectRefused("--profiles 15,,20", 2, "rates from 0 to 60 are wanted");
+  ExpectRefused("--profiles 15 --kv 4", 2, "--profiles 15 does not go with --kv 4");
+  ExpectRefused("--profiles 15 --mixed auto", 2, "--profiles 15 does not go with --mixed");
+  ExpectRefused("--profiles 15 --recipe mobilequant", 2, "--profiles 15 needs --recipe fast or rtn");
+  ExpectRefused("--heal 10", 2, "--heal needs --profiles");
   ExpectRefused("--mixed best", 2, "--mixed");
   ExpectRefused("--mixed auto --weights w8", 2, "--mixed auto needs --weights w4");
   ExpectRefused("--budget 2M", 2, "--budget 2M needs --mixed auto");
