@@ -225,8 +225,9 @@ TEST_P(ElasticFile, ComputesAtEachRateWhatAFileOfThatRateDoes) {
 INSTANTIATE_TEST_SUITE_P(Families, ElasticFile,
                          testing::Values(Case{"small_llama", WeightFormat::kW4G32}, Case{"small_llama", WeightFormat::kW8},
                                          Case{"small_llama", WeightFormat::kW4}, Case{"small_llama", WeightFormat::kW4G64},
-                                         Case{"small_phi3", WeightFormat::kW4G32}, Case{"small_stablelm", WeightFormat::kW4G32},
-                                         Case{"small_mixtral", WeightFormat::kW4G32}, Case{"small_mamba2", WeightFormat::kW4G32},
+                                         Case{"small_gemma", WeightFormat::kW4G32}, Case{"small_stablelm", WeightFormat::kW4G32},
+                                         Case{"small_mixtral", WeightFormat::kW4G32}, Case{"small_qwen3_moe", WeightFormat::kW8},
+                                         Case{"small_mamba2", WeightFormat::kW4G32},
                                          Case{"small_mamba2", WeightFormat::kW8}, Case{"small_bamba", WeightFormat::kW4G32},
                                          Case{"small_granite_h_dense", WeightFormat::kW8}));
 
