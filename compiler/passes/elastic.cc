@@ -13,24 +13,30 @@ namespace {
 constexpr int64_t kBlocks[] = {128, 64, 32};  // of FFN channels
 constexpr double kNear = 0.03;
 
-/// Profiles by the largest block with which the FFNs give about what every rate asks of all.
-void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, ElasticPlan *plan) {
-  for (const int64_t block : kBlocks) {
-    if (block < options.least_block) return;
-    plan->block = block;
-    plan->steps.clear();
-    for (int64_t layer = 0; layer < config.layers; ++layer) {
-      plan->steps.push_back(StepsOf(config, layer, plan->layers[static_cast<size_t>(layer)].order, block));
-      if (config.IsSparse(layer) && !options.cut_experts) plan->steps.back().ffn = 0;
-    }
-    const std::vector<double> influence = options.layer_rates ? plan->influence : std::vector<double>();
-    plan->profiles = MakeProfiles(config, {options.rates, plan->steps, influence});
-    const auto is_near = [&](const RateProfile &profile) {
-      return std::abs(RealisedFfnRate(config, plan->steps, profile) - RealisedRate(config, plan->steps, profile)) <= kNear;
-    };
-    const bool any = std::any_of(plan->steps.begin(), plan->steps.end(), [](const LayerWidths &steps) { return steps.ffn != 0; });
-    if (!any || std::all_of(plan->profiles.begin(), plan->profiles.end(), is_near)) return;
+std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<LayerPlan> &layers, int64_t block, bool cut_experts) {
+  std::vector<LayerWidths> steps;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    steps.push_back(StepsOf(config, layer, layers[static_cast<size_t>(layer)].order, block));
+    if (config.IsSparse(layer) && !cut_experts) steps.back().ffn = 0;
   }
+  return steps;
+}
+
+/// Profiles by the largest block that realises every rate.
+void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, ElasticPlan *plan) {
+  ProfileRequest request{options.rates, {}, {}, plan->costs};
+  if (options.rule == LayerRule::kInfluence) request.influence = plan->influence;
+  for (const int64_t block : kBlocks) {
+    if (block < options.least_block) break;
+    plan->block = block;
+    request.steps = AllSteps(config, plan->layers, block, options.cut_experts);
+    plan->profiles = MakeProfiles(config, request);
+    const auto is_near = [&](const RateProfile &profile) {
+      return std::abs(RealisedRate(config, request.steps, profile) - profile.rate / 100.0) <= kNear;
+    };
+    if (std::all_of(plan->profiles.begin(), plan->profiles.end(), is_near)) break;
+  }
+  plan->steps = std::move(request.steps);
 }
 
 }  // namespace
@@ -51,6 +57,11 @@ ElasticPlan PlanElastic(const SourceModel &source, const std::vector<int32_t> &i
     progress.Update(layer + 1);
   }
   progress.Finish();
+  if (options.rule == LayerRule::kCosts) {
+    const SortedModel sorted(source, plan.layers);
+    const std::vector<int32_t> last(ids.end() - window, ids.end());
+    plan.costs = MeasureCutCosts(sorted, AllSteps(config, plan.layers, kBlocks[0], options.cut_experts), last);
+  }
   ChooseProfiles(config, options, &plan);
   return plan;
 }

@@ -6,16 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "passes/cut_costs.h"
 #include "passes/profiles.h"
 #include "passes/sort_layer.h"
 #include "passes/sorted_model.h"
 
 namespace acorn::compiler {
 
+/// How a rate is spread over the layers.
+enum class LayerRule {
+  kCosts,      // by what cutting each part of each layer costs
+  kInfluence,  // by block influence, UniQL's rule: all parts of a layer alike
+  kUniform,
+};
+
 struct ElasticOptions {
   std::vector<int> rates;  // percent, ascending, 0 to kHighestElasticRate
   SortParts parts;
-  bool layer_rates = true;  // by influence; else every layer has the same
+  LayerRule rule = LayerRule::kCosts;
   int64_t least_block = 32;  // of FFN channels: a power of two, at most 128
   bool cut_experts = true;
 };
@@ -24,6 +32,7 @@ inline constexpr int kHighestElasticRate = 60;
 struct ElasticPlan {
   std::vector<LayerPlan> layers;       // [layers], for a SortedModel
   std::vector<double> influence;       // [layers]
+  std::vector<CutCosts> costs;         // [layers], with kCosts
   std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<RateProfile> profiles;   // one a rate
   int64_t block = 128;                 // of FFN channels, whole ones of which every width is made

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "import/source_model.h"
+#include "passes/cut_costs.h"
 #include "passes/profiles.h"
 
 namespace acorn::compiler {
@@ -18,18 +19,17 @@ std::vector<double> LayerRates(const std::vector<double> &influence, const std::
 LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t block);
 
 struct ProfileRequest {
-  std::vector<int> rates;           // percent, ascending
-  std::vector<LayerWidths> steps;   // [layers]
-  std::vector<double> influence;    // [layers]; empty: the same part of every layer
+  std::vector<int> rates;          // percent, ascending
+  std::vector<LayerWidths> steps;  // [layers]
+  std::vector<double> influence;   // [layers]; empty: the same part of every layer. Not looked at with costs
+  std::vector<CutCosts> costs;     // [layers], or empty
 };
-/// One profile for each rate: widths as near to the parts that LayerRates() drops as their steps allow, and such that the
-/// elements dropped of all that can be are `rate`, half a step more or less. A higher rate never keeps more of any width.
-/// Every width keeps one step at least.
+/// One profile for each rate, such that the elements dropped of all that can be are `rate`, half a step more or less. Widths are
+/// taken down step by step: with costs the step that loses least for each element dropped, else the one whose width stands
+/// furthest above what LayerRates() leaves of it. So a higher rate never keeps more of any width. No part falls below one step,
+/// or below 15 %.
 std::vector<RateProfile> MakeProfiles(const ModelConfig &config, const ProfileRequest &request);
 
 /// The part that a profile drops of all elements that can be dropped.
 double RealisedRate(const ModelConfig &config, const std::vector<LayerWidths> &steps, const RateProfile &profile);
-/// The same of the FFNs alone; 0 where none can be cut.
-double RealisedFfnRate(const ModelConfig &config, const std::vector<LayerWidths> &steps, const RateProfile &profile);
-
 }  // namespace acorn::compiler

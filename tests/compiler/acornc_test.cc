@@ -43,6 +43,9 @@ TEST(Acornc, Usage) {
   ExpectFailure("perplexity x --text y --unknown", 2, "--unknown");
   ExpectFailure("perplexity x --text y --windows 0", 2, "--windows");
   ExpectFailure("perplexity x --text y --threads -1", 2, "--threads");
+  ExpectFailure("perplexity x --text y --rate 15,61", 2, "--rate");
+  ExpectFailure("perplexity x --text y --elastic-without svd", 2, "need --rate");
+  ExpectFailure("perplexity x --text y --rate 15 --elastic-without sorting", 2, "--elastic-without");
 }
 
 TEST(Acornc, ReservedNamesSaySo) {

@@ -44,7 +44,7 @@ Matrix Logits(const SourceModel &source, const LayerChange &change = {}) {
 
 ElasticPlan Plan(const SourceModel &source, std::vector<int> rates = {0}) {
   Progress::Silence();
-  return PlanElastic(source, Ids(source, 4), kWindow, {std::move(rates), {}, true});
+  return PlanElastic(source, Ids(source, 4), kWindow, {std::move(rates), {}, LayerRule::kInfluence});
 }
 
 /// A model with every bias that its family could have, and clipped values if asked for.
@@ -402,6 +402,59 @@ TEST(Profiles, AreNestedInStepsAndHitTheirRate) {
       EXPECT_TRUE(narrow.qk > 0 && narrow.qk % 16 == 0 && narrow.v > 0 && narrow.v % 16 == 0);
     }
   }
+}
+
+TEST(Profiles, TakeTheStepsThatCostLeast) {
+  const auto source = OpenSourceModel(test::DataPath("small_llama"));
+  ModelConfig config = source->config();
+  config.layers = 2;
+  config.hidden = 64;
+  config.heads = config.kv_heads = 4;
+  config.head_dim = 64;
+  config.ffn = 512;
+  ProfileRequest request;
+  request.rates = {10, 30};
+  request.steps.assign(2, {64, 16, 16, 0, 0});
+  request.costs.resize(2);
+  request.costs[0] = {1, 1, 1e-3, 0, 0};  // its values cost next to nothing
+  request.costs[1] = {1e3, 1, 1, 0, 0};   // its FFN is dear
+  const std::vector<RateProfile> profiles = MakeProfiles(config, request);
+  EXPECT_LT(profiles[0].layers[0].v, 64);
+  EXPECT_EQ(profiles[0].layers[0].qk, 64);
+  for (const RateProfile &profile : profiles) {
+    EXPECT_EQ(profile.layers[1].ffn, 512);
+    EXPECT_NEAR(RealisedRate(config, request.steps, profile), profile.rate / 100.0, 0.03);
+  }
+  EXPECT_LT(profiles[1].layers[0].ffn, 512);
+}
+
+/// A part that the model does without costs nothing, and the others something.
+TEST(CutCosts, AreWhatTheEndOfTheModelLoses) {
+  ACORN_NEED_SHARED("models/tiny/bamba");
+  Progress::Silence();
+  const auto source = OpenSourceModel(test::SharedPath("models/tiny/bamba"));
+  class WithoutFfn final : public SourceModel {
+   public:
+    explicit WithoutFfn(const SourceModel &other, int64_t layer) : SourceModel(other, other.config()), other_(other), layer_(layer) {}
+    Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const override {
+      const Matrix rows = other_.LoadRows(role, layer, first, count);
+      return layer == layer_ && role == TensorRole::kDown ? Matrix::Zero(rows.rows(), rows.cols()) : rows;
+    }
+
+   private:
+    const SourceModel &other_;
+    int64_t layer_;
+  };
+  int64_t attention = 0;
+  while (source->config().IsStateSpace(attention)) ++attention;
+  const WithoutFfn mute(*source, attention);
+  const ElasticPlan plan = PlanElastic(mute, Ids(mute, 2), kWindow, {{20}, {}, LayerRule::kCosts});
+  const CutCosts &of_attention = plan.costs[static_cast<size_t>(attention)], &other = plan.costs[attention == 0 ? 1 : 0];
+  EXPECT_EQ(of_attention.ffn, 0);
+  EXPECT_EQ(of_attention.state, 0);
+  EXPECT_GT(other.ffn, 0);
+  EXPECT_GT(other.state, 0);
+  EXPECT_EQ(other.qk, 0);
 }
 
 /// What is dropped is what matters least: logits move less than with channels in the model's own order.
