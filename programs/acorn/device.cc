@@ -100,19 +100,25 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   }
 }
 
-std::vector<acorn_rate_plan> Device::RatePlans() const {
-  std::vector<acorn_rate_plan> rows(plan_.rates);
+// context: 0: the model's
+std::vector<acorn_rate_plan> Device::PlanRates(uint32_t context) const {
+  acorn_options options = library_options_;
+  options.rate = 0;  // which every file holds
+  options.context_tokens = context;
+  acorn_memory_plan plan = {};
+  Check(acorn_plan(&plan, nullptr, &image_, &options, &port_), "planning");
+  std::vector<acorn_rate_plan> rows(plan.rates);
   for (size_t i = 0; i < rows.size(); ++i) {
-    Check(acorn_plan_rate(&rows[i], nullptr, &image_, &library_options_, &port_, i), "planning a rate");
+    Check(acorn_plan_rate(&rows[i], nullptr, &image_, &options, &port_, i), "planning a rate");
   }
   return rows;
 }
 
-void Device::FailRate(uint32_t rate) {
-  library_options_.rate = 0;  // which every file holds
-  Check(acorn_plan(&plan_, nullptr, &image_, &library_options_, &port_), "planning");
+std::vector<acorn_rate_plan> Device::RatePlans() const { return PlanRates(library_options_.context_tokens); }
+
+void Device::FailRate(uint32_t rate) const {
   std::string held;
-  const std::vector<acorn_rate_plan> rows = RatePlans();
+  const std::vector<acorn_rate_plan> rows = PlanRates(0);
   for (size_t i = 0; i < rows.size(); ++i) {
     if (i != 0) held += i + 1 == rows.size() ? " and " : ", ";
     held += std::to_string(rows[i].rate);

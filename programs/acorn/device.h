@@ -69,7 +69,8 @@ class Device {
 
  private:
   void SetIsa(acorn_options *options);
-  [[noreturn]] void FailRate(uint32_t rate);
+  std::vector<acorn_rate_plan> PlanRates(uint32_t context) const;
+  [[noreturn]] void FailRate(uint32_t rate) const;
   void SetExperts();
   void OpenImage();
 
