@@ -7,6 +7,7 @@
 
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
+#include "acorn_schema/pairs.h"
 #include "tests/support/model_file.h"
 
 namespace acorn::test {
@@ -70,22 +71,32 @@ Factors MakeNormalised(const std::vector<double> &values) {
   return factors;
 }
 
+using Runs = std::vector<std::pair<uint32_t, uint32_t>>;  // first, count
+
+std::vector<schema::Run> RunTable(const Runs &runs) {
+  std::vector<schema::Run> stored;
+  for (const auto &[first, count] : runs) stored.emplace_back(first, count);
+  return stored;
+}
+
 class Builder {
  public:
-  explicit Builder(const ModelSpec &spec) : spec_(spec), random_(spec.seed) {}
+  explicit Builder(const ModelSpec &spec) : spec_(spec), random_(spec.seed), beside_(~spec.seed) {}
   AlignedBytes Build();
 
  private:
   // A stored matrix, with what is needed to choose factors for it.
   struct Stored {
     uint16_t index;
-    WeightMatrix matrix;
+    WeightMatrix matrix;  // what is used of it
     double rms;
+    Runs rows;  // that are used; none: all
   };
 
   Edge NewValue(const char *role, DType dtype, uint32_t width, double rms, int zero_point = 0);
   Stored AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input = 127);
   std::vector<double> Spread(size_t count, double value);
+  Runs Scatter(uint32_t count, uint32_t unit);
 
   void Push(Op type, flatbuffers::Offset<void> op);
   Edge Embed(const Stored &weight);
@@ -103,8 +114,8 @@ class Builder {
   Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
   Edge Add(const char *role, const Edge &a, const Edge &b);
   std::vector<int16_t> FactorTable() const;
-  template <typename T>
-  uint16_t AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit);
+  template <typename T, typename IsUsed>
+  uint16_t AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit, const IsUsed &is_used);
   Edge Convolve(const Edge &input);
   Edge Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt);
   Edge AttentionMixer(const Edge &normed);
@@ -117,7 +128,7 @@ class Builder {
   AlignedBytes Finish(const Edge &body_out, const Edge &logits);
 
   const ModelSpec &spec_;
-  Random random_;
+  Random random_, beside_;  // beside_: for what is stored and not used
   SegmentSet segments_;
   uint16_t constants_ = 0, weight_segment_ = 0;
   flatbuffers::FlatBufferBuilder fbb_;
@@ -145,16 +156,31 @@ Edge Builder::NewValue(const char *role, DType dtype, uint32_t width, double rms
   return {entry->second, 0, width, rms, zero_point};
 }
 
+// Runs of `count` rows in all, that begin on multiples of `unit`, with others before them and between them; none in a file that is
+// not widened.
+Runs Builder::Scatter(uint32_t count, uint32_t unit) {
+  Runs runs;
+  if (!spec_.widened) return runs;
+  for (uint32_t first = unit; count != 0;) {
+    runs.emplace_back(first, std::min(count, static_cast<uint32_t>(beside_.Between(1, 40))));
+    count -= runs.back().second;
+    first += (runs.back().second + unit - 1) / unit * unit + static_cast<uint32_t>(beside_.Between(0, 1)) * unit;
+  }
+  return runs;
+}
+
 Builder::Stored Builder::AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input) {
-  Stored stored{static_cast<uint16_t>(weights_.size()), RandomWeights(kind, n, k, &random_), 0};
+  Stored stored{static_cast<uint16_t>(weights_.size()), RandomWeights(kind, n, k, &random_), 0, {}};
   // XNNPACK's kernels hand sums over exactly only below 2^24.
   if (GroupSize(kind.format) == 0 && kind.k_panel == 0 && stored.matrix.AccBound(127) >= (uint64_t{1} << 24)) {
     stored.matrix.kind.k_panel = 1024;
   }
   stored.rms = stored.matrix.Rms();
-  const Ref data = segments_.Put(weight_segment_, Pack(stored.matrix));
-  weights_.push_back(schema::CreateWeight(fbb_, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.layout), n, k,
-                                          stored.matrix.PanelDepth(), &data, stored.matrix.AccBound(largest_input)));
+  if (steps_ == &body_ && !body_.empty()) stored.rows = Scatter(n, 16);  // not the embedding's, nor the head's
+  const WeightMatrix whole = stored.rows.empty() ? stored.matrix : Widen(stored.matrix, stored.rows, &beside_);
+  const Ref data = segments_.Put(weight_segment_, Pack(whole));
+  weights_.push_back(schema::CreateWeight(fbb_, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.layout), whole.n,
+                                          whole.k, whole.PanelDepth(), &data, whole.AccBound(largest_input)));
   return stored;
 }
 
@@ -231,8 +257,10 @@ Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, 
   const Factors factors = MakeFactors(Spread(matrix.n, rms / acc_rms), bound);
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref bias_ref = segments_.Put(constants_, bias), multipliers = segments_.Put(constants_, factors.multipliers);
-  Push(Op::Linear,
-       schema::CreateLinear(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0).Union());
+  const std::vector<schema::Run> rows = RunTable(weight.rows);
+  Push(Op::Linear, schema::CreateLinearDirect(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0,
+                                              rows.empty() ? nullptr : &rows)
+                       .Union());
   return out;
 }
 
@@ -241,7 +269,19 @@ Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType 
   const Factors factors = MakeFactors(Spread(heads, std::ldexp(rms / input.rms, -14)), std::ldexp(1, 30));
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
-  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift).Union());
+  Ref pairs;
+  if (spec_.sorted_pairs) {
+    std::vector<uint8_t> frequencies;
+    const uint32_t half = spec_.rotary_dims / 2;
+    for (uint32_t i = 0; i < spec_.kv_heads * spec_.head_dim / 2; ++i) {
+      const uint32_t frequency = (5 * i + i / half) % (half + 1);
+      frequencies.push_back(frequency == half ? kNoFrequency : static_cast<uint8_t>(frequency));
+    }
+    pairs = segments_.Put(constants_, frequencies);
+  }
+  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift,
+                                        spec_.sorted_pairs ? &pairs : nullptr)
+                       .Union());
   return out;
 }
 
@@ -255,23 +295,31 @@ Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, do
 
 Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
   const bool narrow = spec_.kv_bits == 4;
+  const uint32_t v_dim = spec_.v_dim == 0 ? spec_.head_dim : spec_.v_dim;
+  const uint32_t dims = std::max(spec_.head_dim, v_dim) + (spec_.widened ? 18 : 0);
   Ref prefix_k, prefix_v;
+  const auto prefix = [&](uint32_t used, int64_t limit) {
+    std::vector<int8_t> rows;
+    for (uint32_t i = 0; i < spec_.prefix_rows * spec_.kv_heads * dims; ++i) {
+      rows.push_back(static_cast<int8_t>((i % dims < used ? random_ : beside_).Between(-limit, limit)));
+    }
+    return segments_.Put(constants_, rows);
+  };
   if (spec_.prefix_rows > 0) {
-    std::vector<int8_t> rows(size_t{spec_.prefix_rows} * k.width);
-    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-9, 9) : random_.Between(-100, 100));
-    prefix_k = segments_.Put(constants_, rows);
-    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-4, 4) : random_.Between(-60, 60));
-    prefix_v = segments_.Put(constants_, rows);
+    prefix_k = prefix(spec_.head_dim, narrow ? 9 : 100);
+    prefix_v = prefix(v_dim, narrow ? 4 : 60);
   }
   const auto cache = static_cast<uint16_t>(caches_.size());
-  caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, spec_.head_dim, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
+  caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, dims, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
                                         spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits)));
   const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, k.rms / v.rms), kInt16);
   const Slice k_slice = k.slice(), v_slice = v.slice(), q_slice = q.slice();
   const Ref v_multipliers = segments_.Put(constants_, v_factors.multipliers);
   Push(Op::Append, schema::CreateAppend(fbb_, &k_slice, &v_slice, cache, &v_multipliers, v_factors.shift).Union());
 
-  const Edge out = NewValue("mixed", DType::S8, q.width, kRms8, 3);
+  // Runs of all heads may end inside a group of the next layer's inputs, which is filled up.
+  const uint32_t width = spec_.heads * v_dim, unit = std::max(GroupSize(spec_.linear.format), 16u);
+  const Edge out = NewValue("mixed", DType::S8, spec_.attention_run == 0 ? width : (width + unit) / unit * unit, kRms8, 3);
   // Scores spread by about 1.5 in natural units: 1.5 * log2(e) octaves in Q15.
   const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(spec_.head_dim));
   const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * spec_.head_dim);
@@ -280,7 +328,8 @@ Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
   const Ref exponents = segments_.Put(constants_, exponent.multipliers),
             results = segments_.Put(constants_, result.multipliers);
   Push(Op::Attention, schema::CreateAttention(fbb_, &q_slice, &out_slice, cache, spec_.heads, &exponents, exponent.shift,
-                                              &results, result.shift, static_cast<int16_t>(out.zero_point))
+                                              &results, result.shift, static_cast<int16_t>(out.zero_point),
+                                              v_dim == dims ? 0 : v_dim, static_cast<uint8_t>(spec_.attention_run))
                           .Union());
   return out;
 }
@@ -333,10 +382,11 @@ Edge Builder::Add(const char *role, const Edge &a, const Edge &b) {
 }
 
 Edge Builder::AttentionMixer(const Edge &normed) {
-  const uint32_t q_width = spec_.heads * spec_.head_dim, kv_width = spec_.kv_heads * spec_.head_dim;
-  const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, q_width + 2 * kv_width, spec_.hidden), DType::S16, kRms16);
-  Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, kv_width);
-  const Edge v = qkv.Columns(q_width + kv_width, kv_width);
+  const uint32_t q_width = spec_.heads * spec_.head_dim, k_width = spec_.kv_heads * spec_.head_dim;
+  const uint32_t v_width = spec_.kv_heads * (spec_.v_dim == 0 ? spec_.head_dim : spec_.v_dim);
+  const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, q_width + k_width + v_width, spec_.hidden), DType::S16, kRms16);
+  Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, k_width);
+  const Edge v = qkv.Columns(q_width + k_width, v_width);
   if (spec_.qk_norm) {
     q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
     k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
@@ -344,15 +394,18 @@ Edge Builder::AttentionMixer(const Edge &normed) {
   const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
   const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
-  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, q_width), DType::S16, kRms16);
+  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, mixed.width), DType::S16, kRms16);
 }
 
-template <typename T>
-uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit) {
+// is_used(row, column): the others hold anything.
+template <typename T, typename IsUsed>
+uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit, const IsUsed &is_used) {
   Ref prefix;
   if (spec_.prefix_rows > 0) {
-    std::vector<T> values(size_t{rows} * columns);
-    for (T &value : values) value = static_cast<T>(random_.Between(-prefix_limit, prefix_limit));
+    std::vector<T> values;
+    for (uint32_t i = 0; i < rows * columns; ++i) {
+      values.push_back(static_cast<T>((is_used(i / columns, i % columns) ? random_ : beside_).Between(-prefix_limit, prefix_limit)));
+    }
     prefix = segments_.Put(constants_, values);
   }
   states_.push_back(schema::CreateState(fbb_, dtype, rows, columns, spec_.prefix_rows > 0 ? &prefix : nullptr));
@@ -370,13 +423,19 @@ Edge Builder::Convolve(const Edge &input) {
   for (int32_t &b : bias) b = static_cast<int32_t>(acc_rms * random_.Real(-0.5, 0.5));
   const Factors factors = MakeFactors(Spread(input.width, kRms16 / acc_rms), kInt31);
   const Factors index = MakeFactors(Spread(input.width, 3000 / kRms16), kInt16);
-  const uint16_t state = AddState<int16_t>(DType::S16, spec_.taps - 1, input.width, 6000);
+  const Runs columns = Scatter(input.width, 1);
+  const uint32_t all_columns = columns.empty() ? input.width : columns.back().first + columns.back().second + 2;
+  const uint16_t state = AddState<int16_t>(DType::S16, spec_.taps - 1, all_columns, 6000, [&](uint32_t, uint32_t column) {
+    const auto holds = [=](const auto &run) { return column >= run.first && column - run.first < run.second; };
+    return columns.empty() || std::any_of(columns.begin(), columns.end(), holds);
+  });
+  const std::vector<schema::Run> stored_columns = RunTable(columns);
   const Ref weights_ref = segments_.Put(constants_, weights), bias_ref = segments_.Put(constants_, bias),
             multipliers = segments_.Put(constants_, factors.multipliers), indices = segments_.Put(constants_, index.multipliers),
             table = segments_.Put(constants_, FactorTable());
   const Slice in = input.slice(), out_slice = out.slice();
-  Push(Op::Conv, schema::CreateConv(fbb_, &in, &out_slice, state, spec_.taps, &weights_ref, &bias_ref, &multipliers, factors.shift,
-                                    &indices, index.shift, &table)
+  Push(Op::Conv, schema::CreateConvDirect(fbb_, &in, &out_slice, state, spec_.taps, &weights_ref, &bias_ref, &multipliers,
+                                          factors.shift, &indices, index.shift, &table, columns.empty() ? nullptr : &stored_columns)
                      .Union());
   return out;
 }
@@ -405,7 +464,9 @@ Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) 
   }
   const Factors dt_factors = MakeFactors(Spread(heads, 65536 / dt.rms), kInt16), decay_factors = MakeFactors(decays, kInt31),
                 input_factors = MakeFactors(inputs, kInt31);
-  const uint16_t state = AddState<int32_t>(DType::S32, x.width, n, 1 << 24);
+  const uint32_t channels = x.width / heads, all_channels = channels + (spec_.widened ? 3 : 0);
+  const uint16_t state = AddState<int32_t>(DType::S32, heads * all_channels, n + (spec_.widened ? 5 : 0), 1 << 24,
+                                           [&](uint32_t row, uint32_t column) { return row % all_channels < channels && column < n; });
   const Ref dt_ref = segments_.Put(constants_, dt_factors.multipliers), bias_ref = segments_.Put(constants_, dt_bias),
             table = segments_.Put(constants_, softplus), decay_ref = segments_.Put(constants_, decay_factors.multipliers),
             input_ref = segments_.Put(constants_, input_factors.multipliers), skip_ref = segments_.Put(constants_, skips),
@@ -413,7 +474,8 @@ Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) 
   const Slice xs = x.slice(), bs = b.slice(), cs = c.slice(), dts = dt.slice(), out_slice = out.slice();
   Push(Op::Scan, schema::CreateScan(fbb_, &xs, &bs, &cs, &dts, &out_slice, state, heads, spec_.state_groups, &dt_ref,
                                     dt_factors.shift, &bias_ref, &table, 1 << 10, 1 << 28, &decay_ref, decay_factors.shift,
-                                    &input_ref, input_factors.shift, &skip_ref, &shift_ref)
+                                    &input_ref, input_factors.shift, &skip_ref, &shift_ref,
+                                    static_cast<uint8_t>(spec_.scan_run))
                      .Union());
   return out;
 }
@@ -593,115 +655,5 @@ AlignedBytes Builder::Build() {
 }  // namespace
 
 AlignedBytes BuildModel(const ModelSpec &spec) { return Builder(spec).Build(); }
-
-std::vector<ModelSpec> VariedSpecs() {
-  std::vector<ModelSpec> specs;
-  const auto add = [&specs](const char *name, WeightKind linear, WeightKind head) -> ModelSpec & {
-    ModelSpec spec;
-    spec.name = name;
-    spec.seed = 100 + specs.size();
-    spec.linear = linear;
-    spec.head = head;
-    specs.push_back(spec);
-    return specs.back();
-  };
-  const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_narrow{WeightFormat::kW8, Layout::kX8C8};
-  const WeightKind w4{WeightFormat::kW4, Layout::kX16C8}, w4_narrow{WeightFormat::kW4, Layout::kX8C8};
-  const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4}, w4g64{WeightFormat::kW4G64, Layout::kC4};
-  const WeightKind w4g128{WeightFormat::kW4G128, Layout::kC4}, w2g32{WeightFormat::kW2G32, Layout::kC4};
-
-  add("w8_plain", w8, w8);
-  {
-    ModelSpec &spec = add("w8_narrow_odd_widths", w8_narrow, w8_narrow);
-    spec.hidden = 51, spec.heads = 5, spec.kv_heads = 1, spec.head_dim = 10, spec.rotary_dims = 6;
-    spec.ffn = 71, spec.hadamard_block = 1, spec.bias = true, spec.vocab_size = 41;
-  }
-  {
-    ModelSpec &spec = add("w8_panels_own_head", {WeightFormat::kW8, Layout::kX16C8, 32}, {WeightFormat::kW8, Layout::kX8C2S4});
-    spec.hidden = 83, spec.head_dim = 12, spec.rotary_dims = 12, spec.ffn = 160, spec.prefix_rows = 1;
-    spec.head_weights = HeadWeights::kOwn;
-  }
-  {
-    ModelSpec &spec = add("w4_channel_bias", w4, w8);
-    spec.bias = true, spec.hidden = 75, spec.ffn = 128, spec.hadamard_block = 64;
-  }
-  {
-    ModelSpec &spec = add("w4_narrow_gelu_panels", {WeightFormat::kW4, Layout::kX8C8, 48}, w4_narrow);
-    spec.gating = Gating::kGelu, spec.qk_norm = true, spec.kv_heads = 4, spec.prefix_rows = 2, spec.ffn = 93;
-    spec.hadamard_block = 1;
-  }
-  {
-    ModelSpec &spec = add("w4g32_tied_groups", w4g32, w4g32);
-    spec.prefix_rows = 1, spec.ffn = 192, spec.rope_base = 500000;
-  }
-  {
-    ModelSpec &spec = add("w4g64_w8_head", w4g64, w8);
-    spec.hidden = 128, spec.heads = 8, spec.ffn = 320, spec.prefix_rows = 2, spec.head_weights = HeadWeights::kOwn;
-    spec.hadamard_block = 64;
-  }
-  {
-    ModelSpec &spec = add("w4g128_wide_block", w4g128, w4g64);
-    spec.hidden = 128, spec.heads = 4, spec.kv_heads = 4, spec.head_dim = 32, spec.rotary_dims = 24, spec.ffn = 384;
-    spec.hadamard_block = 128, spec.layers = 1;
-  }
-  {
-    ModelSpec &spec = add("w4g32_wide_input_qk_norm", w4g32, w8);
-    spec.hadamard_block = 1, spec.qk_norm = true, spec.layers = 3, spec.head_dim = 24, spec.rotary_dims = 24;
-    spec.prefix_rows = 1;
-  }
-  {
-    ModelSpec &spec = add("w4_arm_layouts", {WeightFormat::kW4, Layout::kX16C1}, {WeightFormat::kW8, Layout::kX16C4, 16});
-    spec.hidden = 61, spec.ffn = 96, spec.hadamard_block = 32;
-  }
-  {
-    ModelSpec &spec = add("w8_kv4", w8, w8);
-    spec.kv_bits = 4, spec.head_dim = 24, spec.rotary_dims = 20, spec.prefix_rows = 2;
-  }
-  {
-    ModelSpec &spec = add("w8_layer_norms", w8, w8);
-    spec.norms = Norms::kLayer, spec.bias = true, spec.hidden = 70, spec.rotary_dims = 4, spec.prefix_rows = 1;
-    spec.head_weights = HeadWeights::kOwn;
-  }
-  {
-    ModelSpec &spec = add("experts_w4g32", w4g32, w8);
-    spec.experts = 7, spec.top_k = 2, spec.expert_weights = {w4g32};
-  }
-  {
-    ModelSpec &spec = add("experts_of_all_widths_shared", w8, w8);
-    spec.experts = 12, spec.top_k = 4, spec.expert_weights = {w8, w4g32, w4, w2g32, w4g64}, spec.expert_ffn = 128;
-    spec.scoring = Scoring::kSoftmaxOfAll, spec.shared_expert = spec.shared_gate = true, spec.prefix_rows = 1;
-  }
-  {
-    ModelSpec &spec = add("experts_sigmoid_whole_shared", w4g32, w4g32);
-    spec.experts = 5, spec.top_k = 5, spec.expert_weights = {w8_narrow}, spec.expert_ffn = 96, spec.layers = 3;
-    spec.scoring = Scoring::kSigmoidOfChosen, spec.shared_expert = true;
-  }
-  {
-    ModelSpec &spec = add("experts_sigmoid", w8, w8);
-    spec.experts = 9, spec.top_k = 1, spec.expert_weights = {w4g32, w8}, spec.scoring = Scoring::kSigmoid;
-  }
-  {
-    ModelSpec &spec = add("state_space", w8, w8);
-    spec.mixers = {Mixer::kStateSpace}, spec.state_ffn = false, spec.layers = 3;
-    spec.state_groups = 2, spec.norm_groups = 4;
-  }
-  {
-    ModelSpec &spec = add("state_space_odd_widths", w8_narrow, w8);
-    spec.mixers = {Mixer::kStateSpace}, spec.state_ffn = false, spec.prefix_rows = 2, spec.bias = true, spec.hidden = 37;
-    spec.state_heads = 3, spec.state_head_dim = 5, spec.state_columns = 7, spec.taps = 2, spec.gated_norm = GatedNorm::kNormFirst;
-  }
-  {
-    ModelSpec &spec = add("state_space_hybrid", w4g32, w8);
-    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention, Mixer::kStateSpace}, spec.layers = 4, spec.prefix_rows = 1;
-    spec.state_heads = 2, spec.state_head_dim = 48, spec.state_columns = 33, spec.taps = 8, spec.rotary_dims = 8;
-    spec.norm_groups = 3, spec.gated_norm = GatedNorm::kNormFirst;
-  }
-  {
-    ModelSpec &spec = add("state_space_hybrid_experts", w4g32, w8);
-    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention}, spec.state_head_dim = 16, spec.taps = 3;
-    spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
-  }
-  return specs;
-}
 
 }  // namespace acorn::test
