@@ -84,6 +84,7 @@ TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
 TEST_F(CommandLine, RatesThatAFileHolds) {
   ModelSpec spec = TalkingSpec();
   spec.head_dim = spec.rotary_dims = 32;
+  spec.sorted_pairs = true, spec.attention_run = 8;
   spec.profiles = {{15, {32, 16, 64, 0, 0}}, {25, {16, 16, 32, 0, 0}}};
   const std::string elastic = folder_.File("elastic.acorn");
   ASSERT_TRUE(WriteModel(BuildModel(spec), elastic));

@@ -44,14 +44,6 @@ std::vector<int32_t> LastLogits(ModelSession *session, const ModelSpec &spec) {
   return logits == nullptr ? std::vector<int32_t>() : std::vector<int32_t>(logits, logits + spec.vocab_size);
 }
 
-/// The file of one rate alone: its body at rate 0, caches and states as wide as ever.
-AlignedBytes Alone(const AlignedBytes &file, size_t profile) {
-  const auto model = GraphOf(file);
-  model->body = std::move(model->profiles[profile]->body);
-  model->profiles.clear();
-  return WithGraph(file, std::move(*model));
-}
-
 /// Adds a segment of constants while a graph is being changed, before those of experts.
 class MoreConstants {
  public:
@@ -134,7 +126,7 @@ TEST_P(Rates, AnEmptyConversationIsThatOfTheRateAlone) {
   for (size_t i = 0; i < spec().profiles.size(); ++i) {
     const uint32_t rate = spec().profiles[i].rate;
     SCOPED_TRACE(rate);
-    const std::vector<int32_t> expected = Opened(Alone(file_, i)).Score(tokens_);
+    const std::vector<int32_t> expected = Opened(OneRateOf(file_, i)).Score(tokens_);
     EXPECT_NE(expected, at_zero);
     ModelSession opened = Opened(file_, rate);
     EXPECT_EQ(acorn_session_rate(opened.session()), rate);
