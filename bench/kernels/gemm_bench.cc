@@ -3,7 +3,8 @@
 //
 // Up to 4 rows the weights come from memory, as in decode: a bench walks copies of the matrix that together exceed the caches.
 // More rows use one copy, as in prefill, in calls of 128 channels.
-// GB/s counts the bytes of packed weights; GMAC/s counts m * n * k.
+// GB/s counts the bytes of packed weights; GMAC/s counts m * n * k: both of the rows and columns in use, where a shape names fewer
+// than it stores.
 //   gemm_bench --benchmark_filter='down_decode|bound' --benchmark_repetitions=5 --benchmark_report_aggregates_only
 #include <benchmark/benchmark.h>
 
@@ -43,6 +44,7 @@ struct Shape {
   std::string name;
   size_t m, n, k;
   WeightFormat format;
+  size_t used_n, used_k;  // the first rows and columns
 };
 
 struct FreeDeleter {
@@ -75,9 +77,9 @@ void BenchGemm(benchmark::State &state, const GemmKernel &kernel, const Shape &s
   const size_t packed_bytes = (PackedBytes(shape, kernel.layout) + 63) / 64 * 64;
   const bool cold = shape.m <= kMostColdRows;
   const size_t copies = cold ? std::max<size_t>(1, kColdBytes / packed_bytes) : 1;
-  const size_t tiles = (shape.n + kernel.nr - 1) / kernel.nr;
+  const size_t tiles = (shape.used_n + kernel.nr - 1) / kernel.nr;
   const size_t begin = tiles * thread / threads * kernel.nr,
-               end = std::min(shape.n, tiles * (thread + 1) / threads * kernel.nr);
+               end = std::min(shape.used_n, tiles * (thread + 1) / threads * kernel.nr);
   const size_t step = cold ? end - begin : kChannelsPerCall;
 
   uint8_t *weights = ColdBuffer();
@@ -89,10 +91,11 @@ void BenchGemm(benchmark::State &state, const GemmKernel &kernel, const Shape &s
       const size_t n_end = std::min(n + step, end);
       GemmArgs args = {};
       args.x = reinterpret_cast<const int8_t *>(x.get());
-      args.x_stride = shape.k;
+      args.x_stride = shape.used_k;
       args.w = weights + copy * packed_bytes;
       args.m = shape.m;
-      args.k = args.k_stored = shape.k;
+      args.k = shape.used_k;
+      args.k_stored = shape.k;
       args.group = GroupSize(shape.format);
       args.n_begin = n;
       args.n_end = n_end;
@@ -107,8 +110,9 @@ void BenchGemm(benchmark::State &state, const GemmKernel &kernel, const Shape &s
   }
   const double runs = static_cast<double>(state.iterations()) / static_cast<double>(threads);
   const auto rate = benchmark::Counter::kIsRate;
-  state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(packed_bytes) * runs, rate);
-  state.counters["GMAC/s"] = benchmark::Counter(1e-9 * static_cast<double>(shape.m * shape.n * shape.k) * runs, rate);
+  const double share = static_cast<double>(shape.used_n * shape.used_k) / static_cast<double>(shape.n * shape.k);
+  state.counters["GB/s"] = benchmark::Counter(1e-9 * share * static_cast<double>(packed_bytes) * runs, rate);
+  state.counters["GMAC/s"] = benchmark::Counter(1e-9 * static_cast<double>(shape.m * shape.used_n * shape.used_k) * runs, rate);
 }
 
 #if defined(__x86_64__)
@@ -225,6 +229,9 @@ void RegisterFile(const std::filesystem::path &path) {
       std::exit(2);
     }
     shape.format = FormatOf(format);
+    shape.used_n = shape.n;
+    shape.used_k = shape.k;
+    fields >> shape.used_n >> shape.used_k;
     RegisterShape(path.stem().string(), shape);
   }
 }

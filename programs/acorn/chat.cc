@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include "commands.h"
 #include "error.h"
@@ -50,12 +51,29 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
   return generated.cancelled || generated.reason != ACORN_STOP_CONTEXT;
 }
 
+// "/rate N": the conversation goes on at another rate; at a lower one it is computed anew.
+void ChangeRate(Device *device, const std::string &number) {
+  char *end = nullptr;
+  const unsigned long rate = std::strtoul(number.c_str(), &end, 10);
+  if (number.empty() || *end != 0 || number[0] == '-' || rate > 99) {
+    std::fprintf(stderr, "/rate PERCENT is wanted, such as /rate 25\n");
+    return;
+  }
+  try {
+    if (!device->SetRate(static_cast<uint32_t>(rate))) {
+      std::fprintf(stderr, "stopped after %zu tokens of the conversation\n", acorn_session_position(device->session()));
+    }
+  } catch (const Failure &failure) {
+    std::fprintf(stderr, "%s\n", failure.message.c_str());
+  }
+}
+
 }  // namespace
 
 void Chat(int argc, char **argv) {
   DeviceOptions options;
   SamplingOptions sampling;
-  Arguments arguments("chat FILE [OPTIONS]", "A conversation, line by line. /reset starts anew, /quit ends.");
+  Arguments arguments("chat FILE [OPTIONS]", "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /quit ends.");
   AddSamplingOptions(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
@@ -78,6 +96,11 @@ void Chat(int argc, char **argv) {
       continue;
     }
     interruptible = device.session();
+    if (line.compare(0, 6, "/rate ") == 0 || line == "/rate") {
+      ChangeRate(&device, line.substr(line.size() < 6 ? line.size() : 6));
+      interruptible = nullptr;
+      continue;
+    }
     const bool room = Answer(&device, sampling, line);
     interruptible = nullptr;
     if (!room) {

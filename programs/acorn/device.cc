@@ -50,9 +50,8 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Text("--prefetch", &options->prefetch, "off (default); read what the next layer's router seems to want: gate; or what has followed so far: path");
   arguments->Decimal("--drop-experts", 1, &options->drop_experts_q16, "leave out experts that have together at most this share of a token's weights: another answer");
   arguments->Decimal("--cache-aware-routing", 1, &options->cache_routing_q16, "prefer experts in memory by this share of a token's range of logits: another answer");
-  for (const char *name : {"--rate", "--trust"}) {
-    arguments->Reserved(name);
-  }
+  arguments->Number("--rate", 0, 99, &options->rate, "percent of its prunable weights that the model leaves out, one of those that the file holds (default 0)");
+  arguments->Reserved("--trust");
 }
 
 Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options_(options) {
@@ -68,6 +67,7 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   library_options_.context_tokens = static_cast<uint32_t>(options_.context);
   library_options_.chunk_tokens = static_cast<uint32_t>(options_.chunk);
   library_options_.logit_rows = needs.logit_rows;
+  library_options_.rate = static_cast<uint32_t>(options_.rate);
   library_options_.flags = needs.flags;
   SetIsa(&library_options_);
 
@@ -80,7 +80,8 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   acorn_fault fault = {};
   fault.struct_size = sizeof fault;
   plan_.struct_size = sizeof plan_;
-  acorn_status status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  const acorn_status status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  if (status == ACORN_ERR_RATE) FailRate(library_options_.rate);
   if (status == ACORN_ERR_MEMORY) {
     Fail(ExitCode::kMemory, "--expert-cache %llu: one expert of %s has %llu bytes",
          static_cast<unsigned long long>(options_.expert_cache), options_.file.c_str(), static_cast<unsigned long long>(fault.offset));
@@ -97,6 +98,48 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
     fault.status = status;
     FailModel(options_.file.c_str(), fault);
   }
+}
+
+// context: 0: the model's
+std::vector<acorn_rate_plan> Device::PlanRates(uint32_t context) const {
+  acorn_options options = library_options_;
+  options.rate = 0;  // which every file holds
+  options.context_tokens = context;
+  acorn_memory_plan plan = {};
+  Check(acorn_plan(&plan, nullptr, &image_, &options, &port_), "planning");
+  std::vector<acorn_rate_plan> rows(plan.rates);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    Check(acorn_plan_rate(&rows[i], nullptr, &image_, &options, &port_, i), "planning a rate");
+  }
+  return rows;
+}
+
+std::vector<acorn_rate_plan> Device::RatePlans() const { return PlanRates(library_options_.context_tokens); }
+
+void Device::FailRate(uint32_t rate) const {
+  std::string held;
+  const std::vector<acorn_rate_plan> rows = PlanRates(0);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (i != 0) held += i + 1 == rows.size() ? " and " : ", ";
+    held += std::to_string(rows[i].rate);
+  }
+  Fail(ExitCode::kUsage, "a rate of %u: %s holds %s%s", rate, options_.file.c_str(), held.c_str(),
+       rows.size() == 1 ? " alone" : "");
+}
+
+bool Device::SetRate(uint32_t rate) {
+  acorn_status status = acorn_session_set_rate(session_, rate);
+  if (status == ACORN_ERR_RATE) FailRate(rate);
+  if (status == ACORN_ERR_REFILL) {
+    const int32_t *begin = acorn_session_tokens(session_);
+    const std::vector<int32_t> tokens(begin, begin + acorn_session_position(session_));
+    acorn_session_reset(session_);
+    status = acorn_session_set_rate(session_, rate);
+    if (status == ACORN_OK) status = acorn_session_prefill(session_, tokens.data(), tokens.size());
+    if (status == ACORN_ERR_CANCELLED) return false;
+  }
+  Check(status, "changing the rate");
+  return true;
 }
 
 void Device::SetExperts() {

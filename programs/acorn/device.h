@@ -14,6 +14,7 @@ namespace acorn::program {
 struct DeviceOptions {
   std::string file;
   uint64_t context = 0, threads = 0, chunk = 0;  // 0: default
+  uint64_t rate = 0;                             // percent
   uint64_t memory = 0;                           // 0: no limit
   uint64_t expert_cache = 0;                     // bytes; 0: experts are used where they lie in the file
   std::string expert_policy = "lfru";
@@ -42,12 +43,18 @@ class Device {
   /// Takes the block, opens the model and a session in it.  Throws Failure.
   void Open();
 
+  /// Of the session, which feeds its conversation again where a lower rate asks for that.  False: stopped meanwhile; the session is
+  /// then where it came to.  Throws Failure, also for a rate that the file does not hold.
+  bool SetRate(uint32_t rate);
+
   /// Ids of a text; flags ACORN_TEXT_….  Throws Failure, also where the file has no tokenizer.
   std::vector<int32_t> Encode(const std::string &text, uint32_t flags);
   /// Fails where the file has no tokenizer (or, with ACORN_TEXT_CHAT, no chat template).
   void RequireText(uint32_t flags) const;
 
   const acorn_memory_plan &plan() const { return plan_; }
+  /// A row for each rate that the file holds.
+  std::vector<acorn_rate_plan> RatePlans() const;
   const acorn_model_info &info() const { return info_; }
   acorn_model *model() const { return model_; }
   acorn_session *session() const { return session_; }
@@ -62,6 +69,8 @@ class Device {
 
  private:
   void SetIsa(acorn_options *options);
+  std::vector<acorn_rate_plan> PlanRates(uint32_t context) const;
+  [[noreturn]] void FailRate(uint32_t rate) const;
   void SetExperts();
   void OpenImage();
 

@@ -20,7 +20,21 @@ std::vector<PlanClass> ClassesOf(const acorn_memory_plan &plan) {
           {"I/O staging", "reads on their way", plan.io_bytes}};
 }
 
-void PrintTable(const std::string &file, const acorn_memory_plan &plan) {
+double RealisedPercent(const acorn_rate_plan &row) {
+  return row.prunable_bytes == 0 ? 0 : 100.0 * static_cast<double>(row.left_out_bytes) / static_cast<double>(row.prunable_bytes);
+}
+
+void PrintRates(const std::vector<acorn_rate_plan> &rows) {
+  std::printf("  %-6s %9s  %14s  %14s  %19s  %11s\n", "rate", "realised", "weights/token", "keys, values", "states", "resident");
+  for (const acorn_rate_plan &row : rows) {
+    std::printf("  %3u %%  %7.1f %%  %14s  %14s  %19s  %11s\n", row.rate, RealisedPercent(row), HumanBytes(row.weight_bytes).c_str(),
+                HumanBytes(row.cache_row_bytes).c_str(), HumanBytes(row.state_bytes).c_str(), HumanBytes(row.resident_bytes).c_str());
+  }
+  std::printf("  realised: of %s that any rate narrows; keys, values: a token's; resident: the block and what a rate reads of the file\n",
+              HumanBytes(rows.front().prunable_bytes).c_str());
+}
+
+void PrintTable(const std::string &file, const acorn_memory_plan &plan, const std::vector<acorn_rate_plan> &rates) {
   std::printf("%s: context %u, chunk %u, %u threads\n", file.c_str(), plan.context_tokens, plan.chunk_tokens, plan.threads);
   for (const PlanClass &part : ClassesOf(plan)) {
     std::printf("  %-13s %13llu  %11s  %s\n", part.name, static_cast<unsigned long long>(part.bytes),
@@ -31,6 +45,7 @@ void PrintTable(const std::string &file, const acorn_memory_plan &plan) {
   if (plan.state_bytes != 0) {
     std::printf("  %s of a session are states of its layers: the same for any context\n", HumanBytes(plan.state_bytes).c_str());
   }
+  if (rates.size() > 1) PrintRates(rates);
   if (plan.experts == 0) return;
   std::printf("  %u experts of %s; one token visits %u of them\n", plan.experts, HumanBytes(plan.expert_record_bytes).c_str(),
               plan.useful_expert_slots);
@@ -40,7 +55,25 @@ void PrintTable(const std::string &file, const acorn_memory_plan &plan) {
   }
 }
 
-void PrintJson(const std::string &file, const acorn_memory_plan &plan) {
+std::string RatesJson(const std::vector<acorn_rate_plan> &rows) {
+  std::string text = "[";
+  for (const acorn_rate_plan &row : rows) {
+    JsonWriter json;
+    json.Number("rate", row.rate);
+    json.Decimal("realised_percent", RealisedPercent(row));
+    json.Number("weight_bytes", row.weight_bytes);
+    json.Number("prunable_bytes", row.prunable_bytes);
+    json.Number("left_out_bytes", row.left_out_bytes);
+    json.Number("cache_row_bytes", row.cache_row_bytes);
+    json.Number("state_bytes", row.state_bytes);
+    json.Number("resident_bytes", row.resident_bytes);
+    if (text.size() > 1) text += ',';
+    text += json.Finish();
+  }
+  return text + "]";
+}
+
+void PrintJson(const std::string &file, const acorn_memory_plan &plan, const std::vector<acorn_rate_plan> &rates) {
   JsonWriter json;
   json.Text("file", file);
   json.Number("image_bytes", plan.image_bytes);
@@ -59,6 +92,7 @@ void PrintJson(const std::string &file, const acorn_memory_plan &plan) {
   json.Number("expert_slots", plan.expert_slots);
   json.Number("useful_expert_slots", plan.useful_expert_slots);
   json.Number("expert_record_bytes", plan.expert_record_bytes);
+  json.Raw("rates", RatesJson(rates));
   std::printf("%s\n", json.Finish().c_str());
 }
 
@@ -76,9 +110,9 @@ void Plan(int argc, char **argv) {
   const Device device(options);
   if (!svg.empty()) WritePlanSvg(svg, options.file, ClassesOf(device.plan()));
   if (json) {
-    PrintJson(options.file, device.plan());
+    PrintJson(options.file, device.plan(), device.RatePlans());
   } else {
-    PrintTable(options.file, device.plan());
+    PrintTable(options.file, device.plan(), device.RatePlans());
   }
 }
 

@@ -63,7 +63,7 @@ void PrintStats(const Device &device, const Report &report) {
                  static_cast<unsigned long long>(experts.hits), static_cast<unsigned long long>(experts.misses),
                  HumanBytes(experts.bytes_read).c_str(), experts.stall_ms);
   }
-  std::fprintf(stderr, "machine  %u threads, %s\n", plan.threads, device.isa());
+  std::fprintf(stderr, "machine  %s\n", DescribeMachine(device).c_str());
   std::fprintf(stderr, "digest   %016llx\n", static_cast<unsigned long long>(report.digests.logits()));
 }
 

@@ -71,6 +71,7 @@ void WriteMachine(JsonWriter *json, const Device &device) {
   json->Number("context_tokens", plan.context_tokens);
   json->Number("chunk_tokens", plan.chunk_tokens);
   json->Number("threads", plan.threads);
+  json->Number("rate", acorn_session_rate(device.session()));
   json->Text("isa", device.isa());
   const ExpertFigures experts = ReadExperts(device);
   JsonWriter figures;
@@ -83,6 +84,12 @@ void WriteMachine(JsonWriter *json, const Device &device) {
   if (device.options().drop_experts_q16 != 0) dials.Decimal("drop_experts", device.options().drop_experts_q16 / 65536.0);
   if (device.options().cache_routing_q16 != 0) dials.Decimal("cache_aware_routing", device.options().cache_routing_q16 / 65536.0);
   json->Raw("dials", dials.Finish());
+}
+
+std::string DescribeMachine(const Device &device) {
+  std::string text = std::to_string(device.plan().threads) + " threads, " + device.isa();
+  if (device.plan().rates > 1) text += ", rate " + std::to_string(acorn_session_rate(device.session())) + " %";
+  return text;
 }
 
 std::string HumanBytes(uint64_t bytes) {

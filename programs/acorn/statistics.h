@@ -57,6 +57,8 @@ std::string KernelShares(const Device &device);
 
 /// Bytes of the plan, peak RSS, threads, isa, experts, dials.
 void WriteMachine(JsonWriter *json, const Device &device);
+/// The same for people, in a few words: threads, instruction set, and the rate where the file holds more than one.
+std::string DescribeMachine(const Device &device);
 
 /// "12.3 MiB" or "45.6 KiB"
 std::string HumanBytes(uint64_t bytes);

@@ -421,8 +421,8 @@ TEST(EvilGraph, StateSpaces) {
       {"state of no type", "body",
        [=](Victim *v) { v->Poke<uint8_t>(state(v, 1), schema::State::VT_DTYPE, 1); }},
       {"state without rows", "body", [=](Victim *v) { v->Poke<uint32_t>(state(v, 1), schema::State::VT_ROWS, 0); }},
-      {"state too wide", "body", [=](Victim *v) { v->Poke<uint32_t>(state(v, 1), schema::State::VT_COLUMNS, (1u << 20) + 1); }},
-      {"state of giant size", "body",
+      {"state too wide", "states", [=](Victim *v) { v->Poke<uint32_t>(state(v, 1), schema::State::VT_COLUMNS, (1u << 20) + 1); }},
+      {"state of giant size", "states",
        [=](Victim *v) {
          v->Poke<uint32_t>(state(v, 1), schema::State::VT_ROWS, 1u << 20);
          v->Poke<uint32_t>(state(v, 1), schema::State::VT_COLUMNS, 1u << 20);
@@ -466,7 +466,7 @@ TEST(EvilGraph, StateSpaces) {
       {"no heads", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_HEADS, 0); }},
       {"no groups", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 0); }},
       {"groups that do not divide the heads", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 3); }},
-      {"groups of another state", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 4); }},
+      {"groups of another state", "body", [=](Victim *v) { v->Poke<uint32_t>(scan(v), schema::Scan::VT_GROUPS, 1); }},
       {"fewer step sizes than heads", "body", [=](Victim *v) { v->Put(scan(v)->dt(), Moved(scan(v)->dt(), 0, 0, -1)); }},
       {"B and C of different widths", "body", [=](Victim *v) { v->Put(scan(v)->c(), Moved(scan(v)->c(), 0, 0, -2)); }},
       {"recurrence to another width", "body", [=](Victim *v) { v->Put(scan(v)->out(), Moved(scan(v)->out(), 0, 0, -1)); }},
@@ -498,6 +498,104 @@ TEST(EvilGraph, StateSpaces) {
   AddRefCases(&cases, "output shifts", "body", Op::Scan, &schema::Scan::out_shifts);
   ExpectRefused(cases, StateSpaceSpec());
   Victim victim(StateSpaceSpec());
+  EXPECT_EQ(ModelSession(victim.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
+}
+
+ModelSpec ProfileSpec() {
+  ModelSpec spec;
+  spec.linear = {WeightFormat::kW4G32, Layout::kC4};
+  spec.widened = spec.sorted_pairs = true;
+  spec.mixers = {Mixer::kAttention, Mixer::kStateSpace};
+  spec.kv_bits = 4;  // written, as 8 would not be
+  spec.v_dim = 12;
+  spec.attention_run = 6;
+  spec.scan_run = 4;
+  return spec;
+}
+
+TEST(EvilGraph, Profiles) {
+  const auto linear = [](Victim *v) { return v->Find<schema::Linear>(Op::Linear); };
+  const auto rotate = [](Victim *v) { return v->Find<schema::Rotate>(Op::Rotate); };
+  const auto append = [](Victim *v) { return v->Find<schema::Append>(Op::Append); };
+  const auto attention = [](Victim *v) { return v->Find<schema::Attention>(Op::Attention); };
+  const auto conv = [](Victim *v) { return v->Find<schema::Conv>(Op::Conv); };
+  const auto scan = [](Victim *v) { return v->Find<schema::Scan>(Op::Scan); };
+  const auto cache = [](Victim *v) { return v->model()->caches()->Get(0); };
+  const auto with_run = [](const char *name, const auto &runs, const std::function<void(uint32_t *, uint32_t *)> &change) {
+    return Case{name, "body", [=](Victim *v) {
+                  const schema::Run *run = runs(v)->Get(1);
+                  uint32_t first = run->first(), count = run->count();
+                  change(&first, &count);
+                  v->Put(run, schema::Run(first, count));
+                }};
+  };
+  const auto rows = [=](Victim *v) { return linear(v)->rows(); };
+  const auto columns = [=](Victim *v) { return conv(v)->columns(); };
+  std::vector<Case> cases = {
+      with_run("rows past the last", rows, [](uint32_t *first, uint32_t *) { *first = 4096; }),
+      with_run("rows that wrap around", rows, [](uint32_t *first, uint32_t *) { *first = 0xfffffff0u; }),
+      with_run("rows askew", rows, [](uint32_t *first, uint32_t *) { *first -= 8; }),
+      with_run("fewer rows than columns of the output", rows, [](uint32_t *, uint32_t *count) { --*count; }),
+      with_run("more rows than columns of the output", rows, [](uint32_t *, uint32_t *count) { ++*count; }),
+      with_run("a run of no rows", rows, [](uint32_t *, uint32_t *count) { *count = 0; }),
+      with_run("a run of too many rows", rows, [](uint32_t *, uint32_t *count) { *count = 0xffffffffu; }),
+      with_run("columns past the last", columns, [](uint32_t *first, uint32_t *) { *first = 4096; }),
+      with_run("fewer columns than the input has", columns, [](uint32_t *, uint32_t *count) { --*count; }),
+      with_run("a run of no columns", columns, [](uint32_t *, uint32_t *count) { *count = 0; }),
+      {"input of a part of a group", "body", [=](Victim *v) { v->Put(linear(v)->input(), Moved(linear(v)->input(), 0, 0, -1)); }},
+      {"input wider than the weight", "body",
+       [=](Victim *v) { v->Poke<uint32_t>(v->model()->weights()->Get(linear(v)->weight()), schema::Weight::VT_K, 32); }},
+      {"input narrower than a weight of no format", "body",
+       [=](Victim *v) {
+         const auto *weight = v->model()->weights()->Get(linear(v)->weight());
+         v->Poke<uint8_t>(weight, schema::Weight::VT_FORMAT, 77);
+         v->Poke<uint32_t>(weight, schema::Weight::VT_K_PANEL, 0);
+       }},
+      {"pair of no frequency", "body", [=](Victim *v) { v->Bytes(rotate(v)->pairs())[3] = 8; }},
+      {"pairs of half a block", "body", [=](Victim *v) { v->Poke<uint32_t>(rotate(v), schema::Rotate::VT_HEADS, 8); }},
+      {"keys wider than their cache", "body", [=](Victim *v) { v->Poke<uint32_t>(cache(v), schema::Cache::VT_HEAD_DIM, 12); }},
+      {"values wider than their cache", "body", [=](Victim *v) { v->Poke<uint32_t>(cache(v), schema::Cache::VT_HEAD_DIM, 10); }},
+      {"keys of half a dimension", "body", [=](Victim *v) { v->Put(append(v)->k(), Moved(append(v)->k(), 0, 0, -1)); }},
+      {"keys of an odd width", "body", [=](Victim *v) { v->Put(append(v)->k(), Moved(append(v)->k(), 0, 0, -2)); }},
+      {"values of an odd width", "body", [=](Victim *v) { v->Put(append(v)->v(), Moved(append(v)->v(), 0, 0, -2)); }},
+      {"fewer keys written than read", "body", [=](Victim *v) { v->Put(append(v)->k(), Moved(append(v)->k(), 0, 0, -4)); }},
+      {"fewer values written than read", "body", [=](Victim *v) { v->Put(append(v)->v(), Moved(append(v)->v(), 0, 0, -4)); }},
+      {"queries of half a dimension", "body", [=](Victim *v) { v->Put(attention(v)->q(), Moved(attention(v)->q(), 0, 0, -2)); }},
+      {"queries of an odd width", "body", [=](Victim *v) { v->Put(attention(v)->q(), Moved(attention(v)->q(), 0, 0, -4)); }},
+      {"more values than the cache has", "body",
+       [=](Victim *v) { v->Poke<uint32_t>(attention(v), schema::Attention::VT_V_DIM, 36); }},
+      {"more values than were written", "body",
+       [=](Victim *v) {
+         v->Poke<uint32_t>(attention(v), schema::Attention::VT_V_DIM, 14);
+         v->Poke<uint8_t>(attention(v), schema::Attention::VT_RUN, 2);
+       }},
+      {"giant values", "body", [=](Victim *v) { v->Poke<uint32_t>(attention(v), schema::Attention::VT_V_DIM, 0xfffffffeu); }},
+      {"a run that does not divide the values", "body",
+       [=](Victim *v) { v->Poke<uint8_t>(attention(v), schema::Attention::VT_RUN, 5); }},
+      {"a run of more than there are", "body", [=](Victim *v) { v->Poke<uint8_t>(attention(v), schema::Attention::VT_RUN, 24); }},
+      {"output too narrow for the heads", "body",
+       [=](Victim *v) { v->Put(attention(v)->out(), Moved(attention(v)->out(), 0, 0, -17)); }},
+      {"a run that does not divide the channels", "body", [=](Victim *v) { v->Poke<uint8_t>(scan(v), schema::Scan::VT_RUN, 3); }},
+      {"more channels than the state has", "body",
+       [=](Victim *v) { v->Poke<uint32_t>(v->model()->states()->Get(1), schema::State::VT_ROWS, 28); }},
+      {"a state of half a row a head", "body",
+       [=](Victim *v) { v->Poke<uint32_t>(v->model()->states()->Get(1), schema::State::VT_ROWS, 42); }},
+      {"fewer state columns than B has", "body",
+       [=](Victim *v) { v->Poke<uint32_t>(v->model()->states()->Get(1), schema::State::VT_COLUMNS, 15); }},
+  };
+  AddRefCases(&cases, "pairs", "body", Op::Rotate, &schema::Rotate::pairs);
+  ExpectRefused(cases, ProfileSpec());
+  Victim victim(ProfileSpec());
+  EXPECT_EQ(ModelSession(victim.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
+}
+
+TEST(EvilGraph, PartsOfPanels) {
+  ModelSpec spec;
+  spec.linear = {WeightFormat::kW8, Layout::kX16C8, 32};
+  spec.widened = true;
+  const auto input = [](Victim *v) { return v->Find<schema::Linear>(Op::Linear)->input(); };
+  ExpectRefused({{"input of a part of a panel", "body", [=](Victim *v) { v->Put(input(v), Moved(input(v), 0, 0, -16)); }}}, spec);
+  Victim victim(spec);
   EXPECT_EQ(ModelSession(victim.Sealed()).status(), static_cast<acorn_status>(ACORN_OK));
 }
 

@@ -81,12 +81,11 @@ TEST(Reader, DamagedWeightsAreFoundOnRequest) {
 }
 
 // Whatever a resealed flip of the graph makes of a model: a status, or a model that runs without touching what is not its own.
-TEST(Reader, FlippedGraphBytesNeverBreakAnything) {
-  const AlignedBytes file = File();
+void FlipGraphBytes(const AlignedBytes &file, uint64_t step) {
   const uint64_t graph = LoadLittle64(file.data() + kHeaderGraphBytes);
   const std::vector<int32_t> tokens = {1, 2, 3};
   size_t refused = 0;
-  for (uint64_t at = 0; at < graph; at += 3) {
+  for (uint64_t at = 0; at < graph; at += step) {
     for (const uint8_t mask : {uint8_t{0x01}, uint8_t{0x80}, uint8_t{0xff}}) {
       AlignedBytes bad = file;
       bad.data()[kHeaderBytes + at] ^= mask;
@@ -102,7 +101,17 @@ TEST(Reader, FlippedGraphBytesNeverBreakAnything) {
       session.Score(tokens);
     }
   }
-  EXPECT_GT(refused, graph / 10);
+  EXPECT_GT(refused, 3 * graph / step / 10);
+}
+
+TEST(Reader, FlippedGraphBytesNeverBreakAnything) { FlipGraphBytes(File(), 3); }
+
+TEST(Reader, FlippedBytesOfAProfileNeverBreakAnything) {
+  for (const char *name : {"profile_w4g32", "profile_state_space"}) {
+    for (const ModelSpec &spec : VariedSpecs()) {
+      if (spec.name == name) FlipGraphBytes(BuildModel(spec), 11);
+    }
+  }
 }
 
 }  // namespace

@@ -113,6 +113,13 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
       const auto ignore = [](void *, size_t, const int32_t *, size_t) { return 0; };
       if (status == ACORN_OK) status = acorn_session_rewind(opened.session, 3);
       if (status == ACORN_OK) status = acorn_session_score(opened.session, tokens.data(), tokens.size() / 2, ignore, nullptr);
+      uint32_t rates[16];
+      size_t count = 0;
+      if (status == ACORN_OK) status = acorn_model_rates(opened.model, rates, 16, &count);
+      for (size_t i = 0; i < count && status == ACORN_OK; ++i) {
+        status = acorn_session_set_rate(opened.session, rates[i]);
+        if (status == ACORN_OK) status = acorn_session_decode(opened.session, nullptr, 1);
+      }
       acorn_selftest_report report = {};
       if (status == ACORN_OK && chunk == 5) status = acorn_session_selftest(opened.session, &report);
       g_counting = false;
@@ -124,6 +131,9 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, Memory, testing::ValuesIn(VariedSpecs()),
+                         [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
+
+INSTANTIATE_TEST_SUITE_P(ElasticSpecs, Memory, testing::ValuesIn(ElasticSpecs()),
                          [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
 
 TEST(MemoryBlock, EverySmallerBlockIsRefusedUntouched) {

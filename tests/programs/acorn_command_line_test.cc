@@ -78,9 +78,64 @@ TEST_F(CommandLine, BadUsageIsTwo) {
 
 TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
   ExpectFailure({"verify", "MODEL"}, 2, {"verify is not in this version"});
-  for (const char *option : {"--rate", "--trust"}) {
-    ExpectFailure({"plan", "MODEL", option, "1"}, 2, {std::string(option) + " is not in this version"});
+  ExpectFailure({"plan", "MODEL", "--trust", "1"}, 2, {"--trust is not in this version"});
+}
+
+TEST_F(CommandLine, RatesThatAFileHolds) {
+  ModelSpec spec = TalkingSpec();
+  spec.head_dim = spec.rotary_dims = 32;
+  spec.sorted_pairs = true, spec.attention_run = 8;
+  spec.profiles = {{15, {32, 16, 64, 0, 0}}, {25, {16, 16, 32, 0, 0}}};
+  const std::string elastic = folder_.File("elastic.acorn");
+  ASSERT_TRUE(WriteModel(BuildModel(spec), elastic));
+  ExpectFailure({"run", elastic, "-p", "x", "--rate", "20"}, 2, {"20", "elastic.acorn", "0, 15 and 25"});
+  ExpectFailure({"bench", "MODEL", "--rate", "25"}, 2, {"25", "holds 0 alone"});
+  ExpectFailure({"plan", "MODEL", "--rate", "100"}, 2, {"--rate 100"});
+  ExpectFailure({"selftest", elastic, "--rate", "15"}, 2, {"--rate", "rate 0"});
+
+  std::vector<std::string> digests;
+  for (const char *rate : {"0", "15", "25"}) {
+    const json bench =
+        Report({"bench", elastic, "--rate", rate, "--prompt-tokens", "5", "--gen-tokens", "2", "--repetitions", "1", "--json"});
+    EXPECT_EQ(bench["rate"], std::stoi(rate));
+    digests.push_back(bench["digest"]);
+    const Outcome run = Acorn({"run", elastic, "-p", "x", "-n", "2", "--rate", rate, "--stats"});
+    EXPECT_EQ(run.code, 0) << run.err;
+    EXPECT_NE(run.err.find("rate " + std::string(rate) + " %"), std::string::npos) << run.err;
   }
+  EXPECT_NE(digests[0], digests[1]);
+  EXPECT_NE(digests[1], digests[2]);
+
+  const json rows = Report({"plan", elastic, "--json"})["rates"];
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[1]["rate"], 15);
+  EXPECT_EQ(rows[0]["left_out_bytes"], 0);
+  EXPECT_GT(rows[2]["realised_percent"], rows[1]["realised_percent"]);
+  EXPECT_LT(rows[2]["weight_bytes"], rows[1]["weight_bytes"]);
+  EXPECT_LT(rows[2]["resident_bytes"], rows[0]["resident_bytes"]);
+  EXPECT_EQ(Report({"plan", "MODEL", "--json"})["rates"].size(), 1u);
+  const Outcome table = Acorn({"plan", elastic});
+  for (const char *text : {"realised", " 15 %", " 25 %"}) EXPECT_NE(table.out.find(text), std::string::npos) << table.out;
+}
+
+// Up and down between turns; what cannot be is said, and the conversation goes on.
+TEST_F(CommandLine, ChatChangesTheRateBetweenTurns) {
+  ModelSpec spec = TalkingSpec();
+  spec.profiles = {{25, {0, 0, 32, 0, 0}}};
+  const std::string elastic = folder_.File("elastic.acorn");
+  ASSERT_TRUE(WriteModel(BuildModel(spec), elastic));
+  const Words words = {"chat", elastic, "-n", "4"};
+  const auto lines = [](const std::string &text) { return std::count(text.begin(), text.end(), '\n'); };
+  const Outcome up = Acorn(words, "hello\n/rate 25\nhello\n/rate 0\nhello\n");
+  EXPECT_EQ(up.code, 0) << up.err;
+  EXPECT_EQ(lines(up.out), 3) << up.out;
+  EXPECT_EQ(up.err, "");
+  const Outcome wrong = Acorn(words, "hello\n/rate 7\n/rate fast\n/rate\nhello\n");
+  EXPECT_EQ(wrong.code, 0);
+  EXPECT_EQ(lines(wrong.out), 2) << wrong.out;
+  EXPECT_NE(wrong.err.find("0 and 25"), std::string::npos) << wrong.err;
+  EXPECT_EQ(lines(wrong.err), 3) << wrong.err;
+  EXPECT_EQ(wrong.out, Acorn(words, "hello\nhello\n").out);
 }
 
 TEST_F(CommandLine, BadModelsAreThreeWithThePlace) {

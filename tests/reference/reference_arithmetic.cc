@@ -202,16 +202,22 @@ int32_t Sine(uint32_t phase) {
   return static_cast<int32_t>(quadrant >= 2 ? -s : s);
 }
 
+void RotatePair(const uint64_t *frequency, uint64_t position, Factor factor, Range range, int32_t a, int32_t b, int32_t *ya,
+                int32_t *yb) {
+  int64_t sine = 0, cosine = 16384;
+  if (frequency != nullptr) {
+    const auto phase = static_cast<uint32_t>((position * *frequency) >> 32);
+    sine = Sine(phase);
+    cosine = Sine(phase + (uint32_t{1} << 30));
+  }
+  *ya = Saturate(Apply(factor, a * cosine - b * sine), range);
+  *yb = Saturate(Apply(factor, b * cosine + a * sine), range);
+}
+
 void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, Range range,
             const int32_t *x, int32_t *y) {
   const size_t half = frequencies.size();
-  for (size_t i = 0; i < half; ++i) {
-    const auto phase = static_cast<uint32_t>((position * frequencies[i]) >> 32);
-    const int64_t sine = Sine(phase), cosine = Sine(phase + (uint32_t{1} << 30));
-    const int64_t a = x[i], b = x[i + half];
-    y[i] = Saturate(Apply(factor, a * cosine - b * sine), range);
-    y[i + half] = Saturate(Apply(factor, b * cosine + a * sine), range);
-  }
+  for (size_t i = 0; i < half; ++i) RotatePair(&frequencies[i], position, factor, range, x[i], x[i + half], y + i, y + i + half);
   for (size_t j = 2 * half; j < head_dim; ++j) y[j] = Saturate(Apply(factor, int64_t{x[j]} * 16384), range);
 }
 
@@ -228,21 +234,21 @@ void Attend(const AttentionHead &head, const int32_t *q, const int8_t *k, const 
   Require(keys >= 1 && keys <= 65536, "attention: rows out of range");
   std::vector<int64_t> scores(keys, 0);
   for (uint64_t j = 0; j < keys; ++j) {
-    for (uint32_t d = 0; d < head.head_dim; ++d) scores[j] += int64_t{q[d]} * k[j * head.stride + d];
+    for (uint32_t d = 0; d < head.k_dim; ++d) scores[j] += int64_t{q[d]} * k[j * head.stride + d];
     RequireInside(scores[j], Power(31), "attention: score past s32");
   }
   const int64_t largest = *std::max_element(scores.begin(), scores.end());
   uint64_t den = 0;
-  std::vector<int64_t> num(head.head_dim, 0);
+  std::vector<int64_t> num(head.v_dim, 0);
   for (uint64_t j = 0; j < keys; ++j) {
     const uint32_t e = Exp2(Apply(head.exponent, largest - scores[j]));
     den += e;
-    for (uint32_t d = 0; d < head.head_dim; ++d) num[d] += int64_t{e} * v[j * head.stride + d];
+    for (uint32_t d = 0; d < head.v_dim; ++d) num[d] += int64_t{e} * v[j * head.stride + d];
   }
   const int b = Bits(den);
   Require(b >= 8, "attention: denominator too small");
   const auto reciprocal = static_cast<int64_t>((static_cast<uint64_t>(head.result.multiplier) << (b - 8)) / den);
-  for (uint32_t d = 0; d < head.head_dim; ++d) {
+  for (uint32_t d = 0; d < head.v_dim; ++d) {
     const int64_t value = RoundShift(Wide{num[d]} * reciprocal, head.result.shift + b - 8);
     y[d] = Saturate(value + head.zero_point, Range::kS8);
   }

@@ -71,13 +71,16 @@ void LayerNorm(const LayerNormSpec &spec, const int32_t *x, int32_t *y);
 /// §5: one head x [head_dim] at `position`.
 void Rotate(const std::vector<uint64_t> &frequencies, uint64_t position, uint32_t head_dim, Factor factor, Range range,
             const int32_t *x, int32_t *y);
+/// The same for one pair of dimensions; frequency null: it only changes scale.
+void RotatePair(const uint64_t *frequency, uint64_t position, Factor factor, Range range, int32_t a, int32_t b, int32_t *ya,
+                int32_t *yb);
 int32_t Sine(uint32_t phase);
 
-/// §7: one query head against `keys` rows of head_dim values that lie `stride` apart.
+/// §7: one query head q [k_dim] to y [v_dim] against `keys` rows that lie `stride` apart.
 struct AttentionHead {
   Factor exponent, result;
   int zero_point;
-  uint32_t head_dim;
+  uint32_t k_dim, v_dim;
   uint64_t stride;
 };
 uint32_t Exp2(int64_t t);

@@ -1,5 +1,6 @@
 #include "tests/reference/reference_model.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -19,7 +20,7 @@ struct ReferenceModel::Run {
   uint32_t rows;
   uint64_t first_position;
   std::vector<std::vector<int32_t>> values;  // each [rows, width]
-  std::vector<std::vector<int8_t>> k, v;     // each [prefix + rows, kv_heads * head_dim]
+  std::vector<std::vector<int8_t>> k, v;     // each [prefix + rows, kv_heads, head_dim of the cache]
   const schema::Model *model;
 
   int32_t *Row(const schema::Slice *slice, uint32_t row) {
@@ -62,6 +63,29 @@ const schema::Slice *OutputOf(const schema::Step &step) {
     default:
       return nullptr;
   }
+}
+
+// The first k columns of the rows of `runs`; none: of all.
+Matrix PartOf(const Matrix &whole, const flatbuffers::Vector<const schema::Run *> *runs, uint32_t k) {
+  Matrix part;
+  part.k = k;
+  part.group = whole.group;
+  const auto take = [&](uint32_t first, uint32_t count) {
+    Require(uint64_t{first} + count <= whole.n && k <= whole.k, "linear: rows or columns outside the weight");
+    for (uint32_t n = first; n < first + count; ++n, ++part.n) {
+      const auto row = whole.w.begin() + static_cast<int64_t>(size_t{n} * whole.k);
+      part.w.insert(part.w.end(), row, row + k);
+      if (whole.group == 0) continue;
+      const auto multipliers = whole.multipliers.begin() + static_cast<int64_t>(size_t{n} * (whole.k / whole.group));
+      part.multipliers.insert(part.multipliers.end(), multipliers, multipliers + k / whole.group);
+    }
+  };
+  if (runs == nullptr) {
+    take(0, whole.n);
+  } else {
+    for (const schema::Run *run : *runs) take(run->first(), run->count());
+  }
+  return part;
 }
 
 Matrix Unpack(const XnnMatrix &stored, const uint8_t *data) {
@@ -181,7 +205,8 @@ void ReferenceModel::Execute(Run *run, const schema::RmsNorm &op) const {
 }
 
 void ReferenceModel::Execute(Run *run, const schema::Linear &op) const {
-  const Matrix &weight = weights_[op.weight()];
+  const Matrix weight = PartOf(weights_[op.weight()], op.rows(), op.input()->width());
+  Require(weight.n == op.out()->width(), "linear: another number of rows than columns of the output");
   const LinearSpec spec{&weight,
                         Array<int32_t>(op.bias(), weight.n),
                         Array<int32_t>(op.multipliers(), weight.n),
@@ -196,18 +221,35 @@ void ReferenceModel::Execute(Run *run, const schema::Rotate &op) const {
   const schema::Rope *rope = model().ropes()->Get(op.rope());
   const auto frequencies = Array<uint64_t>(rope->frequencies(), rope->rotary_dims() / 2);
   const auto multipliers = Array<int32_t>(op.multipliers(), op.heads());
-  const uint32_t head_dim = op.input()->width() / op.heads();
+  const uint32_t head_dim = op.input()->width() / op.heads(), pairs = head_dim / 2;
+  std::vector<uint8_t> sorted;  // [heads of keys, pairs]
+  if (op.pairs() != nullptr) sorted = Array<uint8_t>(op.pairs(), op.pairs()->bytes());
   for (uint32_t row = 0; row < run->rows; ++row) {
     for (uint32_t head = 0; head < op.heads(); ++head) {
-      Rotate(frequencies, run->first_position + row, head_dim, {multipliers[head], op.shift()}, RangeOf(op.out()),
-             run->Row(op.input(), row) + head * head_dim, run->Row(op.out(), row) + head * head_dim);
+      const Factor factor{multipliers[head], op.shift()};
+      const int32_t *x = run->Row(op.input(), row) + head * head_dim;
+      int32_t *y = run->Row(op.out(), row) + head * head_dim;
+      const uint64_t position = run->first_position + row;
+      if (sorted.empty()) {
+        Rotate(frequencies, position, head_dim, factor, RangeOf(op.out()), x, y);
+        continue;
+      }
+      const size_t key_head = head / (op.heads() / (sorted.size() / pairs));
+      for (uint32_t pair = 0; pair < pairs; ++pair) {
+        const uint8_t name = sorted[key_head * pairs + pair];
+        const uint32_t first = pair / 8 * 16 + pair % 8, second = first + 8;
+        RotatePair(name == 255 ? nullptr : &frequencies.at(name), position, factor, RangeOf(op.out()), x[first], x[second], y + first,
+                   y + second);
+      }
     }
   }
 }
 
+// K and V hold whole heads of the cache; what a row lacks is 0.
 void ReferenceModel::Execute(Run *run, const schema::Append &op) const {
   const schema::Cache *cache = model().caches()->Get(op.cache());
-  const uint32_t width = cache->kv_heads() * cache->head_dim();
+  const uint32_t head_dim = cache->head_dim(), width = cache->kv_heads() * head_dim;
+  const uint32_t k_dim = op.k()->width() / cache->kv_heads(), v_dim = op.v()->width() / cache->kv_heads();
   const auto multipliers = Array<int32_t>(op.v_multipliers(), cache->kv_heads());
   std::vector<int8_t> &k = run->k[op.cache()], &v = run->v[op.cache()];
   const uint64_t prefix = run->first_position;
@@ -218,9 +260,10 @@ void ReferenceModel::Execute(Run *run, const schema::Append &op) const {
   for (uint32_t row = 0; row < run->rows; ++row) {
     const int32_t *k_row = run->Row(op.k(), row), *v_row = run->Row(op.v(), row);
     for (uint32_t i = 0; i < width; ++i) {
-      const Factor factor{multipliers[i / cache->head_dim()], op.v_shift()};
-      k.push_back(static_cast<int8_t>(k_row[i]));
-      v.push_back(static_cast<int8_t>(Saturate(Apply(factor, v_row[i]), Range::kS8)));
+      const uint32_t head = i / head_dim, d = i % head_dim;
+      const Factor factor{multipliers[head], op.v_shift()};
+      k.push_back(static_cast<int8_t>(d < k_dim ? k_row[head * k_dim + d] : 0));
+      v.push_back(static_cast<int8_t>(d < v_dim ? Saturate(Apply(factor, v_row[head * v_dim + d]), Range::kS8) : 0));
     }
   }
   if (cache->bits() != 4) return;
@@ -232,18 +275,27 @@ void ReferenceModel::Execute(Run *run, const schema::Append &op) const {
 void ReferenceModel::Execute(Run *run, const schema::Attention &op) const {
   const schema::Cache *cache = model().caches()->Get(op.cache());
   const uint32_t head_dim = cache->head_dim(), per_kv = op.heads() / cache->kv_heads();
+  const uint32_t k_dim = op.q()->width() / op.heads(), v_dim = op.v_dim() == 0 ? head_dim : op.v_dim();
+  const uint32_t side_by_side = op.run() == 0 ? v_dim : op.run();
   const auto exponents = Array<int32_t>(op.exp_multipliers(), op.heads());
   const auto results = Array<int32_t>(op.out_multipliers(), op.heads());
   for (uint32_t row = 0; row < run->rows; ++row) {
+    int32_t *out = run->Row(op.out(), row);
+    std::fill(out, out + op.out()->width(), op.zero_point());
     for (uint32_t head = 0; head < op.heads(); ++head) {
       const AttentionHead spec{{exponents[head], op.exp_shift()},
                                {results[head], op.out_shift()},
                                op.zero_point(),
-                               head_dim,
+                               k_dim,
+                               v_dim,
                                uint64_t{cache->kv_heads()} * head_dim};
       const uint32_t kv_offset = head / per_kv * head_dim;
-      Attend(spec, run->Row(op.q(), row) + head * head_dim, run->k[op.cache()].data() + kv_offset,
-             run->v[op.cache()].data() + kv_offset, run->first_position + row + 1, run->Row(op.out(), row) + head * head_dim);
+      std::vector<int32_t> y(v_dim);
+      Attend(spec, run->Row(op.q(), row) + head * k_dim, run->k[op.cache()].data() + kv_offset,
+             run->v[op.cache()].data() + kv_offset, run->first_position + row + 1, y.data());
+      for (uint32_t d = 0; d < v_dim; ++d) {
+        out[(d / side_by_side * op.heads() + head) * side_by_side + d % side_by_side] = y[d];
+      }
     }
   }
 }
@@ -375,7 +427,15 @@ void ReferenceModel::Execute(Run *run, const schema::Conv &op) const {
   const auto weights = Array<int16_t>(op.weights(), uint64_t{taps} * width), table = Array<int16_t>(op.factor_table(), 514);
   const auto bias = Array<int32_t>(op.bias(), width), multipliers = Array<int32_t>(op.multipliers(), width);
   const auto index = Array<int32_t>(op.index_multipliers(), width);
-  std::vector<int16_t> prefix(size_t{before} * width);
+  std::vector<uint32_t> columns;  // of the state
+  if (op.columns() == nullptr) {
+    for (uint32_t c = 0; c < width; ++c) columns.push_back(c);
+  } else {
+    for (const schema::Run *part : *op.columns()) {
+      for (uint32_t c = 0; c < part->count(); ++c) columns.push_back(part->first() + c);
+    }
+  }
+  std::vector<int16_t> prefix(size_t{before} * state->columns());
   if (state->prefix() != nullptr) prefix = Array<int16_t>(state->prefix(), prefix.size());
   for (uint32_t c = 0; c < width; ++c) {
     ConvColumn column{std::vector<int32_t>(taps), bias[c], {multipliers[c], op.shift()}, {index[c], op.index_shift()}};
@@ -383,7 +443,7 @@ void ReferenceModel::Execute(Run *run, const schema::Conv &op) const {
     for (uint32_t row = 0; row < run->rows; ++row) {
       std::vector<int32_t> seen(taps);
       for (uint32_t j = 0; j < taps; ++j) {
-        seen[j] = row + j >= before ? run->Row(op.input(), row + j - before)[c] : prefix[size_t{row + j} * width + c];
+        seen[j] = row + j >= before ? run->Row(op.input(), row + j - before)[c] : prefix[size_t{row + j} * state->columns() + columns[c]];
       }
       run->Row(op.out(), row)[c] = Convolve(column, table, seen);
     }
@@ -392,8 +452,9 @@ void ReferenceModel::Execute(Run *run, const schema::Conv &op) const {
 
 void ReferenceModel::Execute(Run *run, const schema::Scan &op) const {
   const uint32_t heads = op.heads(), channels = op.x()->width() / heads, n = op.b()->width() / op.groups();
+  const uint32_t side_by_side = op.run() == 0 ? channels : op.run();
   const schema::State *stored = model().states()->Get(op.state());
-  std::vector<int32_t> state(size_t{heads} * channels * n);
+  std::vector<int32_t> state(size_t{stored->rows()} * stored->columns());
   if (stored->prefix() != nullptr) state = Array<int32_t>(stored->prefix(), state.size());
   const auto dt = Array<int32_t>(op.dt_multipliers(), heads), dt_bias = Array<int32_t>(op.dt_bias(), heads);
   const auto decay = Array<int32_t>(op.decay_multipliers(), heads), input = Array<int32_t>(op.input_multipliers(), heads);
@@ -404,11 +465,12 @@ void ReferenceModel::Execute(Run *run, const schema::Scan &op) const {
                         op.dt_least(),                op.dt_most(), {decay[h], op.decay_shift()},
                         {input[h], op.input_shift()}, skip[h],     shifts[h]};
     const uint32_t group = h / (heads / op.groups()) * n;
-    for (uint32_t p = h * channels; p < (h + 1) * channels; ++p) {
+    for (uint32_t p = 0; p < channels; ++p) {
+      const uint32_t column = (p / side_by_side * heads + h) * side_by_side + p % side_by_side;
+      int32_t *kept = state.data() + size_t{h * (stored->rows() / heads) + p} * stored->columns();
       for (uint32_t row = 0; row < run->rows; ++row) {
-        run->Row(op.out(), row)[p] = Advance(head, run->Row(op.dt(), row)[h], run->Row(op.x(), row)[p],
-                                             run->Row(op.b(), row) + group, run->Row(op.c(), row) + group, n,
-                                             state.data() + size_t{p} * n);
+        run->Row(op.out(), row)[column] = Advance(head, run->Row(op.dt(), row)[h], run->Row(op.x(), row)[column],
+                                                  run->Row(op.b(), row) + group, run->Row(op.c(), row) + group, n, kept);
       }
     }
   }
@@ -472,14 +534,16 @@ std::vector<int32_t> ReferenceModel::Logits(const std::vector<int32_t> &tokens, 
         }
       } else {
         const schema::Append &append = *step.op_as_Append();
-        const size_t skip = run.first_position * append.k()->width();
-        const uint32_t width = append.k()->width();
-        entry.width = 2 * width;
+        const schema::Cache *cache = model().caches()->Get(append.cache());
+        const uint32_t heads = cache->kv_heads(), stride = heads * cache->head_dim();
+        entry.width = append.k()->width() + append.v()->width();
         for (uint32_t row = 0; row < run.rows; ++row) {
-          for (const auto *rows : {&run.k[append.cache()], &run.v[append.cache()]}) {
-            const auto begin = rows->begin() + static_cast<int64_t>(skip + size_t{row} * width);
-            entry.data.insert(entry.data.end(), begin, begin + width);
-          }
+          const size_t first = (run.first_position + row) * stride;
+          const auto take = [&](const std::vector<int8_t> &rows, uint32_t dims) {
+            for (uint32_t at = 0; at < heads * dims; ++at) entry.data.push_back(rows[first + at / dims * cache->head_dim() + at % dims]);
+          };
+          take(run.k[append.cache()], append.k()->width() / heads);
+          take(run.v[append.cache()], append.v()->width() / heads);
         }
       }
       trace(entry);

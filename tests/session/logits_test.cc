@@ -7,6 +7,7 @@
 #include "tests/reference/reference_model.h"
 #include "tests/support/model_builder.h"
 #include "tests/support/model_session.h"
+#include "tests/support/recorded_model.h"
 #include "tests/support/thread_port.h"
 
 namespace acorn::test {
@@ -30,17 +31,18 @@ constexpr Running kRuns[] = {{1, 1}, {1, 7}, {1, 64}, {1, 512}, {2, 1}, {2, 7}, 
 
 class SessionLogits : public testing::TestWithParam<ModelSpec> {};
 
-TEST_P(SessionLogits, EqualTheReference) {
-  const AlignedBytes file = BuildModel(GetParam());
-  const std::vector<int32_t> tokens = SomeTokens(GetParam().vocab_size, GetParam().max_context);
+// A file at one of its rates, against the reference's logits of the file `alone`.
+void ExpectReference(const ModelSpec &spec, const AlignedBytes &file, uint32_t rate, const AlignedBytes &alone) {
+  const std::vector<int32_t> tokens = SomeTokens(spec.vocab_size, spec.max_context);
   const std::vector<int32_t> expected =
-      reference::ReferenceModel(std::vector<uint8_t>(file.data(), file.data() + file.size())).Logits(tokens);
+      reference::ReferenceModel(std::vector<uint8_t>(alone.data(), alone.data() + alone.size())).Logits(tokens);
   for (const uint32_t features : FeatureLevels()) {
     for (const Running run : kRuns) {
       const ThreadPort port(features, run.threads);
       acorn_options options = {};
       options.chunk_tokens = run.chunk;
       options.logit_rows = run.chunk == 7 ? 3 : 1;
+      options.rate = rate;
       ModelSession session(file, options, port.get());
       ASSERT_EQ(session.status(), ACORN_OK) << acorn_status_text(session.status()) << " " << session.fault().section;
       const std::vector<int32_t> logits = session.Score(tokens);
@@ -48,11 +50,28 @@ TEST_P(SessionLogits, EqualTheReference) {
       ASSERT_EQ(logits.size(), expected.size());
       for (size_t i = 0; i < logits.size(); ++i) {
         ASSERT_EQ(logits[i], expected[i]) << "features " << features << " threads " << run.threads << " chunk " << run.chunk
-                                          << " position " << i / GetParam().vocab_size << " id " << i % GetParam().vocab_size;
+                                          << " position " << i / spec.vocab_size << " id " << i % spec.vocab_size;
       }
     }
   }
 }
+
+TEST_P(SessionLogits, EqualTheReference) {
+  const AlignedBytes file = BuildModel(GetParam());
+  ExpectReference(GetParam(), file, 0, file);
+}
+
+class ElasticLogits : public testing::TestWithParam<ModelSpec> {};
+
+TEST_P(ElasticLogits, EqualTheReferenceAtEveryRate) {
+  const ModelSpec &spec = GetParam();
+  const AlignedBytes file = BuildModel(spec);
+  ExpectReference(spec, file, 0, file);
+  for (size_t i = 0; i < spec.profiles.size(); ++i) ExpectReference(spec, file, spec.profiles[i].rate, OneRateOf(file, i));
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, ElasticLogits, testing::ValuesIn(ElasticSpecs()),
+                         [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(Specs, SessionLogits, testing::ValuesIn(VariedSpecs()),
                          [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });

@@ -22,7 +22,6 @@ using schema::Slice;
 constexpr double kRms4 = 2.5, kRms8 = 40, kRms16 = 3000, kGammaMean = 8192, kLogitRms = 1 << 20, kNaturalLogitRms = 2.5;
 
 constexpr int32_t kLargest15 = 16320;
-constexpr uint32_t kRun = 8;  // neighbours of a head in an output that goes round the heads
 constexpr double kInt16 = 32767, kInt31 = 2147483647;
 
 /// Columns of a value, with what is known about the numbers in them.
@@ -72,8 +71,13 @@ Factors MakeNormalised(const std::vector<double> &values) {
   return factors;
 }
 
-// Rows or columns of something wider.
-using Runs = std::vector<schema::Run>;
+using Runs = std::vector<std::pair<uint32_t, uint32_t>>;  // first, count
+
+std::vector<schema::Run> RunTable(const Runs &runs) {
+  std::vector<schema::Run> stored;
+  for (const auto &[first, count] : runs) stored.emplace_back(first, count);
+  return stored;
+}
 
 void AddRuns(Runs *runs, uint32_t first, uint32_t stride, uint32_t count, uint32_t times) {
   for (uint32_t i = 0; i < times; ++i) runs->emplace_back(first + i * stride, count);
@@ -81,22 +85,23 @@ void AddRuns(Runs *runs, uint32_t first, uint32_t stride, uint32_t count, uint32
 
 class Builder {
  public:
-  explicit Builder(const ModelSpec &spec) : spec_(spec), random_(spec.seed) {}
+  explicit Builder(const ModelSpec &spec) : spec_(spec), random_(spec.seed), beside_(~spec.seed) {}
   AlignedBytes Build();
 
  private:
   // A stored matrix, with what is needed to choose factors for it.
   struct Stored {
     uint16_t index;
-    WeightMatrix matrix;
+    WeightMatrix matrix;  // what is used of it
     double rms;
+    Runs rows;  // that are used; none: all
   };
 
   Edge NewValue(const char *role, DType dtype, uint32_t width, double rms, int zero_point = 0);
   // A new one, or in a profile's body the one that the body at rate 0 has added at the same place.
   Stored AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input = 127);
-  flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> PutRuns(const Runs &runs);
   std::vector<double> Spread(size_t count, double value);
+  Runs Scatter(uint32_t count, uint32_t unit);
 
   void Push(Op type, flatbuffers::Offset<void> op);
   Edge Embed(const Stored &weight);
@@ -105,7 +110,7 @@ class Builder {
                Gains gains = Gains::kShared);
   Edge LayerNorm(const char *role, const Edge &input, double rms, int zero_point);
   Edge Norm(const char *role, const Edge &input, int zero_point);
-  Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms, const Runs &rows = {});
+  Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
   std::vector<uint8_t> Pairs(uint32_t count) const;
   Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
   Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
@@ -116,9 +121,9 @@ class Builder {
   Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
   Edge Add(const char *role, const Edge &a, const Edge &b);
   std::vector<int16_t> FactorTable() const;
-  template <typename T>
-  uint16_t AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit);
-  Edge Convolve(const Edge &input, const Runs &columns);
+  template <typename T, typename IsUsed>
+  uint16_t AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit, const IsUsed &is_used);
+  Edge Convolve(const Edge &input, Runs columns);
   Edge Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt);
   Edge AttentionMixer(const Edge &normed);
   Edge StateSpaceMixer(const Edge &normed);
@@ -131,7 +136,7 @@ class Builder {
   AlignedBytes Finish(const Edge &body_out, const Edge &logits);
 
   const ModelSpec &spec_;
-  Random random_;
+  Random random_, beside_;  // beside_: for what is stored and not used
   SegmentSet segments_;
   uint16_t constants_ = 0, weight_segment_ = 0;
   flatbuffers::FlatBufferBuilder fbb_;
@@ -142,6 +147,7 @@ class Builder {
   std::vector<flatbuffers::Offset<schema::Cache>> caches_;
   std::vector<flatbuffers::Offset<schema::State>> states_;
   Widths widths_;       // of the body that is being built
+  uint32_t cache_dim_ = 0;
   bool again_ = false;  // it is a profile's: all that steps name is there already
   std::vector<Stored> stored_;
   size_t next_weight_ = 0, next_cache_ = 0, next_state_ = 0, next_set_ = 0;
@@ -164,23 +170,34 @@ Edge Builder::NewValue(const char *role, DType dtype, uint32_t width, double rms
   return {entry->second, 0, width, rms, zero_point};
 }
 
+// Runs of `count` rows in all, that begin on multiples of `unit`, with others before them and between them; none in a file that is
+// not widened.
+Runs Builder::Scatter(uint32_t count, uint32_t unit) {
+  Runs runs;
+  if (!spec_.widened) return runs;
+  for (uint32_t first = unit; count != 0;) {
+    runs.emplace_back(first, std::min(count, static_cast<uint32_t>(beside_.Between(1, 40))));
+    count -= runs.back().second;
+    first += (runs.back().second + unit - 1) / unit * unit + static_cast<uint32_t>(beside_.Between(0, 1)) * unit;
+  }
+  return runs;
+}
+
 Builder::Stored Builder::AddWeight(const WeightKind &kind, uint32_t n, uint32_t k, int32_t largest_input) {
   if (again_) return stored_[next_weight_++];
-  Stored stored{static_cast<uint16_t>(weights_.size()), RandomWeights(kind, n, k, &random_), 0};
+  Stored stored{static_cast<uint16_t>(weights_.size()), RandomWeights(kind, n, k, &random_), 0, {}};
   // XNNPACK's kernels hand sums over exactly only below 2^24.
   if (GroupSize(kind.format) == 0 && kind.k_panel == 0 && stored.matrix.AccBound(127) >= (uint64_t{1} << 24)) {
     stored.matrix.kind.k_panel = 1024;
   }
   stored.rms = stored.matrix.Rms();
-  const Ref data = segments_.Put(weight_segment_, Pack(stored.matrix));
-  weights_.push_back(schema::CreateWeight(fbb_, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.layout), n, k,
-                                          stored.matrix.PanelDepth(), &data, stored.matrix.AccBound(largest_input)));
+  if (steps_ == &body_ && !body_.empty()) stored.rows = Scatter(n, 16);  // not the embedding's, nor the head's
+  const WeightMatrix whole = stored.rows.empty() ? stored.matrix : Widen(stored.matrix, stored.rows, &beside_);
+  const Ref data = segments_.Put(weight_segment_, Pack(whole));
+  weights_.push_back(schema::CreateWeight(fbb_, static_cast<uint8_t>(kind.format), static_cast<uint8_t>(kind.layout), whole.n,
+                                          whole.k, whole.PanelDepth(), &data, whole.AccBound(largest_input)));
   stored_.push_back(stored);
   return stored;
-}
-
-flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> Builder::PutRuns(const Runs &runs) {
-  return runs.empty() ? 0 : fbb_.CreateVectorOfStructs(runs);
 }
 
 // `count` factors around `value`, so that channels and heads differ.
@@ -239,12 +256,11 @@ Edge Builder::Norm(const char *role, const Edge &input, int zero_point) {
   return RmsNorm(role, input, 1, DType::S8, kRms8, zero_point);
 }
 
-// rows: those of the weight that are computed; empty: all
-Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms, const Runs &rows) {
+Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms) {
   const WeightMatrix &matrix = weight.matrix;
-  std::vector<uint32_t> kept;
-  for (const schema::Run &run : rows.empty() ? Runs{{0, matrix.n}} : rows) {
-    for (uint32_t i = 0; i < run.count(); ++i) kept.push_back(run.first() + i);
+  std::vector<uint32_t> kept;  // rows of the matrix, which is what a widened file uses of its own
+  for (const auto &[first, count] : again_ && !weight.rows.empty() ? weight.rows : Runs{{0, matrix.n}}) {
+    for (uint32_t i = 0; i < count; ++i) kept.push_back(first + i);
   }
   const auto width = static_cast<uint32_t>(kept.size());
   const Edge out = NewValue(role, dtype, width, rms);
@@ -264,23 +280,22 @@ Edge Builder::Linear(const char *role, const Edge &input, const Stored &weight, 
   const Factors factors = MakeFactors(Spread(width, rms / acc_rms), bound);
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref bias_ref = segments_.Put(constants_, bias), multipliers = segments_.Put(constants_, factors.multipliers);
-  Push(Op::Linear,
-       schema::CreateLinear(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0, PutRuns(rows))
-           .Union());
+  const std::vector<schema::Run> rows = RunTable(weight.rows);
+  Push(Op::Linear, schema::CreateLinearDirect(fbb_, &in, &out_slice, weight.index, &bias_ref, &multipliers, factors.shift, 0,
+                                              rows.empty() ? nullptr : &rows)
+                       .Union());
   return out;
 }
 
-// The first `count` pairs of each head of keys, of all in an order of its own.
+// The first `count` pairs of each head of keys.
 std::vector<uint8_t> Builder::Pairs(uint32_t count) const {
-  std::vector<uint8_t> pairs;
-  for (uint32_t head = 0; head < spec_.kv_heads; ++head) {
-    Random order(head + 1);
-    std::vector<uint8_t> all(spec_.head_dim / 2, kNoFrequency);
-    for (uint32_t i = 0; i < spec_.rotary_dims / 2; ++i) all[i] = static_cast<uint8_t>(i);
-    for (size_t i = all.size(); i-- > 1;) std::swap(all[i], all[static_cast<size_t>(order.Between(0, static_cast<int64_t>(i)))]);
-    pairs.insert(pairs.end(), all.begin(), all.begin() + count);
+  std::vector<uint8_t> frequencies;
+  const uint32_t half = spec_.rotary_dims / 2, pairs = spec_.head_dim / 2;
+  for (uint32_t i = 0; i < spec_.kv_heads * pairs; ++i) {
+    const uint32_t frequency = (5 * i + i / half) % (half + 1);
+    if (i % pairs < count) frequencies.push_back(frequency == half ? kNoFrequency : static_cast<uint8_t>(frequency));
   }
-  return pairs;
+  return frequencies;
 }
 
 Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms) {
@@ -289,9 +304,9 @@ Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType 
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
   Ref pairs;
-  if (!spec_.profiles.empty()) pairs = segments_.Put(constants_, Pairs(input.width / heads / 2));
+  if (spec_.sorted_pairs) pairs = segments_.Put(constants_, Pairs(input.width / heads / 2));
   Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift,
-                                        spec_.profiles.empty() ? nullptr : &pairs)
+                                        spec_.sorted_pairs ? &pairs : nullptr)
                        .Union());
   return out;
 }
@@ -306,15 +321,21 @@ Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, do
 
 uint16_t Builder::AddCache() {
   const bool narrow = spec_.kv_bits == 4;
+  const uint32_t v_dim = spec_.v_dim == 0 ? spec_.head_dim : spec_.v_dim;
+  const uint32_t dims = cache_dim_ = std::max(spec_.head_dim, v_dim) + (spec_.widened ? 18 : 0);
   Ref prefix_k, prefix_v;
+  const auto prefix = [&](uint32_t used, int64_t limit) {
+    std::vector<int8_t> rows;
+    for (uint32_t i = 0; i < spec_.prefix_rows * spec_.kv_heads * dims; ++i) {
+      rows.push_back(static_cast<int8_t>((i % dims < used ? random_ : beside_).Between(-limit, limit)));
+    }
+    return segments_.Put(constants_, rows);
+  };
   if (spec_.prefix_rows > 0) {
-    std::vector<int8_t> rows(size_t{spec_.prefix_rows} * spec_.kv_heads * spec_.head_dim);
-    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-9, 9) : random_.Between(-100, 100));
-    prefix_k = segments_.Put(constants_, rows);
-    for (int8_t &value : rows) value = static_cast<int8_t>(narrow ? random_.Between(-4, 4) : random_.Between(-60, 60));
-    prefix_v = segments_.Put(constants_, rows);
+    prefix_k = prefix(spec_.head_dim, narrow ? 9 : 100);
+    prefix_v = prefix(v_dim, narrow ? 4 : 60);
   }
-  caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, spec_.head_dim, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
+  caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, dims, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
                                         spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits)));
   return static_cast<uint16_t>(caches_.size() - 1);
 }
@@ -326,7 +347,9 @@ Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
   const Ref v_multipliers = segments_.Put(constants_, v_factors.multipliers);
   Push(Op::Append, schema::CreateAppend(fbb_, &k_slice, &v_slice, cache, &v_multipliers, v_factors.shift).Union());
 
-  const Edge out = NewValue("mixed", DType::S8, spec_.heads * widths_.v_dim, kRms8, 3);
+  // Runs of all heads may end inside a group of the next layer's inputs, which is filled up.
+  const uint32_t width = spec_.heads * widths_.v_dim, unit = std::max(GroupSize(spec_.linear.format), 16u);
+  const Edge out = NewValue("mixed", DType::S8, spec_.attention_run == 0 ? width : (width + unit) / unit * unit, kRms8, 3);
   // Scores spread by about 1.5 in natural units: 1.5 * log2(e) octaves in Q15.
   const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(widths_.k_dim));
   const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * widths_.k_dim);
@@ -336,8 +359,7 @@ Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
             results = segments_.Put(constants_, result.multipliers);
   Push(Op::Attention, schema::CreateAttention(fbb_, &q_slice, &out_slice, cache, spec_.heads, &exponents, exponent.shift,
                                               &results, result.shift, static_cast<int16_t>(out.zero_point),
-                                              widths_.v_dim == spec_.head_dim ? 0 : widths_.v_dim,
-                                              spec_.profiles.empty() ? uint8_t{0} : uint8_t{kRun})
+                                              widths_.v_dim == cache_dim_ ? 0 : widths_.v_dim, static_cast<uint8_t>(spec_.attention_run))
                           .Union());
   return out;
 }
@@ -390,14 +412,14 @@ Edge Builder::Add(const char *role, const Edge &a, const Edge &b) {
 }
 
 Edge Builder::AttentionMixer(const Edge &normed) {
-  const uint32_t whole = spec_.head_dim, whole_q = spec_.heads * whole, whole_kv = spec_.kv_heads * whole;
+  const uint32_t whole_k = spec_.head_dim, whole_v = spec_.v_dim == 0 ? whole_k : spec_.v_dim, key_heads = spec_.heads + spec_.kv_heads;
   const uint32_t q_width = spec_.heads * widths_.k_dim, k_width = spec_.kv_heads * widths_.k_dim;
-  Runs rows;
+  Stored weight = AddWeight(spec_.linear, key_heads * whole_k + spec_.kv_heads * whole_v, spec_.hidden);
   if (again_) {
-    AddRuns(&rows, 0, whole, widths_.k_dim, spec_.heads + spec_.kv_heads);
-    AddRuns(&rows, whole_q + whole_kv, whole, widths_.v_dim, spec_.kv_heads);
+    AddRuns(&weight.rows, 0, whole_k, widths_.k_dim, key_heads);
+    AddRuns(&weight.rows, key_heads * whole_k, whole_v, widths_.v_dim, spec_.kv_heads);
   }
-  const Edge qkv = Linear("qkv", normed, AddWeight(spec_.linear, whole_q + 2 * whole_kv, spec_.hidden), DType::S16, kRms16, rows);
+  const Edge qkv = Linear("qkv", normed, weight, DType::S16, kRms16);
   Edge q = qkv.Columns(0, q_width), k = qkv.Columns(q_width, k_width);
   const Edge v = qkv.Columns(q_width + k_width, spec_.kv_heads * widths_.v_dim);
   if (spec_.qk_norm) {
@@ -407,16 +429,19 @@ Edge Builder::AttentionMixer(const Edge &normed) {
   const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
   const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
   const Edge mixed = Attend(rotated_q, rotated_k, v);
-  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, whole_q), DType::S16, kRms16);
+  return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, mixed.width), DType::S16, kRms16);
 }
 
-template <typename T>
-uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit) {
+// is_used(row, column): the others hold anything.
+template <typename T, typename IsUsed>
+uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t prefix_limit, const IsUsed &is_used) {
   if (again_) return static_cast<uint16_t>(next_state_++);
   Ref prefix;
   if (spec_.prefix_rows > 0) {
-    std::vector<T> values(size_t{rows} * columns);
-    for (T &value : values) value = static_cast<T>(random_.Between(-prefix_limit, prefix_limit));
+    std::vector<T> values;
+    for (uint32_t i = 0; i < rows * columns; ++i) {
+      values.push_back(static_cast<T>((is_used(i / columns, i % columns) ? random_ : beside_).Between(-prefix_limit, prefix_limit)));
+    }
     prefix = segments_.Put(constants_, values);
   }
   states_.push_back(schema::CreateState(fbb_, dtype, rows, columns, spec_.prefix_rows > 0 ? &prefix : nullptr));
@@ -424,7 +449,8 @@ uint16_t Builder::AddState(DType dtype, uint32_t rows, uint32_t columns, int64_t
 }
 
 // Of inputs and weights alike in all columns, so that sums fit 32 bits.
-Edge Builder::Convolve(const Edge &input, const Runs &columns) {
+// columns: those of the state; empty: all, or where the file is widened any
+Edge Builder::Convolve(const Edge &input, Runs columns) {
   constexpr int64_t kLargestWeight = 7000;  // 8 of them, times 2^15, leave room for a bias
   const Edge out = NewValue("convolved", DType::S16, input.width, 0.75 * kRms16);
   std::vector<int16_t> weights(size_t{spec_.taps} * input.width);
@@ -434,13 +460,19 @@ Edge Builder::Convolve(const Edge &input, const Runs &columns) {
   for (int32_t &b : bias) b = static_cast<int32_t>(acc_rms * random_.Real(-0.5, 0.5));
   const Factors factors = MakeFactors(Spread(input.width, kRms16 / acc_rms), kInt31);
   const Factors index = MakeFactors(Spread(input.width, 3000 / kRms16), kInt16);
-  const uint16_t state = AddState<int16_t>(DType::S16, spec_.taps - 1, input.width, 6000);
+  if (columns.empty()) columns = Scatter(input.width, 1);
+  const uint32_t all_columns = columns.empty() ? input.width : columns.back().first + columns.back().second + 2;
+  const uint16_t state = AddState<int16_t>(DType::S16, spec_.taps - 1, all_columns, 6000, [&](uint32_t, uint32_t column) {
+    const auto holds = [=](const auto &run) { return column >= run.first && column - run.first < run.second; };
+    return columns.empty() || std::any_of(columns.begin(), columns.end(), holds);
+  });
+  const std::vector<schema::Run> stored_columns = RunTable(columns);
   const Ref weights_ref = segments_.Put(constants_, weights), bias_ref = segments_.Put(constants_, bias),
             multipliers = segments_.Put(constants_, factors.multipliers), indices = segments_.Put(constants_, index.multipliers),
             table = segments_.Put(constants_, FactorTable());
   const Slice in = input.slice(), out_slice = out.slice();
-  Push(Op::Conv, schema::CreateConv(fbb_, &in, &out_slice, state, spec_.taps, &weights_ref, &bias_ref, &multipliers, factors.shift,
-                                    &indices, index.shift, &table, PutRuns(columns))
+  Push(Op::Conv, schema::CreateConvDirect(fbb_, &in, &out_slice, state, spec_.taps, &weights_ref, &bias_ref, &multipliers,
+                                          factors.shift, &indices, index.shift, &table, columns.empty() ? nullptr : &stored_columns)
                      .Union());
   return out;
 }
@@ -469,7 +501,9 @@ Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) 
   }
   const Factors dt_factors = MakeFactors(Spread(heads, 65536 / dt.rms), kInt16), decay_factors = MakeFactors(decays, kInt31),
                 input_factors = MakeFactors(inputs, kInt31);
-  const uint16_t state = AddState<int32_t>(DType::S32, heads * spec_.state_head_dim, spec_.state_columns, 1 << 24);
+  const uint32_t channels = x.width / heads, all_channels = channels + (spec_.widened ? 3 : 0);
+  const uint16_t state = AddState<int32_t>(DType::S32, heads * all_channels, n + (spec_.widened ? 5 : 0), 1 << 24,
+                                           [&](uint32_t row, uint32_t column) { return row % all_channels < channels && column < n; });
   const Ref dt_ref = segments_.Put(constants_, dt_factors.multipliers), bias_ref = segments_.Put(constants_, dt_bias),
             table = segments_.Put(constants_, softplus), decay_ref = segments_.Put(constants_, decay_factors.multipliers),
             input_ref = segments_.Put(constants_, input_factors.multipliers), skip_ref = segments_.Put(constants_, skips),
@@ -478,7 +512,7 @@ Edge Builder::Scan(const Edge &x, const Edge &b, const Edge &c, const Edge &dt) 
   Push(Op::Scan, schema::CreateScan(fbb_, &xs, &bs, &cs, &dts, &out_slice, state, heads, spec_.state_groups, &dt_ref,
                                     dt_factors.shift, &bias_ref, &table, 1 << 10, 1 << 28, &decay_ref, decay_factors.shift,
                                     &input_ref, input_factors.shift, &skip_ref, &shift_ref,
-                                    spec_.profiles.empty() ? uint8_t{0} : uint8_t{kRun})
+                                    static_cast<uint8_t>(spec_.scan_run))
                      .Union());
   return out;
 }
@@ -487,16 +521,16 @@ Edge Builder::StateSpaceMixer(const Edge &normed) {
   const uint32_t heads = spec_.state_heads, groups = spec_.state_groups, whole_n = spec_.state_columns, n = widths_.state_columns;
   const uint32_t whole_inner = heads * spec_.state_head_dim, whole_side = groups * whole_n;
   const uint32_t inner = heads * widths_.state_head_dim, side = groups * n;
-  Runs columns, rows;  // of x, B and C; of z and these and dt
+  Stored weight = AddWeight(spec_.linear, 2 * (whole_inner + whole_side) + heads, spec_.hidden);
+  Runs columns;  // of x, B and C
   if (again_) {
     columns.emplace_back(0, inner);
     AddRuns(&columns, whole_inner, whole_n, n, 2 * groups);
-    rows.emplace_back(0, inner);
-    for (const schema::Run &run : columns) rows.emplace_back(whole_inner + run.first(), run.count());
-    rows.emplace_back(2 * (whole_inner + whole_side), heads);
+    weight.rows.emplace_back(0, inner);
+    for (const auto &[first, count] : columns) weight.rows.emplace_back(whole_inner + first, count);
+    weight.rows.emplace_back(2 * (whole_inner + whole_side), heads);
   }
-  const Edge all = Linear("state_in", normed, AddWeight(spec_.linear, 2 * (whole_inner + whole_side) + heads, spec_.hidden),
-                          DType::S16, kRms16, rows);
+  const Edge all = Linear("state_in", normed, weight, DType::S16, kRms16);
   const Edge z = all.Columns(0, inner), convolved = Convolve(all.Columns(inner, inner + 2 * side), columns);
   const Edge y = Scan(convolved.Columns(0, inner), convolved.Columns(inner, side), convolved.Columns(inner + side, side),
                       all.Columns(2 * (inner + side), heads));
@@ -524,9 +558,9 @@ Edge Builder::Layer(Edge residual, Mixer mixer) {
 
 Edge Builder::Ffn(const Edge &ffn_in) {
   const uint32_t ffn = widths_.ffn;
-  const Runs rows = again_ ? Runs{{0, ffn}, {spec_.ffn, ffn}} : Runs{};
-  const Edge both =
-      Linear("gate_up", ffn_in, AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden), DType::S16, kRms16, rows);
+  Stored weight = AddWeight(spec_.linear, 2 * spec_.ffn, spec_.hidden);
+  if (again_) AddRuns(&weight.rows, 0, spec_.ffn, ffn, 2);
+  const Edge both = Linear("gate_up", ffn_in, weight, DType::S16, kRms16);
   const Edge gated = Transform(Gate("gated", both.Columns(0, ffn), both.Columns(ffn, ffn)));
   return Linear("ffn_out", gated, AddWeight(spec_.linear, spec_.hidden, spec_.ffn, spec_.hadamard_block == 1 ? kLargest15 : 127),
                 DType::S16, kRms16);
@@ -648,8 +682,9 @@ AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
 
 Edge Builder::Body(const Widths &widths) {
   const auto or_whole = [](uint32_t width, uint32_t whole) { return width == 0 ? whole : width; };
-  widths_ = {or_whole(widths.k_dim, spec_.head_dim), or_whole(widths.v_dim, spec_.head_dim), or_whole(widths.ffn, spec_.ffn),
-             or_whole(widths.state_head_dim, spec_.state_head_dim), or_whole(widths.state_columns, spec_.state_columns)};
+  widths_ = {or_whole(widths.k_dim, spec_.head_dim), or_whole(widths.v_dim, or_whole(spec_.v_dim, spec_.head_dim)),
+             or_whole(widths.ffn, spec_.ffn), or_whole(widths.state_head_dim, spec_.state_head_dim),
+             or_whole(widths.state_columns, spec_.state_columns)};
   next_weight_ = next_cache_ = next_state_ = next_set_ = 0;
   Edge residual = Embed(AddWeight(spec_.head, spec_.vocab_size, spec_.hidden));
   for (uint32_t layer = 0; layer < spec_.layers; ++layer) {

@@ -83,6 +83,12 @@ struct ModelSpec {
   uint32_t norm_groups = 1;  // of the gated norm, each with gains of its own
   GatedNorm gated_norm = GatedNorm::kGateFirst;
   bool state_ffn = true;  // false: they have no second half
+  // What a profile asks of a file. A widened one computes what it would without: the body uses a part of what is stored.
+  bool widened = false;         // weights, caches and states hold random rows and columns beside those in use
+  bool sorted_pairs = false;    // of heads before attention
+  uint32_t v_dim = 0;           // of a head's values; 0: head_dim
+  uint32_t attention_run = 0;   // outputs of a head that lie side by side; 0: all of them
+  uint32_t scan_run = 0;        // the same of a recurrence
   std::vector<uint8_t> tokenizer;  // a tokenizer segment; empty: none
   // Routed experts in place of the second half of each layer; 0: none. ffn is then the width of the shared expert.
   uint32_t experts = 0;
@@ -91,8 +97,8 @@ struct ModelSpec {
   std::vector<WeightKind> expert_weights;   // of expert i: [i mod size]; their layouts without groups are the same
   Scoring scoring = Scoring::kSoftmaxOfChosen;
   bool shared_expert = false, shared_gate = false;
-  // By rising rate and falling widths. Pairs of a rotation are then sorted by importance and the outputs of attention and of
-  // state-space layers go round the heads; head_dim is a multiple of 16, and k_panel or the group divides the kept depths.
+  // By rising rate and falling widths, of a file that is not widened. Narrower heads want sorted_pairs and runs that divide them;
+  // head_dim is a multiple of 16, and k_panel or the group divides the kept depths.
   std::vector<ProfileSpec> profiles;
 };
 

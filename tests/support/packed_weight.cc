@@ -140,6 +140,29 @@ std::vector<uint8_t> PackChannels(const WeightMatrix &weights) {
 
 }  // namespace
 
+WeightMatrix Widen(const WeightMatrix &matrix, const std::vector<std::pair<uint32_t, uint32_t>> &runs, Random *random) {
+  WeightKind kind = matrix.kind;
+  const uint32_t group = GroupSize(kind.format);
+  const uint32_t unit = group != 0 ? group : kind.k_panel != 0 ? kind.k_panel : matrix.k % 16 == 0 ? matrix.k : 0;
+  const bool deeper = unit != 0 && matrix.k % unit == 0;
+  if (deeper && group == 0) kind.k_panel = unit;
+  const uint32_t k = !deeper ? matrix.k : group != 0 ? matrix.k + (matrix.k / group + 1) / 2 * group : matrix.k + (matrix.k + 1) / 2;
+  uint32_t n = 0;
+  for (const auto &[first, count] : runs) n = std::max(n, first + count + 3);  // the last tile is not whole
+  WeightMatrix wide = RandomWeights(kind, n, k, random);
+  uint32_t row = 0;
+  for (const auto &[first, count] : runs) {
+    for (uint32_t i = 0; i < count; ++i, ++row) {
+      std::copy_n(matrix.w.begin() + static_cast<ptrdiff_t>(size_t{row} * matrix.k), matrix.k,
+                  wide.w.begin() + static_cast<ptrdiff_t>(size_t{first + i} * k));
+      if (group == 0) continue;
+      std::copy_n(matrix.multipliers.begin() + static_cast<ptrdiff_t>(size_t{row} * (matrix.k / group)), matrix.k / group,
+                  wide.multipliers.begin() + static_cast<ptrdiff_t>(size_t{first + i} * (k / group)));
+    }
+  }
+  return wide;
+}
+
 std::vector<uint8_t> Pack(const WeightMatrix &matrix) {
   return GroupSize(matrix.kind.format) != 0 ? PackGroups(matrix) : PackChannels(matrix);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "acorn_schema/layout.h"
@@ -52,6 +53,10 @@ struct WeightMatrix {
 
 /// Uniformly random weights over the whole range of the format.  k is a multiple of the format's group
 WeightMatrix RandomWeights(WeightKind kind, uint32_t n, uint32_t k, Random *random);
+
+/// A matrix that has `matrix` in its first columns and in the rows of `runs` (first, count), one after the other; random weights
+/// elsewhere. Its depth is larger by half where the layout allows columns to be left out.
+WeightMatrix Widen(const WeightMatrix &matrix, const std::vector<std::pair<uint32_t, uint32_t>> &runs, Random *random);
 
 /// The bytes of `matrix` in its layout.
 std::vector<uint8_t> Pack(const WeightMatrix &matrix);

@@ -39,6 +39,14 @@ inline AlignedBytes WithGraph(const AlignedBytes &file, schema::ModelT model) {
   return AlignedBytes(bytes);
 }
 
+/// The file of one profile alone: its body at rate 0, weights, caches and states as wide as ever.
+inline AlignedBytes OneRateOf(const AlignedBytes &file, size_t profile) {
+  const std::unique_ptr<schema::ModelT> model = GraphOf(file);
+  model->body = std::move(model->profiles[profile]->body);
+  model->profiles.clear();
+  return WithGraph(file, std::move(*model));
+}
+
 /// The file with a run of the portable kernels over random ids in it.
 inline AlignedBytes Recorded(const AlignedBytes &file, size_t prompt_count = 9, size_t generated_count = 6) {
   std::unique_ptr<schema::ModelT> model = GraphOf(file);

@@ -1,4 +1,3 @@
-// The models that parameterised tests run over.
 #include "tests/support/model_builder.h"
 
 namespace acorn::test {
@@ -110,17 +109,42 @@ std::vector<ModelSpec> VariedSpecs() {
     spec.mixers = {Mixer::kStateSpace, Mixer::kAttention}, spec.state_head_dim = 16, spec.taps = 3;
     spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
   }
+  {
+    ModelSpec &spec = add("profile_w4g32", w4g32, w8);
+    spec.widened = spec.sorted_pairs = true, spec.prefix_rows = 2, spec.bias = true, spec.layers = 3;
+    spec.heads = 6, spec.head_dim = 32, spec.rotary_dims = 48, spec.v_dim = 24, spec.attention_run = 8;
+  }
+  {
+    ModelSpec &spec = add("profile_w8_kv4", {WeightFormat::kW8, Layout::kX16C8, 32}, w8);
+    spec.widened = spec.sorted_pairs = true, spec.kv_bits = 4, spec.prefix_rows = 1, spec.v_dim = 32, spec.attention_run = 16;
+  }
+  {
+    ModelSpec &spec = add("profile_w4_wide_input", w4_narrow, w8);
+    spec.widened = true, spec.hadamard_block = 1, spec.heads = 5, spec.kv_heads = 1, spec.v_dim = 10, spec.qk_norm = true;
+    spec.attention_run = 5;
+  }
+  {
+    ModelSpec &spec = add("profile_state_space", w4g32, w8);
+    spec.widened = true, spec.mixers = {Mixer::kStateSpace, Mixer::kAttention}, spec.state_groups = 2, spec.norm_groups = 2;
+    spec.state_head_dim = 40, spec.state_columns = 24, spec.scan_run = 8;
+  }
+  {
+    ModelSpec &spec = add("profile_experts", w8, w8);
+    spec.widened = spec.sorted_pairs = true, spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
+    spec.shared_gate = true;
+  }
   return specs;
 }
 
 std::vector<ModelSpec> ElasticSpecs() {
-  const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_panels{WeightFormat::kW8, Layout::kX8C8, 32};
+  const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_panels{WeightFormat::kW8, Layout::kX8C8, 16};
   const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4};
   std::vector<ModelSpec> specs(4);
   for (size_t i = 0; i < specs.size(); ++i) {
     specs[i].seed = 200 + i;
     specs[i].head = w8;
     specs[i].linear = w4g32;
+    specs[i].sorted_pairs = true, specs[i].attention_run = specs[i].scan_run = 8;
   }
   {
     ModelSpec &spec = specs[0];

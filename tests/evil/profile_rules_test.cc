@@ -1,0 +1,162 @@
+// The rules of profiles (FORMAT.md, section 4), broken one at a time.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/support/recorded_model.h"
+
+namespace acorn::test {
+namespace {
+
+using schema::Op;
+
+ModelSpec SpecNamed(const std::string &name) {
+  for (const ModelSpec &spec : ElasticSpecs()) {
+    if (spec.name == name) return spec;
+  }
+  ADD_FAILURE() << name;
+  return {};
+}
+
+size_t Find(const std::vector<std::unique_ptr<schema::StepT>> &body, Op type, size_t which = 0) {
+  for (size_t i = 0; i < body.size(); ++i) {
+    if (body[i]->op.type == type && which-- == 0) return i;
+  }
+  ADD_FAILURE() << schema::EnumNameOp(type);
+  return 0;
+}
+
+schema::Slice Moved(const schema::Slice &slice, int value, int offset, int width) {
+  return schema::Slice(static_cast<uint16_t>(slice.value() + value), slice.offset() + static_cast<uint32_t>(offset),
+                       slice.width() + static_cast<uint32_t>(width));
+}
+
+/// The graph after `harm`, which says the index of the fault; whatever it is where it says nothing.
+constexpr uint64_t kAny = UINT64_MAX;
+void ExpectRefused(const std::string &spec, const char *what, const char *section,
+                   const std::function<uint64_t(schema::ModelT *)> &harm) {
+  const AlignedBytes file = BuildModel(SpecNamed(spec));
+  auto model = GraphOf(file);
+  const uint64_t index = harm(model.get());
+  const ModelSession session(WithGraph(file, std::move(*model)));
+  EXPECT_EQ(session.status(), static_cast<acorn_status>(ACORN_ERR_INVALID)) << what;
+  EXPECT_STREQ(session.fault().section, section) << what;
+  if (index != kAny) {
+    EXPECT_EQ(session.fault().index, index) << what;
+  }
+}
+
+TEST(EvilProfiles, RatesRiseAndBodiesAreWhole) {
+  ExpectRefused("elastic_dense", "a rate twice", "profiles", [](schema::ModelT *m) {
+    m->profiles[1]->rate = m->profiles[0]->rate;
+    return 1;
+  });
+  ExpectRefused("elastic_dense", "rates that fall", "profiles", [](schema::ModelT *m) {
+    std::swap(m->profiles[0]->rate, m->profiles[1]->rate);
+    return 1;
+  });
+  ExpectRefused("elastic_dense", "rate 0 again", "profiles", [](schema::ModelT *m) {
+    m->profiles[0]->rate = 0;
+    return 0;
+  });
+  ExpectRefused("elastic_dense", "a rate of 96", "profiles", [](schema::ModelT *m) {
+    m->profiles[2]->rate = 96;
+    return 2;
+  });
+  ExpectRefused("elastic_dense", "no body", "profiles", [](schema::ModelT *m) {
+    m->profiles[1]->body.clear();
+    return 1;
+  });
+  ExpectRefused("elastic_dense", "a step less", "profiles", [](schema::ModelT *m) {
+    m->profiles[1]->body.pop_back();
+    return 1;
+  });
+  ExpectRefused("elastic_dense", "17 bodies", "profiles", [](schema::ModelT *m) {
+    while (m->profiles.size() < 16) m->profiles.push_back(std::make_unique<schema::ProfileT>(*m->profiles.back()));
+    return 17;
+  });
+}
+
+TEST(EvilProfiles, StepsAreThoseOfTheRateBelow) {
+  const auto swapped = [](size_t profile, size_t a, size_t b) {
+    return [=](schema::ModelT *m) {
+      std::swap(m->profiles[profile]->body[a], m->profiles[profile]->body[b]);
+      return profile * m->body.size() + std::max(a, b);  // the walk goes backwards
+    };
+  };
+  const auto model = GraphOf(BuildModel(SpecNamed("elastic_dense")));
+  ExpectRefused("elastic_dense", "steps out of order", "profile", swapped(1, Find(model->body, Op::Linear), Find(model->body, Op::Glu)));
+  const auto at = [](schema::ModelT *m, size_t profile, Op type, size_t which = 0) {
+    return m->profiles[profile]->body[Find(m->body, type, which)].get();
+  };
+  ExpectRefused("elastic_dense", "another cache", "profile", [&](schema::ModelT *m) {
+    at(m, 0, Op::Append, 1)->op.AsAppend()->cache = 0;
+    return kAny;
+  });
+  ExpectRefused("elastic_dense", "another weight", "profile", [&](schema::ModelT *m) {
+    at(m, 2, Op::Linear, 4)->op.AsLinear()->weight = m->body[Find(m->body, Op::Linear, 0)]->op.AsLinear()->weight;
+    return kAny;
+  });
+  ExpectRefused("elastic_dense", "another value", "profile", [&](schema::ModelT *m) {
+    auto *add = at(m, 0, Op::Add)->op.AsAdd();
+    std::swap(add->a, add->b);
+    return Find(m->body, Op::Add);
+  });
+  ExpectRefused("elastic_dense", "wider than at the rate below", "profile", [&](schema::ModelT *m) {
+    // Rates 30 and 45 exchange their bodies.
+    std::swap(m->profiles[1]->body, m->profiles[2]->body);
+    return kAny;
+  });
+  ExpectRefused("elastic_hybrid_experts", "more experts a token", "profile", [&](schema::ModelT *m) {
+    at(m, 0, Op::Experts)->op.AsExperts()->top_k = 3;
+    return Find(m->body, Op::Experts);
+  });
+  ExpectRefused("elastic_state_space", "another state", "profile", [&](schema::ModelT *m) {
+    at(m, 1, Op::Conv, 1)->op.AsConv()->state = 0;
+    return kAny;
+  });
+}
+
+TEST(EvilProfiles, NothingIsReadThatNobodyWrote) {
+  // Attention over more dimensions than this body's Append writes: the cache has them from another conversation.
+  ExpectRefused("elastic_dense", "wider values than are written", "profile", [](schema::ModelT *m) {
+    auto *append = m->profiles[0]->body[Find(m->body, Op::Append)]->op.AsAppend();
+    append->v = std::make_unique<schema::Slice>(Moved(*append->v, 0, 0, -2 * 32));
+    return Find(m->body, Op::Append);
+  });
+  // A gate that reads columns of a value which its writer leaves alone at this rate.
+  ExpectRefused("elastic_dense", "columns of another rate", "profile", [](schema::ModelT *m) {
+    auto *glu = m->profiles[0]->body[Find(m->body, Op::Glu)]->op.AsGlu();
+    glu->up = std::make_unique<schema::Slice>(Moved(*glu->up, 0, 32, 0));
+    return 0;
+  });
+}
+
+TEST(EvilProfiles, ColumnsOfAStateRiseAndAreThoseOfTheRateBelow) {
+  const auto conv = [](schema::ModelT *m, size_t profile) {
+    return m->profiles[profile]->body[Find(m->body, Op::Conv)]->op.AsConv();
+  };
+  ExpectRefused("elastic_state_space", "columns that fall", "profile", [&](schema::ModelT *m) {
+    std::swap(conv(m, 1)->columns[1], conv(m, 1)->columns[2]);
+    return kAny;
+  });
+  ExpectRefused("elastic_state_space", "columns twice", "profile", [&](schema::ModelT *m) {
+    conv(m, 1)->columns[2] = conv(m, 1)->columns[1];
+    return kAny;
+  });
+  ExpectRefused("elastic_state_space", "columns that the rate below has not", "profile", [&](schema::ModelT *m) {
+    schema::Run &run = conv(m, 2)->columns[1];
+    run = schema::Run(run.first() + 31, run.count());
+    return kAny;
+  });
+  ExpectRefused("elastic_state_space", "columns past the state", "profile", [&](schema::ModelT *m) {
+    schema::Run &run = conv(m, 1)->columns.back();
+    run = schema::Run(run.first() + 17, run.count());
+    return kAny;
+  });
+}
+
+}  // namespace
+}  // namespace acorn::test
