@@ -166,7 +166,7 @@ void LiveGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std
   live.multipliers = std::move(integers.multipliers);
   live.scales = out_scales;
   live.step.rotate = {ToSlice(in), ToSlice(out), static_cast<uint32_t>(out_scales.size()), rope, live.multipliers.data(),
-                      integers.shift, nullptr, 0};
+                      integers.shift, nullptr, 1};
 }
 
 void LiveGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) {
@@ -175,8 +175,8 @@ void LiveGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::
   live.other = v;
   live.multipliers = std::move(integers.multipliers);
   live.scales = v_scales;
-  const uint32_t dim = caches_[cache].head_dim;
-  live.step.append = {ToSlice(k), ToSlice(v), dim, dim, cache, live.multipliers.data(), integers.shift};
+  const uint32_t dims = caches_[cache].head_dim;
+  live.step.append = {ToSlice(k), ToSlice(v), dims, dims, cache, live.multipliers.data(), integers.shift};
 }
 
 void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
@@ -187,9 +187,9 @@ void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const 
   live.more_multipliers = std::move(integers.out.multipliers);
   live.scales = score_scales;
   live.value_scales = v_scales;
-  const uint32_t dim = caches_[cache].head_dim;
-  live.step.attention = {ToSlice(q), ToSlice(out), dim, dim, dim, cache, static_cast<uint32_t>(score_scales.size()), live.multipliers.data(),
-                         integers.exp.shift, live.more_multipliers.data(), integers.out.shift, out.zero_point};
+  const uint32_t dims = caches_[cache].head_dim;
+  live.step.attention = {ToSlice(q), ToSlice(out), dims, dims, dims, cache, static_cast<uint32_t>(score_scales.size()),
+                         live.multipliers.data(), integers.exp.shift, live.more_multipliers.data(), integers.out.shift, out.zero_point};
 }
 
 void LiveGraph::Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) {

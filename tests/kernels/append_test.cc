@@ -36,7 +36,8 @@ constexpr Shape kShapes[] = {{1, 0, 1, 1, 2},    {16, 0, 16, 1, 16},  {33, 15, 3
 template <typename Value>
 void Check(const append::Kernel &kernel, const Shape &s, size_t bits, int32_t shift) {
   SCOPED_TRACE(testing::Message() << kernel.name << " capacity=" << s.capacity << " first_row=" << s.first_row << " m=" << s.m
-                                  << " head_dim=" << s.head_dim << " k_dim=" << s.k_dim() << " v_dim=" << s.v_dim() << " bits=" << bits << " shift=" << shift);
+                                  << " head_dim=" << s.head_dim << " k_dim=" << s.k_dim() << " v_dim=" << s.v_dim()
+                                  << " bits=" << bits << " shift=" << shift);
   constexpr bool kScaled = sizeof(Value) == 2;
   test::Corners corners(s.capacity * 7 + s.m);
   const size_t k_width = s.kv_heads * s.k_dim(), v_width = s.kv_heads * s.v_dim(), k_stride = k_width + 3, v_stride = v_width + 1;

@@ -28,8 +28,8 @@ struct Problem {
 };
 
 inline std::string Describe(const Problem &p) {
-  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.depth()) + "/" + std::to_string(p.k) + " k_panel " +
-         std::to_string(p.k_panel) + " values " + std::to_string(static_cast<int>(p.values)) + " seed 11";
+  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.depth()) + "/" + std::to_string(p.k) +
+         " k_panel " + std::to_string(p.k_panel) + " values " + std::to_string(static_cast<int>(p.values)) + " seed 11";
 }
 
 class Data {

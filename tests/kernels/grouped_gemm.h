@@ -40,8 +40,8 @@ struct Family {
 };
 
 inline std::string Describe(const Problem &p) {
-  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.depth()) + "/" + std::to_string(p.k) + " format " +
-         std::to_string(static_cast<int>(p.format)) + " values " + std::to_string(static_cast<int>(p.values)) + " seed 7";
+  return "m " + std::to_string(p.m) + " n " + std::to_string(p.n) + " k " + std::to_string(p.depth()) + "/" + std::to_string(p.k) +
+         " format " + std::to_string(static_cast<int>(p.format)) + " values " + std::to_string(static_cast<int>(p.values)) + " seed 7";
 }
 
 // A matrix and rows of a problem; the weights also as plain numbers.

@@ -163,12 +163,13 @@ void CheckPairs(const rotate::Kernel &kernel, const PairShape &s, int32_t larges
       const int16_t *v = x.data() + row * x_stride + head * s.head_dim;
       const Out *out = y.data() + row * y_stride + head * s.head_dim;
       for (uint32_t pair = 0; pair < pairs; ++pair) {
-        const uint32_t f = frequency[head / (s.heads / s.key_heads) * pairs + pair], first = FirstOfPair(pair), second = SecondOfPair(pair);
+        const uint32_t f = frequency[head / (s.heads / s.key_heads) * pairs + pair];
+        const uint32_t first = FirstOfPair(pair), second = SecondOfPair(pair);
         const test::Wide c = f == kNoFrequency ? 16384 : cosine[row * s.half + f], n = f == kNoFrequency ? 0 : sine[row * s.half + f];
         const test::Wide low = test::Rs((v[first] * c - v[second] * n) * multiplier[head], shift);
         const test::Wide high = test::Rs((v[second] * c + v[first] * n) * multiplier[head], shift);
-        ASSERT_EQ(out[first], sizeof(Out) == 1 ? test::Sat8(low) : test::Sat16(low)) << "row " << row << " head " << head << " pair " << pair;
-        ASSERT_EQ(out[second], sizeof(Out) == 1 ? test::Sat8(high) : test::Sat16(high)) << "row " << row << " head " << head << " pair " << pair;
+        ASSERT_EQ(out[first], sizeof(Out) == 1 ? test::Sat8(low) : test::Sat16(low)) << row << " head " << head << " pair " << pair;
+        ASSERT_EQ(out[second], sizeof(Out) == 1 ? test::Sat8(high) : test::Sat16(high)) << row << " head " << head << " pair " << pair;
       }
     }
   }

@@ -36,8 +36,8 @@ struct Shape {
   size_t width() const { return (channels / run() - 1) * run_step() + run(); }
   size_t place(size_t channel) const { return channel / run() * run_step() + channel % run(); }
 };
-constexpr Shape kShapes[] = {{1, 1, 1}, {1, 3, 16}, {2, 4, 7}, {3, 2, 33}, {5, 5, 64}, {7, 1, 128}, {3, 2, 1024}, {4, 3, 15}, {4, 3, 17},
-                             {3, 6, 16, 2, 16}, {2, 6, 48, 3, 16}, {2, 4, 33, 1, 7}, {3, 5, 64, 5, 1}, {2, 8, 80, 4, 0}};
+constexpr Shape kShapes[] = {{1, 1, 1}, {1, 3, 16}, {2, 4, 7}, {3, 2, 33}, {5, 5, 64}, {7, 1, 128}, {3, 2, 1024}, {4, 3, 15},
+                             {4, 3, 17}, {3, 6, 16, 2, 16}, {2, 6, 48, 3, 16}, {2, 4, 33, 1, 7}, {3, 5, 64, 5, 1}, {2, 8, 80, 4, 0}};
 
 // Ordinary heads, and those in which everything is as large as it can be.
 enum class Kind { kOrdinary, kSlow, kExtreme };
@@ -194,7 +194,8 @@ TEST(Scan, TenThousandStepsOfASlowHead) {
           x = static_cast<int16_t>(random() % 24000) - 8000;
           for (int16_t &value : b) value = static_cast<int16_t>(random() % 1200) - 300;
         }
-        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, 1, 1, state.data(), kColumns, 1, 1, kColumns, head, 0, 26});
+        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, 1, 1, state.data(), kColumns, 1, 1,
+                    kColumns, head, 0, 26});
         const double input = std::ldexp(head.input_multiplier, -20) / 64 * step_size;
         double sum = 0, real_largest = 0;
         for (size_t i = 0; i < kColumns; ++i) {
@@ -216,7 +217,8 @@ TEST(Scan, TenThousandStepsOfASlowHead) {
       std::fill(b.begin(), b.end(), int16_t{0});
       for (size_t t = 0; t < kSteps; ++t) {
         int16_t x = 0, dt = 0, y = 0;
-        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, 1, 1, state.data(), kColumns, 1, 1, kColumns, head, 0, 32});
+        kernel.run({&y, &x, b.data(), c.data(), &dt, 1, 1, kColumns, kColumns, 1, 1, 1, state.data(), kColumns, 1, 1,
+                    kColumns, head, 0, 32});
         for (double &value : real) value *= decay;
       }
       for (size_t i = 0; i < kColumns; ++i) EXPECT_NEAR(state[i], real[i], 4e-4 * most) << kernel.name << " column " << i;

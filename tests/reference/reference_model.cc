@@ -540,7 +540,9 @@ std::vector<int32_t> ReferenceModel::Logits(const std::vector<int32_t> &tokens, 
         for (uint32_t row = 0; row < run.rows; ++row) {
           const size_t first = (run.first_position + row) * stride;
           const auto take = [&](const std::vector<int8_t> &rows, uint32_t dims) {
-            for (uint32_t at = 0; at < heads * dims; ++at) entry.data.push_back(rows[first + at / dims * cache->head_dim() + at % dims]);
+            for (uint32_t at = 0; at < heads * dims; ++at) {
+              entry.data.push_back(rows[first + at / dims * cache->head_dim() + at % dims]);
+            }
           };
           take(run.k[append.cache()], append.k()->width() / heads);
           take(run.v[append.cache()], append.v()->width() / heads);
