@@ -47,7 +47,7 @@ void ResetSession(Session *session);
 
 inline uint32_t RateOf(const Session &session) { return session.model->graph.profiles[session.profile].rate; }
 
-/// The rate of all tokens from here on. Those before stay as they were computed (docs/ARITHMETIC.md §16), the logits too.
+/// The rate of all tokens from here on. Those before stay as they were computed (docs/ELASTIC.md), the logits too.
 /// Returns: kOk | kRate | kRefill (both: nothing changed; the second: a lower rate, and what was computed is too narrow for it)
 Status SetRate(Session *session, uint32_t rate);
 
