@@ -28,6 +28,7 @@
 #include "quantize/rotation_search.h"
 #include "report/report.h"
 #include "text/source_tokenizer.h"
+#include "train/heal.h"
 #include "train/mobilequant.h"
 #include "write/device_perplexity.h"
 #include "write/reference_run.h"
@@ -68,6 +69,7 @@ struct Options {
   double time_limit = 0;  // minutes, 0: none
   std::string loss = "logits";
   std::string checkpoint;  // empty: beside the output
+  HealOptions heal;        // without minutes: no healing
 };
 
 /// Windows that are trained on when --steps does not say: an hour to an hour and a half for 135 M parameters on two cores, with all
@@ -79,7 +81,7 @@ constexpr int64_t kTrainingWindows = 1024;
 constexpr int64_t kLeastForOwnText = 8;  // windows; fewer say little of what a text may be about
 
 /// Options that are part of the command line, but not of this version.
-constexpr const char *kLaterOptions[] = {"--profiles", "--heal"};
+constexpr const char *kLaterOptions[] = {"--profiles"};
 
 [[noreturn]] void Refuse(const std::string &message) { throw Error(ExitCode::kUsage, "convert: " + message); }
 
@@ -325,6 +327,7 @@ TrainOptions ToTraining(const Options &options) {
 }
 
 void CheckTraining(const Options &options) {
+  if (options.heal.minutes != 0) Refuse("--heal needs --profiles, whose rates it heals");
   if (Trains(options)) return;
   if (options.steps != 0) Refuse("--steps needs --recipe mobilequant");
   if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
@@ -581,6 +584,12 @@ void AddConvertCommand(CLI::App *app) {
       ->check(CLI::IsMember({"logits", "hidden"}))
       ->capture_default_str();
   command->add_option("--checkpoint", o->checkpoint, "file that training goes on from (default: OUT.checkpoint)");
+  CLI::Option *heal =
+      command->add_option("--heal", o->heal.minutes, "of --profiles: minutes of training that makes up for what is dropped")
+          ->check(CLI::Range(0.01, 1e6));
+  command->add_option("--heal-steps", o->heal.steps, "end it after so many steps, for the same result on the same machine again")
+      ->check(CLI::Range(1, 100000000))
+      ->needs(heal);
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   for (const char *name : kLaterOptions) {
     command->add_option_function<std::string>(

@@ -51,7 +51,7 @@ class Convert : public testing::Test {
 };
 
 TEST_F(Convert, RefusesWhatIsNotInThisVersionByName) {
-  for (const char *option : {"--profiles 0,15", "--heal 10"}) {
+  for (const char *option : {"--profiles 0,15"}) {
     const std::string name = std::string(option).substr(0, std::string(option).find(' '));
     ExpectRefused(option, 2, name + " is not in this version");
   }
@@ -90,6 +90,9 @@ TEST_F(Convert, TrainingOptionsNeedTheRecipeThatTrains) {
   }
   ExpectRefused("--steps 0 --recipe mobilequant", 2, "--steps");
   ExpectRefused("--loss squared --recipe mobilequant", 2, "--loss");
+  ExpectRefused("--heal 10", 2, "--heal needs --profiles");
+  ExpectRefused("--heal-steps 10", 2, "--heal");
+  ExpectRefused("--heal 0", 2, "--heal");
 #ifndef ACORN_WITH_TORCH
   ExpectRefused("--recipe mobilequant", 2, "built without LibTorch (toolchains/setup.sh --train installs it)");
 #endif
