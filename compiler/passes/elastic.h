@@ -6,23 +6,32 @@
 #include <string>
 #include <vector>
 
+#include "passes/cut_costs.h"
 #include "passes/profiles.h"
 #include "passes/sort_layer.h"
 #include "passes/sorted_model.h"
 
 namespace acorn::compiler {
 
+/// How a rate is spread over the layers.
+enum class LayerRule {
+  kCosts,      // by what cutting each part of each layer costs
+  kInfluence,  // by block influence, UniQL's rule: all parts of a layer alike
+  kUniform,
+};
+
 struct ElasticOptions {
   std::vector<int> rates;  // percent, ascending, 0 to kHighestElasticRate
   SortParts parts;
-  bool layer_rates = true;  // by influence; else every layer has the same
+  LayerRule rule = LayerRule::kCosts;
 };
 inline constexpr int kHighestElasticRate = 60;
 
 struct ElasticPlan {
   std::vector<LayerPlan> layers;       // [layers], for a SortedModel
-  std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<double> influence;       // [layers]
+  std::vector<CutCosts> costs;         // [layers], with kCosts
+  std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<RateProfile> profiles;   // one a rate
 };
 

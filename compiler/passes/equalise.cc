@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "passes/layer_order.h"
 #include "quantize/cached.h"
 #include "quantize/grid.h"
 #include "quantize/state_space_layer.h"
@@ -100,24 +101,33 @@ double EqualiseSparseNorm(LayerWeights *w, const RangeObserver &ranges, WeightFo
   return strength;
 }
 
+/// For each column of o, the value of its channel of its KV head: channels [kv_heads * head_dim].
+RowVector OfOutColumns(const ModelConfig &config, const LayerOrder &order, const RowVector &channels) {
+  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
+  RowVector repeated(config.heads * dim);
+  for (int64_t head = 0; head < config.heads; ++head) {
+    for (int64_t d = 0; d < dim; ++d) repeated[OutColumn(config, order, head, d)] = channels[head / group * dim + d];
+  }
+  return repeated;
+}
+
 /// v / factors, columns of o * factors: one for each channel of each KV head.
 void ScaleValueOut(const ModelConfig &config, LayerWeights *w, const RowVector &factors) {
-  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
-  RowVector repeated(w->o.cols());
-  for (int64_t c = 0; c < repeated.size(); ++c) repeated[c] = factors[c / dim / group * dim + c % dim];
-  ScaleColumns(&w->o, repeated);
+  ScaleColumns(&w->o, OfOutColumns(config, w->order, factors));
   ScaleRows(&w->v, &w->v_bias, factors.cwiseInverse());
 }
 
 double EqualiseValueOut(const ModelConfig &config, LayerWeights *w, const RangeObserver &ranges, WeightFormat format) {
   const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
   const RowVector &columns = ranges.ColumnLargest(LinearInput::kO);
-  RowVector shared(config.kv_heads * dim), repeated(columns.size());
-  for (int64_t c = 0; c < shared.size(); ++c) {
-    shared[c] = 0;
-    for (int64_t g = 0; g < group; ++g) shared[c] = std::max(shared[c], columns[(c / dim * group + g) * dim + c % dim]);
+  RowVector shared = RowVector::Zero(config.kv_heads * dim);
+  for (int64_t head = 0; head < config.heads; ++head) {
+    for (int64_t d = 0; d < dim; ++d) {
+      float &largest = shared[head / group * dim + d];
+      largest = std::max(largest, columns[OutColumn(config, w->order, head, d)]);
+    }
   }
-  for (int64_t c = 0; c < columns.size(); ++c) repeated[c] = shared[c / dim / group * dim + c % dim];
+  const RowVector repeated = OfOutColumns(config, w->order, shared);
   const double strength = ChooseStrength(ranges.Samples(LinearInput::kO), w->o, repeated, format);
   if (strength == 0) return 0;
   ScaleValueOut(config, w, Factors(shared, strength));
@@ -146,7 +156,7 @@ struct QueryKeyError {
 };
 
 double EqualiseQueryKey(const ModelConfig &config, LayerWeights *w, const RangeObserver &ranges) {
-  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads, pairs = config.rotary_dims / 2;
+  const int64_t dim = config.head_dim, group = config.heads / config.kv_heads;
   const QueryKeyError error_of{dim,
                                group,
                                ranges.RotatedLargest(Edge::kQRotated),
@@ -158,7 +168,7 @@ double EqualiseQueryKey(const ModelConfig &config, LayerWeights *w, const RangeO
     RowVector ratio(dim);  // of a dimension's reach in k to that in q
     for (int64_t d = 0; d < dim; ++d) {
       // A rotation mixes the two members of a pair, so they share a factor.
-      const int64_t partner = d < pairs ? d + pairs : d < 2 * pairs ? d - pairs : d;
+      const int64_t partner = RotaryPartner(config, w->order, kv_head, d);
       float q = 1e-6f;
       for (int64_t g = 0; g < group; ++g) {
         const int64_t first = (kv_head * group + g) * dim;

@@ -3,73 +3,98 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
+
+#include "passes/hadamard.h"
 
 namespace acorn::compiler {
 namespace {
 
 constexpr double kTemperature = 0.1;
 constexpr double kHighestRate = 0.85;  // of a layer
+constexpr int64_t kStateStep = 16;
 
-constexpr int64_t LayerWidths::*const kParts[] = {&LayerWidths::ffn, &LayerWidths::qk, &LayerWidths::v, &LayerWidths::state,
-                                                  &LayerWidths::channels};
+struct Part {
+  int64_t LayerWidths::*width;
+  double CutCosts::*cost;
+};
+constexpr Part kParts[] = {{&LayerWidths::ffn, &CutCosts::ffn},
+                           {&LayerWidths::qk, &CutCosts::qk},
+                           {&LayerWidths::v, &CutCosts::v},
+                           {&LayerWidths::state, &CutCosts::state},
+                           {&LayerWidths::channels, &CutCosts::channels}};
 
 /// The next smaller width in a ladder of steps; `kept` itself at its end.
-int64_t NextWidth(int64_t kept, int64_t step) {
+int64_t NextWidth(int64_t whole, int64_t kept, int64_t step) {
   if (step == 0) return kept;
   const int64_t next = (kept - 1) / step * step;
-  return next > 0 ? next : kept;
+  return next > 0 && static_cast<double>(next) >= (1 - kHighestRate) * static_cast<double>(whole) ? next : kept;
 }
 
 /// Elements of the layer that go with what can be cut.
 int64_t PrunableElems(const ModelConfig &config, int64_t layer, const LayerWidths &steps) {
   const LayerWidths whole = WholeWidths(config, layer);
   LayerWidths fixed = whole;
-  for (const auto part : kParts) {
-    if (steps.*part != 0) fixed.*part = 0;
+  for (const Part &part : kParts) {
+    if (steps.*part.width != 0) fixed.*part.width = 0;
   }
   return KeptElems(config, layer, whole) - KeptElems(config, layer, fixed);
 }
 
+/// Narrower widths of one layer.
 struct Step {
   int64_t layer = 0;
-  int64_t LayerWidths::*part = nullptr;
-  double excess = 0;  // of the kept width above what the layer's rate asks for, in units of the whole one
+  LayerWidths widths;
+  double elems = 0;  // that it drops
+  double merit = 0;  // the highest is taken
 };
 
-/// Takes the profile's widths down to `rate`.
-void Narrow(const ModelConfig &config, const ProfileRequest &request, const std::vector<int64_t> &elems, double rate,
-            RateProfile *profile) {
-  const int64_t layers = config.layers;
-  const std::vector<double> layer_rates = LayerRates(request.influence, elems, rate);
-  const auto whole_elems = static_cast<double>(std::accumulate(elems.begin(), elems.end(), int64_t{0}));
-  double dropped = 0;
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    dropped += static_cast<double>(KeptElems(config, layer, WholeWidths(config, layer)) -
-                                   KeptElems(config, layer, profile->layers[static_cast<size_t>(layer)]));
+class Narrowing {
+ public:
+  Narrowing(const ModelConfig &config, const ProfileRequest &request, std::vector<int64_t> elems)
+      : config_(config), request_(request), elems_(std::move(elems)) {}
+
+  /// Takes the profile's widths down to `rate`, in [0, 1].
+  void Narrow(double rate, RateProfile *profile) const {
+    const std::vector<double> parts = LayerRates(request_.influence, elems_, rate);
+    const auto all = static_cast<double>(std::accumulate(elems_.begin(), elems_.end(), int64_t{0}));
+    double left = rate * all - all * RealisedRate(config_, request_.steps, *profile);
+    for (std::optional<Step> step = Best(*profile, parts); step && left > step->elems / 2; step = Best(*profile, parts)) {
+      profile->layers[static_cast<size_t>(step->layer)] = step->widths;
+      left -= step->elems;
+    }
   }
-  while (true) {
-    Step best;
-    best.excess = -1e30;
-    for (int64_t layer = 0; layer < layers; ++layer) {
+
+ private:
+  std::optional<Step> Best(const RateProfile &profile, const std::vector<double> &parts) const {
+    std::optional<Step> best;
+    for (int64_t layer = 0; layer < config_.layers; ++layer) {
       const auto l = static_cast<size_t>(layer);
-      const LayerWidths whole = WholeWidths(config, layer);
-      for (const auto part : kParts) {
-        const int64_t kept = profile->layers[l].*part;
-        if (NextWidth(kept, request.steps[l].*part) == kept) continue;
-        const double excess = static_cast<double>(kept) / static_cast<double>(whole.*part) - (1 - layer_rates[l]);
-        if (excess > best.excess) best = {layer, part, excess};
+      const LayerWidths whole = WholeWidths(config_, layer), &kept = profile.layers[l];
+      for (const Part &part : kParts) {
+        Step step{layer, kept, 0, 0};
+        step.widths.*part.width = NextWidth(whole.*part.width, kept.*part.width, request_.steps[l].*part.width);
+        if (step.widths == kept) continue;
+        step.elems = static_cast<double>(KeptElems(config_, layer, kept) - KeptElems(config_, layer, step.widths));
+        const auto part_kept = [&](const LayerWidths &widths) {
+          return static_cast<double>(widths.*part.width) / static_cast<double>(whole.*part.width);
+        };
+        if (request_.costs.empty()) {
+          step.merit = part_kept(kept) - (1 - parts[l]);
+        } else {
+          const auto loss = [&](const LayerWidths &widths) { return std::pow(1 - part_kept(widths), kCutExponent); };
+          step.merit = -(request_.costs[l].*part.cost) * (loss(step.widths) - loss(kept)) / step.elems;
+        }
+        if (!best || step.merit > best->merit) best = step;
       }
     }
-    if (best.part == nullptr) return;
-    LayerWidths &widths = profile->layers[static_cast<size_t>(best.layer)];
-    LayerWidths narrower = widths;
-    narrower.*best.part = NextWidth(widths.*best.part, request.steps[static_cast<size_t>(best.layer)].*best.part);
-    const auto gone = static_cast<double>(KeptElems(config, best.layer, widths) - KeptElems(config, best.layer, narrower));
-    if (dropped + gone / 2 > rate * whole_elems) return;
-    widths = narrower;
-    dropped += gone;
+    return best;
   }
-}
+
+  const ModelConfig &config_;
+  const ProfileRequest &request_;
+  std::vector<int64_t> elems_;  // [layers] that can be dropped
+};
 
 }  // namespace
 
@@ -97,12 +122,12 @@ std::vector<double> LayerRates(const std::vector<double> &influence, const std::
   return rates_of(high);
 }
 
-LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t ffn_step) {
+LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t block) {
   LayerWidths steps;
-  if (config.HasFfn(layer)) steps.ffn = ffn_step;
+  if (config.HasFfn(layer)) steps.ffn = std::min(block, ChooseHadamardBlock(WholeWidths(config, layer).ffn).block);
   if (!order.pairs.empty()) steps.qk = 2 * LayerOrder::kPairBlock;
   if (order.rank_major) steps.v = LayerOrder::kRankBlock;
-  if (config.IsStateSpace(layer)) steps.state = 16;
+  if (config.IsStateSpace(layer)) steps.state = kStateStep;
   if (order.channel_major) steps.channels = LayerOrder::kChannelBlock;
   return steps;
 }
@@ -114,11 +139,12 @@ std::vector<RateProfile> MakeProfiles(const ModelConfig &config, const ProfileRe
     elems.push_back(PrunableElems(config, layer, request.steps[static_cast<size_t>(layer)]));
     widest.layers.push_back(WholeWidths(config, layer));
   }
+  const Narrowing narrowing(config, request, std::move(elems));
   std::vector<RateProfile> profiles;
   for (const int rate : request.rates) {
     RateProfile profile = profiles.empty() ? widest : profiles.back();
     profile.rate = rate;
-    if (rate > 0) Narrow(config, request, elems, rate / 100.0, &profile);
+    narrowing.Narrow(rate / 100.0, &profile);
     profiles.push_back(std::move(profile));
   }
   return profiles;

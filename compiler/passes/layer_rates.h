@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "import/source_model.h"
+#include "passes/cut_costs.h"
 #include "passes/profiles.h"
 
 namespace acorn::compiler {
@@ -13,20 +14,22 @@ namespace acorn::compiler {
 /// mean over `elems` is `rate`, in [0, 0.85] (UniQL, section 3). influence [layers]: 1 - cos(input, output).
 std::vector<double> LayerRates(const std::vector<double> &influence, const std::vector<int64_t> &elems, double rate);
 
-/// What a layer's widths are multiples of where they are not whole; 0: the part is always whole.
-LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t ffn_step);
+/// What a layer's widths are multiples of where they are not whole; 0: the part is always whole. FFN channels go by blocks of the
+/// transform before down: of `block`, or less where that would pad too much (ChooseHadamardBlock()).
+LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &order, int64_t block);
 
-/// One profile for each of the ascending `rates` (percent): widths by `steps` [layers], as near to the parts that
-/// layer_rates(rate) drops as possible, and such that the elements dropped are as near to `rate` of those that can be as one
-/// step allows. A higher rate never keeps more of any width. Every width keeps one step at least.
 struct ProfileRequest {
-  std::vector<int> rates;
-  std::vector<LayerWidths> steps;
-  std::vector<double> influence;  // [layers]; empty: the same part of every layer
+  std::vector<int> rates;          // percent, ascending
+  std::vector<LayerWidths> steps;  // [layers]
+  std::vector<double> influence;   // [layers]; empty: the same part of every layer. Not looked at with costs
+  std::vector<CutCosts> costs;     // [layers], or empty
 };
+/// One profile for each rate, such that the elements dropped of all that can be are `rate`, half a step more or less. Widths are
+/// taken down step by step: with costs the step that loses least for each element dropped, else the one whose width stands
+/// furthest above what LayerRates() leaves of it. So a higher rate never keeps more of any width. No part falls below one step,
+/// or below 15 %.
 std::vector<RateProfile> MakeProfiles(const ModelConfig &config, const ProfileRequest &request);
 
-/// Elements that can be dropped, of all layers, and the part of them that a profile drops.
+/// The part that a profile drops of all elements that can be dropped.
 double RealisedRate(const ModelConfig &config, const std::vector<LayerWidths> &steps, const RateProfile &profile);
-
 }  // namespace acorn::compiler

@@ -106,21 +106,25 @@ void PlanValues(const ModelConfig &config, const LayerWeights &weights, const La
   }
 }
 
+/// What an expert's channels are without tokens: squares of a channel are those of its weights, and no two go together.
+Matrix MomentsOfWeights(const ExpertWeights &expert) {
+  const RowVector squares = expert.gate.rowwise().squaredNorm().cwiseProduct(expert.up.rowwise().squaredNorm()).transpose();
+  return squares.asDiagonal();
+}
+
 void PlanFfn(const LayerWeights &weights, const LayerMoments &moments, LayerPlan *plan) {
   if (!weights.experts) {
     if (moments.glu().size() != 0) plan->ffn = ByOutputLoss(moments.glu(), weights.down);
     return;
   }
-  for (size_t expert = 0; expert < moments.expert_glu().size(); ++expert) {
-    const std::shared_ptr<const ExpertWeights> of_expert = weights.experts(static_cast<int64_t>(expert));
-    const Matrix &glu = moments.expert_glu()[expert];
-    // Few tokens say little of how channels go together.
-    Matrix squares = Matrix::Identity(of_expert->gate.rows(), of_expert->gate.rows());
-    plan->experts.push_back(ByOutputLoss(glu.size() == 0 ? squares : glu, of_expert->down));
+  for (size_t i = 0; i < moments.expert_glu().size(); ++i) {
+    const std::shared_ptr<const ExpertWeights> expert = weights.experts(static_cast<int64_t>(i));
+    const bool enough = moments.expert_tokens()[i] >= expert->gate.rows();
+    plan->experts.push_back(ByOutputLoss(enough ? moments.expert_glu()[i] : MomentsOfWeights(*expert), expert->down));
   }
 }
 
-void PlanStateSpace(const ModelConfig &config, const LayerWeights &weights, const LayerMoments &moments, bool sort, LayerPlan *plan) {
+void PlanStateSpace(const ModelConfig &config, const LayerMoments &moments, bool sort, LayerPlan *plan) {
   const StateSpaceConfig &ssm = config.ssm;
   if (sort) {
     for (int64_t group = 0; group < ssm.groups; ++group) {
@@ -135,7 +139,6 @@ void PlanStateSpace(const ModelConfig &config, const LayerWeights &weights, cons
   if (ssm.groups != 1 || ssm.head_dim % block != 0) return;
   plan->order.channel_major = true;
   plan->channels.resize(static_cast<size_t>(ssm.inner()));
-  (void)weights;
   for (int64_t head = 0; head < ssm.heads; ++head) {
     const Indices order =
         sort ? ByFallingScore(RidgeLeverage(moments.states()[static_cast<size_t>(head)], 1)) : Unsorted(ssm.head_dim);
@@ -167,7 +170,7 @@ ValueBasis BasisOfValues(const Matrix &moments, const Matrix &gram) {
 LayerPlan PlanLayer(const ModelConfig &config, const LayerWeights &weights, const LayerMoments &moments, const SortParts &parts) {
   LayerPlan plan;
   if (weights.ssm.out.size() != 0) {
-    PlanStateSpace(config, weights, moments, parts.sort, &plan);
+    PlanStateSpace(config, moments, parts.sort, &plan);
   } else {
     PlanPairs(config, moments, parts.sort, &plan);
     PlanValues(config, weights, moments, parts, &plan);

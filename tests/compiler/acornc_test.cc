@@ -43,6 +43,11 @@ TEST(Acornc, Usage) {
   ExpectFailure("perplexity x --text y --unknown", 2, "--unknown");
   ExpectFailure("perplexity x --text y --windows 0", 2, "--windows");
   ExpectFailure("perplexity x --text y --threads -1", 2, "--threads");
+  ExpectFailure("perplexity x --text y --rate 15,61", 2, "--rate");
+  ExpectFailure("perplexity x --text y --elastic-without svd", 2, "need --rate");
+  ExpectFailure("perplexity x --text y --rate 15 --elastic-without sorting", 2, "--elastic-without");
+  ExpectFailure("perplexity x --text y --heal 5", 2, "need --rate");
+  ExpectFailure("perplexity x --text y --rate 0,15 --heal-steps 5", 2, "--heal");
 }
 
 TEST(Acornc, ReservedNamesSaySo) {
