@@ -29,6 +29,7 @@
 #include "quantize/rotation_search.h"
 #include "report/report.h"
 #include "text/source_tokenizer.h"
+#include "train/heal.h"
 #include "train/mobilequant.h"
 #include "write/device_limits.h"
 #include "write/device_perplexity.h"
@@ -595,8 +596,6 @@ void AddConvertCommand(CLI::App *app) {
                       "default: 1.05 times the plain file");
   command->add_option("--profiles", o->profiles,
                       "pruning rates in percent that a device can choose from, such as 0,15,25,35 (default: 0 alone)");
-  command->add_option("--heal", o->heal.minutes, "with --profiles: minutes of training that makes up for what rates leave out")
-      ->check(CLI::Range(0.01, 1e6));
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
@@ -611,6 +610,12 @@ void AddConvertCommand(CLI::App *app) {
       ->check(CLI::IsMember({"logits", "hidden"}))
       ->capture_default_str();
   command->add_option("--checkpoint", o->checkpoint, "file that training goes on from (default: OUT.checkpoint)");
+  CLI::Option *heal =
+      command->add_option("--heal", o->heal.minutes, "of --profiles: minutes of training that makes up for what is dropped")
+          ->check(CLI::Range(0.01, 1e6));
+  command->add_option("--heal-steps", o->heal.steps, "end it after so many steps, for the same result on the same machine again")
+      ->check(CLI::Range(1, 100000000))
+      ->needs(heal);
   command->add_option("--threads", o->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   command->callback([o] { Run(*o); });
 }

@@ -174,8 +174,12 @@ void AddPerplexityCommand(CLI::App *app) {
   command->add_option("--elastic-without", options->without, "with --rate, to see what it is worth: sort, svd, costs, rates")
       ->delimiter(',')
       ->check(CLI::IsMember({"sort", "svd", "costs", "rates"}));
-  command->add_option("--heal", options->heal.minutes, "with --rate: minutes of training that makes up for what is dropped")
-      ->check(CLI::Range(0.01, 1e6));
+  CLI::Option *heal =
+      command->add_option("--heal", options->heal.minutes, "with --rate: minutes of training that makes up for what is dropped")
+          ->check(CLI::Range(0.01, 1e6));
+  command->add_option("--heal-steps", options->heal.steps, "end it after so many steps, for the same result on the same machine again")
+      ->check(CLI::Range(1, 100000000))
+      ->needs(heal);
   command->add_option("--threads", options->threads, "threads (default: all cores)")->check(CLI::Range(1, 1024));
   command->add_flag("--json", options->json, "print one JSON object");
   command->callback([options] { Run(*options); });

@@ -65,11 +65,11 @@ class Healing {
   }
 
   HealResult Run() {
+    const bool timed = options_.minutes > 0;
+    Progress progress("healing", timed ? static_cast<int64_t>(60 * options_.minutes) : options_.steps);
     const Measurement before = Measure();
     best_ = before;
     HealResult result;
-    const bool timed = options_.minutes > 0;
-    Progress progress("healing", timed ? static_cast<int64_t>(60 * options_.minutes) : options_.steps);
     int64_t step = 0;
     bool measured = true;
     while (true) {
@@ -161,11 +161,10 @@ class Healing {
     return profiles_.size() - 1;
   }
 
-  /// A cosine over the steps or the minutes, whichever is further.
+  /// A cosine over the steps, or the minutes where steps do not say.
   double RateAt(int64_t step) const {
-    double progress = 0;
-    if (options_.steps != 0) progress = static_cast<double>(step) / static_cast<double>(options_.steps);
-    if (options_.minutes > 0) progress = std::max(progress, std::min(1.0, Minutes() / options_.minutes));
+    const double progress = options_.steps != 0 ? static_cast<double>(step) / static_cast<double>(options_.steps)
+                                                : std::min(1.0, Minutes() / options_.minutes);
     const double warm_up = std::min(1.0, static_cast<double>(step + 1) / kWarmUpSteps);
     return kRate * warm_up * (kLastRate + (1 - kLastRate) * 0.5 * (1 + std::cos(kPi * progress)));
   }

@@ -90,6 +90,9 @@ TEST_F(Convert, TrainingOptionsNeedTheRecipeThatTrains) {
   }
   ExpectRefused("--steps 0 --recipe mobilequant", 2, "--steps");
   ExpectRefused("--loss squared --recipe mobilequant", 2, "--loss");
+  ExpectRefused("--heal 10", 2, "--heal needs --profiles");
+  ExpectRefused("--heal-steps 10", 2, "--heal");
+  ExpectRefused("--heal 0", 2, "--heal");
 #ifndef ACORN_WITH_TORCH
   ExpectRefused("--recipe mobilequant", 2, "built without LibTorch (toolchains/setup.sh --train installs it)");
 #endif
