@@ -138,7 +138,8 @@ void Bench(int argc, char **argv) {
   std::printf("open     %10.1f ms\n", device.open_ms());
   std::printf("memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(device.plan().block_bytes).c_str(),
               HumanBytes(device.plan().image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
-  std::printf("machine  %s; median of %llu runs\n", DescribeMachine(device).c_str(), static_cast<unsigned long long>(bench.repetitions));
+  std::printf("machine  %s; median of %llu runs\n", DescribeMachine(device).c_str(),
+              static_cast<unsigned long long>(bench.repetitions));
   std::printf("digest   %016llx\nkernels  %s\n", static_cast<unsigned long long>(first.digests.logits()), kernels.c_str());
 }
 

@@ -73,7 +73,8 @@ void ChangeRate(Device *device, const std::string &number) {
 void Chat(int argc, char **argv) {
   DeviceOptions options;
   SamplingOptions sampling;
-  Arguments arguments("chat FILE [OPTIONS]", "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /quit ends.");
+  Arguments arguments("chat FILE [OPTIONS]",
+                      "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /quit ends.");
   AddSamplingOptions(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;

@@ -25,12 +25,13 @@ double RealisedPercent(const acorn_rate_plan &row) {
 }
 
 void PrintRates(const std::vector<acorn_rate_plan> &rows) {
-  std::printf("  %-6s %9s  %14s  %14s  %19s  %11s\n", "rate", "realised", "weights/token", "keys, values", "states", "resident");
+  std::printf("  %-6s %9s  %13s  %12s  %11s  %11s\n", "rate", "realised", "weights/token", "keys, values", "states", "resident");
   for (const acorn_rate_plan &row : rows) {
-    std::printf("  %3u %%  %7.1f %%  %14s  %14s  %19s  %11s\n", row.rate, RealisedPercent(row), HumanBytes(row.weight_bytes).c_str(),
-                HumanBytes(row.cache_row_bytes).c_str(), HumanBytes(row.state_bytes).c_str(), HumanBytes(row.resident_bytes).c_str());
+    std::printf("  %3u %%  %7.1f %%  %13s  %12s  %11s  %11s\n", row.rate, RealisedPercent(row), HumanBytes(row.weight_bytes).c_str(),
+                HumanBytes(row.cache_row_bytes).c_str(), HumanBytes(row.state_bytes).c_str(),
+                HumanBytes(row.resident_bytes).c_str());
   }
-  std::printf("  realised: of %s that any rate narrows; keys, values: a token's; resident: the block and what a rate reads of the file\n",
+  std::printf("  realised: of the %s that any rate narrows; keys, values: a token's; resident: the block, and what is read of the file\n",
               HumanBytes(rows.front().prunable_bytes).c_str());
 }
 

@@ -81,7 +81,21 @@ class MoreConstants {
   std::vector<uint8_t> bytes_;
 };
 
-/// A file whose constant prefix is the prefix of `file` and what the session, which runs at rate 0, keeps of its conversation.
+/// The state of a convolution with its columns where the widest profile has them, and 0 between them.
+std::vector<uint8_t> Spread(const ConvOp &op, const State &state, const uint8_t *kept) {
+  std::vector<uint8_t> whole(StateBytes(state));
+  for (uint32_t row = 0; row < state.rows; ++row) {
+    uint8_t *to = whole.data() + size_t{row} * state.columns * sizeof(int16_t);
+    const IndexRun all = {0, state.columns};
+    for (const IndexRun &run : op.columns.empty() ? IndexRuns{&all, 1} : op.columns) {
+      std::memcpy(to + run.first * sizeof(int16_t), kept, run.count * sizeof(int16_t));
+      kept += run.count * sizeof(int16_t);
+    }
+  }
+  return whole;
+}
+
+/// A file whose constant prefix is the prefix of `file` and what the session keeps of its conversation, at whatever rate.
 AlignedBytes WithHistory(const AlignedBytes &file, ModelSession *opened) {
   const Session &session = *reinterpret_cast<const Session *>(opened->session());
   const Graph &graph = session.model->graph;
@@ -106,9 +120,13 @@ AlignedBytes WithHistory(const AlignedBytes &file, ModelSession *opened) {
     model->caches[i]->prefix_k = constants.Put(k);
     model->caches[i]->prefix_v = constants.Put(v);
   }
-  for (size_t i = 0; i < graph.states.size(); ++i) {
-    const uint8_t *state = session.states[i];
-    model->states[i]->prefix = constants.Put(std::vector<uint8_t>(state, state + StateBytes(graph.states[i])));
+  for (const Step &step : graph.profiles[session.profile].body) {
+    const uint32_t i = StateOf(step);
+    if (i == kNoState) continue;
+    const uint8_t *kept = session.states[i];
+    model->states[i]->prefix = constants.Put(step.kind == OpKind::kConv
+                                                 ? Spread(step.conv, graph.states[i], kept)
+                                                 : std::vector<uint8_t>(kept, kept + StateBytes(graph.states[i])));
   }
   return constants.File(file, model.get());
 }
@@ -149,17 +167,21 @@ TEST_P(Rates, AnEmptyConversationIsThatOfTheRateAlone) {
 
 // What was computed before the switch stands in a file's constant prefix; the rest is fed at the new rate.
 TEST_P(Rates, AHigherRateGoesOnFromWhatTheOldOneComputed) {
+  std::vector<uint32_t> rates = {0};
+  for (const ProfileSpec &profile : spec().profiles) rates.push_back(profile.rate);
   for (const size_t history : {size_t{1}, size_t{13}}) {
-    ModelSession kept = Opened(file_);
-    kept.Score(Part(tokens_, 0, history));
-    const AlignedBytes remembered = WithHistory(file_, &kept);
-    for (const ProfileSpec &profile : spec().profiles) {
-      ModelSession switched = Opened(file_);
-      switched.Score(Part(tokens_, 0, history));
-      ASSERT_EQ(acorn_session_set_rate(switched.session(), profile.rate), kOk);
-      EXPECT_EQ(switched.Score(Part(tokens_, history, tokens_.size())),
-                Opened(remembered, profile.rate).Score(Part(tokens_, history, tokens_.size())))
-          << profile.rate << " after " << history;
+    for (size_t from = 0; from < rates.size(); ++from) {
+      ModelSession kept = Opened(file_, rates[from]);
+      kept.Score(Part(tokens_, 0, history));
+      const AlignedBytes remembered = WithHistory(file_, &kept);
+      for (size_t to = from + 1; to < rates.size(); ++to) {
+        ModelSession switched = Opened(file_, rates[from]);
+        switched.Score(Part(tokens_, 0, history));
+        ASSERT_EQ(acorn_session_set_rate(switched.session(), rates[to]), kOk);
+        EXPECT_EQ(switched.Score(Part(tokens_, history, tokens_.size())),
+                  Opened(remembered, rates[to]).Score(Part(tokens_, history, tokens_.size())))
+            << rates[from] << " to " << rates[to] << " after " << history;
+      }
     }
   }
 }

@@ -257,13 +257,13 @@ ACORN_API void acorn_session_close(acorn_session *session);
 /// Back to the state after acorn_session_open, hooks and rate kept.
 ACORN_API void acorn_session_reset(acorn_session *session);
 
-/// The rate at which the session computes from here on, in percent: a higher one reads less, is faster and knows less. Legal between
-/// any two calls; allocates nothing, repacks nothing, moves no more than the last few rows that convolutions keep.
-/// To a higher rate the conversation goes on as if its tokens so far had been computed at the old rate, which they were, and the next
-/// ones at the new one (docs/ELASTIC.md): also the present logits stay, so that generation can go on. To a lower rate, keys, values and
-/// states lack what the higher one left out: legal where nothing was computed yet, or nothing is left (after acorn_session_reset, a
-/// rewind to 0, or, where acorn_memory_plan.state_bytes is not 0, any rewind, since everything is then computed once more, at the
-/// rate of that time). The rate that the session has is always legal and does nothing.
+/// The rate at which the session computes from here on, in percent: a higher one reads less, is faster and knows less. Legal
+/// between any two calls; allocates nothing, repacks nothing, moves no more than the last few rows that convolutions keep.
+/// To a higher rate the conversation goes on as if its tokens so far had been computed at the old rate, which they were, and the
+/// next ones at the new one (docs/ELASTIC.md): also the present logits stay, so that generation can go on. To a lower rate, keys,
+/// values and states lack what the higher one left out: legal where nothing was computed yet, or nothing is left (after
+/// acorn_session_reset, a rewind to 0, or, where acorn_memory_plan.state_bytes is not 0, any rewind, since everything is then
+/// computed once more, at the rate of that time). The rate that the session has is always legal and does nothing.
 /// Returns: ACORN_OK | ACORN_ERR_RATE | ACORN_ERR_REFILL | ACORN_ERR_ARGUMENT (session unchanged in all but the first)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_set_rate(acorn_session *session, uint32_t rate);
 ACORN_API uint32_t acorn_session_rate(const acorn_session *session);
@@ -400,7 +400,7 @@ typedef struct acorn_trace_row {
   const char *kernel; /* lives as long as the model; as in acorn_profile_row.name */
   uint64_t digest;
 } acorn_trace_row;
-/// Rows in the order of the file: body, then head; the same at every rate, of which each has its own digests. Needs ACORN_OPEN_TRACE.
+/// Rows in the order of the file: body, then head; at any rate, of which each has its own digests. Needs ACORN_OPEN_TRACE.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_ARGUMENT (index past the last row)
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_trace(const acorn_model *model, acorn_trace_row *row, size_t index);
 /// Sets every row's digest back to what it is after open: the trace then tells of the calls from here on. Sessions keep their
