@@ -27,6 +27,10 @@ struct GemmArgs {
   int32_t *acc;       // [m, n_end - n_begin], overwritten
   size_t acc_stride;  // elements from row to row
   uint8_t *scratch;   // scratch_bytes(m, k) of the kernel, 64-byte aligned, one for each thread
+  // Grouped formats: so many runs of channels like [n_begin, n_end), each run_step behind the one before; their sums stand side by
+  // side. With more than one a run is whole tiles long.
+  size_t runs = 1;
+  size_t run_step = 0;  // channels, a multiple of nr
 };
 
 struct GemmKernel {

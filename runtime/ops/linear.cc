@@ -25,19 +25,31 @@ void SplitRow(int8_t *high, int8_t *low, const int16_t *x, size_t k) {
   SplitValues(high + i, low + i, x + i, k - i);
 }
 
-// Calls body(Channels) for the tiles of `nr` rows of the weight whose first column of the output lies in [begin, end): pieces that
-// end where runs end. begin: a multiple of nr
+// Calls body(Channels) for the tiles of the weight whose first column of the output lies in [begin, end): pieces that end where runs
+// end. Pieces that are alike, as those of heads are, go together where the kernel takes them so. begin: a multiple of kernel.nr
 template <typename Body>
-void ForPieces(const IndexRuns &rows, size_t nr, size_t begin, size_t end, const Body &body) {
+void ForPieces(const IndexRuns &rows, const GemmKernel &kernel, size_t begin, size_t end, const Body &body) {
   if (rows.empty()) return body(Channels{begin, end, begin});
+  Channels piece = {0, 0, 0};
   size_t column = 0;  // of the run's first row
   for (const IndexRun &run : rows) {
-    if (column >= end) return;
-    const size_t first = column < begin ? AlignUp(begin - column, nr) : 0, next = AlignUp(end - column, nr);
+    if (column >= end) break;
+    const size_t first = column < begin ? AlignUp(begin - column, kernel.nr) : 0, next = AlignUp(end - column, kernel.nr);
     const size_t last = next < run.count ? next : run.count;
-    if (first < last) body(Channels{run.first + first, run.first + last, column + first});
     column += run.count;
+    if (first >= last) continue;
+    const size_t from = run.first + first, count = last - first;
+    const size_t step = piece.runs == 1 ? from - piece.begin : piece.run_step;
+    if (kernel.layout == Layout::kC4 && count % kMostTileChannels == 0 && count == piece.end - piece.begin && from > piece.begin &&
+        from == piece.begin + piece.runs * step) {
+      piece.run_step = step;
+      ++piece.runs;
+      continue;
+    }
+    if (piece.end != 0) body(piece);
+    piece = {from, run.first + last, column - run.count + first};
   }
+  if (piece.end != 0) body(piece);
 }
 
 }  // namespace
@@ -107,7 +119,7 @@ void Run(const LinearOp &op, const RunContext &context) {
   context.parallel.For(static_cast<uint32_t>(CeilDiv(n, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
     const size_t begin = task * cut.task_channels;
     const size_t end = begin + cut.task_channels < n ? begin + cut.task_channels : n;
-    ForPieces(op.rows, kernel->nr, begin, end, [&](const Channels &piece) {
+    ForPieces(op.rows, *kernel, begin, end, [&](const Channels &piece) {
       RunTile(tile, rows, piece, cut, y + piece.column * tile.y_elem_bytes, ThreadScratch(context, thread));
     });
   });

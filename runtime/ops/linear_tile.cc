@@ -50,7 +50,9 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
   gemm.n_end = channels.end;
   gemm.n = tile.n;
   gemm.acc = reinterpret_cast<int32_t *>(scratch);
-  gemm.acc_stride = channels.end - channels.begin;
+  gemm.runs = channels.runs;
+  gemm.run_step = channels.run_step;
+  gemm.acc_stride = channels.count();
   gemm.scratch = scratch + AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64);
   requantise::Args epilogue = {};
   epilogue.acc = gemm.acc;

@@ -42,11 +42,14 @@ struct Tile {
 uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k);
 
 /// Channels [begin, end) of a matrix, which are the columns from `column` on of its output. begin: a multiple of the kernel's nr.
+/// runs, run_step: as in GemmArgs
 struct Channels {
   size_t begin, end, column;
+  size_t runs = 1, run_step = 0;
+  size_t count() const { return runs * (end - begin); }
 };
 
-/// Channels of `rows` rows of x, at most cut.task_channels.  y: the first of them in the first row
+/// Channels of `rows` rows of x, at most cut.task_channels in all.  y: the first of them in the first row
 void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch);
 
 }  // namespace acorn

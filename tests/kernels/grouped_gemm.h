@@ -234,6 +234,36 @@ inline void CheckDepths(const Family &family, const GemmKernel &kernel) {
   }
 }
 
+/// Runs of channels give the sums of each on its own, side by side.
+inline void CheckRuns(const Family &family, const GemmKernel &kernel) {
+  struct Comb {
+    size_t begin, channels, runs, step;
+  };
+  for (const Comb &c : {Comb{0, 16, 5, 48}, Comb{16, 48, 3, 64}, Comb{32, 32, 2, 32}, Comb{0, 64, 3, 80}, Comb{48, 16, 9, 16}}) {
+    for (size_t m : {size_t{1}, size_t{2}, size_t{3}, size_t{kernel.mr} + 1, size_t{37}}) {
+      const Problem p = {m, 250, 640, family.formats[0], Values::kRandom, 608};
+      const Data data(p);
+      const size_t width = c.channels * c.runs;
+      GuardedBuffer<int32_t> acc(m * width);
+      GuardedBuffer<uint8_t> scratch((kernel.scratch_bytes(m, p.depth()) + 63) / 64 * 64);
+      GemmArgs args = {data.x.data(), data.x_stride, data.packed.data(), m, p.depth(), p.k, p.group(), 0,
+                       c.begin, c.begin + c.channels, p.n, acc.data(), width, scratch.data()};
+      args.runs = c.runs;
+      args.run_step = c.step;
+      kernel.run(args);
+      for (size_t run = 0; run < c.runs; ++run) {
+        const size_t begin = c.begin + run * c.step;
+        const std::vector<int32_t> want = Formula(p, data, begin, begin + c.channels);
+        for (size_t i = 0; i < want.size(); ++i) {
+          const size_t row = i / c.channels, channel = i % c.channels;
+          ASSERT_EQ(acc[row * width + run * c.channels + channel], want[i])
+              << Describe(p) << " run " << run << " of " << c.channels << " row " << row << " channel " << channel;
+        }
+      }
+    }
+  }
+}
+
 /// What comes before x and the weights, where the guard is, is not read either.
 inline void CheckBeginnings(const Family &family, const GemmKernel &kernel) {
   const Problem p = {7, 33, 128, family.formats[0], Values::kRandom};

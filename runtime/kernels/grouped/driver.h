@@ -76,6 +76,7 @@ class Driver {
     depth_.group_shift = GroupShift(args.group);
     tile_bytes_ = c4::TileBytes(args.k_stored, args.group, Engine::kBits);
     row_blocks_ = (rows + Engine::kRows - 1) / Engine::kRows;
+    run_tiles_ = c4::Tiles(args.n_end - args.n_begin);
   }
 
   void RunChunk() {
@@ -88,12 +89,11 @@ class Driver {
     }
     panel_ = line;
 
-    const size_t begin = args_.n_begin / c4::kTileChannels;
-    const size_t end = c4::Tiles(args_.n_end);
+    const size_t end = args_.runs * run_tiles_;
     if (row_blocks_ <= kInlineRowBlocks) {
-      StreamTiles(begin, end);
+      StreamTiles(0, end);
     } else {
-      for (size_t tile = begin; tile < end; tile += Engine::kTiles) {
+      for (size_t tile = 0; tile < end; tile += Engine::kTiles) {
         const size_t count = end - tile < Engine::kTiles ? end - tile : Engine::kTiles;
         RunPanels(TilesAt(tile, 1, count), count);
       }
@@ -111,14 +111,20 @@ class Driver {
     }
   }
 
+  // Tiles are counted through all runs.
   Tiles TilesAt(size_t first, size_t step, size_t count) const {
     Tiles tiles;
     tiles.acc_stride = args_.acc_stride;
     for (size_t t = 0; t < count; ++t) {
-      const size_t n = (first + t * step) * c4::kTileChannels;
-      tiles.packed[t] = args_.w + (first + t * step) * tile_bytes_;
-      tiles.acc[t] = args_.acc + first_row_ * args_.acc_stride + (n - args_.n_begin);
-      const size_t left = args_.n_end - n;
+      size_t tile = first + t * step, run = 0;
+      if (args_.runs != 1) {
+        run = tile / run_tiles_;
+        tile %= run_tiles_;
+      }
+      const size_t channels = args_.n_end - args_.n_begin, n = tile * c4::kTileChannels;  // n: in the run
+      tiles.packed[t] = args_.w + (args_.n_begin + run * args_.run_step + n) / c4::kTileChannels * tile_bytes_;
+      tiles.acc[t] = args_.acc + first_row_ * args_.acc_stride + run * channels + n;
+      const size_t left = channels - n;
       tiles.columns[t] = static_cast<uint32_t>(left < c4::kTileChannels ? left : c4::kTileChannels);
     }
     return tiles;
@@ -163,7 +169,7 @@ class Driver {
 
   const GemmArgs &args_;
   size_t first_row_, rows_, row_blocks_;
-  size_t tile_bytes_;
+  size_t tile_bytes_, run_tiles_;
   uint8_t *panel_ = nullptr;
   Depth depth_;
 };

@@ -274,7 +274,10 @@ class DriverArm {
     }
   }
 
-  const uint8_t *FirstTile() const { return args_.w + args_.n_begin / c4::kTileChannels * TileBytes(); }
+  const uint8_t *FirstTile(size_t run) const {
+    return args_.w + (args_.n_begin + run * args_.run_step) / c4::kTileChannels * TileBytes();
+  }
+  int32_t *Sums(size_t run) const { return acc_ + run * (args_.n_end - args_.n_begin); }
   size_t TileBytes() const { return c4::TileBytes(args_.k_stored, args_.group, kBits); }
 
   // Calls block(row, rows) for blocks of rows as equal as can be in multiples of `unit`.
@@ -296,17 +299,21 @@ class DriverArm {
       Engine::PrepareStream(prepared_ + row * stride, x_ + row * args_.x_stride, args_.x_stride, rows, args_.k);
     });
     const size_t whole = WholeTiles(), step = rows_ <= Engine::kStreamBlockRows ? whole : 1;
-    for (size_t t = 0; t < whole; t += step) StreamTiles(t, step, acc_ + t * c4::kTileChannels, args_.acc_stride);
+    for (size_t run = 0; run < args_.runs; ++run) {
+      for (size_t t = 0; t < whole; t += step) {
+        StreamTiles(FirstTile(run) + t * TileBytes(), step, Sums(run) + t * c4::kTileChannels, args_.acc_stride);
+      }
+    }
     if (PartChannels() == 0) return;
-    StreamTiles(whole, 1, PartSums(), c4::kTileChannels);
+    StreamTiles(FirstTile(0) + whole * TileBytes(), 1, PartSums(), c4::kTileChannels);
     FinishPartTile();
   }
 
-  void StreamTiles(size_t first, size_t count, int32_t *acc, size_t acc_stride) const {
+  void StreamTiles(const uint8_t *weights, size_t count, int32_t *acc, size_t acc_stride) const {
     const size_t stride = Engine::StreamBytes(args_.k);
     StreamJob job;
     job.prepared_stride = stride;
-    job.weights = FirstTile() + first * TileBytes();
+    job.weights = weights;
     job.tiles = count;
     job.tile_bytes = TileBytes();
     job.header_bytes = c4::HeaderBytes(args_.k_stored, args_.group);
@@ -340,16 +347,18 @@ class DriverArm {
         Engine::PreparePanel(prepared_ + row * row_bytes, x_ + row * args_.x_stride + k, args_.x_stride, rows, depth);
       });
     }
-    for (size_t t = 0; t < WholeTiles(); ++t) {
-      PanelTile(t, first, depth / kSubgroup, acc_ + t * c4::kTileChannels, args_.acc_stride);
+    for (size_t run = 0; run < args_.runs; ++run) {
+      for (size_t t = 0; t < WholeTiles(); ++t) {
+        PanelTile(FirstTile(run) + t * TileBytes(), first, depth / kSubgroup, Sums(run) + t * c4::kTileChannels, args_.acc_stride);
+      }
     }
-    if (PartChannels() != 0) PanelTile(WholeTiles(), first, depth / kSubgroup, PartSums(), c4::kTileChannels);
+    if (PartChannels() == 0) return;
+    PanelTile(FirstTile(0) + WholeTiles() * TileBytes(), first, depth / kSubgroup, PartSums(), c4::kTileChannels);
   }
 
-  void PanelTile(size_t t, size_t first_group, size_t subgroups, int32_t *acc, size_t acc_stride) const {
+  void PanelTile(const uint8_t *tile, size_t first_group, size_t subgroups, int32_t *acc, size_t acc_stride) const {
     const size_t k = first_group * args_.group, row_bytes = Engine::PanelRowBytes(subgroups * kSubgroup);
     uint8_t *const panel = prepared_ + EvenUp(rows_) * row_bytes;
-    const uint8_t *tile = FirstTile() + t * TileBytes();
     Engine::Unpack(panel, {tile + c4::HeaderBytes(args_.k_stored, args_.group) + k / c4::RowDepth(kBits) * c4::kRowBytes,
                            tile + first_group * c4::kTileChannels, GroupShift(args_.group), subgroups});
     PanelJob job;

@@ -25,13 +25,17 @@ void RowTimesTile(int32_t *sums, const int8_t *x, const uint8_t *tile, size_t k,
 
 template <typename Format>
 void RunScalar(const GemmArgs &args) {
-  for (size_t n = args.n_begin; n < args.n_end; n += c4::kTileChannels) {
-    const uint8_t *tile = args.w + n / c4::kTileChannels * c4::TileBytes(args.k_stored, args.group, Format::kBits);
-    for (size_t m = 0; m < args.m; ++m) {
-      int32_t sums[c4::kTileChannels];
-      RowTimesTile<Format>(sums, args.x + m * args.x_stride, tile, args.k, args.k_stored, args.group);
-      int32_t *acc = args.acc + m * args.acc_stride + (n - args.n_begin);
-      for (size_t c = 0; c < c4::kTileChannels && n + c < args.n_end; ++c) acc[c] = sums[c];
+  const size_t channels = args.n_end - args.n_begin;
+  for (size_t run = 0; run < args.runs; ++run) {
+    for (size_t n = 0; n < channels; n += c4::kTileChannels) {
+      const size_t index = (args.n_begin + run * args.run_step + n) / c4::kTileChannels;
+      const uint8_t *tile = args.w + index * c4::TileBytes(args.k_stored, args.group, Format::kBits);
+      for (size_t m = 0; m < args.m; ++m) {
+        int32_t sums[c4::kTileChannels];
+        RowTimesTile<Format>(sums, args.x + m * args.x_stride, tile, args.k, args.k_stored, args.group);
+        int32_t *acc = args.acc + m * args.acc_stride + run * channels + n;
+        for (size_t c = 0; c < c4::kTileChannels && n + c < channels; ++c) acc[c] = sums[c];
+      }
     }
   }
 }
