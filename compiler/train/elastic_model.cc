@@ -102,6 +102,7 @@ std::vector<const ElasticModel::LinearWeight *> ElasticModel::Layer::linears() c
 ElasticModel::ElasticModel(const SourceModel &source, int64_t positions, int64_t rank, uint64_t seed)
     : source_(source), config_(source.config()), rank_(rank) {
   const RopeTable rope = MakeRopeTable(config_, positions);
+  layers_.reserve(static_cast<size_t>(config_.layers));  // tensors look at what lies in it
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     layers_.push_back(NewLayer(source, layer, rope, &seed));
     whole_.push_back(WholeWidths(config_, layer));

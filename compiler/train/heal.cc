@@ -28,7 +28,7 @@ constexpr double kRate = 1e-3;           // of Adam
 constexpr double kLastRate = 0.02;       // share of it at the end of the cosine
 constexpr double kWarmUpSteps = 10;
 constexpr double kFavour = 0.1;          // a rate is drawn e^0.1 times as often as the next lower one
-constexpr double kWholeTolerance = 0.01; // nats that rate 0 may diverge from the whole model
+constexpr double kTolerance = 0.01;      // nats that a rate may always diverge from the whole model, which rate 0 begins as
 constexpr int64_t kMeasurements = 12;    // of the held-out windows, evenly over the steps
 constexpr double kMeasuringShare = 0.1;  // of the time, where that is what ends it
 constexpr double kSmoothing = 0.05;      // of the training loss that is shown
@@ -185,7 +185,7 @@ class Healing {
       for (size_t i = 0; i < profiles_.size(); ++i) {
         torch::Tensor logits = model_.Logits(model_.Normed(ids, profiles_[i].layers));
         const Divergence divergence = DivergenceOf(target, ids, &logits);
-        result.loss[i] += divergence.kl / windows;
+        result.loss[i] += std::max(0.0, divergence.kl) / windows;  // below 0 by rounding only
         result.cross_entropy[i] += divergence.cross_entropy / windows;
       }
     }
@@ -198,7 +198,7 @@ class Healing {
     const Measurement now = Measure();
     double total = 0, best_total = 0;
     for (size_t i = 0; i < profiles_.size(); ++i) {
-      if (!(now.loss[i] <= before.loss[i] + (profiles_[i].rate == 0 ? kWholeTolerance : 0))) return;
+      if (!(now.loss[i] <= std::max(before.loss[i], kTolerance))) return;
       total += now.loss[i];
       best_total += best_.loss[i];
     }
