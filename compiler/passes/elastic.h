@@ -15,15 +15,15 @@ namespace acorn::compiler {
 
 /// How a rate is spread over the layers.
 enum class LayerRule {
-  kCosts,      // by what cutting each part of each layer costs
   kInfluence,  // by block influence, UniQL's rule: all parts of a layer alike
+  kCosts,      // by what cutting each part of each layer by itself costs
   kUniform,
 };
 
 struct ElasticOptions {
   std::vector<int> rates;  // percent, ascending, 0 to kHighestElasticRate
   SortParts parts;
-  LayerRule rule = LayerRule::kCosts;
+  LayerRule rule = LayerRule::kInfluence;
 };
 inline constexpr int kHighestElasticRate = 60;
 
