@@ -66,14 +66,15 @@ class Healing {
 
   HealResult Run() {
     const bool timed = options_.minutes > 0;
-    Progress progress("healing", timed ? static_cast<int64_t>(60 * options_.minutes) : options_.steps);
+    const bool by_steps = options_.steps != 0;
+    Progress progress("healing", by_steps ? options_.steps : static_cast<int64_t>(60 * options_.minutes));
     const Measurement before = Measure();
     best_ = before;
     HealResult result;
     int64_t step = 0;
     bool measured = true;
     while (true) {
-      if (options_.steps != 0 && step == options_.steps) break;
+      if (by_steps && step == options_.steps) break;
       if (interrupt_.asked()) result.end = TrainingEnd::kInterrupted;
       if (timed && Minutes() + step_minutes_ + measure_minutes_ > options_.minutes) result.end = TrainingEnd::kTimeLimit;
       if (result.end != TrainingEnd::kAllSteps) break;
@@ -88,7 +89,7 @@ class Healing {
       smoothed_ = std::isnan(smoothed_) ? loss : smoothed_ + kSmoothing * (loss - smoothed_);
       measured = IsTimeToMeasure(step);
       if (measured) MeasureAndKeep(before, step, &result);
-      progress.Update(timed ? static_cast<int64_t>(60 * Minutes()) : step, Note(step));
+      progress.Update(by_steps ? step : static_cast<int64_t>(60 * Minutes()), Note(step));
     }
     if (!measured && result.end != TrainingEnd::kDiverged) MeasureAndKeep(before, step, &result);
     result.steps = step;
