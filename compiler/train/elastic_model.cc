@@ -262,6 +262,13 @@ void ElasticModel::BackwardOfLogits(const Tensor &normed, const Tensor &gradient
   normed.backward(Product(gradient, head_));
 }
 
+void ElasticModel::ScaleAdditions(double factor) {
+  const torch::NoGradGuard no_gradient;
+  for (const Layer &layer : layers_) {
+    for (const LinearWeight *linear : layer.linears()) Tensor(linear->b).mul_(factor);
+  }
+}
+
 std::vector<LowRankAddition> ElasticModel::Additions() const {
   std::vector<LowRankAddition> additions;
   for (size_t i = 0; i < layers_.size(); ++i) {
