@@ -102,6 +102,7 @@ std::vector<const ElasticModel::LinearWeight *> ElasticModel::Layer::linears() c
 ElasticModel::ElasticModel(const SourceModel &source, int64_t positions, int64_t rank, uint64_t seed)
     : source_(source), config_(source.config()), rank_(rank) {
   const RopeTable rope = MakeRopeTable(config_, positions);
+  layers_.reserve(static_cast<size_t>(config_.layers));  // tensors look at what lies in it
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     layers_.push_back(NewLayer(source, layer, rope, &seed));
     whole_.push_back(WholeWidths(config_, layer));
@@ -259,6 +260,13 @@ Tensor ElasticModel::Logits(const Tensor &normed) const {
 
 void ElasticModel::BackwardOfLogits(const Tensor &normed, const Tensor &gradient) const {
   normed.backward(Product(gradient, head_));
+}
+
+void ElasticModel::ScaleAdditions(double factor) {
+  const torch::NoGradGuard no_gradient;
+  for (const Layer &layer : layers_) {
+    for (const LinearWeight *linear : layer.linears()) Tensor(linear->b).mul_(factor);
+  }
 }
 
 std::vector<LowRankAddition> ElasticModel::Additions() const {

@@ -35,6 +35,8 @@ class ElasticModel {
 
   /// What training moves: a [rank, k] and b [n, rank] of each addition. Leaves of the graph, changed in place.
   const std::vector<torch::Tensor> &parameters() const { return parameters_; }
+  /// Makes less or more of all additions.
+  void ScaleAdditions(double factor);
   /// Their present values, for the source's own tensors.
   std::vector<LowRankAddition> Additions() const;
 

@@ -28,7 +28,8 @@ constexpr double kRate = 1e-3;           // of Adam
 constexpr double kLastRate = 0.02;       // share of it at the end of the cosine
 constexpr double kWarmUpSteps = 10;
 constexpr double kFavour = 0.1;          // a rate is drawn e^0.1 times as often as the next lower one
-constexpr double kWholeTolerance = 0.01; // nats that rate 0 may diverge from the whole model
+constexpr double kTolerance = 0.01;      // nats that a rate may always diverge from the whole model, which rate 0 begins as
+constexpr double kShrink = 0.9;          // of what would just bring rate 0 back to it
 constexpr int64_t kMeasurements = 12;    // of the held-out windows, evenly over the steps
 constexpr double kMeasuringShare = 0.1;  // of the time, where that is what ends it
 constexpr double kSmoothing = 0.05;      // of the training loss that is shown
@@ -66,16 +67,20 @@ class Healing {
 
   HealResult Run() {
     const bool timed = options_.minutes > 0;
-    Progress progress("healing", timed ? static_cast<int64_t>(60 * options_.minutes) : options_.steps);
+    const bool by_steps = options_.steps != 0;
+    Progress progress("healing", by_steps ? options_.steps : static_cast<int64_t>(60 * options_.minutes));
     const Measurement before = Measure();
-    best_ = before;
+    best_ = last_ = before;
     HealResult result;
     int64_t step = 0;
     bool measured = true;
     while (true) {
-      if (options_.steps != 0 && step == options_.steps) break;
+      if (by_steps && step == options_.steps) break;
       if (interrupt_.asked()) result.end = TrainingEnd::kInterrupted;
-      if (timed && Minutes() + step_minutes_ + measure_minutes_ > options_.minutes) result.end = TrainingEnd::kTimeLimit;
+      const int64_t to_measure = IsWholeLost() ? 2 : 1;
+      if (timed && Minutes() + step_minutes_ + to_measure * measure_minutes_ > options_.minutes) {
+        result.end = TrainingEnd::kTimeLimit;
+      }
       if (result.end != TrainingEnd::kAllSteps) break;
       const double loss = Step(RateAt(step));
       if (!std::isfinite(loss)) {
@@ -88,9 +93,14 @@ class Healing {
       smoothed_ = std::isnan(smoothed_) ? loss : smoothed_ + kSmoothing * (loss - smoothed_);
       measured = IsTimeToMeasure(step);
       if (measured) MeasureAndKeep(before, step, &result);
-      progress.Update(timed ? static_cast<int64_t>(60 * Minutes()) : step, Note(step));
+      progress.Update(by_steps ? step : static_cast<int64_t>(60 * Minutes()), Note(step));
     }
     if (!measured && result.end != TrainingEnd::kDiverged) MeasureAndKeep(before, step, &result);
+    if (IsWholeLost() && result.end != TrainingEnd::kDiverged) {
+      // Its divergence grows with the square of the additions, what the other rates win with the additions.
+      model_.ScaleAdditions(kShrink * std::sqrt(kTolerance / last_.loss.front()));
+      MeasureAndKeep(before, step, &result);
+    }
     result.steps = step;
     for (size_t i = 0; i < profiles_.size(); ++i) {
       result.rates.push_back({profiles_[i].rate, before.loss[i], best_.loss[i], std::exp(before.cross_entropy[i]),
@@ -185,7 +195,7 @@ class Healing {
       for (size_t i = 0; i < profiles_.size(); ++i) {
         torch::Tensor logits = model_.Logits(model_.Normed(ids, profiles_[i].layers));
         const Divergence divergence = DivergenceOf(target, ids, &logits);
-        result.loss[i] += divergence.kl / windows;
+        result.loss[i] += std::max(0.0, divergence.kl) / windows;  // below 0 by rounding only
         result.cross_entropy[i] += divergence.cross_entropy / windows;
       }
     }
@@ -194,11 +204,14 @@ class Healing {
     return result;
   }
 
+  /// Was rate 0 beyond its tolerance when it was last measured?
+  bool IsWholeLost() const { return last_.loss.front() > kTolerance; }
+
   void MeasureAndKeep(const Measurement &before, int64_t step, HealResult *result) {
-    const Measurement now = Measure();
+    const Measurement now = last_ = Measure();
     double total = 0, best_total = 0;
     for (size_t i = 0; i < profiles_.size(); ++i) {
-      if (!(now.loss[i] <= before.loss[i] + (profiles_[i].rate == 0 ? kWholeTolerance : 0))) return;
+      if (!(now.loss[i] <= std::max(before.loss[i], kTolerance))) return;
       total += now.loss[i];
       best_total += best_.loss[i];
     }
@@ -238,7 +251,7 @@ class Healing {
   Time last_measured_ = start_;
   double step_minutes_ = 0, measure_minutes_ = 0;
   double smoothed_ = NAN;
-  Measurement best_;
+  Measurement best_, last_;
 };
 
 }  // namespace

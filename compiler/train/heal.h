@@ -1,6 +1,6 @@
 // Healing: low-rank additions to the weights of an elastic model, learned so that it says at every rate of the file what the
-// whole model says, after UniQL's masked fine-tuning (ALGORITHMS.md in the project's notes: section 4.1). docs/ELASTIC.md has what
-// was chosen and measured. An acornc without LibTorch has it in name only.
+// whole model says, after UniQL's masked fine-tuning (arXiv 2512.03383). docs/ELASTIC.md has what was chosen and measured. An
+// acornc without LibTorch has it in name only.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ struct HealResult {
 void CheckHealing(const SourceModel &source, const std::vector<int> &rates);
 
 /// source, profiles: as CheckHealing() lets them pass; source in the elastic order, profiles ascending. windows: texts; a part is
-/// held out, and by that part the state is chosen that is kept: none in which a rate is worse than at the beginning, rate
-/// 0 by more than a hundredth of a nat. Ends after its steps or minutes, whichever comes first, or when it is interrupted (SIGINT,
+/// held out, and by that part the state is chosen that is kept: none in which a rate is worse than at the beginning and by more
+/// than a hundredth of a nat. Ends after its steps or minutes, whichever comes first, or when it is interrupted (SIGINT,
 /// SIGTERM). With steps alone: same input, options, machine and number of threads, same result. Throws Error(kUsage) when there
 /// are too few windows, Error(kMemory) when memory ends.
 HealResult Heal(const SourceModel &source, const std::vector<RateProfile> &profiles, const CalibrationWindows &windows,
