@@ -78,7 +78,12 @@ RangeObserver::RangeObserver(const ModelConfig &config, int64_t hadamard_block, 
       head_block_(head_block),
       stride_(std::max<int64_t>(1, tokens / sample_rows)),
       ssm_(config.ssm),
+      piece_(config.ssm.head_dim),
       state_block_(StateBlock(config)) {}
+
+void RangeObserver::ExpectOrder(const LayerOrder &order) {
+  if (order.channel_major) piece_ = LayerOrder::kChannelBlock;
+}
 
 bool RangeObserver::Wants(Edge edge) const { return edge != Edge::kResidualIn && edge != Edge::kAct; }
 
@@ -120,9 +125,10 @@ void RangeObserver::OnEdge(Edge edge, int64_t, int64_t first_token, MatrixRef va
   if (HasOwnColumns(edge)) KeepLargest(&edge_columns_[slot], values.cwiseAbs().colwise().maxCoeff());
   switch (edge) {
     case Edge::kSsmConvOut:
-      scan_x_.resize(values.rows(), ssm_.heads);
-      for (int64_t h = 0; h < ssm_.heads; ++h) {
-        scan_x_.col(h) = values.middleCols(h * ssm_.head_dim, ssm_.head_dim).cwiseAbs().rowwise().maxCoeff();
+      scan_x_ = Matrix::Zero(values.rows(), ssm_.heads);
+      for (int64_t first = 0; first < ssm_.inner(); first += piece_) {
+        auto largest = scan_x_.col(first / piece_ % ssm_.heads);
+        largest = largest.cwiseMax(values.middleCols(first, piece_).cwiseAbs().rowwise().maxCoeff());
       }
       return;
     case Edge::kSsmTime:

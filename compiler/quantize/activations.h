@@ -38,6 +38,8 @@ class RangeObserver : public LayerObserver {
   bool Wants(Edge edge) const override;
   void OnEdge(Edge edge, int64_t layer, int64_t first_token, MatrixRef values) override;
   void OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values) override;
+  /// Of a state-space layer whose channels stand in another order than [heads, head_dim].
+  void ExpectOrder(const LayerOrder &order);
   /// Of a sparse layer: the block of the transform before an expert's down. hadamard_block is then the shared expert's.
   void ExpectExperts(int64_t count, int64_t block);
   const ExpertRanges &experts() const { return experts_; }
@@ -77,6 +79,7 @@ class RangeObserver : public LayerObserver {
   std::vector<float> magnitudes_[kEdges];  // of each token, its largest
   std::vector<float> down_input_, out_input_;
   StateSpaceConfig ssm_;
+  int64_t piece_;  // neighbouring channels of a state-space head: x is [head_dim / piece_, heads, piece_]
   int64_t state_block_;
   RowVector edge_columns_[kEdges];
   Matrix scan_x_;  // of the tokens at hand: largest of x in each head

@@ -403,6 +403,7 @@ void LayerQuantizer::MeasureProfiles(Work *work) const {
 
 std::unique_ptr<RangeObserver> LayerQuantizer::NewRanges(const Work &work, int64_t tokens, int64_t sample_rows) const {
   auto ranges = std::make_unique<RangeObserver>(config_, work.block, cache_.head_block, tokens, sample_rows);
+  ranges->ExpectOrder(work.weights.order);
   if (work.sparse()) ranges->ExpectExperts(config_.experts, expert_.block);
   return ranges;
 }
@@ -434,7 +435,7 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   grid.ffn_in = input_step(LinearInput::kGateUp, types.ffn_in, ranges.Reach(Edge::kFfnIn));
   if (work->has_ffn()) grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
   if (work->state_space()) {
-    work->out.ssm = QuantizeStateSpace(config_.ssm, work->weights.ssm, ranges);
+    work->out.ssm = QuantizeStateSpace(config_.ssm, work->weights.ssm, work->weights.order, ranges);
   } else {
     ChooseCacheScales(work);
   }

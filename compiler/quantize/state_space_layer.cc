@@ -17,6 +17,18 @@ std::vector<double> Steps16(const RowVector &largest) {
   return steps;
 }
 
+/// Scales of the convolution's output for each head, whose channels stand in pieces.
+std::vector<double> HeadScales(const RowVector &largest, const StateSpaceConfig &config, const LayerOrder &order) {
+  const int64_t piece = order.channel_major ? LayerOrder::kChannelBlock : config.head_dim;
+  std::vector<double> most(static_cast<size_t>(config.heads), 0);
+  for (int64_t first = 0; first < config.inner(); first += piece) {
+    double &of_head = most[static_cast<size_t>(first / piece % config.heads)];
+    of_head = std::max(of_head, static_cast<double>(largest.segment(first, piece).maxCoeff()));
+  }
+  for (double &value : most) value = ConvScale(value * kHeadroom16);
+  return most;
+}
+
 /// Scales of the convolution's output in stretches of `width` columns, from column `first` on.
 std::vector<double> ConvScales(const RowVector &largest, int64_t first, int64_t stretches, int64_t width) {
   std::vector<double> scales;
@@ -36,7 +48,7 @@ Matrix StackInputs(const StateSpaceWeights &weights) {
 }
 
 QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const StateSpaceWeights &weights,
-                                       const RangeObserver &ranges) {
+                                       const LayerOrder &order, const RangeObserver &ranges) {
   QuantizedStateSpace out;
   out.conv = weights.conv;
   out.conv_bias = weights.conv_bias;
@@ -50,7 +62,7 @@ QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const Sta
   scales.step16 = Steps16(ranges.ColumnLargest(Edge::kSsmStep));
   const RowVector &convolved = ranges.ColumnLargest(Edge::kSsmConvOut);
   const int64_t side = config.groups * config.state;
-  scales.x16 = ConvScales(convolved, 0, config.heads, config.head_dim);
+  scales.x16 = HeadScales(convolved, config, order);
   scales.b16 = ConvScales(convolved, config.inner(), config.groups, config.state);
   scales.c16 = ConvScales(convolved, config.inner() + side, config.groups, config.state);
   const auto reach_of = [&](int64_t head) {

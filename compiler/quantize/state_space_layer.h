@@ -12,7 +12,7 @@ Matrix StackInputs(const StateSpaceWeights &weights);
 
 /// weights: everything but the linear layers is taken from them. The ranges leave room for what calibration did not see.
 QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const StateSpaceWeights &weights,
-                                       const RangeObserver &ranges);
+                                       const LayerOrder &order, const RangeObserver &ranges);
 
 /// in, out: what the integers stand for, in StackInputs()' order.
 void ReplaceLinears(const Matrix &in, Matrix out, StateSpaceWeights *weights);
