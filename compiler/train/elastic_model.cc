@@ -185,8 +185,8 @@ Tensor ElasticModel::AttentionPart(const Pass &pass, const Tensor &x) const {
   const Tensor v = limited(Linear(pass, layer.v, in, keep_v)).view({tokens, config_.kv_heads, values});
   const double scale = config_.attention_scale != 0 ? config_.attention_scale : 1 / std::sqrt(static_cast<double>(dim));
   const Tensor attended = CausalAttention(q, k, v, scale, config_.sliding_window);
-  const Tensor out_in =
-      w.order.rank_major ? Swapped(attended, config_.heads, LayerOrder::kRankBlock) : attended.reshape({tokens, config_.heads * values});
+  const Tensor out_in = w.order.rank_major ? Swapped(attended, config_.heads, LayerOrder::kRankBlock)
+                                           : attended.reshape({tokens, config_.heads * values});
   return Linear(pass, layer.o, out_in, [](const Tensor &rows) { return rows; });
 }
 
@@ -217,7 +217,7 @@ Tensor ElasticModel::StateSpacePart(const Pass &pass, const Tensor &x) const {
   const Tensor scanned =
       Scan(channels_in.reshape({tokens, config.heads, channels}), steps, b, c, View(w.decay), View(w.skip));
   const Tensor in_order =
-      channel_major ? Swapped(scanned, config.heads, LayerOrder::kChannelBlock) : scanned.reshape({tokens, config.heads * channels});
+      channel_major ? Swapped(scanned, config.heads, LayerOrder::kChannelBlock) : scanned.reshape({tokens, kept});
   const Tensor gated = (in_order * torch::silu(gate)).view({tokens, config.groups, -1});
   const Tensor gain = KeepFirst(View(w.norm), kept).view({config.groups, -1});
   const Tensor normed = RmsNormed(gated, gain, config_.rms_eps * w.norm_eps_factor).view({tokens, kept});

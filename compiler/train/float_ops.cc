@@ -76,7 +76,8 @@ Tensor Turned(const Tensor &x, const Tensor &cos, const Tensor &sin, bool blocke
         const int64_t row = (t * kv_heads + head / (heads / kv_heads)) * all_pairs;
         const float *const cosine = cos.data_ptr<float>() + row, *const sine = sin.data_ptr<float>() + row;
         for (int64_t pair = 0; pair < pairs; ++pair) {
-          const int64_t first = blocked ? pair / LayerOrder::kPairBlock * 2 * LayerOrder::kPairBlock + pair % LayerOrder::kPairBlock : pair;
+          // A block of partners stands behind each block of first members.
+          const int64_t first = blocked ? pair + pair / distance * distance : pair;
           const float one = values[first], other = values[first + distance], turn = sign * sine[pair];
           values[first] = one * cosine[pair] - other * turn;
           values[first + distance] = other * cosine[pair] + one * turn;

@@ -18,7 +18,8 @@ void PrepareTraining(const char *option) {
                                     ": this acornc was built without LibTorch (toolchains/setup.sh --train installs it)");
 }
 
-RecipeResult MobileQuant(const SourceModel &, const CalibrationWindows &, const RecipeOptions &, const TrainOptions &, ModelSink *) {
+RecipeResult MobileQuant(const SourceModel &, const CalibrationWindows &, const RecipeOptions &, const TrainOptions &,
+                         ModelSink *) {
   PrepareTraining(kRecipe);
   return {};
 }
