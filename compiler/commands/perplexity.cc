@@ -51,7 +51,8 @@ void CompleteElastic(Options *options) {
   for (const std::string &part : options->without) {
     if (part == "sort") elastic.parts.sort = false;
     if (part == "svd") elastic.parts.svd = false;
-    if (part == "rates") elastic.rule = LayerRule::kUniform;
+    if (part == "rates") elastic.layer_rates = false;
+    if (part == "shares") elastic.mixer_shares = false;
   }
 }
 
@@ -170,12 +171,9 @@ void AddPerplexityCommand(CLI::App *app) {
   command->add_option("--calibration-windows", options->calibration.windows, "with --rate: windows of 512 tokens of it")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_flag_callback(
-      "--elastic-costs", [options] { options->elastic.rule = LayerRule::kCosts; },
-      "with --rate: spread it by what cutting each part of each layer costs, not by the layers' influence");
-  command->add_option("--elastic-without", options->without, "with --rate, to see what it is worth: sort, svd, rates")
+  command->add_option("--elastic-without", options->without, "with --rate, to see what it is worth: sort, svd, rates, shares")
       ->delimiter(',')
-      ->check(CLI::IsMember({"sort", "svd", "rates"}));
+      ->check(CLI::IsMember({"sort", "svd", "rates", "shares"}));
   CLI::Option *heal =
       command->add_option("--heal", options->heal.minutes, "with --rate: minutes of training that makes up for what is dropped")
           ->check(CLI::Range(0.01, 1e6));

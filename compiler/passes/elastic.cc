@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/progress.h"
+#include "graph/float_model.h"
 #include "passes/layer_moments.h"
 #include "passes/layer_rates.h"
 
@@ -12,6 +14,8 @@ namespace {
 
 constexpr int64_t kBlocks[] = {128, 64, 32};  // of FFN channels
 constexpr double kNear = 0.03;
+constexpr double kMixerShares[] = {1, 0.5, 0};  // that are tried
+constexpr int64_t kTrialWindows = 4;
 
 std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<LayerPlan> &layers, int64_t block, bool cut_experts) {
   std::vector<LayerWidths> steps;
@@ -24,8 +28,8 @@ std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<L
 
 /// Profiles by the largest block that realises every rate.
 void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, ElasticPlan *plan) {
-  ProfileRequest request{options.rates, {}, {}, plan->costs};
-  if (options.rule == LayerRule::kInfluence) request.influence = plan->influence;
+  ProfileRequest request{options.rates, {}, {}, plan->mixer_share};
+  if (options.layer_rates) request.influence = plan->influence;
   for (const int64_t block : kBlocks) {
     if (block < options.least_block) break;
     plan->block = block;
@@ -37,6 +41,53 @@ void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, El
     if (std::all_of(plan->profiles.begin(), plan->profiles.end(), is_near)) break;
   }
   plan->steps = std::move(request.steps);
+}
+
+/// True if there are two kinds of parts to spread a rate over.
+bool HasShares(const ElasticPlan &plan) {
+  const auto any = [&](auto has) { return std::any_of(plan.steps.begin(), plan.steps.end(), has); };
+  return plan.profiles.back().rate != 0 && any([](const LayerWidths &steps) { return steps.ffn != 0; }) &&
+         any([](const LayerWidths &steps) { return steps.qk + steps.v + steps.state + steps.channels != 0; });
+}
+
+/// Mean loss of all rates beyond 0 on some windows.
+double LossOf(const SortedModel &sorted, const std::vector<RateProfile> &profiles, const std::vector<int32_t> &ids, int64_t window) {
+  PerplexityOptions options;
+  options.window = window;
+  double loss = 0;
+  for (const RateProfile &profile : profiles) {
+    if (profile.rate == 0) continue;
+    options.change = [&](int64_t layer, LayerWeights *weights) {
+      DropBeyond(sorted.config(), profile.layers[static_cast<size_t>(layer)], weights);
+    };
+    loss += Perplexity(sorted, ids, options).mean_loss;
+  }
+  return loss;
+}
+
+/// Tries how much of a rate attention and state-space halves are to bear.
+void ChooseMixerShare(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window, const ElasticOptions &options,
+                      ElasticPlan *plan) {
+  const int64_t windows = static_cast<int64_t>(ids.size()) / window, used = std::min(windows, kTrialWindows);
+  std::vector<int32_t> trial;
+  for (int64_t i = 0; i < used; ++i) {
+    const auto begin = ids.begin() + i * windows / used * window;
+    trial.insert(trial.end(), begin, begin + window);
+  }
+  const SortedModel sorted(source, plan->layers);
+  Progress progress("spreading rates", static_cast<int64_t>(std::size(kMixerShares)));
+  ElasticPlan best = *plan;
+  double least = INFINITY;
+  for (const double share : kMixerShares) {
+    plan->mixer_share = share;
+    ChooseProfiles(source.config(), options, plan);
+    const double loss = LossOf(sorted, plan->profiles, trial, window);
+    if (loss < least) best = *plan;
+    least = std::min(least, loss);
+    progress.Update(static_cast<int64_t>(&share - kMixerShares) + 1);
+  }
+  progress.Finish();
+  *plan = std::move(best);
 }
 
 }  // namespace
@@ -57,12 +108,8 @@ ElasticPlan PlanElastic(const SourceModel &source, const std::vector<int32_t> &i
     progress.Update(layer + 1);
   }
   progress.Finish();
-  if (options.rule == LayerRule::kCosts) {
-    const SortedModel sorted(source, plan.layers);
-    const std::vector<int32_t> last(ids.end() - window, ids.end());
-    plan.costs = MeasureCutCosts(sorted, AllSteps(config, plan.layers, kBlocks[0], options.cut_experts), last);
-  }
   ChooseProfiles(config, options, &plan);
+  if (options.mixer_shares && HasShares(plan)) ChooseMixerShare(source, ids, window, options, &plan);
   return plan;
 }
 

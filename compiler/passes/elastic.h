@@ -6,24 +6,17 @@
 #include <string>
 #include <vector>
 
-#include "passes/cut_costs.h"
 #include "passes/profiles.h"
 #include "passes/sort_layer.h"
 #include "passes/sorted_model.h"
 
 namespace acorn::compiler {
 
-/// How a rate is spread over the layers.
-enum class LayerRule {
-  kInfluence,  // by block influence, UniQL's rule: all parts of a layer alike
-  kCosts,      // by what cutting each part of each layer by itself costs
-  kUniform,
-};
-
 struct ElasticOptions {
   std::vector<int> rates;  // percent, ascending, 0 to kHighestElasticRate
   SortParts parts;
-  LayerRule rule = LayerRule::kInfluence;
+  bool layer_rates = true;   // by influence; else every layer has the same
+  bool mixer_shares = true;  // tried out; else attention and state-space halves drop as much as FFNs
   int64_t least_block = 32;  // of FFN channels: a power of two, at most 128
   bool cut_experts = true;
 };
@@ -32,9 +25,9 @@ inline constexpr int kHighestElasticRate = 60;
 struct ElasticPlan {
   std::vector<LayerPlan> layers;       // [layers], for a SortedModel
   std::vector<double> influence;       // [layers]
-  std::vector<CutCosts> costs;         // [layers], with kCosts
   std::vector<LayerWidths> steps;      // [layers], StepsOf()
   std::vector<RateProfile> profiles;   // one a rate
+  double mixer_share = 1;              // ProfileRequest's: of those tried the one that loses least
   int64_t block = 128;                 // of FFN channels, whole ones of which every width is made
 };
 

@@ -14,15 +14,8 @@ constexpr double kTemperature = 0.1;
 constexpr double kHighestRate = 0.85;  // of a layer
 constexpr int64_t kStateStep = 16;
 
-struct Part {
-  int64_t LayerWidths::*width;
-  double CutCosts::*cost;
-};
-constexpr Part kParts[] = {{&LayerWidths::ffn, &CutCosts::ffn},
-                           {&LayerWidths::qk, &CutCosts::qk},
-                           {&LayerWidths::v, &CutCosts::v},
-                           {&LayerWidths::state, &CutCosts::state},
-                           {&LayerWidths::channels, &CutCosts::channels}};
+constexpr int64_t LayerWidths::*kParts[] = {&LayerWidths::ffn, &LayerWidths::qk, &LayerWidths::v, &LayerWidths::state,
+                                            &LayerWidths::channels};
 
 /// The next smaller width in a ladder of steps; `kept` itself at its end.
 int64_t NextWidth(int64_t whole, int64_t kept, int64_t step) {
@@ -35,8 +28,8 @@ int64_t NextWidth(int64_t whole, int64_t kept, int64_t step) {
 int64_t PrunableElems(const ModelConfig &config, int64_t layer, const LayerWidths &steps) {
   const LayerWidths whole = WholeWidths(config, layer);
   LayerWidths fixed = whole;
-  for (const Part &part : kParts) {
-    if (steps.*part.width != 0) fixed.*part.width = 0;
+  for (const auto part : kParts) {
+    if (steps.*part != 0) fixed.*part = 0;
   }
   return KeptElems(config, layer, whole) - KeptElems(config, layer, fixed);
 }
@@ -71,20 +64,13 @@ class Narrowing {
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
       const auto l = static_cast<size_t>(layer);
       const LayerWidths whole = WholeWidths(config_, layer), &kept = profile.layers[l];
-      for (const Part &part : kParts) {
+      for (const auto part : kParts) {
         Step step{layer, kept, 0, 0};
-        step.widths.*part.width = NextWidth(whole.*part.width, kept.*part.width, request_.steps[l].*part.width);
+        step.widths.*part = NextWidth(whole.*part, kept.*part, request_.steps[l].*part);
         if (step.widths == kept) continue;
         step.elems = static_cast<double>(KeptElems(config_, layer, kept) - KeptElems(config_, layer, step.widths));
-        const auto part_kept = [&](const LayerWidths &widths) {
-          return static_cast<double>(widths.*part.width) / static_cast<double>(whole.*part.width);
-        };
-        if (request_.costs.empty()) {
-          step.merit = part_kept(kept) - (1 - parts[l]);
-        } else {
-          const auto loss = [&](const LayerWidths &widths) { return std::pow(1 - part_kept(widths), kCutExponent); };
-          step.merit = -(request_.costs[l].*part.cost) * (loss(step.widths) - loss(kept)) / step.elems;
-        }
+        const double share = part == &LayerWidths::ffn ? 1 : request_.mixer_share;
+        step.merit = static_cast<double>(kept.*part) / static_cast<double>(whole.*part) - (1 - parts[l] * share);
         if (!best || step.merit > best->merit) best = step;
       }
     }

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "import/source_model.h"
-#include "passes/cut_costs.h"
 #include "passes/profiles.h"
 
 namespace acorn::compiler {
@@ -21,15 +20,15 @@ LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &
 struct ProfileRequest {
   std::vector<int> rates;          // percent, ascending
   std::vector<LayerWidths> steps;  // [layers]
-  std::vector<double> influence;   // [layers]; empty: the same part of every layer. Not looked at with costs
-  std::vector<CutCosts> costs;     // [layers], or empty
+  std::vector<double> influence;   // [layers]; empty: the same part of every layer
+  double mixer_share = 1;          // of a layer's part, which its FFN drops, what its attention or state-space half is to drop
 };
 /// One profile for each rate, such that the elements dropped of all that can be are `rate`, half a step more or less. Widths are
-/// taken down step by step: with costs the step that loses least for each element dropped, else the one whose width stands
-/// furthest above what LayerRates() leaves of it. So a higher rate never keeps more of any width. No part falls below one step,
-/// or below 15 %.
+/// taken down step by step, the one first that stands furthest above what LayerRates() and mixer_share leave of it. So a higher rate
+/// never keeps more of any width. No part falls below one step, or below 15 %.
 std::vector<RateProfile> MakeProfiles(const ModelConfig &config, const ProfileRequest &request);
 
 /// The part that a profile drops of all elements that can be dropped.
 double RealisedRate(const ModelConfig &config, const std::vector<LayerWidths> &steps, const RateProfile &profile);
+
 }  // namespace acorn::compiler

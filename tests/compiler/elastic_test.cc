@@ -44,7 +44,7 @@ Matrix Logits(const SourceModel &source, const LayerChange &change = {}) {
 
 ElasticPlan Plan(const SourceModel &source, std::vector<int> rates = {0}) {
   Progress::Silence();
-  return PlanElastic(source, Ids(source, 4), kWindow, {std::move(rates), {}, LayerRule::kInfluence});
+  return PlanElastic(source, Ids(source, 4), kWindow, {std::move(rates), {}, true});
 }
 
 /// A model with every bias that its family could have, and clipped values if asked for.
@@ -428,33 +428,29 @@ TEST(Profiles, TakeTheStepsThatCostLeast) {
   EXPECT_LT(profiles[1].layers[0].ffn, 512);
 }
 
-/// A part that the model does without costs nothing, and the others something.
-TEST(CutCosts, AreWhatTheEndOfTheModelLoses) {
+/// Where attention says nothing, it bears the whole of a rate; where the FFNs do, they bear it.
+TEST(PlanElastic, RatesGoWhereTheyCostLeast) {
   ACORN_NEED_SHARED("models/tiny/bamba");
   Progress::Silence();
   const auto source = OpenSourceModel(test::SharedPath("models/tiny/bamba"));
-  class WithoutFfn final : public SourceModel {
+  class Without final : public SourceModel {
    public:
-    explicit WithoutFfn(const SourceModel &other, int64_t layer) : SourceModel(other, other.config()), other_(other), layer_(layer) {}
+    Without(const SourceModel &other, TensorRole role) : SourceModel(other, other.config()), other_(other), role_(role) {}
     Matrix LoadRows(TensorRole role, int64_t layer, int64_t first, int64_t count) const override {
       const Matrix rows = other_.LoadRows(role, layer, first, count);
-      return layer == layer_ && role == TensorRole::kDown ? Matrix::Zero(rows.rows(), rows.cols()) : rows;
+      return role == role_ ? Matrix(Matrix::Zero(rows.rows(), rows.cols())) : rows;
     }
 
    private:
     const SourceModel &other_;
-    int64_t layer_;
+    TensorRole role_;
   };
-  int64_t attention = 0;
-  while (source->config().IsStateSpace(attention)) ++attention;
-  const WithoutFfn mute(*source, attention);
-  const ElasticPlan plan = PlanElastic(mute, Ids(mute, 2), kWindow, {{20}, {}, LayerRule::kCosts});
-  const CutCosts &of_attention = plan.costs[static_cast<size_t>(attention)], &other = plan.costs[attention == 0 ? 1 : 0];
-  EXPECT_EQ(of_attention.ffn, 0);
-  EXPECT_EQ(of_attention.state, 0);
-  EXPECT_GT(other.ffn, 0);
-  EXPECT_GT(other.state, 0);
-  EXPECT_EQ(other.qk, 0);
+  const Without mute(*source, TensorRole::kDown);
+  EXPECT_EQ(PlanElastic(mute, Ids(mute, 4), kWindow, {{0, 30}, {}}).mixer_share, 0);
+  ElasticOptions without;
+  without.rates = {0, 30};
+  without.mixer_shares = false;
+  EXPECT_EQ(PlanElastic(mute, Ids(mute, 4), kWindow, without).mixer_share, 1);
 }
 
 /// What is dropped is what matters least: logits move less than with channels in the model's own order.
