@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <Eigen/LU>
@@ -404,7 +405,7 @@ TEST(Profiles, AreNestedInStepsAndHitTheirRate) {
   }
 }
 
-TEST(Profiles, TakeTheStepsThatCostLeast) {
+TEST(Profiles, SpareWhatMixesTokensByItsShare) {
   const auto source = OpenSourceModel(test::DataPath("small_llama"));
   ModelConfig config = source->config();
   config.layers = 2;
@@ -415,20 +416,23 @@ TEST(Profiles, TakeTheStepsThatCostLeast) {
   ProfileRequest request;
   request.rates = {10, 30};
   request.steps.assign(2, {64, 16, 16, 0, 0});
-  request.costs.resize(2);
-  request.costs[0] = {1, 1, 1e-3, 0, 0};  // its values cost next to nothing
-  request.costs[1] = {1e3, 1, 1, 0, 0};   // its FFN is dear
-  const std::vector<RateProfile> profiles = MakeProfiles(config, request);
-  EXPECT_LT(profiles[0].layers[0].v, 64);
-  EXPECT_EQ(profiles[0].layers[0].qk, 64);
-  for (const RateProfile &profile : profiles) {
-    EXPECT_EQ(profile.layers[1].ffn, 512);
-    EXPECT_NEAR(RealisedRate(config, request.steps, profile), profile.rate / 100.0, 0.03);
-  }
-  EXPECT_LT(profiles[1].layers[0].ffn, 512);
+  const auto dropped = [&](double share) {
+    request.mixer_share = share;
+    const std::vector<RateProfile> profiles = MakeProfiles(config, request);
+    for (const RateProfile &profile : profiles) {
+      EXPECT_NEAR(RealisedRate(config, request.steps, profile), profile.rate / 100.0, 0.03) << share;
+    }
+    const LayerWidths &kept = profiles.back().layers[0];
+    return std::pair<int64_t, int64_t>(512 - kept.ffn, 64 - kept.qk + 64 - kept.v);
+  };
+  const auto alike = dropped(1), half = dropped(0.5), none = dropped(0);
+  EXPECT_GT(alike.second, 0);
+  EXPECT_EQ(none.second, 0);
+  EXPECT_LE(half.second, alike.second);
+  EXPECT_GT(none.first, alike.first);
 }
 
-/// Where attention says nothing, it bears the whole of a rate; where the FFNs do, they bear it.
+/// Where the FFNs say nothing, they bear a rate alone.
 TEST(PlanElastic, RatesGoWhereTheyCostLeast) {
   ACORN_NEED_SHARED("models/tiny/bamba");
   Progress::Silence();
