@@ -46,7 +46,7 @@ void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, El
 /// True if there are two kinds of parts to spread a rate over.
 bool HasShares(const ElasticPlan &plan) {
   const auto any = [&](auto has) { return std::any_of(plan.steps.begin(), plan.steps.end(), has); };
-  return plan.profiles.back().rate != 0 && any([](const LayerWidths &steps) { return steps.ffn != 0; }) &&
+  return !plan.profiles.empty() && plan.profiles.back().rate != 0 && any([](const LayerWidths &steps) { return steps.ffn != 0; }) &&
          any([](const LayerWidths &steps) { return steps.qk + steps.v + steps.state + steps.channels != 0; });
 }
 
