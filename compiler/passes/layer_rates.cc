@@ -44,12 +44,22 @@ struct Step {
 
 class Narrowing {
  public:
-  Narrowing(const ModelConfig &config, const ProfileRequest &request, std::vector<int64_t> elems)
-      : config_(config), request_(request), elems_(std::move(elems)) {}
+  Narrowing(const ModelConfig &config, const ProfileRequest &request) : config_(config), request_(request) {
+    for (const bool ffn : {true, false}) {
+      for (int64_t layer = 0; layer < config.layers; ++layer) {
+        LayerWidths steps = request.steps[static_cast<size_t>(layer)];
+        steps = ffn ? LayerWidths{steps.ffn, 0, 0, 0, 0} : LayerWidths{0, steps.qk, steps.v, steps.state, steps.channels};
+        elems_.push_back(PrunableElems(config, layer, steps));
+        const double own = request.influence.empty() ? 0 : request.influence[static_cast<size_t>(layer)];
+        // A share is a factor of what LayerRates() makes of it.
+        influence_.push_back(ffn ? own : own - kTemperature * std::log(request.mixer_share));
+      }
+    }
+  }
 
   /// Takes the profile's widths down to `rate`, in [0, 1].
   void Narrow(double rate, RateProfile *profile) const {
-    const std::vector<double> parts = LayerRates(request_.influence, elems_, rate);
+    const std::vector<double> parts = LayerRates(influence_, elems_, rate);
     const auto all = static_cast<double>(std::accumulate(elems_.begin(), elems_.end(), int64_t{0}));
     double left = rate * all - all * RealisedRate(config_, request_.steps, *profile);
     for (std::optional<Step> step = Best(*profile, parts); step && left > step->elems / 2; step = Best(*profile, parts)) {
@@ -69,8 +79,9 @@ class Narrowing {
         step.widths.*part = NextWidth(whole.*part, kept.*part, request_.steps[l].*part);
         if (step.widths == kept) continue;
         step.elems = static_cast<double>(KeptElems(config_, layer, kept) - KeptElems(config_, layer, step.widths));
-        const double share = part == &LayerWidths::ffn ? 1 : request_.mixer_share;
-        step.merit = static_cast<double>(kept.*part) / static_cast<double>(whole.*part) - (1 - parts[l] * share);
+        const double dropped = parts[part == &LayerWidths::ffn ? l : l + parts.size() / 2];
+        step.merit = static_cast<double>(kept.*part) / static_cast<double>(whole.*part) - (1 - dropped);
+        if (dropped == 0) step.merit -= 1;  // only when nothing else is left
         if (!best || step.merit > best->merit) best = step;
       }
     }
@@ -79,7 +90,9 @@ class Narrowing {
 
   const ModelConfig &config_;
   const ProfileRequest &request_;
-  std::vector<int64_t> elems_;  // [layers] that can be dropped
+  // Of the FFNs, then of what mixes tokens: [2 * layers].
+  std::vector<int64_t> elems_;  // that can be dropped
+  std::vector<double> influence_;
 };
 
 }  // namespace
@@ -100,7 +113,11 @@ std::vector<double> LayerRates(const std::vector<double> &influence, const std::
     }
     return weight > 0 ? sum / weight : 0;
   };
-  double low = 0, high = kHighestRate / *std::min_element(shares.begin(), shares.end());
+  double least = 1;
+  for (const double share : shares) {
+    if (share > 0) least = std::min(least, share);
+  }
+  double low = 0, high = kHighestRate / least;
   for (int i = 0; i < 60; ++i) {
     const double middle = (low + high) / 2;
     (mean(rates_of(middle)) < rate ? low : high) = middle;
@@ -124,13 +141,9 @@ LayerWidths StepsOf(const ModelConfig &config, int64_t layer, const LayerOrder &
 }
 
 std::vector<RateProfile> MakeProfiles(const ModelConfig &config, const ProfileRequest &request) {
-  std::vector<int64_t> elems;
   RateProfile widest;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    elems.push_back(PrunableElems(config, layer, request.steps[static_cast<size_t>(layer)]));
-    widest.layers.push_back(WholeWidths(config, layer));
-  }
-  const Narrowing narrowing(config, request, std::move(elems));
+  for (int64_t layer = 0; layer < config.layers; ++layer) widest.layers.push_back(WholeWidths(config, layer));
+  const Narrowing narrowing(config, request);
   std::vector<RateProfile> profiles;
   for (const int rate : request.rates) {
     RateProfile profile = profiles.empty() ? widest : profiles.back();

@@ -10,7 +10,7 @@
 namespace acorn::compiler {
 
 /// The part of each layer that a mean rate drops: phi_l = s * softmax(-influence / 0.1)_l, at most 0.85, with s such that the
-/// mean over `elems` is `rate`, in [0, 0.85] (UniQL, section 3). influence [layers]: 1 - cos(input, output).
+/// mean over `elems` is `rate`, in [0, 0.85] (UniQL, section 3). influence [layers]: 1 - cos(input, output); infinite: drops nothing.
 std::vector<double> LayerRates(const std::vector<double> &influence, const std::vector<int64_t> &elems, double rate);
 
 /// What a layer's widths are multiples of where they are not whole; 0: the part is always whole. FFN channels go by blocks of the

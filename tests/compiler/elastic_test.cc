@@ -19,6 +19,7 @@
 #include "passes/equalise.h"
 #include "passes/importance.h"
 #include "passes/layer_rates.h"
+#include "quantize/calibration.h"
 #include "tests/support/shared_data.h"
 
 namespace acorn::compiler {
@@ -434,9 +435,9 @@ TEST(Profiles, SpareWhatMixesTokensByItsShare) {
 
 /// Where the FFNs say nothing, they bear a rate alone.
 TEST(PlanElastic, RatesGoWhereTheyCostLeast) {
-  ACORN_NEED_SHARED("models/tiny/bamba");
+  ACORN_NEED_SHARED("models/dense");
   Progress::Silence();
-  const auto source = OpenSourceModel(test::SharedPath("models/tiny/bamba"));
+  const auto source = OpenSourceModel(test::SharedPath("models/dense"));
   class Without final : public SourceModel {
    public:
     Without(const SourceModel &other, TensorRole role) : SourceModel(other, other.config()), other_(other), role_(role) {}
@@ -450,11 +451,15 @@ TEST(PlanElastic, RatesGoWhereTheyCostLeast) {
     TensorRole role_;
   };
   const Without mute(*source, TensorRole::kDown);
-  EXPECT_EQ(PlanElastic(mute, Ids(mute, 4), kWindow, {{0, 30}, {}}).mixer_share, 0);
-  ElasticOptions without;
-  without.rates = {0, 30};
-  without.mixer_shares = false;
-  EXPECT_EQ(PlanElastic(mute, Ids(mute, 4), kWindow, without).mixer_share, 1);
+  CalibrationOptions texts;
+  texts.window = kWindow;
+  texts.windows = 8;
+  const std::vector<int32_t> ids = MakeCalibration(mute, texts).ids;
+  ElasticOptions options;
+  options.rates = {0, 30};
+  EXPECT_EQ(PlanElastic(mute, ids, kWindow, options).mixer_share, 0);
+  options.mixer_shares = false;
+  EXPECT_EQ(PlanElastic(mute, ids, kWindow, options).mixer_share, 1);
 }
 
 /// What is dropped is what matters least: logits move less than with channels in the model's own order.
