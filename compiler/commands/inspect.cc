@@ -137,6 +137,10 @@ Json Describe(const MappedFile &file, const schema::Model &model) {
   out["format_version"] = kFileVersion;
   out["vocab_size"] = model.vocab_size();
   out["max_context"] = model.max_context();
+  out["rates"] = {0};
+  for (uint32_t i = 0; model.profiles() != nullptr && i < model.profiles()->size(); ++i) {
+    out["rates"].push_back(model.profiles()->Get(i)->rate());
+  }
   out["prefix_tokens"] = Json::array();
   if (model.prefix_tokens() != nullptr) {
     for (const int32_t token : *model.prefix_tokens()) out["prefix_tokens"].push_back(token);
@@ -192,6 +196,7 @@ void Print(const Json &d) {
   PrintSteps("body", d["body"]);
   PrintSteps("head", d["head"]);
   const Json &run = d["reference_run"];
+  if (d["rates"].size() > 1) std::printf("%-12s %s\n", "rates", d["rates"].dump().c_str());
   if (run.is_null()) {
     std::printf("%-12s none (acornc record adds one)\n", "selftest");
   } else {

@@ -181,6 +181,17 @@ TEST_F(Convert, StateSpaceModels) {
   EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find("ssm_state"), std::string::npos);
 }
 
+TEST_F(Convert, HoldsSeveralRates) {
+  const Outcome outcome = Run("--profiles 0,50,30 --report " + folder_.File("report"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json file = Inspect();
+  EXPECT_EQ(file["rates"], nlohmann::json({0, 30, 50}));
+  EXPECT_NE(file["provenance"]["profiles"].get<std::string>().find("30 ("), std::string::npos);
+  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find("Pruning rates"), std::string::npos);
+  ASSERT_EQ(Run("", "plain.acorn").exit_code, 0);
+  EXPECT_EQ(Inspect("plain.acorn")["rates"], nlohmann::json({0}));
+}
+
 TEST_F(Convert, BadFilesHaveTheirExitCodes) {
   EXPECT_EQ(RunAcornc("convert " + folder_.File("absent") + " -o " + folder_.File("m")).exit_code, 5);
   EXPECT_EQ(RunAcornc("convert " + test::DataPath("small_llama") + " --recipe rtn -o " + folder_.File("absent/m")).exit_code,
