@@ -78,13 +78,14 @@ void ChooseMixerShare(const SourceModel &source, const std::vector<int32_t> &ids
   Progress progress("spreading rates", static_cast<int64_t>(std::size(kMixerShares)));
   ElasticPlan best = *plan;
   double least = INFINITY;
+  int64_t tried = 0;
   for (const double share : kMixerShares) {
     plan->mixer_share = share;
     ChooseProfiles(source.config(), options, plan);
     const double loss = LossOf(sorted, plan->profiles, trial, window);
     if (loss < least) best = *plan;
     least = std::min(least, loss);
-    progress.Update(static_cast<int64_t>(&share - kMixerShares) + 1);
+    progress.Update(++tried);
   }
   progress.Finish();
   *plan = std::move(best);
