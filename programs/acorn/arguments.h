@@ -10,6 +10,9 @@
 
 namespace acorn::program {
 
+/// Tokens of any count or context: what a model without keys and values may reach. One with them says so when it opens.
+constexpr uint64_t kLongestContext = uint64_t{1} << 24;
+
 class Arguments {
  public:
   /// usage: what follows the program's name; summary: one sentence.

@@ -88,8 +88,8 @@ void Bench(int argc, char **argv) {
   BenchOptions bench;
   bool json = false;
   Arguments arguments("bench FILE [OPTIONS]", "Tokens per second on uniformly random tokens.");
-  arguments.Number("--prompt-tokens", 1, 65536, &bench.prompt_tokens, "tokens of the prompt (default 128)");
-  arguments.Number("--gen-tokens", 0, 65536, &bench.gen_tokens, "tokens decoded after it, one by one (default 64)");
+  arguments.Number("--prompt-tokens", 1, kLongestContext, &bench.prompt_tokens, "tokens of the prompt (default 128)");
+  arguments.Number("--gen-tokens", 0, kLongestContext, &bench.gen_tokens, "tokens decoded after it, one by one (default 64)");
   arguments.Number("--repetitions", 1, 1000, &bench.repetitions, "timed runs; the median is reported (default 5)");
   arguments.Number("--seed", 0, UINT64_MAX, &bench.seed, "of the random tokens (default 0)");
   arguments.Flag("--json", &json, "as one line of JSON");

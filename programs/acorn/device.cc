@@ -39,7 +39,7 @@ void LogWarning(void *, uint32_t level, const char *message, size_t bytes) {
 
 void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Positional("FILE", &options->file);
-  arguments->Number("--context", 1, 65536, &options->context, "tokens that a conversation can hold (default: the model's)");
+  arguments->Number("--context", 1, kLongestContext, &options->context, "tokens that a conversation can hold (default: the model's)");
   arguments->Number("--threads", 1, kMaxThreads, &options->threads, "threads (default: the CPUs of this process, at most 16)");
   arguments->Number("--chunk", 1, 1024, &options->chunk, "prompt tokens computed together (default 128)");
   arguments->Bytes("--memory", &options->memory, "refuse to start where the plan needs more");

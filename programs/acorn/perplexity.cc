@@ -46,7 +46,7 @@ void Perplexity(int argc, char **argv) {
   bool json = false;
   Arguments arguments("perplexity FILE --text TEXT [OPTIONS]", "How well a text is predicted.");
   arguments.Text("--text", &text, "file with the text");
-  arguments.Number("--window", 2, 65536, &window, "tokens of a window (default 512)");
+  arguments.Number("--window", 2, kLongestContext, &window, "tokens of a window (default 512)");
   arguments.Number("--score-from", 1, 65535, &score_from, "first position of a window that counts (default 1)");
   arguments.Number("--windows", 1, UINT64_MAX, &limit, "most windows (default: all)");
   arguments.Flag("--json", &json, "as one line of JSON");

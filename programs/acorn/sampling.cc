@@ -27,14 +27,14 @@ int OnToken(void *ctx, int32_t token, const char *text, size_t bytes) {
 }  // namespace
 
 void AddSamplingOptions(Arguments *arguments, SamplingOptions *options) {
-  arguments->Number("-n", 1, 65536, &options->max_tokens, "most tokens to answer with (default: until the context is full)");
+  arguments->Number("-n", 1, kLongestContext, &options->max_tokens, "most tokens to answer with (default: until the context is full)");
   arguments->Decimal("--temperature", 100, &options->temperature, "0: always the likeliest token (default)");
   arguments->Number("--top-k", 1, UINT32_MAX, &options->top_k, "choose among the K likeliest tokens");
   arguments->Decimal("--top-p", 1, &options->top_p, "choose among the likeliest tokens that make up this probability");
   arguments->Decimal("--min-p", 1, &options->min_p, "drop tokens less likely than this part of the likeliest");
   arguments->Decimal("--repetition-penalty", 100, &options->repetition_penalty,
                      "above 1: tokens already there become less likely");
-  arguments->Number("--repetition-window", 1, 65536, &options->repetition_window,
+  arguments->Number("--repetition-window", 1, kLongestContext, &options->repetition_window,
                     "last tokens that are penalised (default 64)");
   arguments->Number("--seed", 0, UINT64_MAX, &options->seed, "the same seed gives the same text on every machine (default 0)");
   arguments->Texts("--stop", &options->stop, "end where the answer has this text; may be repeated");
