@@ -482,7 +482,7 @@ void Run(const Options &options) {
   const CalibrationWindows windows = MakeCalibration(*source, calibration);
   const RotationChoice rotation = ChooseRotation(*source, windows, rotate, &recipe);
   const SourceModel &unsorted = rotation.model != nullptr ? *rotation.model : *source;
-  ElasticModel elastic;
+  ElasticSource elastic;
   if (!options.profiles.empty()) {
     elastic = MakeElastic(unsorted, {ParseRates(options.profiles), calibration, options.heal}, windows, &recipe);
     facts.provenance.emplace_back("profiles", elastic.summary);

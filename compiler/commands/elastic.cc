@@ -41,7 +41,7 @@ std::vector<int> ParseRates(const std::string &text) {
   return rates;
 }
 
-ElasticModel MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
+ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
                          RecipeOptions *recipe) {
   std::vector<int> rates = request.rates;
   rates.insert(rates.begin(), 0);
@@ -56,7 +56,7 @@ ElasticModel MakeElastic(const SourceModel &source, const ElasticRequest &reques
   ElasticPlan plan = PlanElastic(source, ids, windows.window, options);
   recipe->profiles.assign(plan.profiles.begin() + 1, plan.profiles.end());
   recipe->most_block = plan.block;
-  ElasticModel elastic;
+  ElasticSource elastic;
   for (const RateProfile &profile : recipe->profiles) {
     const double realised = RealisedRate(source.config(), plan.steps, profile);
     if (realised <= 0) {

@@ -17,7 +17,7 @@ namespace acorn::compiler {
 /// "0,15,25" as rising rates beyond 0. Throws Error(kUsage).
 std::vector<int> ParseRates(const std::string &text);
 
-struct ElasticModel {
+struct ElasticSource {
   std::unique_ptr<SortedModel> sorted;  // of the source, which outlives it
   std::unique_ptr<HealedModel> model;   // of sorted, with whatever healing added
   std::string summary;                  // what was asked for and what came of it, for people
@@ -31,7 +31,7 @@ struct ElasticRequest {
 
 /// Sorts `source` by the first of the windows, heals it, and puts the profiles of the rates into the recipe. Throws Error(kUsage)
 /// where a rate cannot be had.
-ElasticModel MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
+ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
                          RecipeOptions *recipe);
 
 }  // namespace acorn::compiler
