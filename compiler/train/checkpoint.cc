@@ -137,6 +137,8 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
     const InputTypes &inputs = layer.inputs;
     archive->Put<int64_t>(name + "inputs", {static_cast<int64_t>(inputs.attn_in), static_cast<int64_t>(inputs.ffn_in),
                                             static_cast<int64_t>(inputs.down_in)});
+    const LayerWidths &widths = layer.widths;
+    archive->Put<int64_t>(name + "widths", {widths.ffn, widths.qk, widths.v, widths.state, widths.channels});
     archive->Put(name + "prefix_k", layer.prefix_k);
     archive->Put(name + "prefix_v", layer.prefix_v);
   }
@@ -181,6 +183,8 @@ QuantizedModel GetModel(const Archive &archive) {
     const std::vector<int64_t> inputs = archive.Get<int64_t>(name + "inputs");
     const auto type = [&](size_t input) { return static_cast<EdgeType>(inputs.at(input)); };
     layer.inputs = {type(0), type(1), type(2)};
+    const std::vector<int64_t> widths = archive.Get<int64_t>(name + "widths");
+    layer.widths = {widths.at(0), widths.at(1), widths.at(2), widths.at(3), widths.at(4)};
     layer.prefix_k = archive.Get<int8_t>(name + "prefix_k");
     layer.prefix_v = archive.Get<int8_t>(name + "prefix_v");
     model.layers.push_back(std::move(layer));

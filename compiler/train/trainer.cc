@@ -373,9 +373,6 @@ class Training {
     for (size_t i = 0; i < by.layers.size(); ++i) {
       const QuantizedLayer &a = by.layers[i], &b = model_->layers[i];
       if (!same(a.qkv, b.qkv) || !same(a.o, b.o) || !same(a.gate_up, b.gate_up) || !same(a.down, b.down)) RefuseCheckpoint();
-      // Training leaves alone what a checkpoint does not hold.
-      by.layers[i].order = std::move(model_->layers[i].order);
-      by.layers[i].widths = model_->layers[i].widths;
       model_->layers[i] = std::move(by.layers[i]);
     }
     model_->head = std::move(by.head);
