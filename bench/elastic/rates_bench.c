@@ -20,7 +20,10 @@ static void Check(acorn_status status) {
 
 static double Microseconds(uint64_t ticks) { return (double)ticks / 1e3; } /* the port's ticks are nanoseconds */
 
-static int Ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int Ascending(const void *a, const void *b) {
+  const double left = *(const double *)a, right = *(const double *)b;
+  return (left > right) - (left < right);
+}
 
 static double Median(double *values, int count) {
   qsort(values, (size_t)count, sizeof *values, Ascending);
@@ -41,7 +44,8 @@ int main(int argc, char **argv) {
   const int rounds = argc > 2 ? atoi(argv[2]) : 9;
   acorn_posix_file file;
   acorn_posix *posix = acorn_posix_create(argc > 3 ? (uint32_t)atoi(argv[3]) : 0);
-  if (argc < 2 || rounds < 1 || rounds > kMostRounds || posix == NULL || acorn_posix_open_file(&file, argv[1], ACORN_POSIX_MAP) != 0) {
+  if (argc < 2 || rounds < 1 || rounds > kMostRounds || posix == NULL ||
+      acorn_posix_open_file(&file, argv[1], ACORN_POSIX_MAP) != 0) {
     fprintf(stderr, "usage: acorn_bench_rates FILE [ROUNDS [THREADS]]\n");
     return 2;
   }
@@ -83,7 +87,8 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < count; ++i) {
     acorn_rate_plan row = {.struct_size = sizeof row};
     Check(acorn_plan_rate(&row, NULL, &image, &options, &port, i));
-    const double token = Median(token_us[i], rounds), layers = Median(layers_us[i], rounds), median = Median(switch_us[i], rounds);
+    const double token = Median(token_us[i], rounds), layers = Median(layers_us[i], rounds);
+    const double median = Median(switch_us[i], rounds);
     printf("%3u %%  %10.2f MB  %8.1f  %5.2f  %9.1f  %5.2f  %6.1f (%.1f)\n", rates[i], (double)row.weight_bytes / 1e6, token, whole / token,
            layers, whole_layers / layers, median, switch_us[i][rounds - 1]);
   }
