@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "acorn_schema/pairs.h"
 #include "base/matrix.h"
 #include "import/gguf.h"
 
@@ -198,8 +199,8 @@ struct LayerOrder {
   bool rank_major = false;     // O's columns are [head_dim / 16, heads, 16], not [heads, head_dim]
   bool channel_major = false;  // x, z and out of a state-space layer are [head_dim / 8, heads, 8], not [heads, head_dim]
 
-  static constexpr uint8_t kNotRotated = 255;
-  static constexpr int64_t kPairBlock = 8;  // of first members, and of their partners
+  static constexpr uint8_t kNotRotated = acorn::kNoFrequency;
+  static constexpr int64_t kPairBlock = acorn::kPairBlock / 2;  // of first members, and of their partners
   static constexpr int64_t kRankBlock = 16;
   static constexpr int64_t kChannelBlock = 8;
 };
