@@ -2,7 +2,7 @@
 # What quantisation costs, on real weights: converts each source with each recipe, measures perplexity of the float source and of
 # the integer file in the same protocol (windows that do not overlap, an empty session each, position 1 on scored), prints a table.
 #
-#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|mixed|trained|commands|long|tasks]...      default: all
+#   bash bench/accuracy.sh DATA_DIR OUT_DIR [stories|smollm2|mixed|trained|commands|long|tasks|rates]...  default: all
 #
 # DATA_DIR holds text/wikitext2/{wiki.test.raw,wiki.valid.tokens}, text/tinystories/train_head_2MB.txt, models/stories260K/,
 # commands/, eval/, and dense/ or ../models/dense (the home model's source); OUT_DIR keeps the converted files and smollm2.gguf, which
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=$1 out=$2
 shift 2
-[ $# -gt 0 ] || set -- stories smollm2 mixed trained commands long tasks
+[ $# -gt 0 ] || set -- stories smollm2 mixed trained commands long tasks rates
 mkdir -p "$out"
 acornc=${ACORNC:-build/release/bin/acornc} acorn=${ACORN:-build/release/bin/acorn}
 
@@ -108,6 +108,41 @@ for what in "$@"; do
       float=$("$acornc" eval "$source" "${protocol[@]}" | number correct)
       integer=$("$acorn" eval "$file" "${protocol[@]}" | number correct)
       row 'SmolLM2, right of 300' "${task%%:*}" - "$integer of $float" "$(ratio "$integer" "$float")"
+    done ;;
+  rates)
+    # One file each at its pruning rates; then in float what each part of the sorting is worth (docs/ELASTIC.md).
+    mixed=$data/text/mixed wiki=$data/text/wikitext2
+    for model in smollm2 dense mamba2 hybrid; do
+      source=$data/../models/$model windows=12 text=$mixed/valid.txt
+      calibration="--calibration $mixed/calibration.txt --calibration-windows 64"
+      if [ "$model" = smollm2 ]; then
+        source=$out/smollm2.gguf windows=10 text=$wiki/wiki.test.raw
+        calibration="--calibration $wiki/wiki.valid.tokens --calibration-windows 64"
+      fi
+      file=$out/$model-rates.acorn
+      # shellcheck disable=SC2086
+      convert "$source" "$file" --profiles 0,15,25,35 $calibration
+      for rate in 0 15 25 35; do
+        protocol=(--text "$text" --window 512 --windows "$windows" --json)
+        integer=$("$acorn" perplexity "$file" --rate "$rate" "${protocol[@]}" | number perplexity)
+        [ "$rate" != 0 ] || whole=$integer
+        row "$model" "rate $rate, × rate 0" "$(bytes "$file")" "$integer" "$(ratio "$integer" "$whole")"
+        [ "$model" = smollm2 ] || [ "$model" = dense ] || continue
+        for without in '' sort svd rates shares; do
+          # shellcheck disable=SC2086
+          float=$("$acornc" perplexity "$source" --rate "$rate" $calibration "${protocol[@]}" \
+            ${without:+--elastic-without "$without"} | number perplexity)
+          [ "$rate$without" != 0 ] || source_whole=$float
+          row "$model" "float, rate $rate${without:+, without $without}, × rate 0" - "$float" "$(ratio "$float" "$source_whole")"
+        done
+      done
+      [ "$model" = smollm2 ] || continue
+      # shellcheck disable=SC2086
+      convert "$source" "$out/smollm2-no-segments.acorn" --profiles 0,15,25,35 --elastic-without segments $calibration
+      for rate in 0 35; do
+        integer=$("$acorn" perplexity "$out/smollm2-no-segments.acorn" --rate "$rate" "${protocol[@]}" | number perplexity)
+        row "$model" "rate $rate, GPTQ across rates, × rate 0" - "$integer" "$(ratio "$integer" "$whole")"
+      done
     done ;;
   *) echo "accuracy: unknown part $what" >&2; exit 2 ;;
   esac

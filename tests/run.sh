@@ -32,7 +32,7 @@ bash toolchains/fetch_smollm2.sh </dev/null || echo "tests: without SmolLM2's we
 # With options of the caller's, a build may have no test that they choose.
 [ "${#options[@]}" != 0 ] || options=(--no-tests=error)
 
-passed=0 failed=0 summary=""
+passed=0 failed=0 summary="" fallen=""
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 suite() {  # NAME COMMAND...: runs it and adds up what its closing line says, ctest's or "N passed, F failed"
@@ -47,6 +47,8 @@ suite() {  # NAME COMMAND...: runs it and adds up what its closing line says, ct
     grep -q '^No tests were found' "$output" && bad=0 || bad=1  # 1: it did not get as far as its closing line
   fi
   passed=$((passed + good)) failed=$((failed + bad))
+  # What failed comes once more with the totals: between them and its output lie the other machines' thousands of lines.
+  [ "$bad" = 0 ] || fallen+="$name:"$'\n'"$(grep -E -A 8 '\*\*\*(Failed|Timeout|Exception|Not Run)|: Failure$|FAILED: ' "$output" | head -n 60 || true)"$'\n'
   summary+=$(printf '%-18s %5d passed, %d failed  (%d s)' "$name" "$good" "$bad" $((SECONDS - begin)))$'\n'
 }
 
@@ -62,5 +64,6 @@ for preset in "${presets[@]}"; do
 done
 [ "${#same_bits[@]}" = 0 ] || suite same_bits "${same_bits[@]}"
 
+[ -z "$fallen" ] || printf '\nfailed:\n%s' "$fallen"
 printf '\n%s\n%d passed, %d failed\n' "$summary" "$passed" "$failed"
 [ "$failed" = 0 ]

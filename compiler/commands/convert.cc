@@ -61,6 +61,7 @@ struct Options {
   std::string mixed;   // "auto" or nothing
   std::string budget;  // of --mixed
   std::string profiles;  // rates in percent; empty: none beyond 0
+  std::vector<std::string> elastic_without;
   HealOptions heal;      // without minutes: no healing
   CalibrationOptions calibration;
   int64_t context = 0;
@@ -346,7 +347,7 @@ double FloatPerplexity(const SourceModel &source, const std::vector<int32_t> &id
 
 /// Completes the rows of `result` with what holds for the whole model.
 ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, const Options &options,
-                            const RecipeResult &result, int64_t window) {
+                            const RecipeResult &result, const std::vector<HealedRate> &healed, int64_t window) {
   ConversionReport report = result.report;
   report.model = facts.name;
   report.file_bytes = std::filesystem::file_size(options.output);
@@ -365,7 +366,13 @@ ConversionReport MakeReport(const SourceModel &source, const ModelFacts &facts, 
   report.perplexity.device = DevicePerplexity(options.output, result.scored_ids, window);
   if (options.profiles.empty()) return report;
   for (const DeviceRate &rate : MeasureRates(options.output, result.scored_ids, window)) {
-    report.rates.push_back({static_cast<int>(rate.rate), rate.left_out, rate.weight_bytes, rate.perplexity, rate.tokens_per_second});
+    RateReport row = {static_cast<int>(rate.rate), rate.left_out, rate.weight_bytes, rate.perplexity, rate.tokens_per_second};
+    for (const HealedRate &one : healed) {
+      if (one.rate != row.rate) continue;
+      row.loss_before_healing = one.loss_before;
+      row.loss_after_healing = one.loss_after;
+    }
+    report.rates.push_back(row);
   }
   return report;
 }
@@ -454,6 +461,7 @@ void CheckStateSpace(const SourceModel &source, const Options &options) {
 void CheckProfiles(const Options &options) {
   if (options.profiles.empty()) {
     if (options.heal.minutes != 0) Refuse("--heal needs --profiles: without them nothing is left out");
+    if (!options.elastic_without.empty()) Refuse("--elastic-without needs --profiles: without them nothing is sorted");
     return;
   }
   ParseRates(options.profiles);
@@ -484,7 +492,7 @@ void Run(const Options &options) {
   const SourceModel &unsorted = rotation.model != nullptr ? *rotation.model : *source;
   ElasticSource elastic;
   if (!options.profiles.empty()) {
-    elastic = MakeElastic(unsorted, {ParseRates(options.profiles), calibration, options.heal}, windows, &recipe);
+    elastic = MakeElastic(unsorted, {ParseRates(options.profiles), calibration, options.heal, options.elastic_without}, windows, &recipe);
     facts.provenance.emplace_back("profiles", elastic.summary);
   }
   const SourceModel &model = elastic.model != nullptr ? *elastic.model : unsorted;
@@ -522,7 +530,7 @@ void Run(const Options &options) {
     std::remove(ToTraining(options).checkpoint.c_str());
   }
   if (!options.report.empty()) {
-    WriteReport(options.report, MakeReport(model, facts, options, result, windows.window));
+    WriteReport(options.report, MakeReport(model, facts, options, result, elastic.healed, windows.window));
   }
   const std::string expert_bits = options.expert_bits == "auto" ? "auto" : FormatName(ExpertFormat(options));
   const std::string experts = options.expert_bits.empty() ? "" : " experts " + expert_bits;
@@ -596,6 +604,10 @@ void AddConvertCommand(CLI::App *app) {
                       "default: 1.05 times the plain file");
   command->add_option("--profiles", o->profiles,
                       "pruning rates in percent that a device can choose from, such as 0,15,25,35 (default: 0 alone)");
+  command->add_option("--elastic-without", o->elastic_without,
+                      "with --profiles, to see what it is worth: sort, svd, rates, shares, segments")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"sort", "svd", "rates", "shares", "segments"}));
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();

@@ -41,6 +41,15 @@ std::vector<int> ParseRates(const std::string &text) {
   return rates;
 }
 
+void LeaveOut(const std::vector<std::string> &parts, ElasticOptions *options) {
+  for (const std::string &part : parts) {
+    if (part == "sort") options->parts.sort = false;
+    if (part == "svd") options->parts.svd = false;
+    if (part == "rates") options->layer_rates = false;
+    if (part == "shares") options->mixer_shares = false;
+  }
+}
+
 ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &request, const CalibrationWindows &windows,
                          RecipeOptions *recipe) {
   std::vector<int> rates = request.rates;
@@ -53,6 +62,8 @@ ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &reque
   options.rates = rates;
   options.least_block = std::max<int64_t>(GroupSize(recipe->body_format), 32);
   options.cut_experts = false;  // a file holds them whole
+  LeaveOut(request.without, &options);
+  recipe->separate_rates = std::count(request.without.begin(), request.without.end(), "segments") == 0;
   ElasticPlan plan = PlanElastic(source, ids, windows.window, options);
   recipe->profiles.assign(plan.profiles.begin() + 1, plan.profiles.end());
   recipe->most_block = plan.block;
@@ -70,7 +81,9 @@ ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &reque
   elastic.sorted = std::make_unique<SortedModel>(source, std::move(plan.layers));
   std::vector<LowRankAddition> additions;
   if (heals) {
-    additions = HealOnTexts(*elastic.sorted, plan.profiles, request.calibration, request.heal);
+    HealResult healed = HealOnTexts(*elastic.sorted, plan.profiles, request.calibration, request.heal);
+    additions = std::move(healed.additions);
+    if (!additions.empty()) elastic.healed = std::move(healed.rates);
     char text[64];
     std::snprintf(text, sizeof text, "; healed for %.3g minutes", request.heal.minutes);
     elastic.summary += additions.empty() ? "; healing made nothing better" : text;

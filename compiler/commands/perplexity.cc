@@ -12,9 +12,9 @@
 #include "base/parallel.h"
 #include "base/progress.h"
 #include "commands/commands.h"
+#include "commands/elastic.h"
 #include "graph/float_model.h"
 #include "import/source_model.h"
-#include "passes/elastic.h"
 #include "passes/layer_rates.h"
 #include "quantize/calibration.h"
 #include "text/source_tokenizer.h"
@@ -48,12 +48,7 @@ void CompleteElastic(Options *options) {
   }
   std::sort(elastic.rates.begin(), elastic.rates.end());
   elastic.rates.erase(std::unique(elastic.rates.begin(), elastic.rates.end()), elastic.rates.end());
-  for (const std::string &part : options->without) {
-    if (part == "sort") elastic.parts.sort = false;
-    if (part == "svd") elastic.parts.svd = false;
-    if (part == "rates") elastic.layer_rates = false;
-    if (part == "shares") elastic.mixer_shares = false;
-  }
+  LeaveOut(options->without, &elastic);
 }
 
 std::vector<int32_t> TokenizeFile(const SourceModel &source, const std::string &path) {
@@ -124,7 +119,7 @@ void MeasureRates(const Options &options, const SourceModel &source, const std::
   ElasticPlan plan = PlanElastic(source, windows.ids, windows.window, options.elastic);
   const SortedModel sorted(source, std::move(plan.layers));
   std::vector<LowRankAddition> additions;
-  if (options.heal.minutes > 0) additions = HealOnTexts(sorted, plan.profiles, options.calibration, options.heal);
+  if (options.heal.minutes > 0) additions = HealOnTexts(sorted, plan.profiles, options.calibration, options.heal).additions;
   const HealedModel model(sorted, std::move(additions));
   for (const RateProfile &profile : plan.profiles) {
     PerplexityOptions at_rate = options.perplexity;

@@ -607,7 +607,7 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
     ParallelFor(static_cast<int64_t>(targets.size()), [&](int64_t i) {
       const Target &target = targets[static_cast<size_t>(i)];
       Matrix hessian = work->moments->Moments(target.input);
-      SeparateAt(target.depths, &hessian);
+      if (options_.separate_rates) SeparateAt(target.depths, &hessian);
       factors[static_cast<size_t>(i)] = FactorHessian(hessian, GroupSize(target.format), kDamping);
     });
   }

@@ -42,6 +42,7 @@ struct RecipeOptions {
   std::optional<std::vector<int32_t>> prefix_tokens;  // absent: recipe fast searches one
   std::vector<RateProfile> profiles;  // of the rates beyond 0, rising; the source's layers are in the order that they cut
   int64_t most_block = 128;           // of the transform before down: the rates cut whole blocks
+  bool separate_rates = true;         // GPTQ carries no error across a depth that a rate ends at
 };
 
 /// Formats of a layer: the chosen ones, or those that all layers have; w8 where a depth has no whole groups. ffn: as stored.

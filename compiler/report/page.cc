@@ -245,6 +245,10 @@ void Page::Rates() {
       "What each rate that the device can choose costs: perplexity on the tokens above, the weights that a token reads, and how fast "
       "the machine that converted decodes.",
       "note");
+  const bool healed = std::isfinite(report_.rates.back().loss_after_healing);
+  if (healed) {
+    Paragraph("Divergence, in nats a token: of the float model at this rate from the whole one, on text that healing never saw.", "note");
+  }
   std::vector<ChartPoint> losses, bytes, speeds;
   std::vector<std::vector<std::string>> rows;
   for (const RateReport &row : report_.rates) {
@@ -254,15 +258,22 @@ void Page::Rates() {
     speeds.push_back({x, row.tokens_per_second});
     rows.push_back({std::to_string(row.rate), Fixed(100 * row.left_out, 1), Fixed(row.perplexity, 3),
                     std::to_string(row.weight_bytes), Fixed(row.tokens_per_second, 1)});
+    if (!healed) continue;
+    rows.back().push_back(Plain(row.loss_before_healing));
+    rows.back().push_back(Plain(row.loss_after_healing));
   }
   out_.Open("div", {{"class", "panels"}});
   RateChart("perplexity", 0, losses);
   RateChart("MB that a token reads", 1, bytes);
   RateChart("tokens a second", 2, speeds);
   out_.Close();
-  Numbers("Rates",
-          {{"rate, %", true}, {"left out, %", true}, {"perplexity", true}, {"bytes a token reads", true}, {"tokens a second", true}},
-          rows, &out_);
+  std::vector<Column> columns = {
+      {"rate, %", true}, {"left out, %", true}, {"perplexity", true}, {"bytes a token reads", true}, {"tokens a second", true}};
+  if (healed) {
+    columns.push_back({"divergence before healing", true});
+    columns.push_back({"after", true});
+  }
+  Numbers("Rates", columns, rows, &out_);
 }
 
 /// The mean of the finite values within `reach` of each point, inside its stage.

@@ -85,6 +85,8 @@ struct RateReport {
   uint64_t weight_bytes = 0;     // that a token reads
   double perplexity = NAN;       // of the file, by the integer runtime
   double tokens_per_second = 0;  // decoding on the machine that converted
+  // Divergence from the whole model on text that healing never saw, nats a token, before and after it; NaN: not healed.
+  double loss_before_healing = NAN, loss_after_healing = NAN;
 };
 
 /// Perplexities of the same tokens; NaN: not measured.

@@ -286,8 +286,8 @@ HealResult Heal(const SourceModel &source, const std::vector<RateProfile> &profi
   }
 }
 
-std::vector<LowRankAddition> HealOnTexts(const SourceModel &source, const std::vector<RateProfile> &profiles,
-                                         CalibrationOptions texts, const HealOptions &options) {
+HealResult HealOnTexts(const SourceModel &source, const std::vector<RateProfile> &profiles, CalibrationOptions texts,
+                       const HealOptions &options) {
   texts.windows = kWindows;
   HealResult result = Heal(source, profiles, MakeCalibration(source, texts), options);
   for (const HealedRate &rate : result.rates) {
@@ -295,7 +295,7 @@ std::vector<LowRankAddition> HealOnTexts(const SourceModel &source, const std::v
                  "acornc: healing: rate %d, on text it never saw: divergence %.4f, before %.4f; perplexity %.3f, before %.3f\n",
                  rate.rate, rate.loss_after, rate.loss_before, rate.perplexity_after, rate.perplexity_before);
   }
-  return std::move(result.additions);
+  return result;
 }
 
 }  // namespace acorn::compiler

@@ -45,7 +45,7 @@ HealResult Heal(const SourceModel &source, const std::vector<RateProfile> &profi
                 const HealOptions &options);
 
 /// --heal: Heal() on up to 1,024 windows of the calibration texts, with a line on stderr for each rate.
-std::vector<LowRankAddition> HealOnTexts(const SourceModel &source, const std::vector<RateProfile> &profiles,
-                                         CalibrationOptions texts, const HealOptions &options);
+HealResult HealOnTexts(const SourceModel &source, const std::vector<RateProfile> &profiles, CalibrationOptions texts,
+                       const HealOptions &options);
 
 }  // namespace acorn::compiler

@@ -26,8 +26,7 @@ RecipeResult MobileQuant(const SourceModel &, const CalibrationWindows &, const 
 
 void CheckHealing(const SourceModel &, const std::vector<int> &) { PrepareTraining(kHeal); }
 
-std::vector<LowRankAddition> HealOnTexts(const SourceModel &, const std::vector<RateProfile> &, CalibrationOptions,
-                                         const HealOptions &) {
+HealResult HealOnTexts(const SourceModel &, const std::vector<RateProfile> &, CalibrationOptions, const HealOptions &) {
   PrepareTraining(kHeal);
   return {};
 }

@@ -47,6 +47,8 @@ TEST(Acornc, Usage) {
   ExpectFailure("perplexity x --text y --elastic-without svd", 2, "need --rate");
   ExpectFailure("perplexity x --text y --rate 15 --elastic-without sorting", 2, "--elastic-without");
   ExpectFailure("perplexity x --text y --heal 5", 2, "need --rate");
+  ExpectFailure("perplexity x --text y --rate 15 --elastic-without segments", 2, "--elastic-without");
+  ExpectFailure("convert x -o y --elastic-without svd", 2, "needs --profiles");
   ExpectFailure("perplexity x --text y --rate 0,15 --heal-steps 5", 2, "--heal");
 }
 

@@ -93,6 +93,7 @@ ConversionReport WithEverything() {
     report.training.points.push_back(point);
   }
   report.training.end = TrainingEnd::kTimeLimit;
+  report.rates = {{0, 0, 9000, 21, 100, 0, 0.005}, {25, 0.248, 7000, 24.5, 120, 0.4, 0.3125}};
   for (int64_t layer = 0; layer < 3; ++layer) {
     for (int64_t expert = 0; expert < 4; ++expert) {
       const bool two_bits = layer > 0 && expert < 2;
@@ -126,6 +127,19 @@ TEST(Report, EveryExpertHasACellInTheHeatMap) {
     EXPECT_TRUE(Contains(page, name + "\"")) << name << " without an importance";
   }
   EXPECT_FALSE(Contains(ReportPage(WithWeights()), "Bits of each expert"));
+}
+
+TEST(Report, RatesSayWhatHealingBroughtWhereThereWasAny) {
+  ConversionReport report = WithEverything();
+  const std::string healed = ReportPage(report);
+  for (const char *part : {"<td class=\"number\">24.8</td><td class=\"number\">24.500</td>", "divergence before healing",
+                           "<td class=\"number\">0.4</td><td class=\"number\">0.3125</td>"}) {
+    EXPECT_TRUE(Contains(healed, part)) << part;
+  }
+  for (RateReport &row : report.rates) row.loss_before_healing = row.loss_after_healing = NAN;
+  const std::string page = ReportPage(report);
+  EXPECT_TRUE(Contains(page, "<td class=\"number\">24.500</td>"));
+  EXPECT_FALSE(Contains(page, "healing"));
 }
 
 TEST(Report, CheckerSeesFaults) {
