@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace acorn::compiler {
@@ -20,6 +21,7 @@ struct TrainOptions {
   TrainLoss loss = TrainLoss::kLogits;
   std::string checkpoint;         // file to go on from and to keep for going on; empty: none
   double checkpoint_minutes = 5;
+  std::function<void(int64_t steps)> on_step;  // called after each, with how many are done; may be empty
 };
 
 }  // namespace acorn::compiler

@@ -235,6 +235,7 @@ class Training {
       }
       smoothed_ = std::isnan(smoothed_) ? loss : smoothed_ + kSmoothing * (loss - smoothed_);
       ++step_;
+      if (options_.on_step) options_.on_step(step_);
       if (step_ % every == 0 || step_ == last) MeasureAndKeep(learner, step_rate);
       char note[96];
       std::snprintf(note, sizeof note, "loss %.4f, held out %.4f (best %.4f, closed form %.4f)", smoothed_, last_held_out_,

@@ -1,10 +1,7 @@
 // Training: it lowers the loss on text it never saw, and whatever ends it early, the best so far is kept.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <csignal>
-#include <filesystem>
-#include <thread>
 
 #include <torch/torch.h>
 
@@ -12,7 +9,6 @@
 #include "tests/compiler/train/small_model.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
-#include "train/archive.h"
 #include "train/trainer.h"
 
 namespace acorn::compiler {
@@ -123,19 +119,14 @@ TEST_F(Trainer, GoesOnFromACheckpointAsIfNothingHadHappened) {
     const test::TempFolder folder;
     TrainOptions options = Options(60);
     options.checkpoint = folder.File("c");
-    options.checkpoint_minutes = 0;  // after every step
-    std::thread user([&] {
-      for (;;) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        if (!std::filesystem::exists(options.checkpoint)) continue;
-        if (Archive::Load(options.checkpoint).GetOne<int64_t>("step") >= stop_at) break;
-      }
-      std::raise(SIGINT);
-    });
+    options.on_step = [&](int64_t steps) {
+      if (steps == stop_at) std::raise(SIGINT);
+    };
     QuantizedModel stopped = model_, resumed = model_;
     const TrainResult first = Train(*source_, windows_, options, unrounded_, &stopped);
-    user.join();
     ASSERT_EQ(first.end, TrainingEnd::kInterrupted);
+    ASSERT_EQ(first.steps, stop_at);
+    options.on_step = nullptr;
     const TrainResult second = Train(*source_, windows_, options, unrounded_, &resumed);
     EXPECT_EQ(second.end, TrainingEnd::kAllSteps);
     EXPECT_EQ(second.steps, 60);
