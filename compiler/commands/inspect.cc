@@ -26,6 +26,12 @@ using Json = nlohmann::ordered_json;
   throw Error(ExitCode::kBadModel, file.path() + ": " + section + ", offset " + std::to_string(offset) + ": " + what);
 }
 
+/// FlatBuffers' verifier looks at the alignment of a vector's length alone: one of wider elements may lie askew.
+template <typename T>
+bool IsAligned(const void *elements) {
+  return reinterpret_cast<uintptr_t>(elements) % alignof(T) == 0;
+}
+
 /// Checks header, graph and segments, and returns the graph.
 const schema::Model *OpenGraph(const MappedFile &file) {
   const uint8_t *p = file.data();
@@ -49,6 +55,7 @@ const schema::Model *OpenGraph(const MappedFile &file) {
       model->values() == nullptr) {
     Bad(file, "graph", kHeaderBytes, "incomplete");
   }
+  if (!IsAligned<schema::Segment>(model->segments()->Data())) Bad(file, "segments", kHeaderBytes, "the list of segments lies askew");
   for (const schema::Segment *segment : *model->segments()) {
     if (segment->offset() > file.size() || segment->bytes() > file.size() - segment->offset()) {
       Bad(file, "segments", segment->offset(), "a segment does not fit the file");
@@ -112,7 +119,8 @@ std::string Hex(uint64_t value) {
 /// null without a run. The digests are those of the logits: of the steps that write them, the last ones of the head.
 Json DescribeRun(const schema::ReferenceRun *run) {
   if (run == nullptr || run->prompt() == nullptr || run->generated() == nullptr || run->prefill() == nullptr ||
-      run->decode() == nullptr || run->prefill()->size() == 0 || run->decode()->size() == 0) {
+      run->decode() == nullptr || run->prefill()->size() == 0 || run->decode()->size() == 0 ||
+      !IsAligned<uint64_t>(run->prefill()->Data()) || !IsAligned<uint64_t>(run->decode()->Data())) {
     return nullptr;
   }
   Json out;

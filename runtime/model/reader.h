@@ -87,6 +87,8 @@ class ModelReader {
   Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
 
  private:
+  /// Counts what the checks go over.
+  Status Walk(uint64_t bytes);
   Status CheckHeader();
   Status CheckRecords();
   Status CheckSegments(bool check_weights);
@@ -130,6 +132,7 @@ class ModelReader {
   Span<const uint8_t> image_;
   Header header_ = {};
   const schema::Model *model_ = nullptr;
+  uint64_t walked_ = 0;  // bytes
   const char *section_ = "header";  // what is being read, for faults
   uint64_t index_ = 0;
   Fault fault_;
