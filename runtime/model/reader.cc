@@ -204,6 +204,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   Value logits;
   ACORN_TRY(ReadValue(graph->logits, &logits));
   section_ = "model";
+  index_ = 0;
   if (logits.dtype != DType::kS32 || logits.width != graph->vocab_size) return Invalid();
   ACORN_TRY(ReadFactor(model_->logit_factor(), &graph->logit_factor));
   graph->tokenizer = {};

@@ -11,6 +11,8 @@ namespace {
 
 using schema::Model;
 
+const std::vector<WeightKind> kExpertWeights = {{WeightFormat::kW4G32, Layout::kC4}};
+
 const Verdict kNoGraph = {ACORN_ERR_INVALID, "graph", 0, kHeaderBytes};
 
 // The bytes of a file's graph by the fields of its tables. Places are offsets in the file.
@@ -99,12 +101,12 @@ TEST(EvilBuffer, Vtables) {
     return Case{name, kNoGraph, [=](Bytes *b, RawGraph *g) { Put(b, g->Vtable(g->Root()) + at, value, 2); }};
   };
   ExpectAllRefused(BytesOf(BuildModel(Spec())), {
+      {"vtable of no length", {ACORN_ERR_INVALID, "segment"}, [](Bytes *b, RawGraph *g) { Put(b, g->Vtable(g->Root()), 0, 2); }},
       vtable_at("vtable far before the graph", INT32_MAX),
       vtable_at("vtable far behind the graph", INT32_MIN),
       vtable_at("vtable just behind the graph", -(1 << 20)),
       {"vtable askew", kNoGraph, [](Bytes *b, RawGraph *g) { Put(b, g->Root(), LoadLittle32(b->data() + g->Root()) + 1, 4); }},
       {"vtable in the middle of the header", kNoGraph, [](Bytes *b, RawGraph *g) { Put(b, g->Root(), g->Root() - 32, 4); }},
-      entry("vtable of no length", 0, 0),
       entry("vtable of an odd length", 0, 5),
       entry("vtable of 65,535 bytes", 0, 65535),
       entry("vtable of 65,534 bytes", 0, 65534),
@@ -128,6 +130,7 @@ TEST(EvilBuffer, Lengths) {
   };
   ModelSpec spec = Spec();
   spec.experts = 3;
+  spec.expert_weights = kExpertWeights;
   std::vector<Case> cases;
   for (const Vector &vector : vectors) {
     for (const uint64_t length : {uint64_t{1} << 24, uint64_t{1} << 29, uint64_t{INT32_MAX}, uint64_t{1} << 31, uint64_t{UINT32_MAX}}) {
@@ -174,6 +177,7 @@ TEST(EvilBuffer, Cycles) {
 TEST(EvilBuffer, VectorsAskew) {
   ModelSpec sparse = Spec();
   sparse.experts = 3;
+  sparse.expert_weights = kExpertWeights;
   const Bytes file = BytesOf(Recorded(BuildModel(sparse)));
   ExpectOpens("unharmed", AlignedBytes(file));
   const auto segments = [](uint64_t askew) {
@@ -266,6 +270,7 @@ TEST(EvilBuffer, ExpertBombs) {
   ModelSpec spec;
   spec.name = "sparse";
   spec.experts = 4;
+  spec.expert_weights = kExpertWeights;
   const AlignedBytes file = BuildModel(spec);
   const schema::ModelT model = *GraphOf(file);
   const auto sets = [&](size_t count, size_t records) {

@@ -204,7 +204,7 @@ void AddRanges(std::vector<GraphCase> *cases, const std::function<GraphCase(cons
       return ref->offset();
     }));
   };
-  add("in a segment of another kind", [](const auto &r) { return schema::Ref(static_cast<uint16_t>(1 - r.segment()), r.offset(), r.bytes()); });
+  add("in a segment of another kind", [](const auto &r) { return schema::Ref(r.segment() == 0 ? 1 : 0, r.offset(), r.bytes()); });
   add("askew", [](const auto &r) { return schema::Ref(r.segment(), r.offset() + 32, r.bytes()); });
   add("at 2^63", [](const auto &r) { return schema::Ref(r.segment(), uint64_t{1} << 63, r.bytes()); });
   add("whose end wraps around", [](const auto &r) { return schema::Ref(r.segment(), 0 - ((r.bytes() + 63) / 64 * 64), r.bytes()); });

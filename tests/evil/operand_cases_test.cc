@@ -15,6 +15,7 @@ std::vector<ModelSpec> Specs() {
   specs[0].name = "dense", specs[0].kv_bits = 4, specs[0].prefix_rows = 1;
   specs[1].name = "layer norms", specs[1].norms = Norms::kLayer;
   specs[2].name = "sparse", specs[2].experts = 3, specs[2].shared_expert = specs[2].shared_gate = true;
+  specs[2].expert_weights = {{WeightFormat::kW4G32, Layout::kC4}};
   specs[3].name = "state space", specs[3].mixers = {Mixer::kStateSpace}, specs[3].state_groups = 2;
   return specs;
 }
@@ -78,7 +79,7 @@ struct Operand {
   const char *name;
   std::function<T &(StepT &)> get;
 };
-#define ACORN_OPERAND(op, field) Op::op, #field, [](StepT &step) -> decltype(auto) { return (step.op.As##op()->field); }
+#define ACORN_OPERAND(Kind, field) Op::Kind, #field, [](StepT &step) -> decltype(auto) { return (step.op.As##Kind()->field); }
 
 using SlicePtr = std::unique_ptr<schema::Slice>;
 using RefPtr = std::unique_ptr<schema::Ref>;
