@@ -155,7 +155,7 @@ TEST(EvilBuffer, Lengths) {
 TEST(EvilBuffer, Cycles) {
   const auto step = [](RawGraph *g, uint64_t index) { return g->Vector(g->Root(), Model::VT_BODY) + 4 + 4 * index; };
   ExpectAllRefused(BytesOf(BuildModel(Spec())), {
-      {"a step that is its own place", kNoGraph, [=](Bytes *b, RawGraph *g) { Put(b, step(g, 3), 0, 4); }},
+      {"a step that is its own place", {ACORN_ERR_INVALID, "body", 3}, [=](Bytes *b, RawGraph *g) { Put(b, step(g, 3), 0, 4); }},
       {"a step before the graph", kNoGraph, [=](Bytes *b, RawGraph *g) { Put(b, step(g, 3), uint64_t{1} << 32 | -step(g, 3), 4); }},
       {"an operator that is its own place", kNoGraph,
        [=](Bytes *b, RawGraph *g) { Put(b, g->Field(g->At(step(g, 3)), schema::Step::VT_OP), 0, 4); }},
