@@ -44,7 +44,7 @@ const schema::Model *OpenGraph(const MappedFile &file) {
   if (LoadLittle64(p + kHeaderFileBytes) != file.size())
     Bad(file, "header", kHeaderFileBytes, "the file is truncated or too long");
   const uint64_t graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
-  if (graph_bytes > file.size() - kHeaderBytes) Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
+  if (graph_bytes > file.size() - kHeaderBytes || graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
   flatbuffers::Verifier verifier(p + kHeaderBytes, graph_bytes);
   if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, graph_bytes) ||
       !schema::VerifyModelBuffer(verifier)) {
@@ -81,7 +81,12 @@ bool RecordsAreSound(const MappedFile &file, const schema::Model &model, uint32_
   return true;
 }
 
-std::string Text(const flatbuffers::String *text) { return text == nullptr ? "" : text->str(); }
+/// Texts of a file, without what could steer a terminal.
+std::string Text(const flatbuffers::String *text) {
+  std::string out = text == nullptr ? "" : text->str();
+  std::replace_if(out.begin(), out.end(), [](unsigned char byte) { return byte < ' ' || byte == 0x7f; }, '?');
+  return out;
+}
 
 const char *LayoutName(uint8_t layout) {
   switch (static_cast<Layout>(layout)) {
@@ -253,7 +258,8 @@ void AddInspectCommand(CLI::App *app) {
     const MappedFile file(options->path);
     const Json description = Describe(file, *OpenGraph(file));
     if (options->json) {
-      std::printf("%s\n", description.dump().c_str());
+      // Texts that are not UTF-8 are the file's fault, and no reason to say nothing.
+      std::printf("%s\n", description.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
     } else {
       Print(description);
     }

@@ -16,7 +16,7 @@ constexpr bool kLittleEndian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 constexpr flatbuffers::uoffset_t kMaxDepth = 8;
 constexpr flatbuffers::uoffset_t kMaxTables = 1u << 18;
 
-// Bytes that checks may go over for each byte of the image. A file whose tables have arrays of their own takes less than ten, of its
+// Bytes that the first checks may go over for each byte of the image. A file whose tables have arrays of their own takes less than ten, of its
 // constants alone; one whose steps share the same few would take as many as it has steps.
 constexpr uint64_t kMaxWalks = 64;
 
@@ -84,6 +84,7 @@ Status ModelReader::Fail(Status status, const char *section, uint64_t index, uin
 }
 
 Status ModelReader::Walk(uint64_t bytes) {
+  if (checked_) return Status::kOk;
   walked_ += bytes;
   return walked_ / kMaxWalks <= image_.size() ? Status::kOk : Fail(Status::kInvalid, "graph", 0, kHeaderBytes);
 }

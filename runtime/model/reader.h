@@ -79,6 +79,9 @@ class ModelReader {
   /// Of profile `profile`, legal after ReadSummary.
   uint32_t RateOf(uint32_t profile) const;
 
+  /// Everything has been read once: from here on nothing is refused that was not, however often it is read.
+  void EndChecks() { checked_ = true; }
+
   const Fault &fault() const { return fault_; }
 
   /// For rules that are checked elsewhere (lifetimes): records where the image breaks one.
@@ -133,6 +136,7 @@ class ModelReader {
   Header header_ = {};
   const schema::Model *model_ = nullptr;
   uint64_t walked_ = 0;  // bytes
+  bool checked_ = false;
   const char *section_ = "header";  // what is being read, for faults
   uint64_t index_ = 0;
   Fault fault_;

@@ -219,6 +219,7 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   if (model.overflow() || session.overflow() || scratch.overflow() || slots.overflow() || block.overflow()) {
     return opening->reader.Fail(Status::kInvalid, "caches", 0, 0);
   }
+  opening->reader.EndChecks();
   const ReferenceRun &run = opening->summary.reference;
   const auto run_tokens = static_cast<uint32_t>(run.prompt.size() + run.generated.size());
   MemoryPlan &memory = opening->memory;
