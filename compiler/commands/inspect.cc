@@ -44,7 +44,9 @@ const schema::Model *OpenGraph(const MappedFile &file) {
   if (LoadLittle64(p + kHeaderFileBytes) != file.size())
     Bad(file, "header", kHeaderFileBytes, "the file is truncated or too long");
   const uint64_t graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
-  if (graph_bytes > file.size() - kHeaderBytes || graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
+  if (graph_bytes > file.size() - kHeaderBytes || graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) {
+    Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
+  }
   flatbuffers::Verifier verifier(p + kHeaderBytes, graph_bytes);
   if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, graph_bytes) ||
       !schema::VerifyModelBuffer(verifier)) {
@@ -55,7 +57,9 @@ const schema::Model *OpenGraph(const MappedFile &file) {
       model->values() == nullptr) {
     Bad(file, "graph", kHeaderBytes, "incomplete");
   }
-  if (!IsAligned<schema::Segment>(model->segments()->Data())) Bad(file, "segments", kHeaderBytes, "the list of segments lies askew");
+  if (!IsAligned<schema::Segment>(model->segments()->Data())) {
+    Bad(file, "segments", kHeaderBytes, "the list of segments lies askew");
+  }
   for (const schema::Segment *segment : *model->segments()) {
     if (segment->offset() > file.size() || segment->bytes() > file.size() - segment->offset()) {
       Bad(file, "segments", segment->offset(), "a segment does not fit the file");

@@ -41,8 +41,12 @@ struct CountingPort {
     port.parallel_for = [](void *ctx, acorn_task, void *, uint32_t) { ++static_cast<CountingPort *>(ctx)->calls; };
     port.read = [](void *ctx, void *, uint64_t, size_t) { return ++static_cast<CountingPort *>(ctx)->calls; };
     port.read_depth = 1;
-    port.read_submit = [](void *ctx, const acorn_read_request *, size_t, size_t *) { return ++static_cast<CountingPort *>(ctx)->calls; };
-    port.read_wait = [](void *ctx, acorn_read_result *, size_t, uint64_t, size_t *) { return ++static_cast<CountingPort *>(ctx)->calls; };
+    port.read_submit = [](void *ctx, const acorn_read_request *, size_t, size_t *) {
+      return ++static_cast<CountingPort *>(ctx)->calls;
+    };
+    port.read_wait = [](void *ctx, acorn_read_result *, size_t, uint64_t, size_t *) {
+      return ++static_cast<CountingPort *>(ctx)->calls;
+    };
   }
   acorn_port port = {};
   int messages = 0, calls = 0;
@@ -129,11 +133,12 @@ inline void ExpectAllRefused(const ModelSpec &spec, const std::vector<GraphCase>
     schema::ModelT model = healthy;
     const Where where = row.harm(model);
     if (testing::Test::HasFatalFailure()) return;
-    ExpectRefused(spec.name + ": " + row.name, BytesOf(WithGraph(file, std::move(model))), {row.status, row.section, where.index, where.offset});
+    ExpectRefused(spec.name + ": " + row.name, BytesOf(WithGraph(file, std::move(model))),
+                  {row.status, row.section, where.index, where.offset});
   }
 }
 
-/// The first step of this type in a list, counting from `which` of them on.
+/// Step `which` of those of this type in a list.
 inline size_t IndexOf(const std::vector<std::unique_ptr<schema::StepT>> &steps, schema::Op type, size_t which = 0) {
   for (size_t i = 0; i < steps.size(); ++i) {
     if (steps[i]->op.type == type && which-- == 0) return i;

@@ -31,7 +31,8 @@ struct Record {
   int format, down_format, gate_shift, up_shift, down_shift;
 };
 // Record 3 of set 1. Faults of a record are in "expert", at its offset; of its shifts in "experts", at its set.
-std::vector<schema::ExpertRecord> Changed(const std::vector<schema::ExpertRecord> &records, const std::function<void(Record *)> &harm) {
+std::vector<schema::ExpertRecord> Changed(const std::vector<schema::ExpertRecord> &records,
+                                          const std::function<void(Record *)> &harm) {
   std::vector<schema::ExpertRecord> changed = records;
   const schema::ExpertRecord &was = records[3];
   Record r = {was.offset(), was.checksum(), was.format(), was.down_format(), was.gate_shift(), was.up_shift(), was.down_shift()};
@@ -117,7 +118,7 @@ TEST(EvilExperts, Steps) {
       step("more chosen than any may", [](T &op) { op.top_k = 65; }),
       step("2^32 - 1 chosen", [](T &op) { op.top_k = UINT32_MAX; }),
       step("no scoring", [](T &op) { op.scoring = 0; }),
-      step("the scoring after the last", [](T &op) { op.scoring = static_cast<uint8_t>(static_cast<int>(Scoring::kSigmoidOfChosen) + 1); }),
+      step("the scoring after the last", [](T &op) { op.scoring = static_cast<uint8_t>(Scoring::kSigmoidOfChosen) + 1; }),
       step("scoring 255", [](T &op) { op.scoring = 255; }),
       step("no block", [](T &op) { op.block = 0; }),
       step("a block of 24", [](T &op) { op.block = 24; }),
@@ -182,12 +183,13 @@ TEST(EvilExperts, Contents) {
       // The set's records, whose checksum is told anew.
       ModelT sealed = model;
       const schema::ExpertRecord &was = set.records[2];
-      sealed.expert_sets[1]->records[2] =
-          schema::ExpertRecord(was.offset(), RecordChecksum(bad.data() + begin, expert::RecordBytes(shape)), was.format(), was.down_format(),
-                               was.gate_shift(), was.up_shift(), was.down_shift());
+      const uint64_t checksum = RecordChecksum(bad.data() + begin, expert::RecordBytes(shape));
+      sealed.expert_sets[1]->records[2] = schema::ExpertRecord(was.offset(), checksum, was.format(), was.down_format(),
+                                                               was.gate_shift(), was.up_shift(), was.down_shift());
       const Bytes whole = BytesOf(WithGraph(AlignedBytes(bad), std::move(sealed)));
       const uint64_t moved = whole.size() - bad.size();
-      ExpectRefused(std::string(row.name) + ", part " + std::to_string(part), whole, {ACORN_ERR_INVALID, "expert", 2, begin + moved}, check);
+      ExpectRefused(std::string(row.name) + ", part " + std::to_string(part), whole,
+                    {ACORN_ERR_INVALID, "expert", 2, begin + moved}, check);
     }
   }
 }

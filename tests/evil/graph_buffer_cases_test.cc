@@ -22,7 +22,9 @@ class RawGraph {
 
   uint64_t At(uint64_t place) const { return place + LoadLittle32(file_.data() + place); }
   uint64_t Root() const { return At(kHeaderBytes); }
-  uint64_t Vtable(uint64_t table) const { return table - static_cast<uint64_t>(static_cast<int32_t>(LoadLittle32(file_.data() + table))); }
+  uint64_t Vtable(uint64_t table) const {
+    return table - static_cast<uint64_t>(static_cast<int32_t>(LoadLittle32(file_.data() + table)));
+  }
   // Of a field that the table has.
   uint64_t Field(uint64_t table, uint64_t field) const {
     const uint64_t entry = Vtable(table) + field;
@@ -133,7 +135,7 @@ TEST(EvilBuffer, Lengths) {
   spec.expert_weights = kExpertWeights;
   std::vector<Case> cases;
   for (const Vector &vector : vectors) {
-    for (const uint64_t length : {uint64_t{1} << 24, uint64_t{1} << 29, uint64_t{INT32_MAX}, uint64_t{1} << 31, uint64_t{UINT32_MAX}}) {
+    for (const uint64_t length : {1u << 24, 1u << 29, uint32_t{INT32_MAX}, 1u << 31, UINT32_MAX}) {
       cases.push_back({std::to_string(length) + " elements in " + vector.name, kNoGraph, [=](Bytes *b, RawGraph *g) {
                          Put(b, g->Vector(g->Root(), vector.field), length, 4);
                        }});
@@ -156,7 +158,7 @@ TEST(EvilBuffer, Cycles) {
   const auto step = [](RawGraph *g, uint64_t index) { return g->Vector(g->Root(), Model::VT_BODY) + 4 + 4 * index; };
   ExpectAllRefused(BytesOf(BuildModel(Spec())), {
       {"a step that is its own place", {ACORN_ERR_INVALID, "body", 3}, [=](Bytes *b, RawGraph *g) { Put(b, step(g, 3), 0, 4); }},
-      {"a step before the graph", kNoGraph, [=](Bytes *b, RawGraph *g) { Put(b, step(g, 3), uint64_t{1} << 32 | -step(g, 3), 4); }},
+      {"a step before the graph", kNoGraph, [=](Bytes *b, RawGraph *g) { Put(b, step(g, 3), 0 - step(g, 3), 4); }},
       {"an operator that is its own place", kNoGraph,
        [=](Bytes *b, RawGraph *g) { Put(b, g->Field(g->At(step(g, 3)), schema::Step::VT_OP), 0, 4); }},
       {"an operator behind the graph", kNoGraph,
@@ -185,7 +187,8 @@ TEST(EvilBuffer, VectorsAskew) {
   };
   const auto records = [](uint64_t askew) {
     return [=](Bytes *, RawGraph *g) {
-      g->Move(g->Table(g->Vector(g->Root(), Model::VT_EXPERT_SETS), 1), schema::ExpertSet::VT_RECORDS, sizeof(schema::ExpertRecord), askew);
+      const uint64_t set = g->Table(g->Vector(g->Root(), Model::VT_EXPERT_SETS), 1);
+      g->Move(set, schema::ExpertSet::VT_RECORDS, sizeof(schema::ExpertRecord), askew);
     };
   };
   const auto digests = [](uint64_t field, uint64_t askew) {

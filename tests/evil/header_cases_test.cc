@@ -1,4 +1,4 @@
-// The fixed beginning of a file, and files that end too early. What must come out is told here once more, from FORMAT.md, section 1.
+// The fixed beginning of a file, and files that end too early. What must come out is told here once more, from FORMAT.md.
 #include <algorithm>
 #include <set>
 
@@ -181,7 +181,8 @@ TEST(EvilHeader, Cut) {
       const Verdict verdict = cut < 8                                    ? InHeader(ACORN_ERR_FOREIGN, kHeaderMagic)
                               : facts.experts != 0 && cut == facts.experts ? Verdict{ACORN_ERR_TRUNCATED, "experts", 0, cut}
                                                                            : InHeader(ACORN_ERR_TRUNCATED, cut);
-      ExpectRefused(spec.name + " cut to " + std::to_string(cut), Bytes(file.begin(), file.begin() + static_cast<int64_t>(cut)), verdict);
+      const Bytes bad(file.begin(), file.begin() + static_cast<int64_t>(cut));
+      ExpectRefused(spec.name + " cut to " + std::to_string(cut), bad, verdict);
     }
   }
 }

@@ -1,5 +1,5 @@
-// What no check sees when a file is opened: bounds of sums that weights do not keep, and numbers that only kernels meet. A model made of
-// them computes nonsense, inside its buffers, without undefined arithmetic, and the same nonsense in every kernel of our own.
+// What no check sees when a file is opened: bounds of sums that weights do not keep, and numbers that only kernels meet. A model
+// made of them computes nonsense, inside its buffers, without undefined arithmetic, and the same nonsense in every kernel of our own.
 #include "kernels/gemm.h"
 #include "kernels/requantise/kernel.h"
 #include "tests/evil/evil_file.h"
@@ -66,8 +66,8 @@ TEST(EvilLies, ProductsWrapAlike) {
     args.bias = bias.data();
     args.multiplier = multiplier.data();
     args.shift = shift;
-    for (const auto function : {&requantise::Kernel::s8, &requantise::Kernel::s16, &requantise::Kernel::s32, &requantise::Kernel::two_row_s8,
-                                &requantise::Kernel::two_row_s16, &requantise::Kernel::two_row_s32}) {
+    for (const auto function : {&requantise::Kernel::s8, &requantise::Kernel::s16, &requantise::Kernel::s32,
+                                &requantise::Kernel::two_row_s8, &requantise::Kernel::two_row_s16, &requantise::Kernel::two_row_s32}) {
       std::vector<int32_t> expected(acc.size());
       args.y = expected.data();
       (requantise::Select(0)->*function)(args);

@@ -63,7 +63,8 @@ TEST(EvilSegments, EveryRule) {
       {"of 2^64 - 1 bytes", 0, of(first, UINT64_MAX), ACORN_ERR_TRUNCATED},
       {"a byte short", 0, of(first, first.bytes() - 1), ACORN_ERR_DAMAGED},
       {"of nothing, with another's checksum", 0, of(first, 0), ACORN_ERR_DAMAGED},
-      {"with a wrong checksum", 0, schema::Segment(first.kind(), first.offset(), first.bytes(), first.checksum() ^ 1), ACORN_ERR_DAMAGED},
+      {"with a wrong checksum", 0, schema::Segment(first.kind(), first.offset(), first.bytes(), first.checksum() ^ 1),
+       ACORN_ERR_DAMAGED},
   };
   for (const Row &row : rows) {
     Bytes bad = file;
@@ -148,7 +149,11 @@ TEST(EvilModel, Numbers) {
       {"prefix token 2^31 - 1", "model", prefix(INT32_MAX)},
       {"prefix token -2^31", "model", prefix(INT32_MIN)},
       {"body's output in no value", "model", [](M &m) { m.body_out = 65535; return Where(); }},
-      {"body's output after the last value", "model", [](M &m) { m.body_out = static_cast<uint16_t>(m.values.size()); return Where(); }},
+      {"body's output after the last value", "model",
+       [](M &m) {
+         m.body_out = static_cast<uint16_t>(m.values.size());
+         return Where();
+       }},
       {"logits in no value", "model", [](M &m) { m.logits = 65535; return Where(); }},
       {"logits in a value of s16", "model", [](M &m) { m.logits = m.body_out; return Where(); }},
       {"no vocabulary", "model", [](M &m) { m.prefix_tokens.clear(); m.vocab_size = 0; return Where(); }},
@@ -162,7 +167,11 @@ TEST(EvilModel, Numbers) {
       {"tokenizer among the constants", "model", tokenizer(0)},
       {"tokenizer among the weights", "model", tokenizer(1)},
       {"tokenizer in segment 65,534", "model", tokenizer(65534)},
-      {"another body than its logits' head", "head", [](M &m) { m.body_out = m.body[1]->op.AsRmsNorm()->out->value(); return Where(m.head.size()); }},
+      {"a head of another body's output", "head",
+       [](M &m) {
+         m.body_out = m.body[1]->op.AsRmsNorm()->out->value();
+         return Where(m.head.size());
+       }},
   });
 }
 
@@ -196,10 +205,13 @@ GraphCase ElementCase(const char *section, const char *name, std::vector<std::un
           }};
 }
 
-void AddRanges(std::vector<GraphCase> *cases, const std::function<GraphCase(const char *, std::function<uint64_t(std::unique_ptr<schema::Ref> &)>)> &make) {
-  using Ref = std::unique_ptr<schema::Ref>;
+using RefPtr = std::unique_ptr<schema::Ref>;
+
+// A Ref of an element in every place where it may not be. make: the case of a harm to that Ref
+void AddRanges(std::vector<GraphCase> *cases,
+               const std::function<GraphCase(const char *name, const std::function<uint64_t(RefPtr &)> &harm)> &make) {
   const auto add = [&](const char *name, const std::function<schema::Ref(const schema::Ref &)> &change) {
-    cases->push_back(make(name, [change](Ref &ref) {
+    cases->push_back(make(name, [change](RefPtr &ref) {
       *ref = change(*ref);
       return ref->offset();
     }));
@@ -210,8 +222,8 @@ void AddRanges(std::vector<GraphCase> *cases, const std::function<GraphCase(cons
   add("whose end wraps around", [](const auto &r) { return schema::Ref(r.segment(), 0 - ((r.bytes() + 63) / 64 * 64), r.bytes()); });
   add("a byte short", [](const auto &r) { return schema::Ref(r.segment(), r.offset(), r.bytes() - 1); });
   add("of 2^64 - 1 bytes", [](const auto &r) { return schema::Ref(r.segment(), r.offset(), UINT64_MAX); });
-  cases->push_back(make("absent", [](Ref &ref) { ref = nullptr; return 0; }));
-  cases->push_back(make("in segment -1", [](Ref &ref) { *ref = schema::Ref(65535, 0, ref->bytes()); return 0; }));
+  cases->push_back(make("absent", [](RefPtr &ref) { ref = nullptr; return 0; }));
+  cases->push_back(make("in segment -1", [](RefPtr &ref) { *ref = schema::Ref(65535, 0, ref->bytes()); return 0; }));
 }
 
 TEST(EvilWeights, EveryRule) {
@@ -281,7 +293,9 @@ TEST(EvilCaches, EveryRule) {
   const auto add = [&](const char *name, const std::function<uint64_t(C &)> &harm) {
     cases.push_back(ElementCase<C>("caches", name, &schema::ModelT::caches, harm));
   };
-  for (const int bits : {0, 1, 2, 5, 16, 255}) add(("of " + std::to_string(bits) + " bits").c_str(), [=](C &c) { c.bits = static_cast<uint8_t>(bits); return 0; });
+  for (const int bits : {0, 1, 2, 5, 16, 255}) {
+    add(("of " + std::to_string(bits) + " bits").c_str(), [=](C &c) { c.bits = static_cast<uint8_t>(bits); return 0; });
+  }
   for (const uint32_t heads : {0u, 2049u, 1u << 31, UINT32_MAX}) {
     add(("of " + std::to_string(heads) + " heads").c_str(), [=](C &c) { c.kv_heads = heads; return 0; });
   }
@@ -290,10 +304,12 @@ TEST(EvilCaches, EveryRule) {
   }
   add("of more heads than its prefix", [](C &c) { c.kv_heads *= 2; return c.prefix_k->offset(); });
   AddRanges(&cases, [](const char *name, const auto &harm) {
-    return ElementCase<C>("caches", (std::string("keys ") + name).c_str(), &schema::ModelT::caches, [=](C &c) { return harm(c.prefix_k); });
+    return ElementCase<C>("caches", (std::string("keys ") + name).c_str(), &schema::ModelT::caches,
+                          [=](C &c) { return harm(c.prefix_k); });
   });
   AddRanges(&cases, [](const char *name, const auto &harm) {
-    return ElementCase<C>("caches", (std::string("values ") + name).c_str(), &schema::ModelT::caches, [=](C &c) { return harm(c.prefix_v); });
+    return ElementCase<C>("caches", (std::string("values ") + name).c_str(), &schema::ModelT::caches,
+                          [=](C &c) { return harm(c.prefix_v); });
   });
   ExpectAllRefused(Spec(), cases);
 }

@@ -143,7 +143,8 @@ TEST(EvilOperands, Slices) {
       {"of no width", [](const auto &s, const auto &) { return schema::Slice(s.value(), s.offset(), 0); }},
       {"of width 2^31", [](const auto &s, const auto &) { return schema::Slice(s.value(), s.offset(), 1u << 31); }},
       {"of width 2^32 - 1", [](const auto &s, const auto &) { return schema::Slice(s.value(), s.offset(), UINT32_MAX); }},
-      {"behind its value", [](const auto &s, const auto &m) { return schema::Slice(s.value(), m.values[s.value()].width(), s.width()); }},
+      {"behind its value",
+       [](const auto &s, const auto &m) { return schema::Slice(s.value(), m.values[s.value()].width(), s.width()); }},
       {"at 2^31", [](const auto &s, const auto &) { return schema::Slice(s.value(), 1u << 31, s.width()); }},
       {"whose end wraps around", [](const auto &s, const auto &) { return schema::Slice(s.value(), 0u - s.width(), s.width()); }},
   };
@@ -272,15 +273,19 @@ TEST(EvilOperands, Shifts) {
     int most;
   };
   const std::vector<Shift> shifts = {
-      {{ACORN_OPERAND(Embedding, shift)}, 62},      {{ACORN_OPERAND(Linear, shift)}, 62},        {{ACORN_OPERAND(Rotate, shift)}, 62},
-      {{ACORN_OPERAND(Append, v_shift)}, 62},       {{ACORN_OPERAND(Attention, exp_shift)}, 62}, {{ACORN_OPERAND(Attention, out_shift)}, 38},
-      {{ACORN_OPERAND(Glu, shift)}, 62},            {{ACORN_OPERAND(Add, shift)}, 62},           {{ACORN_OPERAND(LayerNorm, shift)}, 62},
-      {{ACORN_OPERAND(Experts, glu_shift)}, 62},    {{ACORN_OPERAND(Conv, shift)}, 62},          {{ACORN_OPERAND(Conv, index_shift)}, 62},
-      {{ACORN_OPERAND(Scan, dt_shift)}, 62},        {{ACORN_OPERAND(Scan, decay_shift)}, 62},    {{ACORN_OPERAND(Scan, input_shift)}, 62},
+      {{ACORN_OPERAND(Embedding, shift)}, 62},     {{ACORN_OPERAND(Linear, shift)}, 62},
+      {{ACORN_OPERAND(Rotate, shift)}, 62},        {{ACORN_OPERAND(Append, v_shift)}, 62},
+      {{ACORN_OPERAND(Attention, exp_shift)}, 62}, {{ACORN_OPERAND(Attention, out_shift)}, 38},
+      {{ACORN_OPERAND(Glu, shift)}, 62},           {{ACORN_OPERAND(Add, shift)}, 62},
+      {{ACORN_OPERAND(LayerNorm, shift)}, 62},     {{ACORN_OPERAND(Experts, glu_shift)}, 62},
+      {{ACORN_OPERAND(Conv, shift)}, 62},          {{ACORN_OPERAND(Conv, index_shift)}, 62},
+      {{ACORN_OPERAND(Scan, dt_shift)}, 62},       {{ACORN_OPERAND(Scan, decay_shift)}, 62},
+      {{ACORN_OPERAND(Scan, input_shift)}, 62},
   };
   for (const Shift &shift : shifts) {
     for (const int value : {0, shift.most + 1, 128, 255}) {
-      bench.ExpectRefused(shift.operand.type, shift.operand.name + (" " + std::to_string(value)), [&](StepT &step, schema::ModelT &) {
+      const std::string name = shift.operand.name + (" " + std::to_string(value));
+      bench.ExpectRefused(shift.operand.type, name, [&](StepT &step, schema::ModelT &) {
         shift.operand.get(step) = static_cast<uint8_t>(value);
         return 0;
       });

@@ -93,7 +93,7 @@ TEST(EvilProfiles, StepsAreThoseOfTheRateBelow) {
   ExpectRefused("elastic_dense", "wider than at the rate below", "profile", [&](schema::ModelT *m) {
     // Rates 30 and 45 exchange their bodies.
     std::swap(m->profiles[1]->body, m->profiles[2]->body);
-    return 2 * m->body.size() + IndexOf(m->body, Op::Linear, 7);  // the walk goes backwards: the last one that is narrower
+    return 2 * m->body.size() + IndexOf(m->body, Op::Linear, 7);  // the walk goes backwards
   });
   ExpectRefused("elastic_hybrid_experts", "more experts a token", "profile", [&](schema::ModelT *m) {
     at(m, 0, Op::Experts)->op.AsExperts()->top_k = 3;

@@ -33,7 +33,8 @@ TEST(EvilSteps, Embedding) {
   using T = schema::EmbeddingT;
   ExpectAllRefused(Spec(), {
       With(Op::Embedding, "weight -1", &T::weight, 65535),
-      StepCase<T>("weight after the last", Op::Embedding, [](T &op, ModelT &m) { op.weight = static_cast<uint16_t>(m.weights.size()); }),
+      StepCase<T>("weight after the last", Op::Embedding,
+                  [](T &op, ModelT &m) { op.weight = static_cast<uint16_t>(m.weights.size()); }),
       With(Op::Embedding, "of another weight", &T::weight, 1),
       Narrowed(Op::Embedding, "of another depth", &T::out),
   });
@@ -84,7 +85,8 @@ TEST(EvilSteps, Linear) {
   using Runs = std::vector<schema::Run>;
   ExpectAllRefused(Spec(), {
       With(Op::Linear, "weight -1", &T::weight, 65535),
-      StepCase<T>("weight after the last", Op::Linear, [](T &op, ModelT &m) { op.weight = static_cast<uint16_t>(m.weights.size()); }),
+      StepCase<T>("weight after the last", Op::Linear,
+                  [](T &op, ModelT &m) { op.weight = static_cast<uint16_t>(m.weights.size()); }),
       With(Op::Linear, "of another layer's last weight", &T::weight, 4),
       Narrowed(Op::Linear, "of a part of a panel", &T::input),
       Narrowed(Op::Linear, "to fewer columns than rows", &T::out),
