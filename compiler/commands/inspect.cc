@@ -26,6 +26,12 @@ using Json = nlohmann::ordered_json;
   throw Error(ExitCode::kBadModel, file.path() + ": " + section + ", offset " + std::to_string(offset) + ": " + what);
 }
 
+/// FlatBuffers' verifier looks at the alignment of a vector's length alone: one of wider elements may lie askew.
+template <typename T>
+bool IsAligned(const void *elements) {
+  return reinterpret_cast<uintptr_t>(elements) % alignof(T) == 0;
+}
+
 /// Checks header, graph and segments, and returns the graph.
 const schema::Model *OpenGraph(const MappedFile &file) {
   const uint8_t *p = file.data();
@@ -38,7 +44,9 @@ const schema::Model *OpenGraph(const MappedFile &file) {
   if (LoadLittle64(p + kHeaderFileBytes) != file.size())
     Bad(file, "header", kHeaderFileBytes, "the file is truncated or too long");
   const uint64_t graph_bytes = LoadLittle64(p + kHeaderGraphBytes);
-  if (graph_bytes > file.size() - kHeaderBytes) Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
+  if (graph_bytes > file.size() - kHeaderBytes || graph_bytes >= FLATBUFFERS_MAX_BUFFER_SIZE) {
+    Bad(file, "header", kHeaderGraphBytes, "the graph does not fit the file");
+  }
   flatbuffers::Verifier verifier(p + kHeaderBytes, graph_bytes);
   if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, graph_bytes) ||
       !schema::VerifyModelBuffer(verifier)) {
@@ -48,6 +56,9 @@ const schema::Model *OpenGraph(const MappedFile &file) {
   if (model->segments() == nullptr || model->weights() == nullptr || model->body() == nullptr || model->head() == nullptr ||
       model->values() == nullptr) {
     Bad(file, "graph", kHeaderBytes, "incomplete");
+  }
+  if (!IsAligned<schema::Segment>(model->segments()->Data())) {
+    Bad(file, "segments", kHeaderBytes, "the list of segments lies askew");
   }
   for (const schema::Segment *segment : *model->segments()) {
     if (segment->offset() > file.size() || segment->bytes() > file.size() - segment->offset()) {
@@ -74,7 +85,12 @@ bool RecordsAreSound(const MappedFile &file, const schema::Model &model, uint32_
   return true;
 }
 
-std::string Text(const flatbuffers::String *text) { return text == nullptr ? "" : text->str(); }
+/// Texts of a file, without what could steer a terminal.
+std::string Text(const flatbuffers::String *text) {
+  std::string out = text == nullptr ? "" : text->str();
+  std::replace_if(out.begin(), out.end(), [](unsigned char byte) { return byte < ' ' || byte == 0x7f; }, '?');
+  return out;
+}
 
 const char *LayoutName(uint8_t layout) {
   switch (static_cast<Layout>(layout)) {
@@ -112,7 +128,8 @@ std::string Hex(uint64_t value) {
 /// null without a run. The digests are those of the logits: of the steps that write them, the last ones of the head.
 Json DescribeRun(const schema::ReferenceRun *run) {
   if (run == nullptr || run->prompt() == nullptr || run->generated() == nullptr || run->prefill() == nullptr ||
-      run->decode() == nullptr || run->prefill()->size() == 0 || run->decode()->size() == 0) {
+      run->decode() == nullptr || run->prefill()->size() == 0 || run->decode()->size() == 0 ||
+      !IsAligned<uint64_t>(run->prefill()->Data()) || !IsAligned<uint64_t>(run->decode()->Data())) {
     return nullptr;
   }
   Json out;
@@ -245,7 +262,8 @@ void AddInspectCommand(CLI::App *app) {
     const MappedFile file(options->path);
     const Json description = Describe(file, *OpenGraph(file));
     if (options->json) {
-      std::printf("%s\n", description.dump().c_str());
+      // Texts that are not UTF-8 are the file's fault, and no reason to say nothing.
+      std::printf("%s\n", description.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
     } else {
       Print(description);
     }

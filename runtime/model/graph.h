@@ -22,6 +22,7 @@ constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
 constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
 constexpr uint32_t kMaxExperts = 1024;          // of a set
+constexpr uint64_t kMaxExpertsOfAll = 1u << 24;  // sets times the largest one's experts: a key has 24 bits
 constexpr uint32_t kMaxTopK = 64;
 constexpr uint32_t kMaxLayerNormDepth = 8192;  // of a part: docs/ARITHMETIC.md §4.2
 constexpr uint32_t kMinTaps = 2, kMaxTaps = 8;  // of a convolution

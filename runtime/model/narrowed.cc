@@ -13,6 +13,7 @@ Status ModelReader::ReadRuns(const flatbuffers::Vector<const schema::Run *> *run
   const uint8_t *elements = runs->Data();
   if (reinterpret_cast<uintptr_t>(elements) % alignof(IndexRun) != 0) return Invalid();
   *out = {reinterpret_cast<const IndexRun *>(elements), runs->size()};
+  ACORN_TRY(Walk(uint64_t{runs->size()} * sizeof(IndexRun)));
   uint64_t sum = 0;
   for (const IndexRun &run : *out) {
     if (run.count == 0 || run.first % unit != 0 || !RangeInside(run.first, run.count, limit)) return Invalid();

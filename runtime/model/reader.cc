@@ -16,6 +16,10 @@ constexpr bool kLittleEndian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 constexpr flatbuffers::uoffset_t kMaxDepth = 8;
 constexpr flatbuffers::uoffset_t kMaxTables = 1u << 18;
 
+// Bytes that the first checks may go over for each byte of the image. A file whose tables have arrays of their own takes less than ten, of its
+// constants alone; one whose steps share the same few would take as many as it has steps.
+constexpr uint64_t kMaxWalks = 64;
+
 // A legal (format, layout) pair and its packed bytes.
 bool PackedBytes(const Weight &weight, uint64_t *bytes) {
   if (!LayoutHolds(weight.layout, weight.format)) return false;
@@ -77,6 +81,12 @@ Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault) {
 Status ModelReader::Fail(Status status, const char *section, uint64_t index, uint64_t offset) {
   fault_ = {status, section, index, offset};
   return status;
+}
+
+Status ModelReader::Walk(uint64_t bytes) {
+  if (checked_) return Status::kOk;
+  walked_ += bytes;
+  return walked_ / kMaxWalks <= image_.size() ? Status::kOk : Fail(Status::kInvalid, "graph", 0, kHeaderBytes);
 }
 
 Status ModelReader::CheckHeader() {
@@ -145,6 +155,7 @@ Status ModelReader::CheckRecords() {
     for (uint32_t j = 0; j < sets->Get(i)->records()->size(); ++j) {
       ExpertRecord record;
       ACORN_TRY(ReadExpertRecord(i, j, &record));
+      ACORN_TRY(Walk(expert::RecordBytes(record.shape)));
       const Status status = CheckExpertRecord(set, record, image_.data() + record.offset);
       if (status != Status::kOk) return Fail(status, "expert", j, record.offset);
     }
@@ -164,7 +175,10 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
              count(model_->expert_sets()), 0, count(model_->states()), 1 + count(model_->profiles())};
   for (uint32_t i = 0; i < counts->expert_sets; ++i) {
     const auto *records = model_->expert_sets()->Get(i)->records();
-    if (records == nullptr || records->size() > kMaxExperts) return Fail(Status::kInvalid, "experts", i, 0);
+    if (records == nullptr || records->size() > kMaxExperts ||
+        uint64_t{counts->expert_sets} * records->size() > kMaxExpertsOfAll) {
+      return Fail(Status::kInvalid, "experts", i, 0);
+    }
     counts->expert_records += records->size();
   }
   if (counts->values == 0 || counts->values > kMaxValues) return Fail(Status::kInvalid, "values", counts->values, 0);
@@ -191,6 +205,7 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   Value logits;
   ACORN_TRY(ReadValue(graph->logits, &logits));
   section_ = "model";
+  index_ = 0;
   if (logits.dtype != DType::kS32 || logits.width != graph->vocab_size) return Invalid();
   ACORN_TRY(ReadFactor(model_->logit_factor(), &graph->logit_factor));
   graph->tokenizer = {};
@@ -273,7 +288,8 @@ Status ModelReader::Resolve(const schema::Ref *ref, uint8_t kind, uint64_t bytes
 }
 
 Status ModelReader::ResolveConstants(const schema::Ref *ref, uint64_t bytes, const uint8_t **out) {
-  return Resolve(ref, static_cast<uint8_t>(schema::SegmentKind::Constants), bytes, out);
+  ACORN_TRY(Resolve(ref, static_cast<uint8_t>(schema::SegmentKind::Constants), bytes, out));
+  return Walk(bytes);
 }
 
 Status ModelReader::ReadWeight(uint32_t index, Weight *out) {
@@ -312,8 +328,12 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   }
   const uint64_t rows = model_->prefix_tokens() == nullptr ? 0 : model_->prefix_tokens()->size();
   if (rows == 0) return Status::kOk;
-  ACORN_TRY(ResolveArray(cache->prefix_k(), rows * out->kv_heads * out->head_dim, &out->prefix_k));
-  return ResolveArray(cache->prefix_v(), rows * out->kv_heads * out->head_dim, &out->prefix_v);
+  const uint64_t elements = rows * out->kv_heads * out->head_dim;
+  ACORN_TRY(ResolveArray(cache->prefix_k(), elements, &out->prefix_k));
+  ACORN_TRY(ResolveArray(cache->prefix_v(), elements, &out->prefix_v));
+  bool good = true;  // s8 activations are symmetric: kernels rely on it
+  for (uint64_t i = 0; i < elements; ++i) good &= out->prefix_k[i] != INT8_MIN && out->prefix_v[i] != INT8_MIN;
+  return good ? Status::kOk : Invalid();
 }
 
 Status ModelReader::ReadExpertSet(uint32_t index, ExpertSet *out) {
@@ -350,6 +370,7 @@ Status ModelReader::ReadExpertRecord(uint32_t set_index, uint32_t index, ExpertR
   const schema::ExpertSet *set = model_->expert_sets()->Get(set_index);
   const schema::Segment *segment = model_->segments()->Get(set->segment());
   const schema::ExpertRecord *record = set->records()->Get(index);
+  ACORN_TRY(Walk(sizeof(*record)));
   out->shape = {set->hidden(), set->ffn(), static_cast<WeightFormat>(record->format()),
                 static_cast<WeightFormat>(record->down_format()), static_cast<Layout>(set->layout())};
   out->checksum = record->checksum();

@@ -79,6 +79,9 @@ class ModelReader {
   /// Of profile `profile`, legal after ReadSummary.
   uint32_t RateOf(uint32_t profile) const;
 
+  /// Everything has been read once: from here on nothing is refused that was not, however often it is read.
+  void EndChecks() { checked_ = true; }
+
   const Fault &fault() const { return fault_; }
 
   /// For rules that are checked elsewhere (lifetimes): records where the image breaks one.
@@ -87,6 +90,8 @@ class ModelReader {
   Status Invalid() { return Fail(Status::kInvalid, section_, index_, 0); }
 
  private:
+  /// Counts what the checks go over.
+  Status Walk(uint64_t bytes);
   Status CheckHeader();
   Status CheckRecords();
   Status CheckSegments(bool check_weights);
@@ -130,6 +135,8 @@ class ModelReader {
   Span<const uint8_t> image_;
   Header header_ = {};
   const schema::Model *model_ = nullptr;
+  uint64_t walked_ = 0;  // bytes
+  bool checked_ = false;
   const char *section_ = "header";  // what is being read, for faults
   uint64_t index_ = 0;
   Fault fault_;

@@ -68,7 +68,7 @@ void LayOutForecast(const ForecastShape &shape, Arena *arena, Forecast *forecast
   if (shape.way == ExpertPrefetch::kGate) {
     forecast->chains = arena->Take<RouterChain>(shape.sets);
     forecast->normed = arena->Take<int8_t>(shape.hidden);
-    forecast->logits = arena->Take<int32_t>(shape.experts);
+    forecast->logits = arena->Take<int32_t>(shape.logits);
     forecast->routes = arena->Take<Route>(shape.top_k);
   } else if (shape.way == ExpertPrefetch::kPath) {
     forecast->paths.Open(arena, shape.sets, shape.experts);

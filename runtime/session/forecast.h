@@ -38,10 +38,10 @@ struct Forecast {
   Span<uint32_t> likely;  // [top_k]
 };
 
-/// What the buffers must hold, over all sets.
+/// What the buffers must hold, over all sets. hidden, logits: widths of the values that experts and their routers' logits stand in
 struct ForecastShape {
   ExpertPrefetch way;
-  uint32_t sets, hidden, experts, top_k;
+  uint32_t sets, hidden, logits, experts, top_k;
 };
 
 /// Lays the buffers out, or counts them.

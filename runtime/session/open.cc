@@ -4,6 +4,8 @@
 namespace acorn {
 namespace {
 
+static_assert(kMaxExpertsOfAll <= kMaxExpertKeys);
+
 constexpr uint32_t kDefaultChunk = 128;
 constexpr uint32_t kMaxChunk = 1024;
 constexpr uint32_t kMaxLogitRows = 256;
@@ -116,7 +118,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   ModelReader &reader = opening->reader;
   MemoryPlan &memory = opening->memory;
   StreamingShape &shape = opening->streaming;
-  ForecastShape forecast = {request.prefetch, opening->counts.expert_sets, 0, 0, 0};
+  ForecastShape forecast = {request.prefetch, opening->counts.expert_sets, 0, 0, 0, 0};
   shape.pool.layers = opening->counts.expert_sets;
   for (uint32_t i = 0; i < opening->counts.expert_sets; ++i) {
     ExpertSet set;
@@ -127,6 +129,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   if (opening->counts.expert_records == 0) return Status::kOk;
   memory.experts = opening->counts.expert_records;
   memory.slot_bytes = shape.slot_bytes;
+  forecast.experts = shape.pool.experts;
   for (uint32_t i = 0; i < opening->counts.body; ++i) {
     Step step;
     ACORN_TRY(reader.ReadStep(StepList::kBody, i, &step));
@@ -136,7 +139,7 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
     ACORN_TRY(reader.ReadValue(step.experts.in.value, &in));
     ACORN_TRY(reader.ReadValue(step.experts.router.value, &router));
     if (in.width > forecast.hidden) forecast.hidden = in.width;
-    if (router.width > forecast.experts) forecast.experts = router.width;
+    if (router.width > forecast.logits) forecast.logits = router.width;
     if (step.experts.top_k > forecast.top_k) forecast.top_k = step.experts.top_k;
   }
   if (request.expert_cache_bytes == 0) {
@@ -181,6 +184,11 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   ACORN_TRY(ResolveExperts(request, opening));
   opening->kernels = SelectKernels(opening->dims.features);
   ACORN_TRY(PlanScratch(&opening->reader, opening->summary, opening->counts, opening->dims, opening->kernels, &opening->scratch));
+  // Those that no step names too: what a plan lets pass opens.
+  for (uint32_t i = 0; i < opening->counts.weights; ++i) {
+    Weight weight;
+    ACORN_TRY(opening->reader.ReadWeight(i, &weight));
+  }
 
   Arena model, slots;
   ACORN_TRY(LayOutModel(opening->counts, opening->dims, opening->streaming, opening->forecast, &model, &slots, nullptr));
@@ -211,6 +219,7 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   if (model.overflow() || session.overflow() || scratch.overflow() || slots.overflow() || block.overflow()) {
     return opening->reader.Fail(Status::kInvalid, "caches", 0, 0);
   }
+  opening->reader.EndChecks();
   const ReferenceRun &run = opening->summary.reference;
   const auto run_tokens = static_cast<uint32_t>(run.prompt.size() + run.generated.size());
   MemoryPlan &memory = opening->memory;

@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "acorn_schema/acorn_generated.h"
+#include "acorn_schema/file.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
 
@@ -359,6 +361,37 @@ TEST_F(Convert, InspectRefusesDamage) {
     expect(bad, at == 9 ? "version" : at < 64 ? "header" : at == 200 ? "graph" : "checksum");
   }
   EXPECT_EQ(RunAcornc("inspect " + folder_.File("absent")).exit_code, 5);
+}
+
+// FlatBuffers' verifier does not look where the elements of a list lie; inspect does, before it reads them.
+TEST_F(Convert, InspectRefusesAListAskew) {
+  ASSERT_EQ(Run("--recipe rtn").exit_code, 0);
+  const std::string good = test::ReadFile(folder_.File("m.acorn"));
+  for (const size_t askew : {0, 4}) {
+    std::string bad = good;
+    auto *p = reinterpret_cast<uint8_t *>(bad.data());
+    const auto store = [&](uint64_t at, uint64_t value, int bytes) {
+      for (int i = 0; i < bytes; ++i) p[at + static_cast<uint64_t>(i)] = static_cast<uint8_t>(value >> (8 * i));
+    };
+    const auto *table = reinterpret_cast<const flatbuffers::Table *>(schema::GetModel(p + kHeaderBytes));
+    const uint8_t *place = reinterpret_cast<const uint8_t *>(table) + table->GetOptionalFieldOffset(schema::Model::VT_SEGMENTS);
+    const auto field = static_cast<uint64_t>(place - p), from = field + LoadLittle32(place);
+    const uint64_t bytes = 4 + LoadLittle32(p + from) * sizeof(schema::Segment);
+    // A copy behind the graph: the length, then the segments at 0 or 4 modulo 8.
+    const uint64_t to = (kHeaderBytes + LoadLittle64(p + kHeaderGraphBytes) + 7) / 8 * 8 + 4 + askew;
+    ASSERT_LE(to + bytes, schema::GetModel(p + kHeaderBytes)->segments()->Get(0)->offset());
+    std::copy_n(p + from, bytes, p + to);
+    store(field, to - field, 4);
+    const uint64_t graph = to + bytes - kHeaderBytes;
+    store(kHeaderGraphBytes, graph, 8);
+    store(kHeaderGraphChecksum, Checksum(p + kHeaderBytes, graph), 8);
+    store(kHeaderChecksum, Checksum(p, kHeaderChecksum), 8);
+    const Outcome outcome = RunAcornc("inspect " + folder_.Write("bad", bad));
+    EXPECT_EQ(outcome.exit_code, askew == 0 ? 0 : 3) << outcome.err;
+    if (askew != 0) {
+      EXPECT_NE(outcome.err.find("the list of segments lies askew"), std::string::npos) << outcome.err;
+    }
+  }
 }
 
 // Each expert has a checksum of its own, its segment has none.

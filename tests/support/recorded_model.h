@@ -19,24 +19,28 @@ inline std::unique_ptr<schema::ModelT> GraphOf(const AlignedBytes &file) {
 }
 
 /// The file with another graph; its segments move as far as the graph's size asks for.
-inline AlignedBytes WithGraph(const AlignedBytes &file, schema::ModelT model) {
-  const auto pack = [&] {
-    flatbuffers::FlatBufferBuilder fbb;
-    schema::FinishModelBuffer(fbb, schema::Model::Pack(fbb, &model));
-    return std::vector<uint8_t>(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
-  };
+///   pack   the bytes of a graph, as many wherever its segments are
+template <typename Pack>
+AlignedBytes WithGraphBytes(const AlignedBytes &file, schema::ModelT model, const Pack &pack) {
   const uint64_t before = model.segments.front().offset();
-  const uint64_t after = (kHeaderBytes + pack().size() + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
+  const uint64_t after = (kHeaderBytes + pack(model).size() + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment;
   for (schema::Segment &segment : model.segments) {
     segment = schema::Segment(segment.kind(), segment.offset() - before + after, segment.bytes(), segment.checksum());
   }
-  const std::vector<uint8_t> graph = pack();
+  const std::vector<uint8_t> graph = pack(model);
   std::vector<uint8_t> bytes(after);
   std::copy(graph.begin(), graph.end(), bytes.begin() + kHeaderBytes);
   bytes.insert(bytes.end(), file.data() + before, file.data() + file.size());
   const uint64_t experts = LoadLittle64(file.data() + kHeaderExperts);
   WriteHeader(bytes.data(), bytes.size(), graph.size(), experts == 0 ? 0 : experts - before + after);
   return AlignedBytes(bytes);
+}
+inline AlignedBytes WithGraph(const AlignedBytes &file, schema::ModelT model) {
+  return WithGraphBytes(file, std::move(model), [](const schema::ModelT &placed) {
+    flatbuffers::FlatBufferBuilder fbb;
+    schema::FinishModelBuffer(fbb, schema::Model::Pack(fbb, &placed));
+    return std::vector<uint8_t>(fbb.GetBufferPointer(), fbb.GetBufferPointer() + fbb.GetSize());
+  });
 }
 
 /// The file of one profile alone: its body at rate 0, weights, caches and states as wide as ever.

@@ -25,7 +25,8 @@ void Run(const GemmArgs &args, Layout layout) {
         const int8_t *x = args.x + m * args.x_stride + begin;
         int32_t sum = 0;
         for (size_t i = 0; i < count; ++i) sum += x[i] * weights[i];
-        args.acc[m * args.acc_stride + n - args.n_begin] += sum;
+        int32_t &acc = args.acc[m * args.acc_stride + n - args.n_begin];
+        acc = static_cast<int32_t>(static_cast<uint32_t>(acc) + static_cast<uint32_t>(sum));  // wraps where a file lies about its bounds
       }
     }
   }

@@ -5,8 +5,11 @@
 namespace acorn::requantise {
 namespace {
 
+// Of a file that lies about its bounds sums and products wrap, as they do in registers.
 struct OneRow {
-  static int64_t Sum(const Args &args, size_t at, int32_t bias) { return int64_t{args.acc[at]} + bias; }
+  static int64_t Sum(const Args &args, size_t at, int32_t bias) {
+    return static_cast<int32_t>(static_cast<uint32_t>(args.acc[at]) + static_cast<uint32_t>(bias));
+  }
 };
 struct TwoRow {
   static int64_t Sum(const Args &args, size_t at, int32_t bias) {
@@ -20,7 +23,8 @@ void Run(const Args &args) {
     Output *y = static_cast<Output *>(args.y) + m * args.y_stride;
     for (size_t n = 0; n < args.n; ++n) {
       const int64_t sum = Input::Sum(args, m * args.acc_stride + n, args.bias == nullptr ? 0 : args.bias[n]);
-      const int64_t rounded = RoundShift(sum * args.multiplier[n], args.shift);
+      const uint64_t product = static_cast<uint64_t>(sum) * static_cast<uint64_t>(args.multiplier[n]);
+      const int64_t rounded = static_cast<int64_t>(product + (uint64_t{1} << (args.shift - 1))) >> args.shift;
       y[n] = static_cast<Output>(Clamp(rounded + args.zero_point, -kLimit, kLimit));
     }
   }

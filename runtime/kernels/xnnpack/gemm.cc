@@ -6,8 +6,9 @@
 namespace acorn::xnnpack {
 namespace {
 
-constexpr float kInfinity = __builtin_inff();
-constexpr MinMaxParams kNoClamp = {-kInfinity, kInfinity};
+// Sums are below 2^24. What the tiles of a file that lies make of them fits an integer all the same: no float outside converts.
+constexpr float kMostSum = 2147483520;  // the largest float below 2^31
+constexpr MinMaxParams kClamp = {-kMostSum, kMostSum};
 constexpr QuantizationParams kIdentity[kMaxRows] = {
     {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f},
     {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f}, {0, 1.0f},
@@ -36,7 +37,9 @@ void ConvertInPlace(int32_t *acc, size_t count) {
 }
 
 void AddConverted(int32_t *acc, const float *sums, size_t count) {
-  for (size_t i = 0; i < count; ++i) acc[i] += static_cast<int32_t>(sums[i]);
+  for (size_t i = 0; i < count; ++i) {
+    acc[i] = static_cast<int32_t>(static_cast<uint32_t>(acc[i]) + static_cast<uint32_t>(static_cast<int32_t>(sums[i])));
+  }
 }
 
 struct Rows {
@@ -95,7 +98,7 @@ class Product {
     GemmMicrokernel *microkernel = rows.count == 1 ? gemm_.one_row : gemm_.rows;
     microkernel(rows.count, n_end - n, XnnPanelDepth(matrix_.k, matrix_.k_panel, panel),
                 rows.x + panel * matrix_.k_panel, rows.stride, args_.w + XnnTileOffset(matrix_, n, panel), sums,
-                stride * sizeof(float), XnnNr(matrix_.layout) * sizeof(float), &kNoClamp, kIdentity);
+                stride * sizeof(float), XnnNr(matrix_.layout) * sizeof(float), &kClamp, kIdentity);
   }
 
   const GemmArgs &args_;
