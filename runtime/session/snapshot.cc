@@ -109,9 +109,6 @@ void CopyRows(const CacheSlice &slice, uint8_t *to, const Rows &to_rows, const u
   }
 }
 
-/// -128, which append never writes and so no row in use holds. Of 4 bits: -8, the nibble 0.
-constexpr uint8_t kNoKey = 0, kNoValue = 0x80;
-
 uint8_t ZeroOf(const CacheSlice &slice) {
   if (slice.bits == 4) return 0x11 * kv_cache::kNibbleOffset;
   return slice.keys ? 128 : 0;
@@ -147,25 +144,20 @@ void ClearPadding(const CacheSlice &slice, uint8_t *snapshot) {
   }
 }
 
-// Eight bytes at a time and without a way out in between: this reads all that a session has.
-constexpr uint64_t kOnes = 0x0101010101010101;
-
-/// Not 0 if a byte of the word is 0.
-uint64_t HasZero(uint64_t word) { return (word - kOnes) & ~word & kOnes << 7; }
-
-bool HasByte(const uint8_t *data, uint64_t bytes, uint8_t byte) {
-  uint64_t found = 0;
-  for (uint64_t i = 0; i < bytes; i += 8) found |= HasZero(LoadLittle64(data + i) ^ kOnes * byte);
-  return found != 0;
-}
-
-bool HasZeroNibble(const uint8_t *data, uint64_t bytes) {
-  uint64_t found = 0;
-  for (uint64_t i = 0; i < bytes; i += 8) {
-    const uint64_t word = LoadLittle64(data + i);
-    found |= HasZero(word & kOnes * 15) | HasZero(word >> 4 & kOnes * 15);
+/// The least of all bytes, each changed by `flip` and then cut to `mask`.  bytes: a multiple of 64
+uint8_t LeastByte(const uint8_t *data, uint64_t bytes, uint8_t flip, uint8_t mask) {
+  constexpr uint64_t kLanes = 64;  // which compilers make vectors of: this reads all that a session has
+  uint8_t least[kLanes];
+  __builtin_memset(least, 255, kLanes);
+  for (uint64_t i = 0; i < bytes; i += kLanes) {
+    for (uint64_t lane = 0; lane < kLanes; ++lane) {
+      const auto byte = static_cast<uint8_t>((data[i + lane] ^ flip) & mask);
+      least[lane] = byte < least[lane] ? byte : least[lane];
+    }
   }
-  return found != 0;
+  uint8_t all = 255;
+  for (const uint8_t lane : least) all = lane < all ? lane : all;
+  return all;
 }
 
 bool AllWithin(const uint8_t *words, uint64_t bytes, int32_t low, int32_t high) {
@@ -183,8 +175,11 @@ bool IsLegal(const Model &model, const Part &part, const uint8_t *data) {
     case PartKind::kTokens: return AllWithin(data, part.bytes, 0, static_cast<int32_t>(model.graph.vocab_size - 1));
     case PartKind::kKeys:
     case PartKind::kValues:
-      if (model.graph.caches[part.step->append.cache].bits == 4) return !HasZeroNibble(data, part.bytes);
-      return !HasByte(data, part.bytes, part.kind == PartKind::kKeys ? kNoKey : kNoValue);
+      // Append never writes -128: in memory 0 as a key and 128 as a value; and of 4 bits never -8, which is the nibble 0.
+      if (model.graph.caches[part.step->append.cache].bits == 4) {
+        return LeastByte(data, part.bytes, 0, 0x0f) != 0 && LeastByte(data, part.bytes, 0, 0xf0) != 0;
+      }
+      return LeastByte(data, part.bytes, part.kind == PartKind::kKeys ? 0 : 0x80, 0xff) != 0;
     case PartKind::kScan: return AllWithin(data, part.bytes, -kStateLimit, kStateLimit);
     case PartKind::kLogits:  // any s32
     case PartKind::kConv:    // any s16
