@@ -3,7 +3,7 @@
 # set of this machine and on every emulated one; and the first machine's conversation, saved half way, goes on with the same bits on
 # every other: saved again, the files are equal. Prints a table of digests and ends with "N passed, N failed".
 #
-#   bash tests/same_bits.sh           stories260K (three weight formats, and a cache of 4 bits) and the home model; about 2 minutes
+#   bash tests/same_bits.sh           stories260K (three weight formats, and a cache of 4 bits) and the home model; about 3 minutes
 #   bash tests/same_bits.sh --all     SmolLM2-135M-Instruct as well (converted first where it is not there yet)
 #
 # Needs the builds of the presets release, aarch64, armhf and riscv64: what is missing is a failure, a CPU's instruction

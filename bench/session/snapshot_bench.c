@@ -1,6 +1,6 @@
-/* What saving and loading a session takes beside copying as many bytes, which is the least that either can take: all in the caches, and
-   all out of them, as it is after other work. All take turns in each round, and medians are reported, since the machine's speed
-   drifts: acorn_bench_snapshot FILE [TOKENS [ROUNDS]] */
+/* What saving and loading a session takes beside copying as many bytes, which is the least that either can take: all in the caches,
+   and all out of them, as it is after other work. The three take turns in each round, and medians are reported, since the machine's
+   speed drifts: acorn_bench_snapshot FILE [TOKENS [ROUNDS]] */
 #include <acorn.h>
 #include <acorn_posix.h>
 #include <stdio.h>

@@ -101,8 +101,8 @@ void Chat(int argc, char **argv) {
   SamplingOptions sampling;
   std::string load, save;
   Arguments arguments("chat FILE [OPTIONS]",
-                      "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /save FILE and /load FILE keep "
-                      "and bring back a conversation, /quit ends.");
+                      "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /save FILE and /load FILE "
+                      "keep and bring back a conversation, /quit ends.");
   arguments.Text("--load", &load, "go on with a saved conversation, at its rate unless --rate names another");
   arguments.Text("--save", &save, "save the conversation when it ends");
   AddSamplingOptions(&arguments, &sampling);

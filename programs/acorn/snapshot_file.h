@@ -15,7 +15,8 @@ void CheckCanSave(const std::string &path);
 /// Throws Failure.
 void SaveSession(const Device &device, const std::string &path);
 
-/// Takes a saved conversation in place of the device's, at its rate or that of --rate. The device's stays where this fails.  Throws Failure.
+/// Takes a saved conversation in place of the device's, at its rate or that of --rate. The device's stays where this fails.
+/// Throws Failure.
 void LoadSession(Device *device, const std::string &path);
 
 }  // namespace acorn::program

@@ -24,46 +24,42 @@ struct Part {
   uint64_t rows;     // of keys and values
 };
 
-/// body(part) for the parts in their order, until one fails. What a session computes at its rate is all that is there: dimensions
-/// that only lower rates have are never read again.
+/// body(part) for the parts in their order. What a session computes at its rate is all that is there: dimensions that only lower
+/// rates have are never read again.
 template <typename Body>
-Status ForParts(const Model &model, const Contents &contents, const Body &body) {
+void ForParts(const Model &model, const Contents &contents, const Body &body) {
   const uint64_t rows = model.graph.prefix_tokens.size() + contents.computed;
   uint64_t offset = kSnapshotHeaderBytes;
   const auto visit = [&](PartKind kind, const Step *step, uint64_t bytes) {
     const Part part = {kind, step, offset, bytes, rows};
     offset += AlignUp(bytes, kSnapshotAlignment);
-    return body(part);
+    body(part);
   };
-  ACORN_TRY(visit(PartKind::kTokens, nullptr, contents.position * sizeof(int32_t)));
-  ACORN_TRY(visit(PartKind::kLogits, nullptr, contents.logits * sizeof(int32_t)));
+  visit(PartKind::kTokens, nullptr, contents.position * sizeof(int32_t));
+  visit(PartKind::kLogits, nullptr, contents.logits * sizeof(int32_t));
   for (const Step &step : model.graph.profiles[contents.profile].body) {
     if (step.kind == OpKind::kAppend) {
       const Cache &cache = model.graph.caches[step.append.cache];
-      ACORN_TRY(visit(PartKind::kKeys, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.k_dim, cache.bits)));
-      ACORN_TRY(visit(PartKind::kValues, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.v_dim, cache.bits)));
+      visit(PartKind::kKeys, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.k_dim, cache.bits));
+      visit(PartKind::kValues, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.v_dim, cache.bits));
     } else if (step.kind == OpKind::kConv && contents.computed != 0) {
       const ConvOp &op = step.conv;
-      ACORN_TRY(visit(PartKind::kConv, &step, uint64_t{op.taps - 1} * op.in.width * sizeof(int16_t)));
+      visit(PartKind::kConv, &step, uint64_t{op.taps - 1} * op.in.width * sizeof(int16_t));
     } else if (step.kind == OpKind::kScan && contents.computed != 0) {
-      ACORN_TRY(visit(PartKind::kScan, &step, StateBytes(model.graph.states[step.scan.state])));
+      visit(PartKind::kScan, &step, StateBytes(model.graph.states[step.scan.state]));
     }
   }
-  return Status::kOk;
 }
 
 uint64_t BytesOf(const Model &model, const Contents &contents) {
   uint64_t bytes = 0;
-  const Status none = ForParts(model, contents, [&bytes](const Part &part) {
-    bytes = part.offset + AlignUp(part.bytes, kSnapshotAlignment);
-    return Status::kOk;
-  });
-  static_cast<void>(none);
+  ForParts(model, contents, [&bytes](const Part &part) { bytes = part.offset + AlignUp(part.bytes, kSnapshotAlignment); });
   return bytes;
 }
 
 Contents ContentsOf(const Session &session) {
-  return {session.profile, session.position, session.state_position, session.logits == nullptr ? 0 : session.model->graph.vocab_size};
+  const uint32_t logits = session.logits == nullptr ? 0 : session.model->graph.vocab_size;
+  return {session.profile, session.position, session.state_position, logits};
 }
 
 /// The keys or the values of a cache, in memory or in a snapshot: heads one after the other, and in each its tiles.
@@ -86,7 +82,8 @@ CacheSlice SliceOf(const Model &model, const Part &part) {
   const uint64_t dim = keys ? op.k_dim : op.v_dim;
   const uint64_t tiles = keys ? 1 : kv_cache::kTileRows / kValueTileRows;  // in as many rows as a tile of keys has
   const auto rows_of = [&](uint64_t rows, uint64_t head_dim) {
-    return Rows{kv_cache::HeadBytes(kv_cache::kTileRows, head_dim, cache.bits) / tiles, kv_cache::HeadBytes(rows, head_dim, cache.bits)};
+    const uint64_t tile_bytes = kv_cache::HeadBytes(kv_cache::kTileRows, head_dim, cache.bits) / tiles;
+    return Rows{tile_bytes, kv_cache::HeadBytes(rows, head_dim, cache.bits)};
   };
   return {cache.kv_heads, part.rows, dim, cache.bits, keys, rows_of(model.cache_rows, cache.head_dim), rows_of(part.rows, dim)};
 }
@@ -136,11 +133,9 @@ void ClearPadding(const CacheSlice &slice, uint8_t *snapshot) {
     for (uint64_t row = 0; row < slice.rows; ++row) {
       for (uint64_t d = slice.dim; d < kv_cache::PaddedDim(slice.dim); ++d) ClearElement(slice, block, row, d);
     }
-    uint64_t at = padding;
-    if (used != 0) {
-      for (const uint64_t end = at + slice.snapshot.tile_bytes; at < end; at += unit) __builtin_memset(block + at + used, zero, unit - used);
-    }
-    __builtin_memset(block + at, zero, slice.snapshot.head_bytes - at);
+    const uint64_t whole = padding + (used == 0 ? 0 : slice.snapshot.tile_bytes);
+    for (uint64_t at = padding; at < whole; at += unit) __builtin_memset(block + at + used, zero, unit - used);
+    __builtin_memset(block + whole, zero, slice.snapshot.head_bytes - whole);
   }
 }
 
@@ -207,7 +202,8 @@ void SavePart(const Session &session, const Part &part, uint8_t *out) {
     CopyRows(slice, out, slice.snapshot, PlaceOf(session, part), slice.memory);
     ClearPadding(slice, out);
   } else {
-    const uint8_t *from = part.kind == PartKind::kLogits ? reinterpret_cast<const uint8_t *>(session.logits) : PlaceOf(session, part);
+    // The last of several rows of logits may be the one that is pending.
+    const void *from = part.kind == PartKind::kLogits ? static_cast<const void *>(session.logits) : PlaceOf(session, part);
     if (part.bytes != 0) __builtin_memcpy(out, from, part.bytes);
   }
   __builtin_memset(out + part.bytes, 0, AlignUp(part.bytes, kSnapshotAlignment) - part.bytes);
@@ -247,9 +243,9 @@ Status ReadHeader(const Session &session, Span<const uint8_t> snapshot, Contents
   contents->computed = LoadLittle32(p + kSnapshotComputedAt);
   contents->logits = LoadLittle32(p + kSnapshotLogitsAt);
   const bool behind = contents->computed != contents->position;
-  if (contents->profile == graph.profiles.size() || contents->position > graph.max_context || contents->computed > contents->position ||
-      (behind && graph.states.empty()) || (contents->logits != 0 && contents->logits != graph.vocab_size) ||
-      (contents->logits != 0 && (behind || contents->position == 0)) || LoadLittle32(p + kSnapshotReservedAt) != 0) {
+  if (contents->profile == graph.profiles.size() || contents->position > graph.max_context || LoadLittle32(p + kSnapshotReservedAt) != 0 ||
+      contents->computed > contents->position || (behind && graph.states.empty()) ||
+      (contents->logits != 0 && (contents->logits != graph.vocab_size || behind || contents->position == 0))) {
     return Status::kInvalid;
   }
   if (contents->position > model.dims.context) return Status::kContextFull;
@@ -269,10 +265,7 @@ Status SaveSession(const Session &session, Span<uint8_t> out) {
   const uint64_t bytes = BytesOf(*session.model, contents);
   if (out.size() < bytes) return Status::kBuffer;
   uint8_t *header = out.data();
-  ACORN_TRY(ForParts(*session.model, contents, [&](const Part &part) {
-    SavePart(session, part, header + part.offset);
-    return Status::kOk;
-  }));
+  ForParts(*session.model, contents, [&](const Part &part) { SavePart(session, part, header + part.offset); });
   __builtin_memset(header, 0, kSnapshotHeaderBytes);
   __builtin_memcpy(header + kSnapshotMagicAt, kSnapshotMagic, sizeof kSnapshotMagic - 1);
   Put(header, kSnapshotVersionAt, kSnapshotVersion);
@@ -292,19 +285,15 @@ Status LoadSession(Session *session, Span<const uint8_t> snapshot) {
   const uint8_t *data = snapshot.data();
   Contents contents;
   ACORN_TRY(ReadHeader(*session, snapshot, &contents));
-  if (LoadLittle64(data + kSnapshotBodyChecksumAt) != WideChecksum(data + kSnapshotHeaderBytes, snapshot.size() - kSnapshotHeaderBytes)) {
-    return Status::kDamaged;
-  }
-  ACORN_TRY(ForParts(model, contents, [&](const Part &part) {
-    return IsLegal(model, part, data + part.offset) ? Status::kOk : Status::kInvalid;
-  }));
+  const uint64_t checksum = WideChecksum(data + kSnapshotHeaderBytes, snapshot.size() - kSnapshotHeaderBytes);
+  if (LoadLittle64(data + kSnapshotBodyChecksumAt) != checksum) return Status::kDamaged;
+  bool legal = true;
+  ForParts(model, contents, [&](const Part &part) { legal = legal && IsLegal(model, part, data + part.offset); });
+  if (!legal) return Status::kInvalid;
   // From here on nothing fails.
   session->profile = contents.profile;
   ResetSession(session);
-  ACORN_TRY(ForParts(model, contents, [&](const Part &part) {
-    LoadPart(session, part, data + part.offset);
-    return Status::kOk;
-  }));
+  ForParts(model, contents, [&](const Part &part) { LoadPart(session, part, data + part.offset); });
   WritePrefix(session);  // which is the model's, whatever the snapshot says
   session->position = contents.position;
   if (contents.computed != 0 || session->states.empty()) session->state_position = contents.computed;

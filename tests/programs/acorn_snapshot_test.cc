@@ -49,7 +49,10 @@ TEST_F(SavedConversations, TwoHalvesAreTheWhole) {
   const std::string whole = folder_.File("whole"), half = folder_.File("half"), rest = folder_.File("rest");
   ExpectDone(Run({"-p", "the lamp", "-n", "20", "--save", whole}));
   ExpectDone(Run({"-p", "the lamp", "-n", "9", "--save", half}));
-  ExpectDone(Run({"--load", half, "-n", "11", "--save", rest, "--isa", "scalar", "--threads", "2", "--chunk", "3", "--context", "100"}));
+  const Words otherwise = {"--isa", "scalar", "--threads", "2", "--chunk", "3", "--context", "100"};
+  Words words = Run({"--load", half, "-n", "11", "--save", rest});
+  words.insert(words.end(), otherwise.begin(), otherwise.end());
+  ExpectDone(words);
   EXPECT_EQ(ReadFile(rest), ReadFile(whole));
   EXPECT_NE(ReadFile(half), ReadFile(whole));
   // In its own place; and with another prompt behind it, which is no beginning.

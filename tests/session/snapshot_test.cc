@@ -204,7 +204,8 @@ TEST_P(RateSnapshots, TheRateComesToo) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Session, RateSnapshots, testing::ValuesIn(ElasticSpecs()), [](const auto &param) { return param.param.name; });
+INSTANTIATE_TEST_SUITE_P(Session, RateSnapshots, testing::ValuesIn(ElasticSpecs()),
+                         [](const auto &param) { return param.param.name; });
 
 ModelSpec SpecNamed(const std::string &name) {
   for (const ModelSpec &spec : AllSpecs()) {
@@ -284,8 +285,8 @@ TEST_P(HostileSnapshots, FieldsThatLieAreFound) {
     }
   }
   const uint64_t bytes = snapshot_.size();
-  for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{63}, bytes - 64, bytes - 1, bytes + 1, bytes + 64, bytes << 32, uint64_t{1} << 31,
-                              (uint64_t{1} << 32) - 1, (uint64_t{1} << 63) - 1, UINT64_MAX}) {
+  for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{63}, bytes - 64, bytes - 1, bytes + 1, bytes + 64, bytes << 32,
+                              uint64_t{1} << 31, (uint64_t{1} << 32) - 1, (uint64_t{1} << 63) - 1, UINT64_MAX}) {
     Bytes changed = snapshot_;
     std::memcpy(changed.data() + kSnapshotBytesAt, &size, sizeof size);
     EXPECT_EQ(Refused(Resealed(changed)), static_cast<acorn_status>(ACORN_ERR_INVALID)) << size;
@@ -301,7 +302,8 @@ TEST_P(HostileSnapshots, FieldsThatLieAreFound) {
   EXPECT_EQ(Refused(Resealed(most)), static_cast<acorn_status>(ACORN_ERR_INVALID));
 }
 
-// With checksums that fit: what no kernel writes, at the beginning and at the end of each part. Offsets as docs/SNAPSHOTS.md has them.
+// With checksums that fit: what no kernel writes, at the beginning and at the end of each part. Offsets are those of
+// docs/SNAPSHOTS.md.
 TEST_P(HostileSnapshots, ContentThatNobodyComputesIsFound) {
   const auto padded = [](uint64_t bytes) { return (bytes + 63) / 64 * 64; };
   const auto refuse = [&](uint64_t offset, uint64_t bytes, std::vector<uint32_t> words, size_t word_bytes) {

@@ -315,8 +315,9 @@ ACORN_API size_t acorn_session_snapshot_bytes(const acorn_session *session);
 /// Memory:  nothing allocated; about the time that copying the bytes takes
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_save(const acorn_session *session, void *snapshot, size_t bytes);
 /// Takes a snapshot's conversation in place of the session's, in any session of the same model file whose context holds its tokens,
-/// at the rate that it was saved at; hooks stay, timings start anew, a request to cancel is forgotten. Nothing is trusted, and
-/// nothing of the session changes before everything has been checked: any failure leaves it as it was.
+/// at the rate that it was saved at; hooks stay, timings start anew, a request to cancel is forgotten. Legal between any two calls,
+/// in no callback. Nothing is trusted, and nothing of the session changes before everything has been checked: any failure leaves it
+/// as it was.
 /// In:      snapshot  `bytes` bytes, of any address, exactly those that were saved; not changed by anybody during the call
 /// Returns: ACORN_OK | ACORN_ERR_FOREIGN (no snapshot) | ACORN_ERR_VERSION | ACORN_ERR_TRUNCATED | ACORN_ERR_DAMAGED |
 ///          ACORN_ERR_OTHER_MODEL | ACORN_ERR_INVALID | ACORN_ERR_CONTEXT_FULL (more tokens than this session can hold) |
