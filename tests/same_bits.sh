@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The second promise, machine by machine: the same file, prompt and seed give the same logits and tokens on every instruction
-# set of this machine and on every emulated one. Prints a table of digests and ends with "N passed, N failed".
+# set of this machine and on every emulated one; and the first machine's conversation, saved half way, goes on with the same bits on
+# every other: saved again, the files are equal. Prints a table of digests and ends with "N passed, N failed".
 #
-#   bash tests/same_bits.sh           stories260K (three weight formats, and a cache of 4 bits) and the home model; about 2 minutes
+#   bash tests/same_bits.sh           stories260K (three weight formats, and a cache of 4 bits) and the home model; about 3 minutes
 #   bash tests/same_bits.sh --all     SmolLM2-135M-Instruct as well (converted first where it is not there yet)
 #
 # Needs the builds of the presets release, aarch64, armhf and riscv64: what is missing is a failure, a CPU's instruction
@@ -80,17 +81,26 @@ verdict() {  # 0 or 1, what
   if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "same_bits: FAILED: $2" >&2; fi
 }
 
+# The same run whole, its first half, the rest of it: each saved.
+half=$work/half.session whole=$work/whole.session rest=$work/rest.session
+run() {  # SESSION OPTION...: on the standard error what --json says, or the reason
+  local session=$1
+  shift
+  rm -f "$session"
+  "${program[@]}" run "$file" --temperature 0.8 --top-k 40 --seed 8 --save "$session" "$@" "${option[@]}" </dev/null
+}
+sum() { sha256sum "$1" 2>/dev/null | head -c 16; }
+
 report=$work/report.md
 : >"$report"
 for file in "${files[@]}"; do
-  printf '\n%s, %s sampled tokens:\n\n| machine | kernels | digest of the logits | digest of the ids | self-test |\n|---|---|---|---|---|\n' \
+  printf '\n%s, %s sampled tokens:\n\n| machine | kernels | digest of the logits | digest of the ids | self-test | saved | saved, and half of it computed elsewhere |\n|---|---|---|---|---|---|---|\n' \
     "$(basename "$file")" "$tokens" >>"$report"
-  wanted=""
+  wanted="" saved=""
   for i in "${!names[@]}"; do
     read -r -a program <<<"${programs[i]}"
     read -r -a option <<<"${options[i]}"
-    json=$("${program[@]}" run "$file" -p "$prompt" -n "$tokens" --temperature 0.8 --top-k 40 --seed 8 --json \
-      "${option[@]}" 2>&1 >/dev/null </dev/null) || true
+    json=$(run "$whole" -p "$prompt" -n "$tokens" --json 2>&1 >/dev/null) || true
     digest=$(value digest <<<"$json") ids=$(value ids_digest <<<"$json") isa=$(value isa <<<"$json")
     [ -n "$digest" ] || digest="no answer: ${json:0:60}"
     [ -n "$wanted" ] || wanted="$digest $ids $tokens"
@@ -103,7 +113,14 @@ for file in "${files[@]}"; do
       proven=failed
       verdict 1 "$(basename "$file") on ${names[i]}: $(head -c 300 "$work/selftest")"
     fi
-    printf '| %s | %s | %s | %s | %s |\n' "${names[i]}" "${isas[i]}" "$digest" "$ids" "$proven" >>"$report"
+    if [ -z "$saved" ]; then
+      saved=$(sum "$whole")
+      run "$half" -p "$prompt" -n $((tokens / 2)) >"$work/said" 2>&1 || true
+    fi
+    run "$rest" --load "$half" -n $((tokens - tokens / 2)) >"$work/said" 2>&1 || true
+    [ -n "$saved" ] && [ "$(sum "$whole") $(sum "$rest")" = "$saved $saved" ] && result=0 || result=1
+    verdict "$result" "$(basename "$file") on ${names[i]}: saved $(sum "$whole"), continued $(sum "$rest"), wanted $saved; $(head -c 300 "$work/said")"
+    printf '| %s | %s | %s | %s | %s | %s | %s |\n' "${names[i]}" "${isas[i]}" "$digest" "$ids" "$proven" "$(sum "$whole")" "$(sum "$rest")" >>"$report"
   done
 done
 cat "$report"

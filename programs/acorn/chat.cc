@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "error.h"
 #include "sampling.h"
+#include "snapshot_file.h"
 #include "statistics.h"
 
 namespace acorn::program {
@@ -51,6 +52,33 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
   return generated.cancelled || generated.reason != ACORN_STOP_CONTEXT;
 }
 
+// A command that may fail and leave the conversation as it was.
+template <typename Command>
+void Try(const Command &command) {
+  try {
+    command();
+  } catch (const Failure &failure) {
+    std::fprintf(stderr, "%s\n", failure.message.c_str());
+  }
+}
+
+// What stands behind a command and a space; a command alone has nothing there. False: another command.
+bool IsCommand(const std::string &line, const std::string &name, std::string *rest) {
+  if (line != name && line.compare(0, name.size() + 1, name + " ") != 0) return false;
+  *rest = line == name ? "" : line.substr(name.size() + 1);
+  return true;
+}
+
+// "/save FILE" and "/load FILE".
+template <typename Command>
+void WithFile(const char *name, const std::string &path, const Command &command) {
+  if (path.empty()) {
+    std::fprintf(stderr, "%s FILE is wanted\n", name);
+  } else {
+    Try([&] { command(path); });
+  }
+}
+
 // "/rate N": the conversation goes on at another rate; at a lower one it is computed anew.
 void ChangeRate(Device *device, const std::string &number) {
   char *end = nullptr;
@@ -59,13 +87,11 @@ void ChangeRate(Device *device, const std::string &number) {
     std::fprintf(stderr, "/rate PERCENT is wanted, such as /rate 25\n");
     return;
   }
-  try {
+  Try([&] {
     if (!device->SetRate(static_cast<uint32_t>(rate))) {
       std::fprintf(stderr, "stopped after %zu tokens of the conversation\n", acorn_session_position(device->session()));
     }
-  } catch (const Failure &failure) {
-    std::fprintf(stderr, "%s\n", failure.message.c_str());
-  }
+  });
 }
 
 }  // namespace
@@ -73,21 +99,27 @@ void ChangeRate(Device *device, const std::string &number) {
 void Chat(int argc, char **argv) {
   DeviceOptions options;
   SamplingOptions sampling;
+  std::string load, save;
   Arguments arguments("chat FILE [OPTIONS]",
-                      "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /quit ends.");
+                      "A conversation, line by line. /reset starts anew, /rate PERCENT changes the rate, /save FILE and /load FILE "
+                      "keep and bring back a conversation, /quit ends.");
+  arguments.Text("--load", &load, "go on with a saved conversation, at its rate unless --rate names another");
+  arguments.Text("--save", &save, "save the conversation when it ends");
   AddSamplingOptions(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
+  if (!save.empty()) CheckCanSave(save);
   Device device(options);
   device.Open();
   device.RequireText(ACORN_TEXT_CHAT);
+  if (!load.empty()) LoadSession(&device, load);
 
   struct sigaction action = {};
   action.sa_handler = OnInterrupt;
   action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   const bool terminal = isatty(STDIN_FILENO) != 0;
-  std::string line;
+  std::string line, rest;
   for (;;) {
     if (terminal) std::fputs("> ", stderr);
     if (!ReadLine(&line) || line == "/quit") break;
@@ -96,9 +128,17 @@ void Chat(int argc, char **argv) {
       acorn_session_reset(device.session());
       continue;
     }
+    if (IsCommand(line, "/save", &rest)) {
+      WithFile("/save", rest, [&](const std::string &path) { SaveSession(device, path); });
+      continue;
+    }
+    if (IsCommand(line, "/load", &rest)) {
+      WithFile("/load", rest, [&](const std::string &path) { LoadSession(&device, path); });
+      continue;
+    }
     interruptible = device.session();
-    if (line.compare(0, 6, "/rate ") == 0 || line == "/rate") {
-      ChangeRate(&device, line.substr(line.size() < 6 ? line.size() : 6));
+    if (IsCommand(line, "/rate", &rest)) {
+      ChangeRate(&device, rest);
       interruptible = nullptr;
       continue;
     }
@@ -110,6 +150,7 @@ void Chat(int argc, char **argv) {
     }
   }
   if (terminal) std::fputc('\n', stderr);
+  if (!save.empty()) SaveSession(device, save);
 }
 
 }  // namespace acorn::program

@@ -67,7 +67,7 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   library_options_.context_tokens = static_cast<uint32_t>(options_.context);
   library_options_.chunk_tokens = static_cast<uint32_t>(options_.chunk);
   library_options_.logit_rows = needs.logit_rows;
-  library_options_.rate = static_cast<uint32_t>(options_.rate);
+  library_options_.rate = options_.rate == kNoRate ? 0 : static_cast<uint32_t>(options_.rate);
   library_options_.flags = needs.flags;
   SetIsa(&library_options_);
 

@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "error.h"
 #include "sampling.h"
+#include "snapshot_file.h"
 #include "statistics.h"
 
 namespace acorn::program {
@@ -67,6 +68,16 @@ void PrintStats(const Device &device, const Report &report) {
   std::fprintf(stderr, "digest   %016llx\n", static_cast<unsigned long long>(report.digests.logits()));
 }
 
+void ReadPrompt(Device *device, const std::string &prompt, uint32_t flags) {
+  const size_t taken = acorn_session_position(device->session());
+  const acorn_status status = acorn_session_append_text(device->session(), prompt.data(), prompt.size(), flags);
+  if (status == ACORN_ERR_CONTEXT_FULL) {
+    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu%s", device->Encode(prompt, flags).size(),
+         acorn_session_capacity(device->session()) - taken, taken == 0 ? "" : " more");
+  }
+  Check(status, "reading the prompt");
+}
+
 }  // namespace
 
 void Run(int argc, char **argv) {
@@ -74,18 +85,23 @@ void Run(int argc, char **argv) {
   SamplingOptions sampling;
   bool chat = false, markup = false, stats = false, json = false;
   std::vector<std::string> prompts;
+  std::string load, save;
   Arguments arguments("run FILE -p TEXT [OPTIONS]", "Answers one prompt.");
   arguments.Texts("-p", &prompts, "the prompt; - reads the standard input");
   arguments.Flag("--chat", &chat, "the prompt is one user turn in the model's chat template");
   arguments.Flag("--markup", &markup, "special tokens in the prompt are read as such");
+  arguments.Text("--load", &load, "go on with a saved conversation, at its rate unless --rate names another; without -p, where it ended");
+  arguments.Text("--save", &save, "save the conversation with its answer");
   AddSamplingOptions(&arguments, &sampling);
   arguments.Flag("--stats", &stats, "speed, memory and digest, on the standard error");
   arguments.Flag("--json", &json, "the same as one line of JSON, on the standard error");
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
-  if (prompts.size() != 1) Fail(ExitCode::kUsage, "one prompt is wanted: -p TEXT");
+  if (prompts.size() != 1 && (load.empty() || !prompts.empty())) Fail(ExitCode::kUsage, "one prompt is wanted: -p TEXT");
   if (chat && markup) Fail(ExitCode::kUsage, "--chat and --markup exclude each other");
-  const std::string prompt = prompts[0] == "-" ? ReadWholeFile("-") : prompts[0];
+  if (!save.empty()) CheckCanSave(save);
+  std::string prompt;
+  if (!prompts.empty()) prompt = prompts[0] == "-" ? ReadWholeFile("-") : prompts[0];
 
   DeviceNeeds needs;
   if (stats || json) needs.flags = ACORN_OPEN_PROFILE;
@@ -93,17 +109,15 @@ void Run(int argc, char **argv) {
   device.Open();
   const uint32_t flags = chat ? ACORN_TEXT_CHAT : ACORN_TEXT_BOS | (markup ? ACORN_TEXT_MARKUP : 0);
   device.RequireText(flags);
+  if (!load.empty()) LoadSession(&device, load);
 
   Report report;
   const uint64_t begin = acorn_posix_ticks();
-  const acorn_status status = acorn_session_append_text(device.session(), prompt.data(), prompt.size(), flags);
-  if (status == ACORN_ERR_CONTEXT_FULL) {
-    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu", device.Encode(prompt, flags).size(),
-         acorn_session_capacity(device.session()));
-  }
-  Check(status, "reading the prompt");
+  if (!prompts.empty()) ReadPrompt(&device, prompt, flags);
   const int32_t *logits = nullptr;
-  if (acorn_session_logits(device.session(), &logits) != ACORN_OK) Fail(ExitCode::kUsage, "the prompt is empty");
+  if (acorn_session_logits(device.session(), &logits) != ACORN_OK) {
+    Fail(ExitCode::kUsage, prompts.empty() ? "nothing follows where the conversation ended: -p TEXT is wanted" : "the prompt is empty");
+  }
   Digests *digests = stats || json ? &report.digests : nullptr;
   if (digests != nullptr) digests->AddLogits(logits, device.info().vocab_size);
   report.generated = Generate(&device, sampling, digests, [&](const char *text, size_t bytes) {
@@ -113,6 +127,7 @@ void Run(int argc, char **argv) {
   });
   std::fputc('\n', stdout);
   std::fflush(stdout);
+  if (!save.empty()) SaveSession(device, save);
   if (json) {
     PrintJson(device, report);
   } else if (stats) {

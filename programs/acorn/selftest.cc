@@ -103,7 +103,7 @@ void SelfTest(int argc, char **argv) {
   arguments.Flag("--json", &json, "as one line of JSON");
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
-  if (options.rate != 0) Fail(ExitCode::kUsage, "--rate: the reference run of a file is of rate 0");
+  if (options.rate != 0 && options.rate != kNoRate) Fail(ExitCode::kUsage, "--rate: the reference run of a file is of rate 0");
   const uint32_t tokens = Device(options).plan().reference_tokens;
   if (tokens == 0) Fail(ExitCode::kModel, "%s has no reference run (acornc record adds one)", options.file.c_str());
   if (options.context == 0) options.context = tokens;

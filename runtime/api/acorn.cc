@@ -6,6 +6,7 @@
 #include "ops/route.h"
 #include "platform/features.h"
 #include "session/session.h"
+#include "session/snapshot.h"
 #include "session/trace.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -35,6 +36,7 @@ static_assert(static_cast<uint32_t>(Status::kTruncated) == ACORN_ERR_TRUNCATED);
 static_assert(static_cast<uint32_t>(Status::kDamaged) == ACORN_ERR_DAMAGED);
 static_assert(static_cast<uint32_t>(Status::kInvalid) == ACORN_ERR_INVALID);
 static_assert(static_cast<uint32_t>(Status::kUnsupported) == ACORN_ERR_UNSUPPORTED);
+static_assert(static_cast<uint32_t>(Status::kOtherModel) == ACORN_ERR_OTHER_MODEL);
 static_assert(static_cast<uint32_t>(Status::kMemory) == ACORN_ERR_MEMORY);
 static_assert(static_cast<uint32_t>(Status::kContextFull) == ACORN_ERR_CONTEXT_FULL);
 static_assert(static_cast<uint32_t>(Status::kBuffer) == ACORN_ERR_BUFFER);
@@ -209,12 +211,13 @@ const char *acorn_status_text(acorn_status status) {
     case Status::kText: return "the model has no tokenizer or no chat template for this text";
     case Status::kRate: return "the model file does not hold this rate";
     case Status::kRefill: return "a lower rate needs the conversation anew: reset the session and feed its tokens again";
-    case Status::kForeign: return "not an Acorn model file";
-    case Status::kVersion: return "an Acorn model file of another version";
-    case Status::kTruncated: return "the model file is shorter than it says";
-    case Status::kDamaged: return "the model file is damaged: a checksum does not match";
-    case Status::kInvalid: return "the model file breaks a rule of the format";
+    case Status::kForeign: return "not an Acorn file of this kind";
+    case Status::kVersion: return "an Acorn file of another version";
+    case Status::kTruncated: return "the file is shorter than it says";
+    case Status::kDamaged: return "the file is damaged: a checksum does not match";
+    case Status::kInvalid: return "the file breaks a rule of its format";
     case Status::kUnsupported: return "this build or machine cannot run the model file";
+    case Status::kOtherModel: return "the snapshot is of another model file";
     case Status::kMemory: return "the memory block is smaller than the plan";
     case Status::kContextFull: return "the context is full";
     case Status::kBuffer: return "an output buffer is too small";
@@ -525,6 +528,20 @@ const int32_t *acorn_session_tokens(const acorn_session *session) {
 
 acorn_status acorn_session_rewind(acorn_session *session, size_t position) {
   return session == nullptr ? static_cast<acorn_status>(ACORN_ERR_ARGUMENT) : Out(acorn::Rewind(session, position));
+}
+
+size_t acorn_session_snapshot_bytes(const acorn_session *session) {
+  return session == nullptr ? 0 : static_cast<size_t>(acorn::SnapshotBytes(*session));
+}
+
+acorn_status acorn_session_save(const acorn_session *session, void *snapshot, size_t bytes) {
+  if (session == nullptr || snapshot == nullptr) return ACORN_ERR_ARGUMENT;
+  return Out(acorn::SaveSession(*session, {static_cast<uint8_t *>(snapshot), bytes}));
+}
+
+acorn_status acorn_session_load(acorn_session *session, const void *snapshot, size_t bytes) {
+  if (session == nullptr || snapshot == nullptr) return ACORN_ERR_ARGUMENT;
+  return Out(acorn::LoadSession(session, {static_cast<const uint8_t *>(snapshot), bytes}));
 }
 
 void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook, void *ctx) {

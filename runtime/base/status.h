@@ -21,6 +21,7 @@ enum class [[nodiscard]] Status : uint32_t {
   kDamaged = 0x23,        // checksum mismatch
   kInvalid = 0x24,        // content breaks a rule of FORMAT.md
   kUnsupported = 0x25,    // legal content that this build or machine cannot run
+  kOtherModel = 0x26,     // a snapshot of a session of another model file
   kMemory = 0x30,         // the block is smaller than the plan
   kContextFull = 0x31,    // no room for the tokens; state unchanged
   kBuffer = 0x32,         // an output buffer is too small; nothing written

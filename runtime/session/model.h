@@ -72,6 +72,7 @@ struct Model {
   Tokenizer tokenizer;  // header is null without one
   ScratchPlan scratch_plan;
   uint8_t *scratch;
+  uint64_t file_checksum;  // of the file's header, which has the graph's, which has those of all else: what a snapshot is of
   uint32_t first_profile;  // of a session that opens
   uint64_t cache_rows;  // of a session: prefix and context
   Place values[kMaxValues];

@@ -1,3 +1,4 @@
+#include "acorn_schema/file.h"
 #include "session/session.h"
 #include "session/trace.h"
 
@@ -363,6 +364,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.head = lists.head;
   ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
+  model->file_checksum = LoadLittle64(request.image.data() + kHeaderChecksum);
   model->first_profile = opening.profile;
   model->dials = request.dials;
   if (model->forecast.way != ExpertPrefetch::kOff) OpenForecast(&model->forecast, &model->graph, &model->streaming);

@@ -158,14 +158,8 @@ Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callbac
 
 bool TakeCancel(Session *session) { return __atomic_exchange_n(&session->cancel, 0u, __ATOMIC_ACQ_REL) != 0; }
 
-void ResetSession(Session *session) {
-  Model *model = session->model;
-  session->position = 0;
-  session->logits = nullptr;
-  session->timings = {};
-  session->detokenizer = {};
-  __atomic_store_n(&session->cancel, 0u, __ATOMIC_RELEASE);
-  ResetStates(session);
+void WritePrefix(Session *session) {
+  const Model *model = session->model;
   for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
     const Cache &cache = model->graph.caches[i];
     append::Args args = {};
@@ -181,6 +175,16 @@ void ResetSession(Session *session) {
     args.k_stride = args.v_stride = size_t{cache.kv_heads} * cache.head_dim;
     if (args.m != 0) model->kernels.append->copy(args);
   }
+}
+
+void ResetSession(Session *session) {
+  session->position = 0;
+  session->logits = nullptr;
+  session->timings = {};
+  session->detokenizer = {};
+  __atomic_store_n(&session->cancel, 0u, __ATOMIC_RELEASE);
+  ResetStates(session);
+  WritePrefix(session);
 }
 
 Status SetRate(Session *session, uint32_t rate) {

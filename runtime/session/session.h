@@ -44,6 +44,8 @@ void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &di
 
 /// Empty conversation after the constant prefix, at the same rate.
 void ResetSession(Session *session);
+/// The constant prefix's rows of every cache, as the file has them. A part of ResetSession.
+void WritePrefix(Session *session);
 
 inline uint32_t RateOf(const Session &session) { return session.model->graph.profiles[session.profile].rate; }
 

@@ -44,6 +44,7 @@ enum {
   ACORN_ERR_DAMAGED = 0x23,      /* checksum mismatch */
   ACORN_ERR_INVALID = 0x24,      /* content breaks a rule of the format */
   ACORN_ERR_UNSUPPORTED = 0x25,  /* legal content that this build cannot run */
+  ACORN_ERR_OTHER_MODEL = 0x26,  /* a snapshot of a session of another model file */
   ACORN_ERR_MEMORY = 0x30,       /* the block is smaller than the plan */
   ACORN_ERR_CONTEXT_FULL = 0x31, /* no room for the tokens; state unchanged, nothing lost */
   ACORN_ERR_BUFFER = 0x32,       /* an output buffer is too small */
@@ -301,6 +302,27 @@ ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
 /// conversation is lost), at the rate that the session has then. The routing hook and the trace do not see these tokens twice.
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, size_t position);
+
+/// A session in one run of bytes (docs/SNAPSHOTS.md): tokens, keys and values, states, rate and pending logits. It does not depend
+/// on the machine, the context, the chunk or the threads, and what follows it is equal to the bit on all of them. What is not the
+/// session's is not in it: sampling (its generator counts positions, so that the same acorn_sampling draws the same tokens), hooks,
+/// timings, the trace, experts in memory, and text that acorn_session_generate holds back while it runs.
+/// Bytes that acorn_session_save writes now.
+ACORN_API size_t acorn_session_snapshot_bytes(const acorn_session *session);
+/// Saves. Legal between any two calls and in the token callback of acorn_session_generate; changes nothing.
+/// Out:     snapshot  acorn_session_snapshot_bytes at the front of `bytes` bytes, of any address
+/// Returns: ACORN_OK | ACORN_ERR_BUFFER (nothing written) | ACORN_ERR_ARGUMENT
+/// Memory:  nothing allocated; about the time that copying the bytes takes
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_save(const acorn_session *session, void *snapshot, size_t bytes);
+/// Takes a snapshot's conversation in place of the session's, in any session of the same model file whose context holds its tokens,
+/// at the rate that it was saved at; hooks stay, timings start anew, a request to cancel is forgotten. Legal between any two calls,
+/// in no callback. Nothing is trusted, and nothing of the session changes before everything has been checked: any failure leaves it
+/// as it was.
+/// In:      snapshot  `bytes` bytes, of any address, exactly those that were saved; not changed by anybody during the call
+/// Returns: ACORN_OK | ACORN_ERR_FOREIGN (no snapshot) | ACORN_ERR_VERSION | ACORN_ERR_TRUNCATED | ACORN_ERR_DAMAGED |
+///          ACORN_ERR_OTHER_MODEL | ACORN_ERR_INVALID | ACORN_ERR_CONTEXT_FULL (more tokens than this session can hold) |
+///          ACORN_ERR_ARGUMENT
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_load(acorn_session *session, const void *snapshot, size_t bytes);
 
 /// How the next token is chosen; all fixed point with 16 fractional bits. A zero struct (but struct_size) is greedy.
 typedef struct acorn_sampling {
