@@ -52,7 +52,6 @@ ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &reque
   ElasticOptions options;
   options.rates = rates;
   options.least_block = std::max<int64_t>(GroupSize(recipe->body_format), 32);
-  options.cut_experts = false;  // a file holds them whole
   ElasticPlan plan = PlanElastic(source, ids, windows.window, options);
   recipe->profiles.assign(plan.profiles.begin() + 1, plan.profiles.end());
   recipe->most_block = plan.block;
