@@ -14,12 +14,12 @@ namespace {
 
 constexpr acorn_status kOk = ACORN_OK;
 
-/// Three slices; at rate 15 all of them. Large ones are read apart, and the largest of them in stripes.
+/// Three slices, each of one size for all experts; at rate 15 all of them. Large ones are read apart, the largest in stripes.
 ModelSpec Spec(bool large = false) {
   for (ModelSpec spec : ElasticSpecs()) {
     if (spec.name != "elastic_experts") continue;
     if (large) {
-      spec.layers = 2, spec.experts = 4;
+      spec.layers = 2, spec.experts = 4, spec.expert_weights.resize(1);
       spec.expert_slices = {2048, 1024, 6144}, spec.expert_ffn = 9216;
     }
     return spec;
@@ -130,18 +130,16 @@ TEST_P(StreamingAtRates, AMissReadsWhatTheRateUses) {
     Storage storage(file_);
     ModelSession session(file_, options, storage.port());
     session.Score(tokens_);
-    uint64_t bytes = 0;
     for (uint32_t layer = 0; layer < spec_.layers; ++layer) {
       for (uint32_t expert = 0; expert < spec_.experts; ++expert) {
         acorn_expert_info info;
         ASSERT_EQ(acorn_model_get_expert(session.model(), &info, layer, expert), kOk);
-        EXPECT_LE(info.bytes, session.plan().expert_record_bytes);
-        bytes += info.bytes;
+        EXPECT_EQ(info.bytes, session.plan().expert_record_bytes);
       }
     }
     const acorn_expert_stats stats = StatsOf(&session);
-    EXPECT_EQ(stats.misses, spec_.layers * spec_.experts) << rate;
-    EXPECT_EQ(stats.bytes_read, bytes) << rate;
+    EXPECT_LE(stats.misses, spec_.layers * spec_.experts) << rate;
+    EXPECT_EQ(stats.bytes_read, stats.misses * session.plan().expert_record_bytes) << rate;
   }
 }
 
@@ -150,16 +148,16 @@ TEST_P(StreamingAtRates, OnlyOtherSlicesEmptyTheCache) {
   Storage storage(file_);
   ModelSession session(file_, Streaming(spec_.layers * spec_.experts, whole_), storage.port());
   session.Score(tokens_);
-  const uint64_t all = StatsOf(&session).misses;
-  acorn_session_reset(session.session());
   ASSERT_EQ(acorn_session_set_rate(session.session(), 15), kOk);
-  session.Score(tokens_);
-  EXPECT_EQ(StatsOf(&session).misses, all);
   acorn_session_reset(session.session());
-  ASSERT_EQ(acorn_session_set_rate(session.session(), 25), kOk);
-  EXPECT_EQ(StatsOf(&session).misses, all);  // a switch reads nothing
   session.Score(tokens_);
-  EXPECT_GT(StatsOf(&session).misses, all);
+  const uint64_t before = StatsOf(&session).misses;
+  EXPECT_LE(before, spec_.layers * spec_.experts);
+  ASSERT_EQ(acorn_session_set_rate(session.session(), 25), kOk);
+  EXPECT_EQ(StatsOf(&session).misses, before);  // a switch reads nothing
+  acorn_session_reset(session.session());
+  session.Score(tokens_);
+  EXPECT_GT(StatsOf(&session).misses, spec_.layers * spec_.experts);
 }
 
 TEST_P(StreamingAtRates, SessionsOfDifferentRatesTakeTurns) {
