@@ -18,7 +18,8 @@ constexpr double kMixerShares[] = {1, 0.5, 0};  // that are tried
 constexpr int64_t kTrialWindows = 4;
 
 /// FFNs of few channels have transforms of smaller blocks than a step may have: groups of weights stay whole.
-std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<LayerPlan> &layers, int64_t block, int64_t least_block) {
+std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<LayerPlan> &layers, int64_t block,
+                                  int64_t least_block) {
   std::vector<LayerWidths> steps;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     steps.push_back(StepsOf(config, layer, layers[static_cast<size_t>(layer)].order, block));

@@ -298,7 +298,8 @@ void FileGraph::AddExpert(const ExpertMatrices &expert) {
 void FileGraph::AddSlice(const ExpertMatrices &matrices) {
   ExpertSegment &set = state_->expert_sets.back();
   const ExpertSetSpec &spec = set.spec;
-  const expert::Shape shape = {spec.in.width, static_cast<uint32_t>(matrices.gate.n), matrices.gate.format, matrices.down.format, spec.layout};
+  const expert::Shape shape = {spec.in.width, static_cast<uint32_t>(matrices.gate.n), matrices.gate.format, matrices.down.format,
+                               spec.layout};
   const uint64_t bytes = expert::RecordBytes(shape);
   std::vector<uint8_t> record((bytes + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
   int shifts[expert::kParts];

@@ -1,6 +1,6 @@
 // Routed experts: each token visits a few of a set. Every expert that a chunk needs is visited once, in the order in which they
-// are there, several together while their tokens fit; sums are exact, so that no order shows in the result. An expert is a row of slices
-// of its inner channels, of which the step uses the first ones: their inner edges lie side by side, their outputs are added.
+// are there, several together while their tokens fit; sums are exact, so that no order shows in the result. An expert is a row of
+// slices of its inner channels, of which the step uses the first ones: their inner edges lie side by side, their outputs are added.
 #include "ops/linear_tile.h"
 #include "ops/route.h"
 

@@ -54,7 +54,8 @@ std::vector<int32_t> Talk(ModelSession *session, const std::vector<int32_t> &tok
   for (const auto &turn : kTurns) {
     if (turn.anew) acorn_session_reset(session->session());
     EXPECT_EQ(acorn_session_set_rate(session->session(), turn.rate), kOk);
-    const std::vector<int32_t> more = session->Score({tokens.begin() + static_cast<int64_t>(at), tokens.begin() + static_cast<int64_t>(at) + 5});
+    const auto begin = tokens.begin() + static_cast<int64_t>(at);
+    const std::vector<int32_t> more = session->Score({begin, begin + 5});
     EXPECT_EQ(session->status(), kOk);
     all.insert(all.end(), more.begin(), more.end());
     at += 5;
