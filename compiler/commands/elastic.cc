@@ -61,7 +61,6 @@ ElasticSource MakeElastic(const SourceModel &source, const ElasticRequest &reque
   ElasticOptions options;
   options.rates = rates;
   options.least_block = std::max<int64_t>(GroupSize(recipe->body_format), 32);
-  options.cut_experts = false;  // a file holds them whole
   LeaveOut(request.without, &options);
   recipe->separate_rates = std::count(request.without.begin(), request.without.end(), "segments") == 0;
   ElasticPlan plan = PlanElastic(source, ids, windows.window, options);

@@ -76,7 +76,7 @@ bool RecordsAreSound(const MappedFile &file, const schema::Model &model, uint32_
     if (model.expert_sets()->Get(i)->segment() != segment) continue;
     ExpertSet set;
     if (reader.ReadExpertSet(i, &set) != Status::kOk) return false;
-    for (uint32_t j = 0; j < set.count; ++j) {
+    for (uint32_t j = 0; j < set.count * set.slices; ++j) {
       ExpertRecord record;
       if (reader.ReadExpertRecord(i, j, &record) != Status::kOk ||
           CheckExpertRecord(set, record, file.data() + record.offset) != Status::kOk) return false;

@@ -1,9 +1,11 @@
 #include "pack/pack.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "acorn_schema/layout_xnnpack.h"
 #include "base/error.h"
@@ -103,6 +105,30 @@ int64_t QuantizedMatrix::AbsoluteSum(int64_t channel) const {
 
 int64_t QuantizedMatrix::Sum(int64_t channel) const {
   return SumChannel(*this, channel, [](int32_t w) { return w; });
+}
+
+QuantizedMatrix QuantizedMatrix::Channels(int64_t first, int64_t count) const {
+  const auto rows = [&](const auto &all, int64_t width) {
+    const auto begin = all.begin() + first * width;
+    return std::decay_t<decltype(all)>(begin, begin + count * width);
+  };
+  const int64_t groups = multipliers.empty() ? 0 : k / group();
+  return {format, count, k, rows(weights, k), rows(multipliers, groups), rows(scale, 1)};
+}
+
+QuantizedMatrix QuantizedMatrix::Inputs(int64_t first, int64_t count) const {
+  const auto columns = [&](const auto &all, int64_t width, int64_t begin, int64_t size) {
+    std::decay_t<decltype(all)> some;
+    for (int64_t row = 0; row < n && width != 0; ++row) {
+      const auto at = all.begin() + row * width + begin;
+      some.insert(some.end(), at, at + size);
+    }
+    return some;
+  };
+  const int64_t unit = multipliers.empty() ? k : group();
+  assert(multipliers.empty() || (first % unit == 0 && count % unit == 0));
+  const int64_t groups = multipliers.empty() ? 0 : k / unit;
+  return {format, n, count, columns(weights, k, first, count), columns(multipliers, groups, first / unit, count / unit), scale};
 }
 
 uint64_t QuantizedMatrix::PayloadBytes() const {

@@ -29,6 +29,10 @@ struct QuantizedMatrix {
   int64_t Sum(int64_t channel) const;
   /// Bytes of the integers and multipliers, without a layout's padding and without what a channel has once.
   uint64_t PayloadBytes() const;
+  /// Channels [first, first + count) as they are.
+  QuantizedMatrix Channels(int64_t first, int64_t count) const;
+  /// Inputs [first, first + count) of all channels; whole groups.
+  QuantizedMatrix Inputs(int64_t first, int64_t count) const;
 };
 
 }  // namespace acorn::compiler

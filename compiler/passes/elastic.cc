@@ -17,11 +17,13 @@ constexpr double kNear = 0.03;
 constexpr double kMixerShares[] = {1, 0.5, 0};  // that are tried
 constexpr int64_t kTrialWindows = 4;
 
-std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<LayerPlan> &layers, int64_t block, bool cut_experts) {
+/// FFNs of few channels have transforms of smaller blocks than a step may have: groups of weights stay whole.
+std::vector<LayerWidths> AllSteps(const ModelConfig &config, const std::vector<LayerPlan> &layers, int64_t block,
+                                  int64_t least_block) {
   std::vector<LayerWidths> steps;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     steps.push_back(StepsOf(config, layer, layers[static_cast<size_t>(layer)].order, block));
-    if (config.IsSparse(layer) && !cut_experts) steps.back().ffn = 0;
+    if (steps.back().ffn != 0) steps.back().ffn = std::max(steps.back().ffn, least_block);
   }
   return steps;
 }
@@ -33,7 +35,7 @@ void ChooseProfiles(const ModelConfig &config, const ElasticOptions &options, El
   for (const int64_t block : kBlocks) {
     if (block < options.least_block) break;
     plan->block = block;
-    request.steps = AllSteps(config, plan->layers, block, options.cut_experts);
+    request.steps = AllSteps(config, plan->layers, block, options.least_block);
     plan->profiles = MakeProfiles(config, request);
     const auto is_near = [&](const RateProfile &profile) {
       return std::abs(RealisedRate(config, request.steps, profile) - profile.rate / 100.0) <= kNear;

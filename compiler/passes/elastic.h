@@ -18,7 +18,6 @@ struct ElasticOptions {
   bool layer_rates = true;   // by influence; else every layer has the same
   bool mixer_shares = true;  // tried out; else attention and state-space halves drop as much as FFNs
   int64_t least_block = 32;  // of FFN channels: a power of two, at most 128
-  bool cut_experts = true;
 };
 inline constexpr int kHighestElasticRate = 60;
 

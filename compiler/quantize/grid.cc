@@ -351,6 +351,14 @@ void RunGptq(const Matrix &w, const GptqFactor &factor, QuantizedMatrix *result,
 
 }  // namespace
 
+void SeparateAt(const std::vector<int64_t> &depths, Matrix *hessian) {
+  for (const int64_t depth : depths) {
+    const int64_t rest = hessian->cols() - depth;
+    hessian->topRightCorner(depth, rest).setZero();
+    hessian->bottomLeftCorner(rest, depth).setZero();
+  }
+}
+
 QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &factor) {
   QuantizedMatrix q = EmptyMatrix(w, format);
   RunGptq(w, factor, &q, false);

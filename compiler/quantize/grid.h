@@ -29,6 +29,9 @@ struct GptqFactor {
 /// `damping` is relative to the mean of the diagonal of `hessian` [k, k].
 GptqFactor FactorHessian(const Matrix &hessian, int64_t group, double damping);
 
+/// What lies on both sides of a depth that a rate ends at: the error of a column there must not be made up for by one behind it.
+void SeparateAt(const std::vector<int64_t> &depths, Matrix *hessian);
+
 /// GPTQ: columns are rounded one by one in the factor's order, and the error of each is spread over those still to come
 /// so that the layer's output changes least. The multipliers of a group are chosen when its turn comes.
 QuantizedMatrix Gptq(const Matrix &w, WeightFormat format, const GptqFactor &factor);

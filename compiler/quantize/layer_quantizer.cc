@@ -139,15 +139,6 @@ void DropOfPrefix(int64_t head_dim, const LayerWidths &widths, KvPrefix *prefix)
   DropOfHeads(head_dim, widths.v, &prefix->v);
 }
 
-/// What lies on both sides of a depth that a rate ends at: the error of a column there must not be made up for by one behind it.
-void SeparateAt(const std::vector<int64_t> &depths, Matrix *hessian) {
-  for (const int64_t depth : depths) {
-    const int64_t rest = hessian->cols() - depth;
-    hessian->topRightCorner(depth, rest).setZero();
-    hessian->bottomLeftCorner(rest, depth).setZero();
-  }
-}
-
 /// Keys and values of the prefix as a float run computes them.
 class PrefixObserver : public LayerObserver {
  public:
@@ -380,7 +371,7 @@ void LayerQuantizer::MeasureRanges(Work *work) const {
 void LayerQuantizer::MeasureProfiles(Work *work) const {
   for (size_t i = 0; i < options_.profiles.size(); ++i) {
     LayerWidths widths = options_.profiles[i].layers[static_cast<size_t>(work->layer)];
-    if (!work->sparse() && widths.ffn == source_.config().ffn) widths.ffn = ffn_.padded;
+    if (widths.ffn == WholeWidths(source_.config(), work->layer).ffn) widths.ffn = work->out.widths.ffn;
     auto view = std::make_unique<Work>();
     view->layer = work->layer;
     view->weights = work->weights;
@@ -470,7 +461,11 @@ void LayerQuantizer::ChooseScales(Work *work) const {
   }
   if (work->sparse()) {
     grid.expert_block = expert_.block;
-    ChooseExpertScales(ranges, work->experts, measured, &grid, &work->out.experts.scales);
+    double narrow_reach = 0;
+    for (const auto &view : work->profiles) {
+      narrow_reach = std::max(narrow_reach, ExpertRanges::Reach(view->ranges->experts().down_out));
+    }
+    ChooseExpertScales(ranges, work->experts, measured, narrow_reach, &grid, &work->out.experts.scales);
   }
 }
 
@@ -587,7 +582,7 @@ void LayerQuantizer::RoundWeights(Work *work, ConversionReport *report) const {
   for (const auto &view : work->profiles) {
     const LayerWidths &widths = view->out.widths;
     o_depths.push_back(work->state_space() ? config_.ssm.heads * widths.channels : config_.heads * widths.v);
-    if (!work->sparse()) down_depths.push_back(widths.ffn);
+    if (!work->sparse()) down_depths.push_back(widths.ffn);  // a shared expert stays whole
   }
   std::vector<Target> targets = {
       {"qkv", LinearInput::kQkv, &work->qkv, formats.qkv, &out.qkv, grid.attn_in, grid.attn_in_limit,
@@ -658,6 +653,8 @@ ExpertRounding LayerQuantizer::RoundingOf(const Work &work) const {
   rounding.moments = work.moments.get();
   rounding.ranges = work.ranges.get();
   rounding.activation = config_.activation;
+  for (const auto &view : work.profiles) rounding.depths.push_back(view->out.widths.ffn);
+  rounding.separate_rates = options_.separate_rates;
   return rounding;
 }
 
@@ -667,8 +664,10 @@ void LayerQuantizer::RoundSparse(Work *work, ConversionReport *report) const {
   const LayerWeights &w = work->weights;
   out.router = RoundToGrid(w.router, WeightFormat::kW8, ScaleRule::kMinMax, {});
   if (w.shared_gate.size() != 0) out.shared_gate = RoundToGrid(Matrix(w.shared_gate), WeightFormat::kW8, ScaleRule::kMinMax, {});
-  RoundedExperts rounded = RoundExperts(work->experts, work->grid, RoundingOf(*work));
+  const ExpertRounding rounding = RoundingOf(*work);
+  RoundedExperts rounded = RoundExperts(work->experts, work->grid, rounding);
   out.experts = std::move(rounded.experts);
+  out.slices = SlicesOf(rounding.depths, out.experts[0].gate.n);
   const auto line = [&](const char *name, const QuantizedMatrix &first, const std::string &format, double error, uint64_t bytes) {
     WeightReport row;
     row.layer = work->layer;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "quantize/grid.h"
 #include "quantize/layer_quantizer.h"
@@ -113,13 +114,15 @@ void ScaleInputs(const RowVector &factors, ExpertList *experts, LayerWeights *we
   if (weights->shared_gate.size() != 0) weights->shared_gate.array() *= factors.array();
 }
 
-void ChooseExpertScales(const RangeObserver &ranges, const ExpertList &experts, bool measured, ActivationGrid *grid,
-                        ExpertScales *scales) {
+void ChooseExpertScales(const RangeObserver &ranges, const ExpertList &experts, bool measured, double narrow_reach,
+                        ActivationGrid *grid, ExpertScales *scales) {
   const ExpertRanges &seen = ranges.experts();
   scales->gate16 = Step16(seen.Reach(seen.gate));
   scales->up16 = Step16(seen.Reach(seen.up));
   scales->glu_largest = std::max(seen.Reach(seen.glu), 1e-6) * kHeadroom16;
-  scales->down16 = Step16(std::max(seen.Reach(seen.down_out), ranges.Reach(Edge::kDownOut)));
+  // Each slice of an expert has an output of its own, the difference of those of two rates: at most twice the farthest of them, which
+  // is the headroom.
+  scales->down16 = Step16(std::max({seen.Reach(seen.down_out), ranges.Reach(Edge::kDownOut), narrow_reach}));
   const double reach = seen.Reach(seen.down_in);
   double logs = 0, count = 0;
   for (size_t e = 0; measured && e < experts.size() && count < kProbedExperts; ++e) {
@@ -161,13 +164,23 @@ RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &gri
       const GptqFactor factor = FactorHessian(in_moments, GroupSize(in), kDamping);
       rounded.gate = RoundExpert(expert.gate, in, factor, in_moments);
       rounded.up = RoundExpert(expert.up, in, factor, in_moments);
-      rounded.down = RoundExpert(expert.down, down, FactorHessian(down_moments, GroupSize(down), kDamping), down_moments);
+      Matrix hessian = down_moments;
+      if (rounding.separate_rates) SeparateAt(rounding.depths, &hessian);
+      rounded.down = RoundExpert(expert.down, down, FactorHessian(hessian, GroupSize(down), kDamping), down_moments);
       add_errors(RelativeOutputError(expert.gate, rounded.gate, in_moments), RelativeOutputError(expert.up, rounded.up, in_moments),
                  RelativeOutputError(expert.down, rounded.down, down_moments));
     }
     result.experts.push_back(std::move(rounded));
   }
   return result;
+}
+
+std::vector<int64_t> SlicesOf(std::vector<int64_t> depths, int64_t whole) {
+  depths.push_back(whole);
+  std::sort(depths.begin(), depths.end());
+  depths.erase(std::unique(depths.begin(), depths.end()), depths.end());
+  std::adjacent_difference(depths.begin(), depths.end(), depths.begin());
+  return depths;
 }
 
 void ReplaceExperts(const QuantizedExperts &rounded, LayerWeights *weights) {

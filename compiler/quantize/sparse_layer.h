@@ -26,15 +26,18 @@ Matrix ProbeOfInputs(const ExpertList &experts, const LayerWeights &weights);
 /// The FFN's input over `factors`: the columns of all weights that read it times them.
 void ScaleInputs(const RowVector &factors, ExpertList *experts, LayerWeights *weights);
 
-/// Units of the edges that all experts of the layer share. measured: down's input clipped for the smallest error.
-void ChooseExpertScales(const RangeObserver &ranges, const ExpertList &experts, bool measured, ActivationGrid *grid,
-                        ExpertScales *scales);
+/// Units of the edges that all experts of the layer share. measured: down's input clipped for the smallest error. narrow_reach: the
+/// farthest that an expert's output reaches at the rates beyond 0; 0: there are none.
+void ChooseExpertScales(const RangeObserver &ranges, const ExpertList &experts, bool measured, double narrow_reach,
+                        ActivationGrid *grid, ExpertScales *scales);
 
 struct ExpertRounding {
   std::vector<WeightFormat> formats;  // of each expert
   const GridObserver *moments = nullptr;  // null: to nearest
   const RangeObserver *ranges = nullptr;
   ActivationKind activation = ActivationKind::kSilu;
+  std::vector<int64_t> depths;  // of down, at which rates beyond 0 end
+  bool separate_rates = true;     // RecipeOptions
 };
 struct RoundedExperts {
   std::vector<ExpertMatrices> experts;
@@ -42,6 +45,9 @@ struct RoundedExperts {
 };
 /// An expert that few calibration tokens chose is rounded for what all tokens would have made of it as well.
 RoundedExperts RoundExperts(const ExpertList &experts, const ActivationGrid &grid, const ExpertRounding &rounding);
+
+/// Inner channels of the slices that an expert of `whole` channels is stored in, so that each of `depths` ends with one.
+std::vector<int64_t> SlicesOf(std::vector<int64_t> depths, int64_t whole);
 
 /// weights->experts gives what the integers stand for.
 void ReplaceExperts(const QuantizedExperts &rounded, LayerWeights *weights);

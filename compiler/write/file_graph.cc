@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/expert_record.h"
@@ -24,7 +25,6 @@ namespace {
 /// The records of one set.
 struct ExpertSegment {
   ExpertSetSpec spec;
-  int64_t ffn = 0;
   uint64_t in_bound = 0, down_bound = 0;
   std::vector<schema::ExpertRecord> records;
   uint64_t bytes = 0;  // of the records, which lie in the spool
@@ -281,15 +281,25 @@ void FileGraph::Scan(const Port &x, const Port &b, const Port &c, const Port &st
 }
 
 uint16_t FileGraph::BeginExperts(const ExpertSetSpec &spec) {
-  state_->expert_sets.push_back({spec, 0, 0, 0, {}, 0});
+  state_->expert_sets.push_back({spec, 0, 0, {}, 0});
   return static_cast<uint16_t>(state_->expert_sets.size() - 1);
 }
 
-void FileGraph::AddExpert(const ExpertMatrices &matrices) {
+void FileGraph::AddExpert(const ExpertMatrices &expert) {
+  ExpertSegment &set = state_->expert_sets.back();
+  if (set.spec.slices.empty()) set.spec.slices = {expert.gate.n};
+  int64_t first = 0;
+  for (const int64_t width : set.spec.slices) {
+    AddSlice({expert.gate.Channels(first, width), expert.up.Channels(first, width), expert.down.Inputs(first, width)});
+    first += width;
+  }
+}
+
+void FileGraph::AddSlice(const ExpertMatrices &matrices) {
   ExpertSegment &set = state_->expert_sets.back();
   const ExpertSetSpec &spec = set.spec;
-  set.ffn = matrices.gate.n;
-  const expert::Shape shape = {spec.in.width, static_cast<uint32_t>(set.ffn), matrices.gate.format, matrices.down.format, spec.layout};
+  const expert::Shape shape = {spec.in.width, static_cast<uint32_t>(matrices.gate.n), matrices.gate.format, matrices.down.format,
+                               spec.layout};
   const uint64_t bytes = expert::RecordBytes(shape);
   std::vector<uint8_t> record((bytes + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
   int shifts[expert::kParts];
@@ -333,7 +343,7 @@ void FileGraph::Experts(const Port &router, const Port &out, uint16_t set, const
                                static_cast<uint8_t>(routing.scoring), &octaves, &index, &table, static_cast<uint8_t>(glu.shift),
                                routing.block, &down, static_cast<int16_t>(spec.down_in.zero_point),
                                shared == nullptr ? nullptr : &shared_slice, shared_gate == nullptr ? nullptr : &gate_slice,
-                               shared_gate == nullptr ? nullptr : &gate_octaves));
+                               shared_gate == nullptr ? nullptr : &gate_octaves, static_cast<uint8_t>(routing.slices)));
 }
 
 uint64_t FileGraph::Finish(const Port &logits, const ModelFacts &facts) {
@@ -348,9 +358,12 @@ uint64_t FileGraph::Finish(const Port &logits, const ModelFacts &facts) {
   std::vector<flatbuffers::Offset<schema::ExpertSet>> expert_sets;
   for (const ExpertSegment &set : s.expert_sets) {
     const auto records = fbb.CreateVectorOfStructs(set.records);
-    expert_sets.push_back(schema::CreateExpertSet(fbb, static_cast<uint16_t>(s.segments.size()), set.spec.in.width,
-                                                  static_cast<uint32_t>(set.ffn), static_cast<uint8_t>(set.spec.layout),
-                                                  set.in_bound, set.down_bound, records));
+    const std::vector<uint32_t> widths(set.spec.slices.begin(), set.spec.slices.end());
+    const uint32_t ffn = std::accumulate(widths.begin(), widths.end(), 0u);
+    const auto slices = widths.size() == 1 ? 0 : fbb.CreateVector(widths);
+    expert_sets.push_back(schema::CreateExpertSet(fbb, static_cast<uint16_t>(s.segments.size()), set.spec.in.width, ffn,
+                                                  static_cast<uint8_t>(set.spec.layout), set.in_bound, set.down_bound, records,
+                                                  slices));
     s.segments.push_back({static_cast<uint8_t>(schema::SegmentKind::Experts), {}, set.bytes});
   }
   // Segments are structs stored inline, so that their places can be written once the size of the graph is known.

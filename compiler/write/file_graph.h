@@ -63,6 +63,8 @@ class FileGraph : public GraphBuilder {
   uint64_t Finish(const Port &logits, const ModelFacts &facts);
 
  private:
+  void AddSlice(const ExpertMatrices &matrices);
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -26,6 +26,7 @@ struct ExpertSetSpec {
   Port down_in;          // s8, behind the Hadamard transform
   double down_scale = 1;  // of what an expert hands out
   Layout layout = Layout::kX16C8;  // of formats without groups
+  std::vector<int64_t> slices;     // inner channels of each slice that an expert is stored in, together all; empty: one slice
 };
 
 /// How tokens are routed (docs/ARITHMETIC.md §14).
@@ -34,6 +35,7 @@ struct RoutingSpec {
   int64_t top_k = 1;
   std::vector<double> factor;  // of the activation, as for Glu
   uint32_t block = 1;          // of the Hadamard transform
+  size_t slices = 0;           // of each expert, from the first; 0: all
 };
 
 /// How many values of a head attention mixes, and in what order they come out.

@@ -74,6 +74,13 @@ Matrix MatrixRowsOf(const Matrix &all, const std::vector<IndexRun> &runs) {
   return some;
 }
 
+/// How many slices make up a width; 0: all.
+size_t SlicesWithin(const std::vector<int64_t> &slices, int64_t width) {
+  size_t used = 0;
+  for (int64_t end = 0; used < slices.size() && end + slices[used] <= width; ++used) end += slices[used];
+  return used == slices.size() ? 0 : used;
+}
+
 /// The frequencies of the pairs in the first `qk` dims of each head of keys.
 std::vector<uint8_t> PairsOf(const QuantizedLayer &layer, int64_t qk) {
   std::vector<uint8_t> pairs;
@@ -450,6 +457,7 @@ Port ModelWriter::SparseFfn(const LayerView &view, const Port &normed) {
   spec.down_in = edge(EdgeType::kS8, scales.down_in, scales.down_in_zero);
   spec.down_scale = scales.down16;
   spec.layout = options_.channel_layouts.w8;
+  spec.slices = sparse.slices;
   if (view.profile == 0) {
     view.parts->expert_set = graph_->BeginExperts(spec);
     for (const ExpertMatrices &expert : sparse.experts) graph_->AddExpert(expert);
@@ -459,6 +467,7 @@ Port ModelWriter::SparseFfn(const LayerView &view, const Port &normed) {
   routing.top_k = options_.top_k;
   routing.factor = ActivationFactors(config_.activation);
   routing.block = options_.expert_block;
+  routing.slices = SlicesWithin(sparse.slices, view.widths.ffn);
   const Port out = Scaled(routed_, scales.down16);
   graph_->Experts(router, out, view.parts->expert_set, routing, has_shared ? &shared : nullptr, has_gate ? &shared_gate : nullptr);
   return out;

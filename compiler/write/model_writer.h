@@ -59,6 +59,7 @@ struct QuantizedExperts {
   QuantizedMatrix router;       // [experts, hidden]
   QuantizedMatrix shared_gate;  // [1, hidden]; no rows: the shared expert counts whole, or there is none
   std::vector<ExpertMatrices> experts;
+  std::vector<int64_t> slices;  // inner channels between the widths of the rates, together all of an expert
   bool empty() const { return experts.empty(); }
 };
 

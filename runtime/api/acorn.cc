@@ -336,7 +336,7 @@ acorn_status acorn_plan_rate(acorn_rate_plan *row, acorn_fault *fault, const aco
   *row = {};
   row->struct_size = sizeof(acorn_rate_plan);
   row->rate = rate.rate;
-  row->resident_bytes = memory.block_bytes + memory.image_bytes - rate.left_out_bytes;
+  row->resident_bytes = memory.block_bytes + memory.image_bytes - rate.untouched_bytes;
   row->weight_bytes = rate.weight_bytes;
   row->prunable_bytes = rate.prunable_bytes;
   row->left_out_bytes = rate.left_out_bytes;
@@ -406,14 +406,17 @@ acorn_status acorn_model_expert_fault(const acorn_model *model, acorn_expert_fau
 acorn_status acorn_model_get_expert(const acorn_model *model, acorn_expert_info *info, uint32_t layer, uint32_t expert) {
   if (model == nullptr || info == nullptr || layer >= model->graph.expert_sets.size()) return ACORN_ERR_ARGUMENT;
   const acorn::ExpertSet &set = model->graph.expert_sets[layer];
-  if (expert >= set.records.size()) return ACORN_ERR_ARGUMENT;
+  if (expert >= set.count) return ACORN_ERR_ARGUMENT;
   *info = {};
   info->struct_size = sizeof(acorn_expert_info);
   for (const acorn::Step &step : model->graph.body) {
     if (step.kind == acorn::OpKind::kExperts && step.experts.set == layer) info->top_k = step.experts.top_k;
   }
-  info->offset = set.records[expert].offset;
-  info->bytes = acorn::ReadBytes(set.records[expert]);
+  const acorn::ExpertRecord *slices = set.slices_of(expert);
+  info->offset = slices->offset;
+  // An expert that no step names is whole.
+  const uint32_t used = model->graph.profiles[model->first_profile].slices[layer];
+  info->bytes = acorn::ReadBytes(slices, used == 0 ? set.slices : used);
   return ACORN_OK;
 }
 

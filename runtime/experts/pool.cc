@@ -15,13 +15,19 @@ Status ExpertPool::Open(Arena *arena, const ExpertPoolShape &shape) {
   slot_of_ = arena->Take<uint32_t>(keys);
   experts_of_all_ = arena->Take<Expert>(keys);
   clock_ = arena->Take<uint32_t>(shape.layers);
-  slots_ = arena->Take<Slot>(shape.slots);
+  all_slots_ = arena->Take<Slot>(shape.slots);
   event_ = arena->Take<ExpertUse>(shape.experts);
-  for (uint32_t &slot : slot_of_) slot = kNoSlot;
   for (Expert &expert : experts_of_all_) expert = {};
   for (uint32_t &tokens : clock_) tokens = 0;
-  for (Slot &slot : slots_) slot = {};
+  Resize(static_cast<uint32_t>(all_slots_.size()));
   return Status::kOk;
+}
+
+void ExpertPool::Resize(uint32_t slots) {
+  ACORN_DCHECK(event_size_ == 0 && slots <= all_slots_.size());
+  for (uint32_t &slot : slot_of_) slot = kNoSlot;
+  slots_ = all_slots_.subspan(0, slots);
+  for (Slot &slot : slots_) slot = {};
 }
 
 uint64_t ExpertPool::SizeOf(const ExpertPoolShape &shape) {

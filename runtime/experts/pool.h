@@ -81,6 +81,10 @@ class ExpertPool {
   /// Returns: kOk | kArgument (a count of zero, more slots than experts, more than kMaxExpertKeys experts)
   Status Open(Arena *arena, const ExpertPoolShape &shape);
 
+  /// Empties the pool and gives it another number of slots, at most as many as at Open. What is known of the experts' use stays. No
+  /// event and no read may be under way.
+  void Resize(uint32_t slots);
+
   /// Bytes of the tables for a legal shape.
   static uint64_t SizeOf(const ExpertPoolShape &shape);
 
@@ -175,7 +179,8 @@ class ExpertPool {
   Span<uint32_t> slot_of_;       // [layers * experts]
   Span<Expert> experts_of_all_;  // [layers * experts]
   Span<uint32_t> clock_;         // [layers] tokens that the layer has seen
-  Span<Slot> slots_;             // [slots]
+  Span<Slot> all_slots_;         // [slots at Open]
+  Span<Slot> slots_;             // of these the first, which are in use
   Span<ExpertUse> event_;        // [experts]
   ExpertCounts counts_ = {};
 };

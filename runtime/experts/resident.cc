@@ -18,12 +18,13 @@ Status Next(void *ctx, bool, size_t *index, const uint8_t **record) {
   *index = experts->handed_out;
   if (*index == experts->wanted.size()) return Status::kOk;
   const ExpertSet &set = experts->graph->expert_sets[experts->set];
-  const ExpertRecord &facts = set.records[experts->wanted[*index]];
-  *record = experts->image.data() + facts.offset;
-  uint8_t &verified = experts->verified[static_cast<size_t>(&facts - experts->graph->expert_sets[0].records.data())];
-  if (verified == 0) {
-    ACORN_TRY(CheckExpertRecord(set, facts, *record));
-    verified = 1;
+  const ExpertRecord *slices = set.slices_of(experts->wanted[*index]);
+  *record = experts->image.data() + slices->offset;
+  uint8_t *verified = &experts->verified[static_cast<size_t>(slices - experts->graph->expert_sets[0].records.data())];
+  for (uint32_t i = 0; i < experts->graph->profiles[experts->profile].slices[experts->set]; ++i) {
+    if (verified[i] != 0) continue;
+    ACORN_TRY(CheckExpertRecord(set, slices[i], experts->image.data() + slices[i].offset));
+    verified[i] = 1;
   }
   ++experts->handed_out;
   return Status::kOk;
@@ -41,6 +42,9 @@ void OpenResidentExperts(ResidentExperts *experts, const Graph *graph, Span<cons
   for (uint8_t &verified : experts->verified) verified = 0;
 }
 
-ExpertSource SourceOf(ResidentExperts *experts) { return {experts, Begin, Next, Release, IsThere, End}; }
+ExpertSource SourceOf(ResidentExperts *experts, uint32_t profile) {
+  experts->profile = profile;
+  return {experts, Begin, Next, Release, IsThere, End};
+}
 
 }  // namespace acorn

@@ -27,39 +27,60 @@ Key KeyOf(const StreamingExperts &experts, uint32_t key) {
   return {key / most, key % most};
 }
 
-const ExpertRecord &RecordOf(const StreamingExperts &experts, Key key) {
-  return experts.graph->expert_sets[key.set].records[key.expert];
+// Of an expert, the slices that a slot holds.
+Span<const ExpertRecord> SlicesOf(const StreamingExperts &experts, Key key) {
+  return {experts.graph->expert_sets[key.set].slices_of(key.expert), experts.graph->profiles[experts.layout_profile].slices[key.set]};
+}
+Span<const ExpertRecord> SlicesOf(const StreamingExperts &experts, const ExpertRead &read) {
+  return SlicesOf(experts, KeyOf(experts, read.expert));
 }
 
-uint8_t *SlotOf(const StreamingExperts &experts, uint32_t slot) { return experts.slots.data() + slot * experts.slot_bytes; }
+// Where a slice lies in its expert.
+uint64_t OffsetOf(Span<const ExpertRecord> slices, size_t slice) { return slices[slice].offset - slices[0].offset; }
+
+uint8_t *SlotOf(const StreamingExperts &experts, uint32_t slot) {
+  return experts.slots.data() + slot * experts.layouts[experts.layout_profile].bytes;
+}
+
+SliceHashes &HashesOf(const StreamingExperts &experts, uint32_t slot, size_t slice) {
+  return experts.hashes[uint64_t{slot} * experts.slices + slice];
+}
 
 Status Fail(StreamingExperts *experts, Status status, Key key, int32_t error) {
-  experts->fault = {status, key.set, key.expert, RecordOf(*experts, key).offset, error};
+  experts->fault = {status, key.set, key.expert, experts->graph->expert_sets[key.set].slices_of(key.expert)->offset, error};
   return status;
 }
 
-// Reads of a record: all of it, or each of its stripes.
+// Reads of a slice: all of it, or each of its stripes.
 uint32_t PartsOf(uint64_t bytes) {
   if (bytes < kSmallestStriped) return 1;
   uint32_t parts = 0;
   while (parts < kRecordStripes && StripeOf(bytes, parts).begin < bytes) ++parts;
   return parts;
 }
-uint32_t PartsOf(const ExpertRecord &record) { return PartsOf(expert::RecordBytes(record.shape)); }
+uint32_t PartsOf(const ExpertRecord &slice) { return PartsOf(expert::RecordBytes(slice.shape)); }
 
-// Whole blocks of the record.
-Stripe PlaceOf(const ExpertRecord &record, uint32_t part) {
-  if (PartsOf(record) == 1) return {0, ReadBytes(record)};
-  const Stripe stripe = StripeOf(expert::RecordBytes(record.shape), part);
-  return {stripe.begin, AlignUp(stripe.end, kSegmentAlignment)};
+bool IsOneRead(Span<const ExpertRecord> slices) {
+  const size_t last = slices.size() - 1;
+  return PartsOf(OffsetOf(slices, last) + expert::RecordBytes(slices[last].shape)) == 1;
+}
+
+// Whole blocks of the expert.
+Stripe PlaceOf(Span<const ExpertRecord> slices, uint32_t part) {
+  if (IsOneRead(slices)) return {0, ReadBytes(slices.data(), static_cast<uint32_t>(slices.size()))};
+  const ExpertRecord &slice = slices[part / kRecordStripes];
+  const uint64_t begin = OffsetOf(slices, part / kRecordStripes), bytes = expert::RecordBytes(slice.shape);
+  const Stripe stripe = PartsOf(slice) == 1 ? Stripe{0, bytes} : StripeOf(bytes, part % kRecordStripes);
+  return {begin + stripe.begin, begin + AlignUp(stripe.end, kSegmentAlignment)};
 }
 
 uint64_t BytesOf(const StreamingExperts &experts, const WaitingRead &waiting) {
-  const Stripe place = PlaceOf(RecordOf(experts, KeyOf(experts, waiting.read.expert)), waiting.part);
+  const Stripe place = PlaceOf(SlicesOf(experts, waiting.read), waiting.part);
   return place.end - place.begin;
 }
 
 // A read's name tells its slot, its expert and which part it is; pool.h bounds the numbers of both to 24 bits.
+static_assert(kMaxExpertSlices * kRecordStripes <= 256);
 uint64_t IdOf(const WaitingRead &waiting) {
   return uint64_t{waiting.part} << 56 | uint64_t{waiting.read.slot} << 32 | waiting.read.expert;
 }
@@ -79,11 +100,11 @@ void Land(StreamingExperts *experts, const ExpertRead &read, bool good) {
 Status Finish(StreamingExperts *experts, const ExpertRead &read) {
   const SlotRead &slot = experts->slot_reads[read.slot];
   const Key key = KeyOf(*experts, read.expert);
-  const ExpertRecord &record = RecordOf(*experts, key);
-  Status status = Status::kStorage;
-  if (!slot.failed) {
-    const uint64_t checksum = ChecksumOfStripes(slot.hashes);
-    status = CheckExpertRecord(experts->graph->expert_sets[key.set], record, SlotOf(*experts, read.slot), checksum);
+  const Span<const ExpertRecord> slices = SlicesOf(*experts, key);
+  Status status = slot.failed ? Status::kStorage : Status::kOk;
+  for (size_t i = 0; i < slices.size() && status == Status::kOk; ++i) {
+    status = CheckExpertRecord(experts->graph->expert_sets[key.set], slices[i], SlotOf(*experts, read.slot) + OffsetOf(slices, i),
+                               ChecksumOfStripes(HashesOf(*experts, read.slot, i).stripes));
   }
   bool wanted = false;
   for (const ExpertUse &use : experts->pool.event()) {
@@ -94,17 +115,29 @@ Status Finish(StreamingExperts *experts, const ExpertRead &read) {
   return status == Status::kOk || !of_this_visit ? Status::kOk : Fail(experts, status, key, slot.error);
 }
 
+// Hashes the stripes of a slice from `first` to `last`.
+void Hash(const StreamingExperts &experts, const ExpertRead &read, size_t slice, size_t first, size_t last) {
+  const Span<const ExpertRecord> slices = SlicesOf(experts, read);
+  const uint8_t *record = SlotOf(experts, read.slot) + OffsetOf(slices, slice);
+  for (size_t i = first; i <= last; ++i) {
+    const Stripe stripe = StripeOf(expert::RecordBytes(slices[slice].shape), i);
+    HashesOf(experts, read.slot, slice).stripes[i] = WideChecksum(record + stripe.begin, stripe.end - stripe.begin);
+  }
+}
+
 // What has come to a slot, checked as far as it goes.
 Status TakeIn(StreamingExperts *experts, const WaitingRead &part, uint64_t bytes, int32_t error) {
   SlotRead &slot = experts->slot_reads[part.read.slot];
-  const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, part.read.expert));
-  const Stripe place = PlaceOf(record, part.part);
-  if (error == 0 && bytes == place.end - place.begin) {
+  const Span<const ExpertRecord> slices = SlicesOf(*experts, part.read);
+  if (error == 0 && bytes == BytesOf(*experts, part)) {
     experts->traffic.bytes_read += bytes;
-    const bool whole = PartsOf(record) == 1;
-    for (uint32_t i = whole ? 0 : part.part; i < (whole ? kRecordStripes : part.part + 1); ++i) {
-      const Stripe stripe = StripeOf(expert::RecordBytes(record.shape), i);
-      slot.hashes[i] = WideChecksum(SlotOf(*experts, part.read.slot) + stripe.begin, stripe.end - stripe.begin);
+    const size_t slice = part.part / kRecordStripes, stripe = part.part % kRecordStripes;
+    if (IsOneRead(slices)) {
+      for (size_t i = 0; i < slices.size(); ++i) Hash(*experts, part.read, i, 0, kRecordStripes - 1);
+    } else if (PartsOf(slices[slice]) == 1) {
+      Hash(*experts, part.read, slice, 0, kRecordStripes - 1);
+    } else {
+      Hash(*experts, part.read, slice, stripe, stripe);
     }
   } else if (!slot.failed) {
     slot.failed = true;
@@ -132,11 +165,19 @@ void Drop(StreamingExperts *experts, Waiting which) {
 
 // Puts the reads of a slot behind those that wait.
 void Queue(StreamingExperts *experts, const ExpertRead &read) {
-  const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, read.expert));
+  const Span<const ExpertRecord> slices = SlicesOf(*experts, read);
   SlotRead &slot = experts->slot_reads[read.slot];
-  slot = {experts->visit, PartsOf(record), false, 0, {}};
-  for (size_t i = slot.left; i < kRecordStripes; ++i) slot.hashes[i] = WideChecksum(nullptr, 0);
-  for (uint32_t part = 0; part < slot.left; ++part) experts->unsubmitted[experts->unsubmitted_count++] = {read, part};
+  slot = {experts->visit, 0, false, 0};
+  const size_t apart = IsOneRead(slices) ? 1 : slices.size();
+  for (uint32_t slice = 0; slice < apart; ++slice) {
+    const uint32_t parts = PartsOf(slices[slice]);
+    for (size_t i = parts; i < kRecordStripes; ++i) HashesOf(*experts, read.slot, slice).stripes[i] = WideChecksum(nullptr, 0);
+    for (uint32_t i = 0; i < parts; ++i) {
+      const auto part = static_cast<uint32_t>(slice * kRecordStripes + i);
+      experts->unsubmitted[experts->unsubmitted_count++] = {read, part};
+    }
+    slot.left += parts;
+  }
 }
 
 // The first expert of the event that still has to come.
@@ -154,11 +195,11 @@ Status HandOver(StreamingExperts *experts) {
     size_t count = 0;
     for (uint64_t bytes = experts->bytes_under_way; count < kResultsAtOnce && count < experts->unsubmitted_count; ++count) {
       const WaitingRead &next = experts->unsubmitted[count];
-      const ExpertRecord &record = RecordOf(*experts, KeyOf(*experts, next.read.expert));
-      const Stripe place = PlaceOf(record, next.part);
+      const Span<const ExpertRecord> slices = SlicesOf(*experts, next.read);
+      const Stripe place = PlaceOf(slices, next.part);
       bytes += place.end - place.begin;
       if (bytes > kMostBytesUnderWay && experts->under_way + count >= kFewestUnderWay) break;
-      requests[count] = {SlotOf(*experts, next.read.slot) + place.begin, record.offset + place.begin,
+      requests[count] = {SlotOf(*experts, next.read.slot) + place.begin, slices[0].offset + place.begin,
                          static_cast<size_t>(place.end - place.begin), IdOf(next)};
     }
     if (count == 0) return Status::kOk;
@@ -210,6 +251,12 @@ void StartGuess(StreamingExperts *experts) {
   }
 }
 
+void CancelGuess(StreamingExperts *experts) {
+  Drop(experts, Waiting::kGuess);
+  const auto parts = static_cast<uint32_t>(experts->slices * kRecordStripes);
+  for (uint32_t part = 0; experts->guessing && part < parts; ++part) experts->storage.Cancel(IdOf({experts->guess, part}));
+}
+
 // A demand is not to wait for a guess that was wrong.
 void GiveUpGuess(StreamingExperts *experts) {
   if (!experts->guessing) return;
@@ -218,9 +265,7 @@ void GiveUpGuess(StreamingExperts *experts) {
     if (use.slot == experts->guess.slot) return;
     demand = demand || use.state == ExpertUse::State::kWanted;
   }
-  if (!demand) return;
-  Drop(experts, Waiting::kGuess);
-  for (uint32_t part = 0; experts->guessing && part < kRecordStripes; ++part) experts->storage.Cancel(IdOf({experts->guess, part}));
+  if (demand) CancelGuess(experts);
 }
 
 // True once for each request, as TakeCancel of the session.
@@ -246,6 +291,20 @@ Status Stall(StreamingExperts *experts) {
   return status;
 }
 
+// The slots of the profile that runs, empty, where they are others than those there are. What is under way for the old ones comes
+// first: none of it may land in a slot that is no more.
+Status LayOutSlots(StreamingExperts *experts) {
+  const Span<const uint8_t> before = experts->graph->profiles[experts->layout_profile].slices;
+  const Span<const uint8_t> after = experts->graph->profiles[experts->profile].slices;
+  if (__builtin_memcmp(before.data(), after.data(), after.size()) != 0) {
+    CancelGuess(experts);
+    while (experts->under_way != 0) ACORN_TRY(Stall(experts));
+    experts->pool.Resize(experts->layouts[experts->profile].count);
+  }
+  experts->layout_profile = experts->profile;
+  return Status::kOk;
+}
+
 Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens) {
   StreamingExperts *experts = Of(ctx);
   experts->set = set;
@@ -255,6 +314,7 @@ Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const ui
   for (uint8_t &handed_out : experts->handed_out) handed_out = 0;
   experts->pool.CancelPrefetches();  // what was not begun is no guess any more
   experts->guess_count = 0;
+  if (experts->layout_profile != experts->profile) ACORN_TRY(LayOutSlots(experts));
   experts->pool.Begin(set, wanted, uses, tokens);
   GiveUpGuess(experts);
   return Submit(experts);
@@ -304,6 +364,7 @@ void Release(void *ctx, size_t index) {
 
 bool IsThere(void *ctx, uint32_t set, uint32_t expert) {
   const ExpertPool &pool = Of(ctx)->pool;
+  if (Of(ctx)->layout_profile != Of(ctx)->profile) return false;
   const uint32_t slot = pool.slot_of(set, expert);
   return slot != kNoSlot && pool.ready(slot);
 }
@@ -322,7 +383,10 @@ void Prefetch(StreamingExperts *experts, uint32_t set, uint32_t expert) {
   experts->guesses[experts->guess_count++] = read;
 }
 
-uint64_t ReadBytes(const ExpertRecord &record) { return AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment); }
+uint64_t ReadBytes(const ExpertRecord *records, uint32_t slices) {
+  const ExpertRecord &last = records[slices - 1];
+  return last.offset - records[0].offset + AlignUp(expert::RecordBytes(last.shape), kSegmentAlignment);
+}
 
 uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes) {
   const uint32_t parts = PartsOf(record_bytes);
@@ -331,33 +395,44 @@ uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes) {
 }
 
 uint64_t SlotArrayBytes(const StreamingShape &shape) {
-  uint64_t bytes;
-  const bool fits = CheckedMul(&bytes, shape.slot_bytes, shape.pool.slots) && CheckedAdd(&bytes, bytes, kSegmentAlignment);
-  return fits ? bytes : UINT64_MAX;
+  uint64_t most = 0;
+  for (uint32_t p = 0; p < shape.profiles; ++p) {
+    uint64_t bytes;
+    if (!CheckedMul(&bytes, shape.layouts[p].bytes, shape.layouts[p].count) || !CheckedAdd(&bytes, bytes, kSegmentAlignment)) {
+      return UINT64_MAX;
+    }
+    if (bytes > most) most = bytes;
+  }
+  return most;
 }
 
 Status LayOutStreaming(const StreamingShape &shape, Arena *tables, Arena *slots, StreamingExperts *experts) {
-  ExpertPool counting;
+  ExpertPool pool;
   const Span<uint8_t> array = slots->Take<uint8_t>(SlotArrayBytes(shape));
-  if (array.empty()) {
-    ACORN_TRY(counting.Open(tables, shape.pool));
-    tables->Take<uint8_t>(shape.pool.experts);
-    tables->Take<SlotRead>(shape.pool.slots);
-    tables->Take<WaitingRead>((uint64_t{shape.pool.experts} + 1) * kRecordStripes);
-    tables->Take<ExpertRead>(shape.pool.experts);
-    return Status::kOk;
-  }
-  ACORN_TRY(experts->pool.Open(tables, shape.pool));
-  experts->handed_out = tables->Take<uint8_t>(shape.pool.experts);
-  experts->slot_reads = tables->Take<SlotRead>(shape.pool.slots);
-  experts->unsubmitted = tables->Take<WaitingRead>((uint64_t{shape.pool.experts} + 1) * kRecordStripes);
-  experts->guesses = tables->Take<ExpertRead>(shape.pool.experts);
-  experts->slot_bytes = shape.slot_bytes;
-  const uint64_t address = reinterpret_cast<uintptr_t>(array.data());
-  experts->slots = array.subspan(AlignUp(address, kSegmentAlignment) - address, shape.slot_bytes * shape.pool.slots);
+  ACORN_TRY(pool.Open(tables, shape.pool));
+  const Span<uint8_t> handed_out = tables->Take<uint8_t>(shape.pool.experts);
+  const Span<SlotRead> slot_reads = tables->Take<SlotRead>(shape.pool.slots);
+  const Span<SliceHashes> hashes = tables->Take<SliceHashes>(uint64_t{shape.pool.slots} * shape.slices);
+  const Span<WaitingRead> unsubmitted = tables->Take<WaitingRead>((uint64_t{shape.pool.experts} + 1) * shape.slices * kRecordStripes);
+  const Span<ExpertRead> guesses = tables->Take<ExpertRead>(shape.pool.experts);
+  if (array.empty()) return Status::kOk;
+  experts->pool = pool;
+  experts->handed_out = handed_out;
+  experts->slot_reads = slot_reads;
+  experts->hashes = hashes;
+  experts->slices = shape.slices;
+  experts->unsubmitted = unsubmitted;
+  experts->guesses = guesses;
+  for (uint32_t p = 0; p < shape.profiles; ++p) experts->layouts[p] = shape.layouts[p];
+  experts->pool.Resize(shape.layouts[0].count);
+  const uint64_t address = reinterpret_cast<uintptr_t>(array.data()), skipped = AlignUp(address, kSegmentAlignment) - address;
+  experts->slots = array.subspan(skipped, array.size() - skipped);
   return Status::kOk;
 }
 
-ExpertSource SourceOf(StreamingExperts *experts) { return {experts, Begin, Next, Release, IsThere, End}; }
+ExpertSource SourceOf(StreamingExperts *experts, uint32_t profile) {
+  experts->profile = profile;
+  return {experts, Begin, Next, Release, IsThere, End};
+}
 
 }  // namespace acorn

@@ -24,6 +24,7 @@ constexpr uint32_t kMaxWidth = 1u << 20;     // of an activation edge
 constexpr uint32_t kMaxExperts = 1024;          // of a set
 constexpr uint64_t kMaxExpertsOfAll = 1u << 24;  // sets times the largest one's experts: a key has 24 bits
 constexpr uint32_t kMaxTopK = 64;
+constexpr uint32_t kMaxExpertSlices = 16;       // of an expert
 constexpr uint32_t kMaxLayerNormDepth = 8192;  // of a part: docs/ARITHMETIC.md §4.2
 constexpr uint32_t kMinTaps = 2, kMaxTaps = 8;  // of a convolution
 constexpr uint32_t kMaxStateColumns = 1024;  // of a recurrence: docs/ARITHMETIC.md §15.2
@@ -124,7 +125,7 @@ struct State {
 };
 constexpr uint64_t StateBytes(const State &state) { return uint64_t{state.rows} * state.columns * DTypeBytes(state.dtype); }
 
-/// One expert of a set: a record of the file, FORMAT.md "Expert records".
+/// A slice of an expert: a record of the file, FORMAT.md "Expert records".
 struct ExpertRecord {
   uint64_t offset;  // from the start of the file
   uint64_t checksum;
@@ -132,15 +133,23 @@ struct ExpertRecord {
   int32_t gate_shift, up_shift, down_shift;
 };
 
-/// The routed experts of one layer.
+/// The routed experts of one layer. Each is a row of slices of its inner channels, which lie one behind the other; a profile uses the
+/// first ones.
 struct ExpertSet {
-  uint32_t hidden, ffn;
+  uint32_t hidden;
   uint64_t in_bound, down_bound;  // largest |acc| of gate and up, of down
-  uint64_t record_bytes;          // of the largest record, whole blocks of 16 KiB
   Layout layout;                  // of formats without groups
   uint32_t count;                 // of experts
   uint32_t formats;               // that its experts have: bit f is WeightFormat f
-  Span<ExpertRecord> records;
+  uint32_t slices;                // of an expert
+  uint32_t ends[kMaxExpertSlices];   // inner channels up to the end of a slice
+  uint64_t bytes[kMaxExpertSlices];  // of an expert up to the end of a slice, whole blocks of 16 KiB; of the largest expert
+  Span<ExpertRecord> records;        // [count, slices]
+
+  uint32_t begin_of(size_t slice) const { return slice == 0 ? 0 : ends[slice - 1]; }
+  uint32_t width_of(size_t slice) const { return ends[slice] - begin_of(slice); }
+  /// [slices], of an expert.
+  const ExpertRecord *slices_of(uint32_t expert) const { return &records[uint64_t{expert} * slices]; }
 };
 
 enum class OpKind : uint8_t {
@@ -235,6 +244,7 @@ struct LayerNormOp {
 struct ExpertsOp {
   Slice in, router, out;
   uint32_t set, top_k;
+  uint32_t slices, ffn;  // of each expert: the first ones, and their inner channels
   Scoring scoring;
   Scale octaves;
   Scale glu_index;
@@ -327,6 +337,7 @@ bool IsNarrower(const Step &narrow, const Step &wide);
 struct Profile {
   uint32_t rate;
   Span<Step> body;
+  Span<uint8_t> slices;  // [expert sets]: how many of each expert's its steps use
 };
 
 /// What acorn selftest repeats: docs/ARITHMETIC.md §13. The spans lie in the image.

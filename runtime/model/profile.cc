@@ -24,7 +24,9 @@ bool IsNarrower(const Step &narrow, const Step &wide) {
     case OpKind::kAttention:
       return narrow.attention.cache == wide.attention.cache && narrow.attention.heads == wide.attention.heads;
     case OpKind::kLayerNorm: return narrow.layer_norm.groups == wide.layer_norm.groups;
-    case OpKind::kExperts: return narrow.experts.set == wide.experts.set && narrow.experts.top_k == wide.experts.top_k;
+    case OpKind::kExperts:
+      return narrow.experts.set == wide.experts.set && narrow.experts.top_k == wide.experts.top_k &&
+             narrow.experts.slices <= wide.experts.slices;
     case OpKind::kConv: {
       const ConvOp &op = narrow.conv;
       return op.state == wide.conv.state && op.taps == wide.conv.taps &&

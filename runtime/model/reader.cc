@@ -44,6 +44,20 @@ Span<const T> SpanOf(const flatbuffers::Vector<T> *vector) {
   return vector == nullptr || !IsAligned<T>(vector->Data()) ? Span<const T>() : Span<const T>(vector->data(), vector->size());
 }
 
+// Slices of each expert; 0 where the list of records cannot be that of a set.
+uint32_t SlicesOf(const schema::ExpertSet &set) {
+  const uint32_t slices = set.slices() == nullptr ? 1 : set.slices()->size();
+  if (set.records() == nullptr || slices == 0 || slices > kMaxExpertSlices || set.records()->size() % slices != 0 ||
+      set.records()->size() / slices > kMaxExperts) {
+    return 0;
+  }
+  return slices;
+}
+
+uint32_t SliceWidth(const schema::ExpertSet &set, uint32_t slice) {
+  return set.slices() == nullptr ? set.ffn() : set.slices()->Get(slice);
+}
+
 }  // namespace
 
 Status CheckByteOrder(Fault *fault) {
@@ -172,14 +186,14 @@ Status ModelReader::ReadSummary(Graph *graph, GraphCounts *counts) {
   const auto count = [](const auto *vector) { return vector == nullptr ? 0u : vector->size(); };
   *counts = {count(model_->values()), count(model_->weights()), count(model_->ropes()),
              count(model_->caches()), count(model_->body()),    count(model_->head()),
-             count(model_->expert_sets()), 0, count(model_->states()), 1 + count(model_->profiles())};
+             count(model_->expert_sets()), 0, 0, count(model_->states()), 1 + count(model_->profiles())};
   for (uint32_t i = 0; i < counts->expert_sets; ++i) {
-    const auto *records = model_->expert_sets()->Get(i)->records();
-    if (records == nullptr || records->size() > kMaxExperts ||
-        uint64_t{counts->expert_sets} * records->size() > kMaxExpertsOfAll) {
-      return Fail(Status::kInvalid, "experts", i, 0);
-    }
-    counts->expert_records += records->size();
+    const schema::ExpertSet *set = model_->expert_sets()->Get(i);
+    const uint32_t slices = SlicesOf(*set);
+    const uint64_t experts = slices == 0 ? 0 : set->records()->size() / slices;
+    if (slices == 0 || counts->expert_sets * experts > kMaxExpertsOfAll) return Fail(Status::kInvalid, "experts", i, 0);
+    counts->expert_records += set->records()->size();
+    counts->experts += static_cast<uint32_t>(experts);
   }
   if (counts->values == 0 || counts->values > kMaxValues) return Fail(Status::kInvalid, "values", counts->values, 0);
   if (counts->body == 0) return Fail(Status::kInvalid, "body", 0, 0);
@@ -342,23 +356,38 @@ Status ModelReader::ReadExpertSet(uint32_t index, ExpertSet *out) {
   const schema::ExpertSet *set = model_->expert_sets()->Get(index);
   *out = {};
   out->hidden = set->hidden();
-  out->ffn = set->ffn();
   out->layout = static_cast<Layout>(set->layout());
-  out->count = set->records() == nullptr ? 0 : set->records()->size();
+  out->slices = SlicesOf(*set);
   out->in_bound = set->in_bound();
   out->down_bound = set->down_bound();
   // An s8 input: FORMAT.md "Bounds".
-  if (out->hidden == 0 || out->hidden > kMaxWidth || out->ffn == 0 || out->ffn > kMaxWidth || out->in_bound >> 31 != 0 ||
+  if (out->hidden == 0 || out->hidden > kMaxWidth || set->ffn() == 0 || set->ffn() > kMaxWidth || out->in_bound >> 31 != 0 ||
       out->down_bound >> 31 != 0 || set->segment() >= model_->segments()->size() ||
-      model_->segments()->Get(set->segment())->kind() != schema::SegmentKind::Experts || set->records() == nullptr ||
+      model_->segments()->Get(set->segment())->kind() != schema::SegmentKind::Experts || out->slices == 0 ||
       set->records()->size() == 0 || !IsAligned<schema::ExpertRecord>(set->records()->Data())) {
     return Invalid();
   }
+  out->count = set->records()->size() / out->slices;
+  uint32_t end = 0;
+  for (uint32_t slice = 0; slice < out->slices; ++slice) {
+    const uint32_t width = SliceWidth(*set, slice);
+    if (width == 0 || width > set->ffn() - end) return Invalid();
+    out->ends[slice] = end += width;
+  }
+  if (end != set->ffn()) return Invalid();
+  uint64_t begin = 0, bytes = 0;  // of an expert; of its slices so far
   for (uint32_t i = 0; i < set->records()->size(); ++i) {
+    const uint32_t slice = i % out->slices;
     ExpertRecord record;
     ACORN_TRY(ReadExpertRecord(index, i, &record));
-    const uint64_t bytes = AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment);
-    if (bytes > out->record_bytes) out->record_bytes = bytes;
+    if (slice == 0) {
+      begin = record.offset;
+      bytes = 0;
+    }
+    // One behind the other, so that any number of them is read in one go.
+    if (record.offset != begin + bytes) return Fail(Status::kInvalid, "expert", i, record.offset);
+    bytes += AlignUp(expert::RecordBytes(record.shape), kSegmentAlignment);
+    if (bytes > out->bytes[slice]) out->bytes[slice] = bytes;
     out->formats |= 1u << static_cast<uint32_t>(record.shape.format) | 1u << static_cast<uint32_t>(record.shape.down_format);
   }
   return Status::kOk;
@@ -371,7 +400,7 @@ Status ModelReader::ReadExpertRecord(uint32_t set_index, uint32_t index, ExpertR
   const schema::Segment *segment = model_->segments()->Get(set->segment());
   const schema::ExpertRecord *record = set->records()->Get(index);
   ACORN_TRY(Walk(sizeof(*record)));
-  out->shape = {set->hidden(), set->ffn(), static_cast<WeightFormat>(record->format()),
+  out->shape = {set->hidden(), SliceWidth(*set, index % SlicesOf(*set)), static_cast<WeightFormat>(record->format()),
                 static_cast<WeightFormat>(record->down_format()), static_cast<Layout>(set->layout())};
   out->checksum = record->checksum();
   out->gate_shift = record->gate_shift();
@@ -548,13 +577,18 @@ Status ModelReader::Read(const void *table, ExpertsOp *out) {
     return Invalid();
   }
   const schema::ExpertSet *set = model_->expert_sets()->Get(out->set);
-  if (set->records() == nullptr || set->records()->size() != out->router.width || set->hidden() != out->in.width ||
-      set->hidden() != out->out.width) {
+  const uint32_t slices = SlicesOf(*set);
+  if (slices == 0 || set->records()->size() / slices != out->router.width || set->hidden() != out->in.width ||
+      set->hidden() != out->out.width || op.slices() > slices) {
     return Invalid();
   }
+  out->slices = op.slices() == 0 ? slices : op.slices();
+  uint64_t ffn = 0;
+  for (uint32_t slice = 0; slice < out->slices; ++slice) ffn += SliceWidth(*set, slice);
+  out->ffn = static_cast<uint32_t>(ffn);
   if (out->top_k == 0 || out->top_k > kMaxTopK || out->top_k > out->router.width || out->scoring < Scoring::kSoftmaxOfChosen ||
       out->scoring > Scoring::kSigmoidOfChosen || out->block == 0 || out->block > 1024 || (out->block & (out->block - 1)) != 0 ||
-      set->ffn() % out->block != 0) {
+      ffn > kMaxWidth || ffn % out->block != 0) {
     return Invalid();
   }
   ACORN_TRY(ReadOctaves(op.octaves(), &out->octaves));

@@ -47,7 +47,8 @@ Status ReadHeader(Span<const uint8_t> start, Header *header, Fault *fault);
 
 struct GraphCounts {
   uint32_t values, weights, ropes, caches, body, head, expert_sets;
-  uint32_t expert_records;  // of all sets
+  uint32_t expert_records;  // of all sets: slices
+  uint32_t experts;         // of all sets
   uint32_t states;
   uint32_t profiles;  // bodies, each of `body` steps
 };
@@ -71,6 +72,7 @@ class ModelReader {
   Status ReadState(uint32_t index, State *out);
   /// The span of `out` for the records stays empty.
   Status ReadExpertSet(uint32_t index, ExpertSet *out);
+  /// index: expert * slices + slice
   Status ReadExpertRecord(uint32_t set, uint32_t index, ExpertRecord *out);
   uint64_t file_bytes() const { return header_.file_bytes; }
   /// True if the experts are part of the image.

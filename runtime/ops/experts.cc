@@ -1,5 +1,6 @@
 // Routed experts: each token visits a few of a set. Every expert that a chunk needs is visited once, in the order in which they
-// are there, several together while their tokens fit; sums are exact, so that no order shows in the result.
+// are there, several together while their tokens fit; sums are exact, so that no order shows in the result. An expert is a row of
+// slices of its inner channels, of which the step uses the first ones: their inner edges lie side by side, their outputs are added.
 #include "ops/linear_tile.h"
 #include "ops/route.h"
 
@@ -28,12 +29,12 @@ size_t BatchRows(size_t m, size_t top_k) { return m > top_k ? m : top_k; }
 struct Strides {
   size_t hidden, ffn;  // elements from row to row of s8 rows; of s16 rows the same
 };
-Strides StridesOf(const ExpertSet &set) {
-  return {static_cast<size_t>(AlignUp(set.hidden, 64)), static_cast<size_t>(AlignUp(set.ffn, 64))};
+Strides StridesOf(const ExpertsOp &op) {
+  return {static_cast<size_t>(AlignUp(op.in.width, 64)), static_cast<size_t>(AlignUp(op.ffn, 64))};
 }
 
 // Lays the workspace out from `base` on; with a null base it only counts. Returns its bytes.
-uint64_t LayOut(uint8_t *base, size_t m, const ExpertsOp &op, const ExpertSet &set, Workspace *out) {
+uint64_t LayOut(uint8_t *base, size_t m, const ExpertsOp &op, Workspace *out) {
   uint64_t used = 0;
   const auto take = [&](uint64_t bytes) {
     uint8_t *at = base == nullptr ? nullptr : base + used;
@@ -41,7 +42,7 @@ uint64_t LayOut(uint8_t *base, size_t m, const ExpertsOp &op, const ExpertSet &s
     return at;
   };
   const uint64_t entries = uint64_t{m} * op.top_k, rows = BatchRows(m, op.top_k), experts = op.router.width;
-  const Strides strides = StridesOf(set);
+  const Strides strides = StridesOf(op);
   Workspace work;
   work.routes = reinterpret_cast<Route *>(take(entries * sizeof(Route)));
   work.first = reinterpret_cast<uint32_t *>(take((experts + 1) * sizeof(uint32_t)));
@@ -71,9 +72,9 @@ uint64_t ProductBytes(const Cut &cut) { return AlignUp(cut.row_block * cut.task_
 
 // An expert that is at hand, with its tokens of the chunk.
 struct Visit {
-  size_t index;        // in `wanted`
-  const uint8_t *record;
-  const ExpertRecord *facts;
+  size_t index;          // in `wanted`
+  const uint8_t *bytes;  // of its first slice; the others follow as in the file
+  const ExpertRecord *slices;
   size_t entry, rows;  // of work.tokens
   size_t row;          // first of the batch's rows
 };
@@ -81,8 +82,8 @@ struct Visit {
 class Visitor {
  public:
   Visitor(const ExpertsOp &op, const RunContext &context)
-      : op_(op), context_(context), set_(context.graph->expert_sets[op.set]), strides_(StridesOf(set_)) {
-    LayOut(context.step_scratch, context.m, op, set_, &work_);
+      : op_(op), context_(context), set_(context.graph->expert_sets[op.set]), strides_(StridesOf(op)) {
+    LayOut(context.step_scratch, context.m, op, &work_);
   }
 
   Status Run() {
@@ -182,13 +183,13 @@ class Visitor {
     }
     while (count_ < kMostTogether) {
       Visit visit = {};
-      ACORN_TRY(source.next(source.ctx, count_ == 0, &visit.index, &visit.record));
+      ACORN_TRY(source.next(source.ctx, count_ == 0, &visit.index, &visit.bytes));
       if (visit.index == wanted_) {
         *done = count_ == 0;
         break;
       }
       const uint32_t expert = work_.wanted[visit.index];
-      visit.facts = &set_.records[expert];
+      visit.slices = set_.slices_of(expert);
       visit.entry = work_.first[expert];
       visit.rows = work_.first[expert + 1] - visit.entry;
       visit.row = rows;
@@ -204,20 +205,22 @@ class Visitor {
     return Status::kOk;
   }
 
-  Tile TileOf(const Visit &visit, size_t part) const {
-    const expert::Matrix matrix = expert::MatrixOf(visit.facts->shape, part);
-    const expert::Place place = expert::PlaceOf(visit.facts->shape, part);
+  Tile TileOf(const Visit &visit, size_t slice, size_t part) const {
+    const ExpertRecord &record = visit.slices[slice];
+    const expert::Matrix matrix = expert::MatrixOf(record.shape, part);
+    const expert::Place place = expert::PlaceOf(record.shape, part);
+    const uint8_t *bytes = visit.bytes + (record.offset - visit.slices[0].offset);
     Tile tile = {};
     tile.kernel = SelectGemm(matrix.format, matrix.layout, context_.kernels->features);
     tile.finish = context_.kernels->requantise->s16;
-    tile.weights = visit.record + place.weights;
+    tile.weights = bytes + place.weights;
     tile.n = matrix.n;
     tile.k = tile.k_stored = matrix.k;
     tile.group = GroupSize(matrix.format);
     tile.k_panel = tile.group != 0 ? 0 : matrix.k_panel;
-    tile.bias = reinterpret_cast<const int32_t *>(visit.record + place.bias);
-    tile.multipliers = reinterpret_cast<const int32_t *>(visit.record + place.multipliers);
-    tile.shift = part == expert::kGate ? visit.facts->gate_shift : part == expert::kUp ? visit.facts->up_shift : visit.facts->down_shift;
+    tile.bias = reinterpret_cast<const int32_t *>(bytes + place.bias);
+    tile.multipliers = reinterpret_cast<const int32_t *>(bytes + place.multipliers);
+    tile.shift = part == expert::kGate ? record.gate_shift : part == expert::kUp ? record.up_shift : record.down_shift;
     tile.per_token = 1;
     tile.y_elem_bytes = sizeof(int16_t);
     return tile;
@@ -243,19 +246,25 @@ class Visitor {
     });
   }
 
+  // A task has some of the channels of one matrix of one slice.
   void GateAndUp() {
-    const Cut cut = CutOfMany(LargestRows(), set_.ffn, context_.parallel.threads, 2 * count_);
-    const size_t cuts = CeilDiv(set_.ffn, cut.task_channels);
+    const Cut cut = CutOfMany(LargestRows(), op_.ffn, context_.parallel.threads, 2 * count_);
+    const auto cuts_of = [&](size_t slice) { return CeilDiv(set_.width_of(slice), cut.task_channels); };
+    size_t cuts = 0;  // of a matrix, all slices together
+    for (size_t slice = 0; slice < op_.slices; ++slice) cuts += cuts_of(slice);
     context_.parallel.For(static_cast<uint32_t>(2 * count_ * cuts), [&](uint32_t task, uint32_t thread) {
       const Visit &visit = batch_[task / (2 * cuts)];
       const size_t part = task / cuts % 2 == 0 ? expert::kGate : expert::kUp;
-      const size_t begin = task % cuts * cut.task_channels;
-      Tile tile = TileOf(visit, part);
+      size_t slice = 0, piece = task % cuts;
+      for (; piece >= cuts_of(slice); ++slice) piece -= cuts_of(slice);
+      const size_t width = set_.width_of(slice), begin = piece * cut.task_channels;
+      Tile tile = TileOf(visit, slice, part);
       tile.x = context_.m == 1 ? Elements<int8_t>(context_, op_.in) : work_.x + visit.row * strides_.hidden;
       tile.x_stride = strides_.hidden;
-      int16_t *y = (part == expert::kGate ? work_.gate : work_.up) + visit.row * strides_.ffn + begin;
+      int16_t *y = (part == expert::kGate ? work_.gate : work_.up) + visit.row * strides_.ffn +
+                   set_.begin_of(slice) + begin;
       tile.y_row_bytes = strides_.ffn * sizeof(int16_t);
-      const size_t end = begin + cut.task_channels < set_.ffn ? begin + cut.task_channels : set_.ffn;
+      const size_t end = begin + cut.task_channels < width ? begin + cut.task_channels : width;
       RunTile(tile, visit.rows, {begin, end, begin}, cut, reinterpret_cast<uint8_t *>(y), ThreadScratch(context_, thread));
     });
   }
@@ -263,14 +272,14 @@ class Visitor {
   void Activate() {
     RunContext rows = context_;
     rows.m = rows_;
-    ForRows(rows, set_.ffn, [&](size_t first, size_t count, uint32_t) {
+    ForRows(rows, op_.ffn, [&](size_t first, size_t count, uint32_t) {
       glu::Args act = {};
       act.y_stride = act.gate_stride = act.up_stride = strides_.ffn;
       act.gate = work_.gate + first * strides_.ffn;
       act.y = work_.gate + first * strides_.ffn;
       act.up = work_.up + first * strides_.ffn;
       act.m = count;
-      act.n = set_.ffn;
+      act.n = op_.ffn;
       act.table = op_.glu_table;
       act.index_multiplier = op_.glu_index.multiplier;
       act.index_shift = op_.glu_index.shift;
@@ -281,7 +290,7 @@ class Visitor {
       mix.y = work_.down_in + first * strides_.ffn;
       mix.x = act.y;
       mix.m = count;
-      mix.n = set_.ffn;
+      mix.n = op_.ffn;
       mix.block = op_.block;
       mix.multiplier = op_.down_factor.multiplier;
       mix.shift = op_.down_factor.shift;
@@ -298,14 +307,15 @@ class Visitor {
       const size_t end = begin + cut.task_channels < set_.hidden ? begin + cut.task_channels : set_.hidden;
       uint8_t *scratch = ThreadScratch(context_, thread);
       auto *y = reinterpret_cast<int16_t *>(scratch);
-      for (size_t i = 0; i < count_; ++i) {
-        const Visit &visit = batch_[i];
-        Tile tile = TileOf(visit, expert::kDown);
+      for (size_t i = 0; i < count_ * op_.slices; ++i) {
+        const Visit &visit = batch_[i / op_.slices];
+        const size_t slice = i % op_.slices;
+        Tile tile = TileOf(visit, slice, expert::kDown);
         tile.x_stride = strides_.ffn;
         tile.y_row_bytes = (end - begin) * sizeof(int16_t);
         for (size_t row = 0; row < visit.rows; row += cut.row_block) {
           const size_t rows = visit.rows - row < cut.row_block ? visit.rows - row : cut.row_block;
-          tile.x = work_.down_in + (visit.row + row) * strides_.ffn;
+          tile.x = work_.down_in + (visit.row + row) * strides_.ffn + set_.begin_of(slice);
           RunTile(tile, rows, {begin, end, begin}, cut, scratch, scratch + ProductBytes(cut));
           for (size_t r = 0; r < rows; ++r) {
             const size_t entry = visit.entry + row + r;
@@ -352,22 +362,26 @@ class Visitor {
 }  // namespace
 
 OpNeeds Needs(const ExpertsOp &op, const ExpertSet &set, const PlanContext &context) {
-  OpNeeds needs = {LayOut(nullptr, context.rows, op, set, nullptr), 0};
+  OpNeeds needs = {LayOut(nullptr, context.rows, op, nullptr), 0};
+  uint32_t widest = 0;  // slice
+  for (uint32_t slice = 0; slice < op.slices; ++slice) {
+    if (set.width_of(slice) > widest) widest = set.width_of(slice);
+  }
   // Any number of tokens up to the chunk, any number of experts together.
   for (uint64_t rows = 1; rows <= context.rows; ++rows) {
     if (rows > kStreamRows && rows != context.rows && rows != kRowBlock) continue;
     for (size_t part = expert::kUp; part <= expert::kDown; ++part) {
-      const uint32_t n = part == expert::kDown ? set.hidden : set.ffn, k = part == expert::kDown ? set.ffn : set.hidden;
+      const uint32_t n = part == expert::kDown ? set.hidden : op.ffn, k = part == expert::kDown ? widest : set.hidden;
       const Cut cut = CutOfMany(rows, n, context.threads, kMostTogether);
       const Cut one = CutOfMany(rows, n, context.threads, 1);
-      const Cut widest = {cut.task_channels > one.task_channels ? cut.task_channels : one.task_channels, cut.row_block};
+      const Cut most = {cut.task_channels > one.task_channels ? cut.task_channels : one.task_channels, cut.row_block};
       for (uint32_t format = 1; set.formats >> format != 0; ++format) {
         if ((set.formats >> format & 1) == 0) continue;
         const auto weights = static_cast<WeightFormat>(format);
         const Layout layout = GroupSize(weights) != 0 ? Layout::kC4 : set.layout;
         if (!LayoutHolds(layout, weights)) continue;
         const GemmKernel *kernel = SelectGemm(weights, layout, context.kernels->features);
-        const uint64_t bytes = ProductBytes(widest) + TileScratchBytes(*kernel, widest, k);
+        const uint64_t bytes = ProductBytes(most) + TileScratchBytes(*kernel, most, k);
         if (bytes > needs.thread_bytes) needs.thread_bytes = bytes;
       }
     }

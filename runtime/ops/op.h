@@ -66,7 +66,8 @@ struct ExpertSource {
   /// A visit to the experts `wanted` begins: different ones in ascending order, in memory that stays until it ends, with the number
   /// of tokens that chose each, of `tokens` in the chunk. Those that are not there yet are asked for.
   Status (*begin)(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const uint32_t> uses, uint32_t tokens);
-  /// One that was not handed out in this visit and is there: *index in `wanted`, *record verified; it stays until release.
+  /// One that was not handed out in this visit and is there: *index in `wanted`; *record the first of its slices, behind which the
+  /// others that the profile uses lie as in the file, all verified; they stay until release.
   /// *index is wanted.size() when all were handed out, or, without `wait`, when none of the others is there yet.
   Status (*next)(void *ctx, bool wait, size_t *index, const uint8_t **record);
   void (*release)(void *ctx, size_t index);

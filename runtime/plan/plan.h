@@ -20,7 +20,7 @@ struct Dims {
   uint32_t threads;
   uint32_t features;
   uint32_t trace_steps;  // steps whose digests are kept: all or none
-  uint32_t expert_slots;  // 0: experts are used where they lie in the image
+  uint32_t expert_slots;  // at the rate that sessions start with; 0: experts are used where they lie in the image
 };
 
 /// Offsets from the start of the scratch.
@@ -38,12 +38,13 @@ struct ScratchPlan {
 Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts &counts, const Dims &dims,
                    const KernelSet &kernels, ScratchPlan *plan);
 
-/// What a token costs at one rate, in bytes that the steps' shapes say.
+/// What a token costs at one rate, in bytes that the steps' shapes say. Of experts top_k of the largest count, in whole blocks.
 struct RatePlan {
   uint32_t rate;
   uint64_t weight_bytes;     // of weights that a token reads: body and head, one row of the embedding, top_k experts of each set
   uint64_t prunable_bytes;   // of weights that any profile narrows, whole
   uint64_t left_out_bytes;   // of these, what this rate does not read
+  uint64_t untouched_bytes;  // of the image, what this rate never reads: left_out_bytes, but of all experts there are
   uint64_t cache_row_bytes;  // keys and values of one token, all layers
   uint64_t state_bytes;      // states that a token reads and writes
 };

@@ -37,7 +37,7 @@ struct MemoryPlan {
   uint64_t state_bytes;  // of session_bytes: what state-space layers keep; 0: none
   uint32_t reference_tokens;  // of the file's reference run; 0: it has none
   uint32_t experts, useful_slots;  // of the model, of all layers; 0: none
-  uint64_t slot_bytes;
+  uint64_t slot_bytes;  // at the rate that sessions start with
   uint32_t rates;  // that the file holds
 };
 

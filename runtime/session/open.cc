@@ -46,6 +46,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   const Span<ExpertRecord> expert_records = arena->Take<ExpertRecord>(counts.expert_records);
   const Span<uint8_t> verified = arena->Take<uint8_t>(counts.expert_records);
   const Span<Profile> profiles = arena->Take<Profile>(counts.profiles);
+  const Span<uint8_t> slices = arena->Take<uint8_t>(uint64_t{counts.profiles} * counts.expert_sets);
   const Span<Step> bodies = arena->Take<Step>(uint64_t{counts.profiles} * counts.body);
   const Span<Step> head = arena->Take<Step>(counts.head);
   const Span<RopePlace> rope_places = arena->Take<RopePlace>(counts.ropes);
@@ -70,7 +71,10 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   (*model)->resident.verified = verified;
   (*model)->forecast = guesses;
   (*model)->graph.profiles = profiles;
-  for (uint32_t p = 0; p < counts.profiles; ++p) profiles[p] = {0, bodies.subspan(uint64_t{p} * counts.body, counts.body)};
+  for (uint32_t p = 0; p < counts.profiles; ++p) {
+    profiles[p] = {0, bodies.subspan(uint64_t{p} * counts.body, counts.body),
+                   slices.subspan(uint64_t{p} * counts.expert_sets, counts.expert_sets)};
+  }
   (*model)->graph.body = profiles[0].body;
   (*model)->graph.head = head;
   (*model)->ropes = rope_places;
@@ -114,6 +118,22 @@ Status ResolveDims(const OpenRequest &request, Opening *opening) {
   return Status::kOk;
 }
 
+// The slots that a profile would have, of the largest of what its steps use of an expert.
+Status ResolveSlots(const OpenRequest &request, Opening *opening, uint32_t profile, SlotLayout *layout) {
+  for (uint32_t i = 0; i < opening->counts.body; ++i) {
+    Step step;
+    ACORN_TRY(opening->reader.ReadStep(BodyOf(profile), i, &step));
+    if (step.kind != OpKind::kExperts) continue;
+    ExpertSet set;
+    ACORN_TRY(opening->reader.ReadExpertSet(step.experts.set, &set));
+    const uint64_t bytes = set.bytes[step.experts.slices - 1];
+    if (bytes > layout->bytes) layout->bytes = bytes;
+  }
+  const uint64_t slots = request.expert_cache_bytes / layout->bytes;
+  layout->count = slots < opening->counts.experts ? static_cast<uint32_t>(slots) : opening->counts.experts;
+  return Status::kOk;
+}
+
 // How many experts memory has room for. Fewer than one layer's token needs work too, one after the other.
 Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   ModelReader &reader = opening->reader;
@@ -121,15 +141,24 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   StreamingShape &shape = opening->streaming;
   ForecastShape forecast = {request.prefetch, opening->counts.expert_sets, 0, 0, 0, 0};
   shape.pool.layers = opening->counts.expert_sets;
+  uint64_t least = 0;  // of a slot, whatever its profile uses
   for (uint32_t i = 0; i < opening->counts.expert_sets; ++i) {
     ExpertSet set;
     ACORN_TRY(reader.ReadExpertSet(i, &set));
     if (set.count > shape.pool.experts) shape.pool.experts = set.count;
-    if (set.record_bytes > shape.slot_bytes) shape.slot_bytes = set.record_bytes;
+    if (set.slices > shape.slices) shape.slices = set.slices;
+    if (set.bytes[0] > least) least = set.bytes[0];
   }
-  if (opening->counts.expert_records == 0) return Status::kOk;
-  memory.experts = opening->counts.expert_records;
-  memory.slot_bytes = shape.slot_bytes;
+  if (opening->counts.experts == 0) return Status::kOk;
+  shape.profiles = opening->counts.profiles;
+  for (uint32_t p = 0; p < shape.profiles; ++p) {
+    shape.layouts[p] = {least, 0};
+    ACORN_TRY(ResolveSlots(request, opening, p, &shape.layouts[p]));
+    if (shape.layouts[p].count > shape.pool.slots) shape.pool.slots = shape.layouts[p].count;
+  }
+  const SlotLayout &layout = shape.layouts[opening->profile];
+  memory.experts = opening->counts.experts;
+  memory.slot_bytes = layout.bytes;
   forecast.experts = shape.pool.experts;
   for (uint32_t i = 0; i < opening->counts.body; ++i) {
     Step step;
@@ -147,10 +176,9 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
     return reader.has_experts() ? Status::kOk : reader.Fail(Status::kTruncated, "experts", 0, request.image.size());
   }
   if (!Storage(request.port, 0).CanRead()) return reader.Fail(Status::kPort, "experts", 0, 0);
-  const uint64_t slots = request.expert_cache_bytes / shape.slot_bytes;
-  if (slots == 0) return reader.Fail(Status::kMemory, "expert cache", 0, shape.slot_bytes);
-  opening->dims.expert_slots = slots < memory.experts ? static_cast<uint32_t>(slots) : memory.experts;
-  shape.pool.slots = opening->dims.expert_slots;
+  // Those of rate 0 are the largest, and any session may go there.
+  if (shape.layouts[0].count == 0) return reader.Fail(Status::kMemory, "expert cache", 0, shape.layouts[0].bytes);
+  opening->dims.expert_slots = layout.count;
   shape.pool.policy = request.expert_policy;
   opening->forecast = forecast;
   return Status::kOk;
@@ -245,14 +273,22 @@ Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
   for (uint32_t i = 0; i < graph->expert_sets.size(); ++i) {
     ExpertSet &set = graph->expert_sets[i];
     ACORN_TRY(reader.ReadExpertSet(i, &set));
-    set.records = records.subspan(0, set.count);
-    records = records.subspan(set.count, records.size() - set.count);
-    for (uint32_t j = 0; j < set.count; ++j) ACORN_TRY(reader.ReadExpertRecord(i, j, &set.records[j]));
+    const uint32_t count = set.count * set.slices;
+    set.records = records.subspan(0, count);
+    records = records.subspan(count, records.size() - count);
+    for (uint32_t j = 0; j < count; ++j) ACORN_TRY(reader.ReadExpertRecord(i, j, &set.records[j]));
   }
   for (uint32_t p = 0; p < graph->profiles.size(); ++p) {
     Profile &profile = graph->profiles[p];
     profile.rate = reader.RateOf(p);
-    for (uint32_t i = 0; i < profile.body.size(); ++i) ACORN_TRY(reader.ReadStep(BodyOf(p), i, &profile.body[i]));
+    for (uint8_t &slices : profile.slices) slices = 0;
+    for (uint32_t i = 0; i < profile.body.size(); ++i) {
+      Step &step = profile.body[i];
+      ACORN_TRY(reader.ReadStep(BodyOf(p), i, &step));
+      if (step.kind != OpKind::kExperts) continue;
+      uint8_t &slices = profile.slices[step.experts.set];
+      if (step.experts.slices > slices) slices = static_cast<uint8_t>(step.experts.slices);
+    }
   }
   for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
   return Status::kOk;

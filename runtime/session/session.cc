@@ -28,10 +28,10 @@ RunContext MakeContext(Session *session, Place *values) {
   context.dials = model->dials;
   context.routing_hook = session->routing_hook;
   if (model->dims.expert_slots == 0) {
-    context.experts = SourceOf(&model->resident);
+    context.experts = SourceOf(&model->resident, session->profile);
   } else {
     model->streaming.cancel = &session->cancel;
-    context.experts = SourceOf(&model->streaming);
+    context.experts = SourceOf(&model->streaming, session->profile);
     if (model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast, BodyOf(*session));
   }
   return context;

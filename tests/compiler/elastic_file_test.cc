@@ -38,6 +38,7 @@ class RandomModel final : public SourceModel {
 ModelConfig Widened(ModelConfig config) {
   config.hidden = 96;
   if (config.ffn != 0) config.ffn = 384;
+  if (config.experts != 0) config.expert_ffn = 224;
   if (config.HasAttention()) {
     config.heads = 6;
     config.kv_heads = 3;
@@ -166,6 +167,14 @@ QuantizedModel Narrowed(QuantizedModel model, const ModelConfig &config, size_t 
       layer.gate_up_bias = Elements(layer.gate_up_bias, rows);
       layer.down = Part(layer.down, All(layer.down), kept.ffn);
     }
+    for (ExpertMatrices &expert : layer.experts.experts) {
+      expert.gate = Part(expert.gate, {{0, U(kept.ffn)}}, expert.gate.k);
+      expert.up = Part(expert.up, {{0, U(kept.ffn)}}, expert.up.k);
+      expert.down = Part(expert.down, All(expert.down), kept.ffn);
+    }
+    // What is left is still summed of its slices.
+    std::vector<int64_t> &slices = layer.experts.slices;
+    for (int64_t rest = whole.ffn; !layer.experts.empty() && rest > kept.ffn; slices.pop_back()) rest -= slices.back();
     layer.scales = layer.profiles[0].scales;
     layer.widths = kept;
     layer.profiles.clear();
@@ -200,7 +209,6 @@ TEST_P(ElasticFile, ComputesAtEachRateWhatAFileOfThatRateDoes) {
   const CalibrationWindows windows = SomeWindows(config, 6, kErrorWindow);
   ElasticOptions options;
   options.rates = {10, 25, 40};
-  options.cut_experts = false;
   ElasticPlan plan = PlanElastic(source, windows.ids, windows.window, options);
   RecipeOptions recipe;
   recipe.body_format = GetParam().format;

@@ -144,5 +144,53 @@ TEST(EvilProfiles, ColumnsOfAStateRiseAndAreThoseOfTheRateBelow) {
   });
 }
 
+TEST(EvilProfiles, SlicesOfExperts) {
+  const auto refused = [](const char *what, const char *section, const std::function<void(schema::ModelT *)> &harm) {
+    ExpectRefused("elastic_experts", what, section, [&](schema::ModelT *m) {
+      harm(m);
+      return kAny;
+    });
+  };
+  const auto move = [](schema::ExpertRecord *record, int64_t bytes) {
+    *record = schema::ExpertRecord(record->offset() + static_cast<uint64_t>(bytes), record->checksum(), record->format(),
+                                   record->down_format(), record->gate_shift(), record->up_shift(), record->down_shift());
+  };
+  const auto step = [](schema::ModelT *m, size_t profile) {
+    const auto &body = profile == 0 ? m->body : m->profiles[profile - 1]->body;
+    return body[Find(body, Op::Experts)]->op.AsExperts();
+  };
+  refused("a slice without width", "experts", [](schema::ModelT *m) { m->expert_sets[1]->slices[1] = 0; });
+  refused("slices that are too narrow", "experts", [](schema::ModelT *m) { m->expert_sets[1]->slices[2] = 32; });
+  refused("slices that are too wide", "experts", [](schema::ModelT *m) { m->expert_sets[1]->slices[0] = 96; });
+  refused("widths that wrap around", "experts", [](schema::ModelT *m) {
+    m->expert_sets[1]->slices[0] = UINT32_MAX;
+    m->expert_sets[1]->slices[1] = 97;
+  });
+  refused("17 slices", "experts", [](schema::ModelT *m) {
+    m->expert_sets[1]->slices.assign(17, 32);
+    m->expert_sets[1]->records.resize(7 * 17, m->expert_sets[1]->records[0]);
+  });
+  refused("an expert with a slice less", "experts", [](schema::ModelT *m) { m->expert_sets[1]->records.pop_back(); });
+  refused("an expert less", "body", [](schema::ModelT *m) { m->expert_sets[1]->records.resize(6 * 3); });
+  refused("a slice that no group divides", "expert", [](schema::ModelT *m) { m->expert_sets[1]->slices = {48, 48, 64}; });
+  refused("a gap between slices", "expert", [&](schema::ModelT *m) { move(&m->expert_sets[1]->records[1], kSegmentAlignment); });
+  refused("slices in one place", "expert", [&](schema::ModelT *m) {
+    move(&m->expert_sets[1]->records[1], -int64_t{kSegmentAlignment});
+  });
+  refused("slices out of order", "expert", [](schema::ModelT *m) {
+    std::swap(m->expert_sets[1]->records[3], m->expert_sets[1]->records[4]);
+  });
+  refused("a slice past the end", "expert", [&](schema::ModelT *m) { move(&m->expert_sets[1]->records.back(), kSegmentAlignment); });
+  refused("a slice before the beginning", "expert", [&](schema::ModelT *m) {
+    move(&m->expert_sets[1]->records[0], -int64_t{kSegmentAlignment});
+  });
+  refused("more slices than there are", "body", [&](schema::ModelT *m) { step(m, 0)->slices = 4; });
+  refused("more slices than at the rate below", "profile", [&](schema::ModelT *m) { step(m, 3)->slices = 3; });
+  refused("all slices where the rate below has fewer", "profile", [&](schema::ModelT *m) { step(m, 3)->slices = 0; });
+  refused("slices that no block divides", "profile", [&](schema::ModelT *m) {
+    for (size_t profile = 0; profile < 4; ++profile) step(m, profile)->block = profile < 2 ? 32 : 64;
+  });
+}
+
 }  // namespace
 }  // namespace acorn::test

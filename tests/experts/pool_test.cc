@@ -323,9 +323,9 @@ TEST(ExpertPool, RefusesShapesThatCannotBe) {
 }
 
 TEST(ExpertSlots, MoreThanThereAreAddresses) {
-  StreamingShape shape = {{1u << 14, 1024, kMaxExpertKeys, ExpertPolicy::kLfru}, uint64_t{1} << 40};
+  StreamingShape shape = {{1u << 14, 1024, kMaxExpertKeys, ExpertPolicy::kLfru}, {{uint64_t{1} << 40, kMaxExpertKeys}}, 1, 1};
   EXPECT_EQ(SlotArrayBytes(shape), UINT64_MAX);
-  shape.slot_bytes = uint64_t{1} << 39;
+  shape.layouts[0].bytes = uint64_t{1} << 39;
   EXPECT_EQ(SlotArrayBytes(shape), (uint64_t{1} << 63) + kSegmentAlignment);
   Arena tables, slots;
   StreamingExperts experts;

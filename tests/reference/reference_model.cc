@@ -117,6 +117,11 @@ Matrix Unpack(const XnnMatrix &stored, const uint8_t *data) {
   return matrix;
 }
 
+std::vector<uint32_t> SlicesOf(const schema::ExpertSet &set) {
+  if (set.slices() == nullptr) return {set.ffn()};
+  return {set.slices()->begin(), set.slices()->end()};
+}
+
 }  // namespace
 
 ReferenceModel ReferenceModel::Open(const std::string &path) {
@@ -348,12 +353,13 @@ void ReferenceModel::Execute(Run *run, const schema::LayerNorm &op) const {
   }
 }
 
+/// A slice of one.
 struct ReferenceModel::Expert {
   Matrix matrices[3];
   LinearSpec gate, up, down;
 };
 
-// FORMAT.md "Expert records": gate, up, down, each its packed weights, biases and multipliers on multiples of 64.
+// FORMAT.md "Expert records": gate, up, down of one slice, each its packed weights, biases and multipliers on multiples of 64.
 const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index, uint32_t index) const {
   std::shared_ptr<Expert> &place = experts_[{set_index, index}];
   if (place != nullptr) return *place;
@@ -361,6 +367,8 @@ const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index,
   Expert &expert = *place;
   const schema::ExpertSet &set = *model().expert_sets()->Get(set_index);
   const schema::ExpertRecord *record = set.records()->Get(index);
+  const std::vector<uint32_t> widths = SlicesOf(set);
+  const uint32_t ffn = widths[index % widths.size()];
   const uint8_t *const base = file_.data() + model().segments()->Get(set.segment())->offset() + record->offset();
   LinearSpec *const specs[] = {&expert.gate, &expert.up, &expert.down};
   const uint8_t shifts[] = {record->gate_shift(), record->up_shift(), record->down_shift()};
@@ -368,7 +376,7 @@ const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index,
   const auto align = [&at] { at = (at + 63) / 64 * 64; };
   for (int part = 0; part < 3; ++part) {
     const auto format = static_cast<WeightFormat>(part == 2 ? record->down_format() : record->format());
-    const uint32_t n = part == 2 ? set.hidden() : set.ffn(), k = part == 2 ? set.ffn() : set.hidden();
+    const uint32_t n = part == 2 ? set.hidden() : ffn, k = part == 2 ? ffn : set.hidden();
     const bool grouped = GroupSize(format) != 0;
     const XnnMatrix stored{format, grouped ? Layout::kC4 : static_cast<Layout>(set.layout()), n, k,
                            grouped || k < 1024 ? k : 1024};
@@ -392,7 +400,9 @@ const ReferenceModel::Expert &ReferenceModel::UnpackedExpert(uint32_t set_index,
 void ReferenceModel::Execute(Run *run, const schema::Experts &op) const {
   const schema::ExpertSet &set = *model().expert_sets()->Get(op.set());
   const auto table = Array<int16_t>(op.glu_table(), 514);
-  const uint32_t hidden = set.hidden(), ffn = set.ffn();
+  const uint32_t hidden = set.hidden();
+  const std::vector<uint32_t> widths = SlicesOf(set);
+  const size_t used = op.slices() == 0 ? widths.size() : op.slices();
   for (uint32_t row = 0; row < run->rows; ++row) {
     const int32_t *logits = run->Row(op.router(), row), *x = run->Row(op.input(), row);
     std::vector<int64_t> sums(hidden);
@@ -404,17 +414,20 @@ void ReferenceModel::Execute(Run *run, const schema::Experts &op) const {
     }
     const std::vector<int32_t> all(logits, logits + op.router()->width());
     for (const Chosen &chosen : Route(all, op.top_k(), op.scoring(), FactorOf(op.octaves()))) {
-      const Expert &expert = UnpackedExpert(op.set(), chosen.expert);
-      std::vector<int32_t> gate(ffn), up(ffn), mixed(ffn), out(hidden);
-      Linear(expert.gate, x, gate.data());
-      Linear(expert.up, x, up.data());
-      for (uint32_t i = 0; i < ffn; ++i) gate[i] = Gate(table, FactorOf(op.glu_index()), op.glu_shift(), gate[i], up[i]);
-      for (uint32_t begin = 0; begin < ffn; begin += op.block()) {
-        Hadamard(op.block(), FactorOf(op.down_factor()), op.down_zero_point(), Range::kS8, gate.data() + begin,
-                 mixed.data() + begin);
+      for (uint32_t slice = 0; slice < used; ++slice) {
+        const Expert &expert = UnpackedExpert(op.set(), static_cast<uint32_t>(chosen.expert * widths.size() + slice));
+        const uint32_t ffn = widths[slice];
+        std::vector<int32_t> gate(ffn), up(ffn), mixed(ffn), out(hidden);
+        Linear(expert.gate, x, gate.data());
+        Linear(expert.up, x, up.data());
+        for (uint32_t i = 0; i < ffn; ++i) gate[i] = Gate(table, FactorOf(op.glu_index()), op.glu_shift(), gate[i], up[i]);
+        for (uint32_t begin = 0; begin < ffn; begin += op.block()) {
+          Hadamard(op.block(), FactorOf(op.down_factor()), op.down_zero_point(), Range::kS8, gate.data() + begin,
+                   mixed.data() + begin);
+        }
+        Linear(expert.down, mixed.data(), out.data());
+        for (uint32_t c = 0; c < hidden; ++c) sums[c] += int64_t{chosen.weight} * out[c];
       }
-      Linear(expert.down, mixed.data(), out.data());
-      for (uint32_t c = 0; c < hidden; ++c) sums[c] += int64_t{chosen.weight} * out[c];
     }
     for (uint32_t c = 0; c < hidden; ++c) run->Row(op.out(), row)[c] = Saturate(RoundShift(sums[c], 15), Range::kS16);
   }

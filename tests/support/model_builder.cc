@@ -566,7 +566,7 @@ Edge Builder::Ffn(const Edge &ffn_in) {
                 DType::S16, kRms16);
 }
 
-// A record for each expert: gate, up, down, each with biases (the zero points folded in) and multipliers.
+// A record for each slice of each expert: gate, up, down, each with biases (the zero points folded in) and multipliers.
 void Builder::AddExpertSet(const Edge &ffn_in) {
   constexpr double kDownInRms = 35;
   constexpr int kDownInZero = -4;
@@ -578,13 +578,15 @@ void Builder::AddExpertSet(const Edge &ffn_in) {
     }
     align(64);
   };
-  for (uint32_t e = 0; e < spec_.experts; ++e) {
-    WeightKind kind = spec_.expert_weights[e % spec_.expert_weights.size()];
+  const std::vector<uint32_t> widths = spec_.expert_slices.empty() ? std::vector<uint32_t>{spec_.expert_ffn} : spec_.expert_slices;
+  for (size_t slice = 0; slice < spec_.experts * widths.size(); ++slice) {
+    const uint32_t ffn = widths[slice % widths.size()];
+    WeightKind kind = spec_.expert_weights[slice / widths.size() % spec_.expert_weights.size()];
     const uint64_t begin = part.bytes.size();
     uint8_t shifts[3];
     for (int i = 0; i < 3; ++i) {
       const bool down = i == 2;
-      const uint32_t n = down ? spec_.hidden : spec_.expert_ffn, k = down ? spec_.expert_ffn : spec_.hidden;
+      const uint32_t n = down ? spec_.hidden : ffn, k = down ? ffn : spec_.hidden;
       const WeightMatrix matrix = RandomWeights(kind, n, k, &random_);
       const std::vector<uint8_t> packed = Pack(matrix);
       part.bytes.insert(part.bytes.end(), packed.begin(), packed.end());
@@ -635,7 +637,7 @@ Edge Builder::Experts(const Edge &ffn_in) {
        schema::CreateExperts(fbb_, &in, &logits, &to, static_cast<uint16_t>(set), spec_.top_k,
                              static_cast<uint8_t>(spec_.scoring), &octaves, &index, &table_ref, shift, 32, &down, -4,
                              spec_.shared_expert ? &shared_slice : nullptr, spec_.shared_gate ? &gate_slice : nullptr,
-                             spec_.shared_gate ? &octaves : nullptr)
+                             spec_.shared_gate ? &octaves : nullptr, static_cast<uint8_t>(widths_.expert_slices))
            .Union());
   return out;
 }
@@ -668,7 +670,8 @@ AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
     segments_.Put(segment, part.bytes);
     sets.push_back(schema::CreateExpertSetDirect(fbb_, segment, spec_.hidden, spec_.expert_ffn,
                                                  static_cast<uint8_t>(layout), part.in_bound,
-                                                 part.down_bound, &part.records));
+                                                 part.down_bound, &part.records,
+                                                 spec_.expert_slices.empty() ? nullptr : &spec_.expert_slices));
   }
   const std::vector<schema::Segment> table = segments_.Table(0);
   const schema::Factor logit_factor = MakeFactor(kNaturalLogitRms * 65536 / kLogitRms, kInt31);
@@ -684,7 +687,7 @@ Edge Builder::Body(const Widths &widths) {
   const auto or_whole = [](uint32_t width, uint32_t whole) { return width == 0 ? whole : width; };
   widths_ = {or_whole(widths.k_dim, spec_.head_dim), or_whole(widths.v_dim, or_whole(spec_.v_dim, spec_.head_dim)),
              or_whole(widths.ffn, spec_.ffn), or_whole(widths.state_head_dim, spec_.state_head_dim),
-             or_whole(widths.state_columns, spec_.state_columns)};
+             or_whole(widths.state_columns, spec_.state_columns), widths.expert_slices};
   next_weight_ = next_cache_ = next_state_ = next_set_ = 0;
   Edge residual = Embed(AddWeight(spec_.head, spec_.vocab_size, spec_.hidden));
   for (uint32_t layer = 0; layer < spec_.layers; ++layer) {

@@ -47,6 +47,7 @@ struct Widths {
   uint32_t ffn = 0;               // a multiple of the block
   uint32_t state_head_dim = 0;    // a multiple of 8
   uint32_t state_columns = 0;
+  uint32_t expert_slices = 0;
 };
 struct ProfileSpec {
   uint32_t rate = 0;
@@ -94,6 +95,7 @@ struct ModelSpec {
   uint32_t experts = 0;
   uint32_t top_k = 2;
   uint32_t expert_ffn = 64;                 // a multiple of 32
+  std::vector<uint32_t> expert_slices;      // their widths, multiples of 32, together expert_ffn; empty: one
   std::vector<WeightKind> expert_weights;   // of expert i: [i mod size]; their layouts without groups are the same
   Scoring scoring = Scoring::kSoftmaxOfChosen;
   bool shared_expert = false, shared_gate = false;

@@ -133,13 +133,18 @@ std::vector<ModelSpec> VariedSpecs() {
     spec.widened = spec.sorted_pairs = true, spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
     spec.shared_gate = true;
   }
+  {
+    ModelSpec &spec = add("experts_in_slices", w8, w8);
+    spec.experts = 5, spec.top_k = 3, spec.expert_weights = {w4g32, w8, w2g32}, spec.expert_ffn = 224;
+    spec.expert_slices = {96, 32, 64, 32}, spec.shared_expert = true;
+  }
   return specs;
 }
 
 std::vector<ModelSpec> ElasticSpecs() {
   const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_panels{WeightFormat::kW8, Layout::kX8C8, 16};
   const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4};
-  std::vector<ModelSpec> specs(4);
+  std::vector<ModelSpec> specs(5);
   for (size_t i = 0; i < specs.size(); ++i) {
     specs[i].seed = 200 + i;
     specs[i].head = w8;
@@ -169,6 +174,13 @@ std::vector<ModelSpec> ElasticSpecs() {
     spec.state_head_dim = 16, spec.state_columns = 32, spec.taps = 3, spec.gated_norm = GatedNorm::kNormFirst;
     spec.experts = 6, spec.expert_weights = {w4g32}, spec.shared_expert = true;
     spec.profiles = {{25, {16, 16, 64, 8, 16}}};
+  }
+  {
+    // Experts stay whole at the first rate.
+    ModelSpec &spec = specs[4];
+    spec.name = "elastic_experts", spec.head_dim = 32, spec.layers = 3, spec.experts = 7;
+    spec.expert_weights = {w4g32, {WeightFormat::kW8, Layout::kX8C8}}, spec.expert_ffn = 160, spec.expert_slices = {64, 32, 64};
+    spec.profiles = {{15, {16, 16}}, {25, {16, 16, 0, 0, 0, 2}}, {40, {16, 16, 0, 0, 0, 1}}};
   }
   return specs;
 }

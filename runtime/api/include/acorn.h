@@ -139,9 +139,9 @@ typedef struct acorn_memory_plan {
   uint64_t block_bytes;          /* total to hand over, of any address aligned to 64 */
   uint32_t reference_tokens;     /* of the file's reference run: the context that acorn_session_selftest needs; 0: no run */
   uint32_t experts;              /* of the model, all layers together; 0: it has none */
-  uint32_t expert_slots;         /* experts that are in memory at once; 0: none streams */
+  uint32_t expert_slots;         /* experts that are in memory at once, at the rate of the options; 0: none streams */
   uint32_t useful_expert_slots;  /* what one token needs: with fewer, every expert is read anew for every token */
-  uint64_t expert_record_bytes;  /* of a slot */
+  uint64_t expert_record_bytes;  /* of a slot, at the same rate */
   uint64_t state_bytes;          /* of session_bytes: what state-space layers keep, the same for any context; 0: there are none */
   uint32_t rates;                /* that the file holds: rows of acorn_plan_rate */
   uint32_t reserved;
@@ -149,7 +149,7 @@ typedef struct acorn_memory_plan {
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
 /// port may be NULL (scalar, one thread); fault may be NULL. Reads the image without trusting a byte of it.
-/// Returns: ACORN_OK | 0x1_ (ACORN_ERR_RATE: *fault has the rate as index) | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert: *fault says its bytes as offset) |
+/// Returns: ACORN_OK | 0x1_ (ACORN_ERR_RATE: *fault has the rate as index) | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert at rate 0: *fault says its bytes as offset) |
 ///          ACORN_ERR_PORT (experts are to stream and the port cannot read)
 ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image,
                                                   const acorn_options *options, const acorn_port *port);
@@ -159,11 +159,11 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn
 typedef struct acorn_rate_plan {
   uint32_t struct_size;
   uint32_t rate;            /* percent, as asked of the compiler; realised: left_out_bytes / prunable_bytes */
-  uint64_t resident_bytes;  /* of memory that this rate touches: the block, and the image without left_out_bytes (a mapped file comes
-                               in pages) */
+  uint64_t resident_bytes;  /* of memory that this rate touches: the block, and of the image what this rate reads, of experts that are
+                               part of it all (a mapped file comes in pages) */
   uint64_t weight_bytes;    /* weights that a token reads: all layers, the head, a row of the embedding; of routed experts top_k of
-                               each layer, as long as its longest */
-  uint64_t prunable_bytes;  /* weights of which any rate reads less than all; 0: none */
+                               each layer, as long as its longest, in whole blocks */
+  uint64_t prunable_bytes;  /* of weight_bytes at rate 0, those of which any rate reads less than all; 0: none */
   uint64_t left_out_bytes;  /* of these, what this rate does not read */
   uint64_t cache_row_bytes; /* keys and values of a token, all layers: written once, read by each token after it */
   uint64_t state_bytes;     /* what a token reads and writes of acorn_memory_plan.state_bytes */
@@ -231,7 +231,7 @@ typedef struct acorn_expert_info {
   uint32_t struct_size;
   uint32_t top_k;  /* experts that a token visits in this layer */
   uint64_t offset; /* of its record in the file */
-  uint64_t bytes;  /* that a read of it takes */
+  uint64_t bytes;  /* that a read of it takes, at the rate of the options */
 } acorn_expert_info;
 /// layer: among those that have experts
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (also: no such layer, or no such expert in it)
