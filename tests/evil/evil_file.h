@@ -62,7 +62,7 @@ class ExactImage {
   ExactImage(const ExactImage &) = delete;
   ~ExactImage() { std::free(data_); }
   acorn_image get() const { return {data_, size_}; }
-  bool Holds(const Bytes &bytes) const { return std::memcmp(data_, bytes.data(), size_) == 0; }
+  bool Holds(const Bytes &bytes) const { return size_ == 0 || std::memcmp(data_, bytes.data(), size_) == 0; }
 
  private:
   void *data_ = nullptr;
