@@ -145,6 +145,7 @@ Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callbac
   const size_t block = session->model->dims.logit_rows;
   for (size_t row = 0; row < m; row += block) {
     const size_t rows = m - row < block ? m - row : block;
+    session->logits = nullptr;  // it points where these rows are written
     ACORN_TRY(RunHead(session, row, rows));
     for (size_t r = 0; r < rows; ++r) {
       if (callback(ctx, first + row + r, LogitsRow(session, r), session->model->graph.vocab_size) != 0) return Status::kCancelled;

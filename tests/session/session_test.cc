@@ -122,6 +122,19 @@ TEST(Session, CancelStopsBetweenChunks) {
   EXPECT_EQ(stop.rows, 4u);
 }
 
+// Rows of logits are written over block by block: where a block is not handed over whole, none of it is the last token's.
+TEST(Session, AScoreThatItsCallbackEndsLeavesNoLogits) {
+  acorn_options options = {};
+  options.chunk_tokens = 8;
+  options.logit_rows = 2;
+  ModelSession session(BuildModel(SmallSpec()), options);
+  size_t rows = 0;
+  const auto stop = [](void *ctx, size_t, const int32_t *, size_t) { return ++*static_cast<size_t *>(ctx) == 3 ? 1 : 0; };
+  EXPECT_EQ(acorn_session_score(session.session(), kTokens.data(), kTokens.size(), stop, &rows), ACORN_ERR_CANCELLED);
+  const int32_t *logits = nullptr;
+  EXPECT_EQ(acorn_session_logits(session.session(), &logits), ACORN_ERR_STATE);
+}
+
 TEST(Session, SessionsAreIndependent) {
   const ModelSpec spec = SmallSpec(0);
   acorn_options options = {};
