@@ -145,49 +145,56 @@ TEST(EvilProfiles, ColumnsOfAStateRiseAndAreThoseOfTheRateBelow) {
 }
 
 TEST(EvilProfiles, SlicesOfExperts) {
-  const auto refused = [](const char *what, const char *section, const std::function<void(schema::ModelT *)> &harm) {
-    ExpectRefused("elastic_experts", what, section, [&](schema::ModelT *m) {
-      harm(m);
-      return kAny;
-    });
+  const AlignedBytes file = BuildModel(SpecNamed("elastic_experts"));
+  const auto refused = [&](const char *what, const char *section, Where where, const std::function<void(schema::ModelT *)> &harm) {
+    auto model = GraphOf(file);
+    harm(model.get());
+    test::ExpectRefused(std::string("elastic_experts, ") + what, BytesOf(WithGraph(file, std::move(*model))),
+                        {ACORN_ERR_INVALID, section, where.index, where.offset});
   };
+  const std::unique_ptr<schema::ModelT> whole = GraphOf(file);
+  const schema::ExpertSetT &set = *whole->expert_sets[1];
+  const uint64_t segment = whole->segments[set.segment].offset(), steps = whole->body.size();
+  const auto at = [&](size_t record) { return segment + set.records[record].offset(); };
+  const auto of_profile = [&](uint64_t profile) { return (profile - 1) * steps + IndexOf(whole->body, Op::Experts); };
+  const Where first_step = IndexOf(whole->body, Op::Experts), second_step = IndexOf(whole->body, Op::Experts, 1);
   const auto move = [](schema::ExpertRecord *record, int64_t bytes) {
     *record = schema::ExpertRecord(record->offset() + static_cast<uint64_t>(bytes), record->checksum(), record->format(),
                                    record->down_format(), record->gate_shift(), record->up_shift(), record->down_shift());
   };
   const auto step = [](schema::ModelT *m, size_t profile) {
     const auto &body = profile == 0 ? m->body : m->profiles[profile - 1]->body;
-    return body[Find(body, Op::Experts)]->op.AsExperts();
+    return body[IndexOf(body, Op::Experts)]->op.AsExperts();
   };
-  refused("a slice without width", "experts", [](schema::ModelT *m) { m->expert_sets[1]->slices[1] = 0; });
-  refused("slices that are too narrow", "experts", [](schema::ModelT *m) { m->expert_sets[1]->slices[2] = 32; });
-  refused("slices that are too wide", "experts", [](schema::ModelT *m) { m->expert_sets[1]->slices[0] = 96; });
-  refused("widths that wrap around", "experts", [](schema::ModelT *m) {
+  refused("a slice without width", "experts", 1, [](schema::ModelT *m) { m->expert_sets[1]->slices[1] = 0; });
+  refused("slices that are too narrow", "experts", 1, [](schema::ModelT *m) { m->expert_sets[1]->slices[2] = 32; });
+  refused("slices that are too wide", "experts", 1, [](schema::ModelT *m) { m->expert_sets[1]->slices[0] = 96; });
+  refused("widths that wrap around", "experts", 1, [](schema::ModelT *m) {
     m->expert_sets[1]->slices[0] = UINT32_MAX;
     m->expert_sets[1]->slices[1] = 97;
   });
-  refused("17 slices", "experts", [](schema::ModelT *m) {
+  refused("17 slices", "experts", 1, [](schema::ModelT *m) {
     m->expert_sets[1]->slices.assign(17, 32);
     m->expert_sets[1]->records.resize(7 * 17, m->expert_sets[1]->records[0]);
   });
-  refused("an expert with a slice less", "experts", [](schema::ModelT *m) { m->expert_sets[1]->records.pop_back(); });
-  refused("an expert less", "body", [](schema::ModelT *m) { m->expert_sets[1]->records.resize(6 * 3); });
-  refused("a slice that no group divides", "expert", [](schema::ModelT *m) { m->expert_sets[1]->slices = {48, 48, 64}; });
-  refused("a gap between slices", "expert", [&](schema::ModelT *m) { move(&m->expert_sets[1]->records[1], kSegmentAlignment); });
-  refused("slices in one place", "expert", [&](schema::ModelT *m) {
+  refused("an expert with a slice less", "experts", 1, [](schema::ModelT *m) { m->expert_sets[1]->records.pop_back(); });
+  refused("an expert less", "body", second_step, [](schema::ModelT *m) { m->expert_sets[1]->records.resize(6 * 3); });
+  refused("a slice that no group divides", "expert", {0, set.records[0].offset()}, [](schema::ModelT *m) { m->expert_sets[1]->slices = {48, 48, 64}; });
+  refused("a gap between slices", "expert", {1, at(1) + kSegmentAlignment}, [&](schema::ModelT *m) { move(&m->expert_sets[1]->records[1], kSegmentAlignment); });
+  refused("slices in one place", "expert", {1, at(0)}, [&](schema::ModelT *m) {
     move(&m->expert_sets[1]->records[1], -int64_t{kSegmentAlignment});
   });
-  refused("slices out of order", "expert", [](schema::ModelT *m) {
+  refused("slices out of order", "expert", {4, at(3)}, [](schema::ModelT *m) {
     std::swap(m->expert_sets[1]->records[3], m->expert_sets[1]->records[4]);
   });
-  refused("a slice past the end", "expert", [&](schema::ModelT *m) { move(&m->expert_sets[1]->records.back(), kSegmentAlignment); });
-  refused("a slice before the beginning", "expert", [&](schema::ModelT *m) {
+  refused("a slice past the end", "expert", {20, set.records[20].offset() + kSegmentAlignment}, [&](schema::ModelT *m) { move(&m->expert_sets[1]->records.back(), kSegmentAlignment); });
+  refused("a slice before the beginning", "expert", {0, uint64_t{0} - kSegmentAlignment}, [&](schema::ModelT *m) {
     move(&m->expert_sets[1]->records[0], -int64_t{kSegmentAlignment});
   });
-  refused("more slices than there are", "body", [&](schema::ModelT *m) { step(m, 0)->slices = 4; });
-  refused("more slices than at the rate below", "profile", [&](schema::ModelT *m) { step(m, 3)->slices = 3; });
-  refused("all slices where the rate below has fewer", "profile", [&](schema::ModelT *m) { step(m, 3)->slices = 0; });
-  refused("slices that no block divides", "profile", [&](schema::ModelT *m) {
+  refused("more slices than there are", "body", first_step, [&](schema::ModelT *m) { step(m, 0)->slices = 4; });
+  refused("more slices than at the rate below", "profile", of_profile(3), [&](schema::ModelT *m) { step(m, 3)->slices = 3; });
+  refused("all slices where the rate below has fewer", "profile", of_profile(3), [&](schema::ModelT *m) { step(m, 3)->slices = 0; });
+  refused("slices that no block divides", "profile", of_profile(2), [&](schema::ModelT *m) {
     for (size_t profile = 0; profile < 4; ++profile) step(m, profile)->block = profile < 2 ? 32 : 64;
   });
 }
