@@ -337,7 +337,8 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   out->bits = cache->bits();
   out->prefix_k = out->prefix_v = nullptr;
   if (out->bits != 8 && out->bits != 4) return Invalid();
-  if (out->kv_heads == 0 || out->head_dim == 0 || out->head_dim % 2 != 0 || out->head_dim > kMaxHeadDim || out->kv_heads > kMaxWidth / kMaxHeadDim) {
+  if (out->kv_heads == 0 || out->head_dim == 0 || out->head_dim % 2 != 0 || out->head_dim > kMaxHeadDim ||
+      out->kv_heads > kMaxWidth / kMaxHeadDim) {
     return Invalid();
   }
   const uint64_t rows = model_->prefix_tokens() == nullptr ? 0 : model_->prefix_tokens()->size();

@@ -93,8 +93,8 @@ class Visitor {
     Sort();
     StartSums();
     const ExpertSource &source = context_.experts;
-    Status status = source.begin(source.ctx, op_.set, Span<const uint32_t>(work_.wanted, wanted_), Span<const uint32_t>(work_.uses, wanted_),
-                                 static_cast<uint32_t>(context_.m));
+    Status status = source.begin(source.ctx, op_.set, Span<const uint32_t>(work_.wanted, wanted_),
+                                 Span<const uint32_t>(work_.uses, wanted_), static_cast<uint32_t>(context_.m));
     const ExpertForecast &forecast = context_.forecast;
     if (status == Status::kOk && forecast.guess != nullptr) forecast.guess(forecast.ctx, context_, op_.set, work_.routes, op_.top_k);
     while (status == Status::kOk) {

@@ -149,7 +149,8 @@ typedef struct acorn_memory_plan {
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
 /// port may be NULL (scalar, one thread); fault may be NULL. Reads the image without trusting a byte of it.
-/// Returns: ACORN_OK | 0x1_ (ACORN_ERR_RATE: *fault has the rate as index) | 0x2_ | ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert at rate 0: *fault says its bytes as offset) |
+/// Returns: ACORN_OK | 0x1_ (ACORN_ERR_RATE: *fault has the rate as index) | 0x2_ |
+///          ACORN_ERR_MEMORY (expert_cache_bytes is less than one expert at rate 0: *fault says its bytes as offset) |
 ///          ACORN_ERR_PORT (experts are to stream and the port cannot read)
 ACORN_NODISCARD ACORN_API acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn_image *image,
                                                   const acorn_options *options, const acorn_port *port);

@@ -26,7 +26,7 @@ void Run(const GemmArgs &args, Layout layout) {
         int32_t sum = 0;
         for (size_t i = 0; i < count; ++i) sum += x[i] * weights[i];
         int32_t &acc = args.acc[m * args.acc_stride + n - args.n_begin];
-        acc = static_cast<int32_t>(static_cast<uint32_t>(acc) + static_cast<uint32_t>(sum));  // wraps where a file lies about its bounds
+        acc = static_cast<int32_t>(static_cast<uint32_t>(acc) + static_cast<uint32_t>(sum));  // wraps if a file lies
       }
     }
   }
