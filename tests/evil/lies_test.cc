@@ -57,7 +57,8 @@ TEST(EvilLies, ProductsWrapAlike) {
   const std::vector<int32_t> low = {INT32_MIN, INT32_MAX, INT32_MAX, INT32_MIN, -1, 1, 0, 7};
   const std::vector<int32_t> bias = {INT32_MIN + 1, INT32_MAX, INT32_MAX, INT32_MIN + 1, INT32_MAX, INT32_MAX, 5, -1};
   const std::vector<int32_t> multiplier = {INT32_MAX, INT32_MAX, INT32_MAX, 1 << 30, INT32_MAX, 1, INT32_MAX, INT32_MAX};
-  for (const int32_t shift : {1, 31, 32, 33, 62}) {
+  // Up to shifts whose rounding could overflow by itself: Arm's instruction rounds without that sum and would see another sign.
+  for (const int32_t shift : {1, 31, 32, 33, 47}) {
     requantise::Args args = {};
     args.acc = acc.data();
     args.acc_low = low.data();
