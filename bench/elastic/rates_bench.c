@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/median.h"
+
 enum { kMostRates = 16, kMostRounds = 99, kPrompt = 64, kTokens = 48 };
 
 static acorn_model *model;
@@ -19,16 +21,6 @@ static void Check(acorn_status status) {
 }
 
 static double Microseconds(uint64_t ticks) { return (double)ticks / 1e3; } /* the port's ticks are nanoseconds */
-
-static int Ascending(const void *a, const void *b) {
-  const double left = *(const double *)a, right = *(const double *)b;
-  return (left > right) - (left < right);
-}
-
-static double Median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, Ascending);
-  return values[count / 2];
-}
 
 /* Ticks of the matrix family whose name starts so, of all kernels when it is empty. */
 static uint64_t TicksOf(const char *family) {

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/median.h"
+
 enum { kMostRounds = 999, kOtherBytes = 128 << 20 }; /* beyond what caches hold */
 enum { kCopy, kSave, kLoad, kActs };
 
@@ -16,16 +18,6 @@ static void Check(acorn_status status) {
   if (status == ACORN_OK) return;
   fprintf(stderr, "acorn_bench_snapshot: %s\n", acorn_status_text(status));
   exit(1);
-}
-
-static int Ascending(const void *a, const void *b) {
-  const double left = *(const double *)a, right = *(const double *)b;
-  return (left > right) - (left < right);
-}
-
-static double Median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, Ascending);
-  return values[count / 2];
 }
 
 static double Microseconds(uint64_t begin) { return (double)(acorn_posix_ticks() - begin) / 1e3; }
