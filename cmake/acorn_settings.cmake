@@ -44,6 +44,20 @@ if(ACORN_SANITIZE)
   target_compile_definitions(acorn_common_flags INTERFACE ACORN_DEBUG_CHECKS)
 endif()
 
+# acorn_hardening: of programs and of what is linked into programs alone. The library itself asks nothing of a C library that could
+# report an overrun (ACORN_STACK_PROTECTOR); sanitizers see more, and FORTIFY wants a compiler that optimises.
+add_library(acorn_hardening INTERFACE)
+target_link_libraries(acorn_hardening INTERFACE acorn_common_flags)
+if(ACORN_HOSTED AND NOT ACORN_SANITIZE)
+  target_compile_options(acorn_hardening INTERFACE
+    -fstack-protector-strong $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=3>)
+  target_link_options(acorn_hardening INTERFACE -Wl,-z,relro -Wl,-z,now)
+  if(NOT CMAKE_EXE_LINKER_FLAGS MATCHES "-static")  # -static-pie says it itself
+    include(CheckPIESupported)
+    check_pie_supported()
+  endif()
+endif()
+
 # acorn_runtime_flags: what goes into libacorn.a. Sanitizers inflate frames, so the frame limit holds without them only.
 add_library(acorn_runtime_flags INTERFACE)
 target_compile_options(acorn_runtime_flags INTERFACE
@@ -57,6 +71,9 @@ check_cxx_compiler_flag(-mno-outline-atomics ACORN_HAVE_NO_OUTLINE_ATOMICS)
 if(ACORN_HAVE_NO_OUTLINE_ATOMICS)
   target_compile_options(acorn_runtime_flags INTERFACE -mno-outline-atomics)
 endif()
+if(ACORN_STACK_PROTECTOR)
+  target_compile_options(acorn_runtime_flags INTERFACE -fstack-protector-strong)
+endif()
 if(ACORN_STRIP_STRINGS)
   target_compile_definitions(acorn_runtime_flags INTERFACE ACORN_STRIP_STRINGS)
 endif()
@@ -67,4 +84,4 @@ target_link_libraries(acorn_runtime_flags INTERFACE acorn_common_flags)
 add_library(acorn_compiler_flags INTERFACE)
 target_compile_options(acorn_compiler_flags INTERFACE -O3 $<$<BOOL:${ACORN_COMPILER_NATIVE}>:-march=native>)
 target_compile_definitions(acorn_compiler_flags INTERFACE EIGEN_MPL2_ONLY)
-target_link_libraries(acorn_compiler_flags INTERFACE acorn_common_flags)
+target_link_libraries(acorn_compiler_flags INTERFACE acorn_hardening)

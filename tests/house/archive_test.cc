@@ -55,6 +55,9 @@ bool IsCompilerRuntime(const std::string &name) {
       "__umoddi3",             "__udivmoddi4", "__popcountdi2", "__clzdi2", "__ctzdi2",   "__clzsi2",
       "__aeabi_ldivmod",       "__aeabi_uldivmod", "__aeabi_lmul", "__aeabi_llsl", "__aeabi_llsr", "__aeabi_lasr",
       "__aeabi_idiv", "__aeabi_idivmod", "__aeabi_uidiv", "__aeabi_uidivmod"};
+#if defined(ACORN_STACK_PROTECTOR)
+  if (name.rfind("__stack_chk_", 0) == 0) return true;
+#endif
   return names.count(name) != 0;
 }
 
