@@ -44,6 +44,11 @@ if(ACORN_SANITIZE)
   target_compile_definitions(acorn_common_flags INTERFACE ACORN_DEBUG_CHECKS)
 endif()
 
+if(ACORN_COVERAGE)
+  target_compile_options(acorn_common_flags INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(acorn_common_flags INTERFACE --coverage)
+endif()
+
 # acorn_hardening: of programs and of what is linked into programs alone. The library itself asks nothing of a C library that could
 # report an overrun (ACORN_STACK_PROTECTOR); sanitizers see more, and FORTIFY wants a compiler that optimises.
 add_library(acorn_hardening INTERFACE)

@@ -77,7 +77,7 @@ int acorn_posix_open_part(acorn_posix_file *file, const char *path, uint32_t res
   file->data = NULL;
   file->bytes = 0;
   int fd;
-  uint64_t bytes;
+  uint64_t bytes = 0;
   int error = acorn_open_file(&fd, &bytes, path);
   if (error != 0) return error;
   if (bytes > most_bytes) bytes = most_bytes;
