@@ -106,10 +106,12 @@ void Chat(int argc, char **argv) {
   arguments.Text("--load", &load, "go on with a saved conversation, at its rate unless --rate names another");
   arguments.Text("--save", &save, "save the conversation when it ends");
   AddSamplingOptions(&arguments, &sampling);
+  AddLookupOption(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
   if (!save.empty()) CheckCanSave(save);
-  Device device(options);
+  Device device(options, WithLookup({}, sampling));
+  CheckLookup(device, sampling);
   device.Open();
   device.RequireText(ACORN_TEXT_CHAT);
   if (!load.empty()) LoadSession(&device, load);

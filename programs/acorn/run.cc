@@ -41,6 +41,10 @@ void PrintJson(const Device &device, const Report &report) {
   json.Number("prompt_tokens", speeds.prefill_tokens);
   json.Number("tokens", report.generated.tokens);
   json.Text("stop", ReasonName(report.generated));
+  if (speeds.drafted_tokens != 0) {
+    json.Number("drafted_tokens", speeds.drafted_tokens);
+    json.Number("accepted_tokens", speeds.accepted_tokens);
+  }
   json.Hex("digest", report.digests.logits());
   json.Hex("ids_digest", report.digests.ids());
   WriteMachine(&json, device);
@@ -56,6 +60,10 @@ void PrintStats(const Device &device, const Report &report) {
                device.open_ms());
   std::fprintf(stderr, "answer   %zu tokens, %.1f tokens/s, ended by %s\n", report.generated.tokens, speeds.decode_tokens_per_s,
                ReasonName(report.generated));
+  if (speeds.drafted_tokens != 0) {
+    std::fprintf(stderr, "lookup   %llu tokens guessed, %llu of them right\n", static_cast<unsigned long long>(speeds.drafted_tokens),
+                 static_cast<unsigned long long>(speeds.accepted_tokens));
+  }
   std::fprintf(stderr, "memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(plan.block_bytes).c_str(),
                HumanBytes(plan.image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
   if (plan.expert_slots != 0) {
@@ -93,6 +101,7 @@ void Run(int argc, char **argv) {
   arguments.Text("--load", &load, "go on with a saved conversation, at its rate unless --rate names another; without -p, where it ended");
   arguments.Text("--save", &save, "save the conversation with its answer");
   AddSamplingOptions(&arguments, &sampling);
+  AddLookupOption(&arguments, &sampling);
   arguments.Flag("--stats", &stats, "speed, memory and digest, on the standard error");
   arguments.Flag("--json", &json, "the same as one line of JSON, on the standard error");
   AddDeviceOptions(&arguments, &options);
@@ -105,7 +114,8 @@ void Run(int argc, char **argv) {
 
   DeviceNeeds needs;
   if (stats || json) needs.flags = ACORN_OPEN_PROFILE;
-  Device device(options, needs);
+  Device device(options, WithLookup(needs, sampling));
+  CheckLookup(device, sampling);
   device.Open();
   const uint32_t flags = chat ? ACORN_TEXT_CHAT : ACORN_TEXT_BOS | (markup ? ACORN_TEXT_MARKUP : 0);
   device.RequireText(flags);

@@ -5,6 +5,8 @@
 namespace acorn::program {
 namespace {
 
+constexpr uint64_t kMostLookup = 63;
+
 struct Context {
   Device *device;
   Digests *digests;
@@ -40,6 +42,28 @@ void AddSamplingOptions(Arguments *arguments, SamplingOptions *options) {
   arguments->Texts("--stop", &options->stop, "end where the answer has this text; may be repeated");
 }
 
+void AddLookupOption(Arguments *arguments, SamplingOptions *options) {
+  arguments->Number("--lookup", 1, kMostLookup, &options->lookup,
+                    "guess up to N tokens ahead from what the conversation said before: the same answer, faster where text repeats");
+}
+
+DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options) {
+  if (options.lookup != 0) needs.logit_rows = static_cast<uint32_t>(options.lookup) + 1;
+  return needs;
+}
+
+void CheckLookup(const Device &device, const SamplingOptions &options) {
+  if (options.lookup == 0) return;
+  if (device.plan().chunk_tokens <= options.lookup) Fail(ExitCode::kUsage, "--lookup %llu: --chunk must be larger",
+                                                         static_cast<unsigned long long>(options.lookup));
+  if (device.plan().state_bytes != 0) {
+    Fail(ExitCode::kUsage, "--lookup: %s has state-space layers, which cannot take tokens back", device.options().file.c_str());
+  }
+  if (device.options().cache_routing_q16 != 0) {
+    Fail(ExitCode::kUsage, "--lookup and --cache-aware-routing exclude each other: guesses would change the experts in memory");
+  }
+}
+
 Generated Generate(Device *device, const SamplingOptions &options, Digests *digests,
                    const std::function<void(const char *, size_t)> &text) {
   Context context{device, digests, &text};
@@ -58,6 +82,7 @@ Generated Generate(Device *device, const SamplingOptions &options, Digests *dige
   generation.sampling.seed = options.seed;
   generation.stop_strings = stop.data();
   generation.stop_count = stop.size();
+  generation.draft_tokens = static_cast<uint32_t>(options.lookup);
   generation.callback = OnToken;
   generation.ctx = &context;
   Generated result;

@@ -18,9 +18,15 @@ struct SamplingOptions {
   uint32_t temperature = 0, top_p = 0, min_p = 0, repetition_penalty = 0;  // Q16
   uint64_t top_k = 0, repetition_window = 64, seed = 0;
   std::vector<std::string> stop;
+  uint64_t lookup = 0;  // tokens that are guessed along with each one; 0: none
 };
 
 void AddSamplingOptions(Arguments *arguments, SamplingOptions *options);
+/// --lookup, for programs whose device is made with WithLookup.
+void AddLookupOption(Arguments *arguments, SamplingOptions *options);
+DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options);
+/// Throws Failure (usage) where the model, or another option, leaves --lookup without effect.
+void CheckLookup(const Device &device, const SamplingOptions &options);
 
 struct Generated {
   uint32_t reason = 0;  // ACORN_STOP_…

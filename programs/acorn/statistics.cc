@@ -25,6 +25,8 @@ Speeds ReadSpeeds(const Device &device) {
   Speeds speeds;
   speeds.prefill_tokens = timings.prefill_tokens;
   speeds.decode_tokens = timings.decode_tokens;
+  speeds.drafted_tokens = timings.drafted_tokens;
+  speeds.accepted_tokens = timings.accepted_tokens;
   speeds.prefill_tokens_per_s = PerSecond(timings.prefill_tokens, timings.prefill_ticks, timings.ticks_per_second);
   speeds.decode_tokens_per_s = PerSecond(timings.decode_tokens, timings.decode_ticks, timings.ticks_per_second);
   return speeds;

@@ -40,7 +40,7 @@ class Digests {
 
 /// Speeds of a session by the library's own clock.
 struct Speeds {
-  uint64_t prefill_tokens = 0, decode_tokens = 0;
+  uint64_t prefill_tokens = 0, decode_tokens = 0, drafted_tokens = 0, accepted_tokens = 0;
   double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;
 };
 Speeds ReadSpeeds(const Device &device);

@@ -582,6 +582,7 @@ acorn_status acorn_session_generate(acorn_session *session, uint32_t *reason, si
   Status status = MakeSampling(generation->sampling, &inner.sampling);
   if (status != Status::kOk) return Out(status);
   inner.repetition_window = generation->sampling.repetition_window;
+  inner.draft_tokens = generation->draft_tokens;
   inner.stop_strings = {generation->stop_strings, generation->stop_count};
   inner.callback = generation->callback;
   inner.ctx = generation->ctx;
@@ -608,6 +609,8 @@ acorn_status acorn_session_timings(const acorn_session *session, acorn_timings *
   timings->decode_tokens = sums.decode_tokens;
   timings->sample_ticks = sums.sample_ticks;
   timings->sample_tokens = sums.sample_tokens;
+  timings->drafted_tokens = sums.drafted_tokens;
+  timings->accepted_tokens = sums.accepted_tokens;
   timings->ticks_per_second = session->model->ticks_per_second;
   return ACORN_OK;
 }

@@ -1,4 +1,5 @@
 // Generation: sample, feed, hand out text. Characters that could be the start of a stop string are held back.
+#include "session/lookup.h"
 #include "session/session.h"
 
 namespace acorn {
@@ -74,6 +75,54 @@ struct Output {
   }
 };
 
+// Feeds sampled tokens, and with them, in the same pass, guesses of what will be sampled next. A guess that is sampled costs nothing
+// more; the answer is that of one token at a time.
+class Feeder {
+ public:
+  Feeder(Session *session, uint32_t most) : session_(session), most_(MayDraft(*session) ? most : 0) {}
+
+  /// left: tokens that may be sampled from here on, this one included
+  Status Feed(int32_t token, size_t left) {
+    if (next_ < computed_ && session_->tokens[session_->position] == token) {
+      ++session_->timings.accepted_tokens;
+      AcceptDraft(session_, next_++);
+      return Status::kOk;
+    }
+    Widen();
+    computed_ = next_ = 0;
+    size_t drafts = width_ < left ? width_ : left - 1;
+    if (drafts != 0) {
+      const Span<int32_t> tokens = session_->tokens;
+      tokens[session_->position] = token;
+      const size_t end = session_->position + 1;
+      drafts = LookUp(Span<const int32_t>(tokens.data(), end), tokens.subspan(end, drafts));
+    }
+    if (drafts == 0) return acorn::Feed(session_, Span<const int32_t>(&token, 1), nullptr, nullptr);
+    session_->timings.drafted_tokens += drafts;
+    ACORN_TRY(FeedDraft(session_, drafts + 1));
+    computed_ = drafts + 1;
+    next_ = 1;
+    return Status::kOk;
+  }
+
+ private:
+  // As many guesses as were right last time and one more; twice as many where all were.
+  void Widen() {
+    if (computed_ == 0) {
+      if (width_ == 0) width_ = most_ < kFirstDrafts ? most_ : kFirstDrafts;
+      return;
+    }
+    const size_t right = next_ - 1;
+    width_ = next_ == computed_ ? 2 * right : right + 1;
+    if (width_ > most_) width_ = most_;
+  }
+
+  static constexpr size_t kFirstDrafts = 3;  // with the token itself four rows, which cost little more than one
+  Session *session_;
+  size_t most_, width_ = 0;
+  size_t computed_ = 0, next_ = 0;  // tokens of the last pass, and which of them comes next
+};
+
 }  // namespace
 
 Status Generate(Session *session, const Generation &generation, StopReason *reason, size_t *count) {
@@ -83,8 +132,12 @@ Status Generate(Session *session, const Generation &generation, StopReason *reas
   if (session->logits == nullptr) return Status::kState;
   ACORN_TRY(CheckSamplerParams(generation.sampling));
   ACORN_TRY(CheckStops(generation.stop_strings));
+  if (generation.draft_tokens >= model->dims.chunk || generation.draft_tokens >= model->dims.logit_rows) {
+    if (generation.draft_tokens != 0) return Status::kArgument;
+  }
   session->detokenizer = {};
   Output output{session, &generation};
+  Feeder feeder(session, generation.draft_tokens);
   for (;;) {
     if (TakeCancel(session)) return Status::kCancelled;
     if (session->position == model->dims.context) {
@@ -94,7 +147,9 @@ Status Generate(Session *session, const Generation &generation, StopReason *reas
     int32_t token = 0;
     ACORN_TRY(SampleNext(session, generation.sampling, generation.repetition_window, &token));
     const uint64_t before = model->clock.Now();
-    ACORN_TRY(Feed(session, Span<const int32_t>(&token, 1), nullptr, nullptr));
+    size_t left = model->dims.context - session->position;
+    if (generation.max_tokens != 0 && generation.max_tokens - *count < left) left = generation.max_tokens - *count;
+    ACORN_TRY(feeder.Feed(token, left));
     session->timings.decode_ticks += model->clock.Now() - before;
     ++session->timings.decode_tokens;
     ++*count;

@@ -240,6 +240,24 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
   return Status::kOk;
 }
 
+Status FeedDraft(Session *session, size_t count) {
+  session->logits = nullptr;
+  ACORN_TRY(RunBody(session, session->position, count, Pass::kFirst));
+  ACORN_TRY(RunHead(session, 0, count));
+  AcceptDraft(session, 0);
+  return Status::kOk;
+}
+
+void AcceptDraft(Session *session, size_t index) {
+  session->logits = LogitsRow(session, index);
+  session->state_position = ++session->position;
+}
+
+bool MayDraft(const Session &session) {
+  return session.states.empty() && session.model->trace.empty() && session.routing_hook.run == nullptr &&
+         session.model->dials.bonus_q16 == 0;
+}
+
 Status Rewind(Session *session, size_t position) {
   if (position > session->position) return Status::kArgument;
   if (position == session->position) return Status::kOk;

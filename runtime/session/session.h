@@ -11,6 +11,7 @@ struct Timings {
   uint64_t prefill_ticks, prefill_tokens;
   uint64_t decode_ticks, decode_tokens;
   uint64_t sample_ticks, sample_tokens;
+  uint64_t drafted_tokens, accepted_tokens;  // guessed by a generation, and guessed right
 };
 
 struct Session {
@@ -60,6 +61,19 @@ using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, siz
 /// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept) | as ExpertSource (the same)
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
 
+/// Computes the `count` tokens that stand in session->tokens behind the conversation, and the logits of each, in one pass; the first
+/// of them joins the conversation. Only where no state sees tokens that may not stay (MayDraft).
+/// count: at most the chunk, the rows of logits and what is left of the context
+/// Returns: as Feed, the conversation as it was
+Status FeedDraft(Session *session, size_t count);
+
+/// The next of these tokens, number `index` of the pass, joins the conversation.
+void AcceptDraft(Session *session, size_t index);
+
+/// Whether tokens may be computed that are dropped again without a trace in what follows: no state has seen them, nobody records the
+/// steps or the routing, and no routing depends on which experts are in memory.
+bool MayDraft(const Session &session);
+
 /// Drops the tokens from `position` on. States cannot forget: they start anew, and see the rest again when tokens are fed.
 /// Returns: kOk | kArgument
 Status Rewind(Session *session, size_t position);
@@ -89,13 +103,14 @@ struct Generation {
   uint32_t max_tokens;  // 0: until the context is full
   SamplerParams sampling;
   uint32_t repetition_window;
+  uint32_t draft_tokens;  // most that are guessed in a pass; 0: none are
   Span<const char *const> stop_strings;  // zero-terminated
   int (*callback)(void *ctx, int32_t token, const char *text, size_t bytes);
   void *ctx;
 };
 
 /// Samples, feeds and hands out tokens.
-/// Returns: kOk | kState (no logits) | kArgument | kCancelled
+/// Returns: kOk | kState (no logits) | kArgument (more drafts than a chunk or the rows of logits hold beside a token) | kCancelled
 Status Generate(Session *session, const Generation &generation, StopReason *reason, size_t *count);
 
 /// Parts of a reference run, in order; kNone: no part differs.

@@ -377,6 +377,10 @@ typedef struct acorn_generation {
   size_t stop_count;
   acorn_token_callback callback; /* may be NULL */
   void *ctx;
+  /// Most tokens that are guessed and computed along with each one: what followed in the conversation when its last tokens stood
+  /// there before. Faster where text repeats itself; the tokens are those of 0, to the bit. Below acorn_options.logit_rows and
+  /// chunk_tokens. Without effect in a model whose plan has state_bytes, with a trace or a routing hook, and with cache_routing_q16.
+  uint32_t draft_tokens;
 } acorn_generation;
 
 /// Why a generation ended.
@@ -400,6 +404,7 @@ typedef struct acorn_timings {
   uint64_t prefill_ticks, prefill_tokens; /* prefill, score, append_text */
   uint64_t decode_ticks, decode_tokens;   /* decode, and generate's own steps */
   uint64_t sample_ticks, sample_tokens;
+  uint64_t drafted_tokens, accepted_tokens; /* acorn_generation.draft_tokens: computed along, and those of them that came true */
   uint64_t ticks_per_second;
 } acorn_timings;
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_timings(const acorn_session *session, acorn_timings *timings);

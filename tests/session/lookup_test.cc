@@ -1,0 +1,183 @@
+// Guessed tokens: what LookUp finds, and that a generation with guesses is the one without, in every logit.
+#include "session/lookup.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/support/model_builder.h"
+#include "tests/support/model_session.h"
+#include "tests/support/thread_port.h"
+
+namespace acorn::test {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+Ids Found(const Ids &tokens, size_t most) {
+  Ids draft(most);
+  draft.resize(LookUp(Span<const int32_t>(tokens.data(), tokens.size()), Span<int32_t>(draft.data(), most)));
+  return draft;
+}
+
+TEST(LookUp, WhatFollowedTheLongestEarlierMatch) {
+  EXPECT_EQ(Found({1, 2, 3, 4, 9, 2, 3, 5, 8, 1, 2, 3}, 2), (Ids{4, 9}));
+  EXPECT_EQ(Found({1, 2, 7, 1, 2, 8, 1, 2}, 1), (Ids{8}));  // the latest of equals
+}
+
+TEST(LookUp, NothingWithoutTwoEqualTokens) {
+  EXPECT_EQ(Found({}, 3), Ids());
+  EXPECT_EQ(Found({1}, 3), Ids());
+  EXPECT_EQ(Found({1, 1}, 3), Ids());
+  EXPECT_EQ(Found({1, 2, 3, 2}, 3), Ids());
+  EXPECT_EQ(Found({1, 2, 1, 2}, 0), Ids());
+}
+
+TEST(LookUp, GoesRoundWhereWhatFollowedReachesUpToNow) {
+  EXPECT_EQ(Found({5, 5, 5}, 4), (Ids{5, 5, 5, 5}));
+  EXPECT_EQ(Found({1, 2, 3, 1, 2, 3, 1, 2}, 5), (Ids{3, 1, 2, 3, 1}));
+}
+
+TEST(LookUp, CountsNoFurtherThanTheLongestMatch) {
+  Ids tokens;
+  for (int round = 0; round < 3; ++round) {
+    for (int32_t i = 0; i < 12; ++i) tokens.push_back(i);
+    tokens.push_back(100 + round);  // what follows
+  }
+  for (int32_t i = 0; i < 12; ++i) tokens.push_back(i);
+  EXPECT_EQ(Found(tokens, 1), (Ids{102}));
+}
+
+struct Answer {
+  Ids ids, logits;  // of every token
+  uint32_t reason = 0;
+  size_t count = 0;
+  acorn_timings timings = {};
+};
+
+Answer Generated(ModelSession *session, const Ids &prompt, acorn_generation generation) {
+  Answer answer;
+  struct Context {
+    acorn_session *session;
+    size_t vocab;
+    Answer *answer;
+  } context = {session->session(), 0, &answer};
+  acorn_model_info info = {};
+  info.struct_size = sizeof info;
+  EXPECT_EQ(acorn_model_get_info(session->model(), &info), ACORN_OK);
+  context.vocab = info.vocab_size;
+  generation.struct_size = sizeof generation;
+  generation.sampling.struct_size = sizeof generation.sampling;
+  generation.ctx = &context;
+  generation.callback = [](void *ctx, int32_t token, const char *, size_t) {
+    const Context &to = *static_cast<Context *>(ctx);
+    to.answer->ids.push_back(token);
+    const int32_t *logits = nullptr;
+    EXPECT_EQ(acorn_session_logits(to.session, &logits), ACORN_OK);
+    to.answer->logits.insert(to.answer->logits.end(), logits, logits + to.vocab);
+    EXPECT_EQ(acorn_session_tokens(to.session)[acorn_session_position(to.session) - 1], token);
+    return 0;
+  };
+  EXPECT_EQ(acorn_session_prefill(session->session(), prompt.data(), prompt.size()), ACORN_OK);
+  EXPECT_EQ(acorn_session_generate(session->session(), &answer.reason, &answer.count, &generation), ACORN_OK);
+  answer.timings.struct_size = sizeof answer.timings;
+  EXPECT_EQ(acorn_session_timings(session->session(), &answer.timings), ACORN_OK);
+  return answer;
+}
+
+class Drafts : public testing::TestWithParam<ModelSpec> {};
+
+// Text that repeats: a model of random weights then does too, or is wrong about it.
+Ids RepeatingPrompt() {
+  Ids prompt;
+  for (int32_t i = 0; i < 18; ++i) prompt.push_back(3 + i % 6);
+  return prompt;
+}
+
+struct Case {
+  uint32_t temperature, penalty, max_tokens, drafts, threads;
+};
+
+TEST_P(Drafts, ChangeNoAnswer) {
+  const AlignedBytes file = BuildModel(GetParam());
+  const Ids prompt = RepeatingPrompt();
+  for (const Case &one : {Case{0, 65536, 0, 3, 1}, Case{65536, 72090, 11, 7, 3}}) {
+    acorn_generation generation = {};
+    generation.max_tokens = one.max_tokens;
+    generation.sampling.temperature_q16 = one.temperature;
+    generation.sampling.repetition_penalty_q16 = one.penalty;
+    generation.sampling.seed = 5;
+    ModelSession plain(file);
+    ASSERT_EQ(plain.status(), ACORN_OK);
+    const Answer expected = Generated(&plain, prompt, generation);
+    EXPECT_EQ(expected.timings.drafted_tokens, 0u);
+    acorn_options options = {};
+    options.logit_rows = one.drafts + 1;
+    options.chunk_tokens = 8;
+    ThreadPort port(0, one.threads);
+    ModelSession session(file, options, port.get());
+    ASSERT_EQ(session.status(), ACORN_OK);
+    generation.draft_tokens = one.drafts;
+    const Answer answer = Generated(&session, prompt, generation);
+    EXPECT_EQ(answer.ids, expected.ids);
+    EXPECT_EQ(answer.logits, expected.logits);
+    EXPECT_EQ(answer.reason, expected.reason);
+    EXPECT_EQ(answer.count, expected.count);
+    EXPECT_EQ(answer.timings.decode_tokens, expected.timings.decode_tokens);
+    EXPECT_LE(answer.timings.accepted_tokens, answer.timings.drafted_tokens);
+    if (session.plan().state_bytes != 0) {
+      EXPECT_EQ(answer.timings.drafted_tokens, 0u);
+    }
+    // The conversation is the same too: rewound, it goes on as the other one does.
+    for (ModelSession *rewound : {&plain, &session}) {
+      ASSERT_EQ(acorn_session_rewind(rewound->session(), prompt.size() + 2), ACORN_OK);
+    }
+    EXPECT_EQ(session.Score({9, 4, 9, 4}), plain.Score({9, 4, 9, 4}));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, Drafts, testing::ValuesIn(VariedSpecs()),
+                         [](const testing::TestParamInfo<ModelSpec> &spec) { return spec.param.name; });
+
+TEST(DraftsCount, AndAreRightWhereTextRepeats) {
+  acorn_options options = {};
+  options.logit_rows = 8;
+  acorn_generation generation = {};
+  generation.sampling.repetition_penalty_q16 = 65536;
+  generation.draft_tokens = 7;
+  uint64_t drafted = 0, accepted = 0;
+  for (const ModelSpec &spec : VariedSpecs()) {
+    ModelSession session(BuildModel(spec), options);
+    ASSERT_EQ(session.status(), ACORN_OK);
+    const Answer answer = Generated(&session, RepeatingPrompt(), generation);
+    drafted += answer.timings.drafted_tokens;
+    accepted += answer.timings.accepted_tokens;
+  }
+  EXPECT_GT(accepted, 100u);
+  EXPECT_LT(accepted, drafted);
+}
+
+TEST(DraftsFit, IntoTheChunkAndTheRowsOfLogits) {
+  const AlignedBytes file = BuildModel(ModelSpec());
+  for (const bool rows : {true, false}) {
+    acorn_options options = {};
+    options.logit_rows = rows ? 4 : 8;
+    options.chunk_tokens = rows ? 8 : 4;
+    ModelSession session(file, options);
+    ASSERT_EQ(session.status(), ACORN_OK);
+    const Ids prompt = {1, 2, 1, 2};
+    ASSERT_EQ(acorn_session_prefill(session.session(), prompt.data(), prompt.size()), ACORN_OK);
+    acorn_generation generation = {};
+    generation.struct_size = sizeof generation;
+    generation.sampling.struct_size = sizeof generation.sampling;
+    generation.max_tokens = 4;
+    generation.draft_tokens = 4;
+    EXPECT_EQ(acorn_session_generate(session.session(), nullptr, nullptr, &generation), ACORN_ERR_ARGUMENT);
+    EXPECT_EQ(acorn_session_position(session.session()), prompt.size());
+    generation.draft_tokens = 3;
+    EXPECT_EQ(acorn_session_generate(session.session(), nullptr, nullptr, &generation), ACORN_OK);
+  }
+}
+
+}  // namespace
+}  // namespace acorn::test
