@@ -81,6 +81,31 @@ TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
   ExpectFailure({"plan", "MODEL", "--trust", "1"}, 2, {"--trust is not in this version"});
 }
 
+TEST_F(CommandLine, LookupChangesNoAnswer) {
+  const Words words = {"run", "MODEL", "-p", "the lamp the lamp the lamp the", "-n", "12", "--json"};
+  const auto with = [&](const Words &more) {
+    Words all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    return Acorn(all);
+  };
+  const Outcome plain = with({}), ahead = with({"--lookup", "5"});
+  EXPECT_EQ(plain.code, 0) << plain.err;
+  EXPECT_EQ(ahead.code, 0) << ahead.err;
+  EXPECT_EQ(ahead.out, plain.out);
+  const json without = json::parse(plain.err), looked = json::parse(ahead.err);
+  EXPECT_EQ(looked["digest"], without["digest"]);
+  EXPECT_EQ(looked["ids_digest"], without["ids_digest"]);
+  EXPECT_FALSE(without.contains("drafted_tokens"));
+  ExpectFailure({"run", "MODEL", "-p", "x", "--lookup", "8", "--chunk", "8"}, 2, {"--lookup 8", "--chunk"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--lookup", "64"}, 2, {"--lookup"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--lookup", "2", "--cache-aware-routing", "0.1"}, 2, {"--lookup", "--cache-aware-routing"});
+  ModelSpec spec = TalkingSpec();
+  spec.mixers = {Mixer::kStateSpace, Mixer::kAttention};
+  const std::string states = folder_.File("states.acorn");
+  ASSERT_TRUE(WriteModel(BuildModel(spec), states));
+  ExpectFailure({"chat", states, "--lookup", "2"}, 2, {"--lookup", "states.acorn", "state-space"});
+}
+
 TEST_F(CommandLine, RatesThatAFileHolds) {
   ModelSpec spec = TalkingSpec();
   spec.head_dim = spec.rotary_dims = 32;
