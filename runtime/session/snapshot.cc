@@ -281,6 +281,7 @@ Status SaveSession(const Session &session, Span<uint8_t> out) {
 }
 
 Status LoadSession(Session *session, Span<const uint8_t> snapshot) {
+  const Exclusive exclusive(session->model);
   const Model &model = *session->model;
   const uint8_t *data = snapshot.data();
   Contents contents;
