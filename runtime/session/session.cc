@@ -226,10 +226,10 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     if (TakeCancel(session)) return Status::kCancelled;
     const size_t left = tokens.size() - done;
     const size_t m = left < model->dims.chunk ? left : model->dims.chunk;
-    session->logits = nullptr;
     // The tokens may already lie in place (FeedText).
     __builtin_memmove(session->tokens.data() + session->position, tokens.data() + done, m * sizeof(int32_t));
-    ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));
+    ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));  // a failure leaves the logits of the token before
+    session->logits = nullptr;
     session->position += static_cast<uint32_t>(m);
     if (callback != nullptr) {
       ACORN_TRY(HandOver(session, done, m, callback, ctx));
