@@ -1,5 +1,7 @@
 #include "base/temporary_file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,8 +12,28 @@
 #include "base/error.h"
 
 namespace acorn::compiler {
+namespace {
+
+// The new name is on the disk too. File systems that cannot say so of a folder (EINVAL) do it by themselves or not at all.
+bool SyncFolderOf(const std::string &path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
+  const int file = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file < 0) return false;
+  const int error = fsync(file) == 0 || errno == EINVAL ? 0 : errno;
+  close(file);
+  errno = error;
+  return error == 0;
+}
+
+}  // namespace
 
 TemporaryFile::TemporaryFile(std::string target) : target_(std::move(target)) {
+  // A device or a folder would be replaced by a file.
+  struct stat found = {};
+  if (stat(target_.c_str(), &found) == 0 && !S_ISREG(found.st_mode)) {
+    throw Error(ExitCode::kIo, "cannot write " + target_ + ": it is not a regular file");
+  }
   path_ = target_ + ".part" + std::to_string(getpid());
   file_ = std::fopen(path_.c_str(), "wb");
   if (file_ == nullptr) Fail();
@@ -39,6 +61,7 @@ void TemporaryFile::Commit() {
   if (std::fclose(file) != 0) Fail();
   if (std::rename(path_.c_str(), target_.c_str()) != 0) Fail();
   committed_ = true;
+  if (!SyncFolderOf(target_)) Fail();
 }
 
 void TemporaryFile::Fail() { throw Error(ExitCode::kIo, "cannot write " + target_ + ": " + std::strerror(errno)); }

@@ -20,7 +20,8 @@ class TemporaryFile {
   void Write(const void *data, size_t bytes);
   /// Zeros up to `position`.
   void PadTo(uint64_t position);
-  /// On the disk, then under its name.
+  /// On the disk, then under its name. Where it throws, the target is what it was before, or, if only the folder could not be
+  /// written, the new file.
   void Commit();
   uint64_t position() const { return position_; }
 

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "error.h"
+#include "mapped_fault.h"
 
 namespace acorn::program {
 namespace {
@@ -172,6 +173,7 @@ void Device::OpenImage() {
     }
   }
   check(acorn_posix_open_part(&file_, path, residency, bytes));
+  if (residency == ACORN_POSIX_MAP) WatchMapping(file_, options_.file);
 }
 
 Device::~Device() {

@@ -9,6 +9,7 @@ namespace {
 
 ExitCode CodeOf(acorn_status status) {
   if (status == ACORN_ERR_MEMORY) return ExitCode::kMemory;
+  if (status >> 4 == 4) return ExitCode::kIo;
   return status >> 4 == 2 ? ExitCode::kModel : ExitCode::kUsage;
 }
 

@@ -209,7 +209,9 @@ Status HandOver(StreamingExperts *experts) {
     experts->under_way += accepted;
     for (size_t i = 0; i < accepted; ++i) experts->bytes_under_way += requests[i].bytes;
     for (size_t i = 0; i < experts->unsubmitted_count; ++i) experts->unsubmitted[i] = experts->unsubmitted[i + accepted];
-    if (status != Status::kOk) return Fail(experts, Status::kStorage, Awaited(*experts), 0);
+    // A port that takes nothing while nothing is under way would be waited for in vain.
+    const bool refused = status != Status::kOk || (accepted == 0 && experts->under_way == 0);
+    if (refused) return Fail(experts, Status::kStorage, Awaited(*experts), 0);
     if (accepted < count) return Status::kOk;
   }
 }
@@ -247,7 +249,9 @@ void StartGuess(StreamingExperts *experts) {
     experts->guess = read;
     experts->guessing = true;
     Queue(experts, read);
-    if (HandOver(experts) != Status::kOk) return;  // a demand will find out
+    if (HandOver(experts) == Status::kOk) continue;
+    experts->fault = {};  // a demand will find out
+    return;
   }
 }
 

@@ -69,6 +69,7 @@ struct Model {
   Clock clock;
   uint64_t ticks_per_second;
   bool profile;
+  uint32_t in_use;  // 1: a call runs (Exclusive); looked at in builds with debug checks only
   Tokenizer tokenizer;  // header is null without one
   ScratchPlan scratch_plan;
   uint8_t *scratch;

@@ -189,6 +189,7 @@ void ResetSession(Session *session) {
 }
 
 Status SetRate(Session *session, uint32_t rate) {
+  const Exclusive exclusive(session->model);
   const Span<Profile> profiles = session->model->graph.profiles;
   uint32_t profile = 0;
   while (profile < profiles.size() && profiles[profile].rate != rate) ++profile;
@@ -215,6 +216,7 @@ Status SetRate(Session *session, uint32_t rate) {
 
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx) {
   Model *model = session->model;
+  const Exclusive exclusive(model);
   for (const int32_t token : tokens) {
     if (token < 0 || static_cast<uint32_t>(token) >= model->graph.vocab_size) return Status::kToken;
   }
@@ -224,10 +226,10 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     if (TakeCancel(session)) return Status::kCancelled;
     const size_t left = tokens.size() - done;
     const size_t m = left < model->dims.chunk ? left : model->dims.chunk;
-    session->logits = nullptr;
     // The tokens may already lie in place (FeedText).
     __builtin_memmove(session->tokens.data() + session->position, tokens.data() + done, m * sizeof(int32_t));
-    ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));
+    ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));  // a failure leaves the logits of the token before
+    session->logits = nullptr;
     session->position += static_cast<uint32_t>(m);
     if (callback != nullptr) {
       ACORN_TRY(HandOver(session, done, m, callback, ctx));
@@ -259,6 +261,7 @@ bool MayDraft(const Session &session) {
 }
 
 Status Rewind(Session *session, size_t position) {
+  const Exclusive exclusive(session->model);
   if (position > session->position) return Status::kArgument;
   if (position == session->position) return Status::kOk;
   session->position = static_cast<uint32_t>(position);
@@ -269,6 +272,7 @@ Status Rewind(Session *session, size_t position) {
 
 Status SampleNext(Session *session, const SamplerParams &params, uint32_t window, int32_t *token) {
   Model *model = session->model;
+  const Exclusive exclusive(model);
   if (session->logits == nullptr) return Status::kState;
   ACORN_TRY(CheckSamplerParams(params));
   const uint64_t before = model->clock.Now();

@@ -245,7 +245,7 @@ Status ReadHeader(const Session &session, Span<const uint8_t> snapshot, Contents
   const bool behind = contents->computed != contents->position;
   if (contents->profile == graph.profiles.size() || contents->position > graph.max_context || LoadLittle32(p + kSnapshotReservedAt) != 0 ||
       contents->computed > contents->position || (behind && graph.states.empty()) ||
-      (contents->logits != 0 && (contents->logits != graph.vocab_size || behind || contents->position == 0))) {
+      (contents->logits != 0 && (contents->logits != graph.vocab_size || contents->position == 0))) {
     return Status::kInvalid;
   }
   if (contents->position > model.dims.context) return Status::kContextFull;
@@ -281,6 +281,7 @@ Status SaveSession(const Session &session, Span<uint8_t> out) {
 }
 
 Status LoadSession(Session *session, Span<const uint8_t> snapshot) {
+  const Exclusive exclusive(session->model);
   const Model &model = *session->model;
   const uint8_t *data = snapshot.data();
   Contents contents;

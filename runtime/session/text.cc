@@ -5,6 +5,7 @@ namespace acorn {
 
 Status EncodeText(Model *model, Span<const int32_t> before, Span<const char> text, TextFlags flags, Span<int32_t> out,
                   size_t *count) {
+  const Exclusive exclusive(model);
   const Tokenizer &tokenizer = model->tokenizer;
   if (tokenizer.header == nullptr) return Status::kText;
   if (flags.chat) {

@@ -1,0 +1,60 @@
+#include "memory_trend.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace acorn::soak {
+namespace {
+
+constexpr size_t kSamples = size_t{1} << 16;
+
+}  // namespace
+
+uint64_t ResidentBytes() {
+  std::FILE *file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr) return 0;
+  unsigned long long all = 0, resident = 0;
+  const int read = std::fscanf(file, "%llu %llu", &all, &resident);
+  std::fclose(file);
+  return read == 2 ? resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) : 0;
+}
+
+MemoryTrend::MemoryTrend() : samples_(kSamples, Sample{1, 1}) {}
+
+void MemoryTrend::Add(uint64_t turn, uint64_t bytes) {
+  if (++skipped_ < stride_) return;
+  skipped_ = 0;
+  if (count_ == samples_.size()) {
+    count_ /= 2;
+    stride_ *= 2;
+    for (size_t i = 0; i < count_; ++i) samples_[i] = samples_[2 * i];
+  }
+  samples_[count_++] = {turn, bytes};
+}
+
+double MemoryTrend::Slope() const {
+  const size_t begin = count_ / 4;
+  const auto n = static_cast<double>(count_ - begin);
+  if (n < 2) return 0;
+  double turns = 0, bytes = 0;
+  for (size_t i = begin; i < count_; ++i) {
+    turns += static_cast<double>(samples_[i].turn) / n;
+    bytes += static_cast<double>(samples_[i].bytes) / n;
+  }
+  double products = 0, squares = 0;
+  for (size_t i = begin; i < count_; ++i) {
+    const double turn = static_cast<double>(samples_[i].turn) - turns;
+    products += turn * (static_cast<double>(samples_[i].bytes) - bytes);
+    squares += turn * turn;
+  }
+  return squares == 0 ? 0 : products / squares;
+}
+
+double MemoryTrend::Rise() const {
+  return count_ == 0 ? 0 : Slope() * static_cast<double>(samples_[count_ - 1].turn - samples_[count_ / 4].turn);
+}
+
+bool MemoryTrend::Grows() const { return count_ >= kFewestSamples && Slope() > kMostBytesATurn && Rise() > kNoiseBytes; }
+
+}  // namespace acorn::soak
