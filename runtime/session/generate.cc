@@ -86,7 +86,7 @@ Status Generate(Session *session, const Generation &generation, StopReason *reas
   session->detokenizer = {};
   Output output{session, &generation};
   for (;;) {
-    if (TakeCancel(session)) return Status::kCancelled;
+    ACORN_TRY(session->stop.Take());
     if (session->position == model->dims.context) {
       *reason = StopReason::kContext;
       return Status::kOk;
