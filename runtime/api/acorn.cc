@@ -44,6 +44,7 @@ static_assert(static_cast<uint32_t>(Status::kPort) == ACORN_ERR_PORT);
 static_assert(static_cast<uint32_t>(Status::kStorage) == ACORN_ERR_STORAGE);
 static_assert(static_cast<uint32_t>(Status::kStalled) == ACORN_ERR_STALLED);
 static_assert(static_cast<uint32_t>(Status::kCancelled) == ACORN_ERR_CANCELLED);
+static_assert(static_cast<uint32_t>(Status::kDeadline) == ACORN_ERR_DEADLINE);
 static_assert(ACORN_CPU_AVX2 == acorn::kFeatureAvx2 && ACORN_CPU_AVXVNNI == acorn::kFeatureAvxVnni &&
               ACORN_CPU_AVX512VNNI == acorn::kFeatureAvx512Vnni && ACORN_CPU_GFNI == acorn::kFeatureGfni &&
               ACORN_CPU_NEON == acorn::kFeatureNeon && ACORN_CPU_NEONDOT == acorn::kFeatureNeonDot &&
@@ -58,6 +59,7 @@ static_assert(sizeof(acorn_route) == sizeof(acorn::Route) && offsetof(acorn_rout
               offsetof(acorn_route, weight_q15) == offsetof(acorn::Route, weight));
 
 static_assert(ACORN_HEADER_BYTES == acorn::kHeaderBytes);
+static_assert(ACORN_NO_DEADLINE == acorn::Stop::kNever);
 constexpr uint32_t kDefaultReadTimeoutMs = 10000;  // no storage that works takes as long
 constexpr uint64_t kBlockAlignment = acorn::Arena::kAlignment;
 
@@ -225,6 +227,7 @@ const char *acorn_status_text(acorn_status status) {
     case Status::kStorage: return "a read of the model file failed";
     case Status::kStalled: return "the storage did not answer in time";
     case Status::kCancelled: return "cancelled";
+    case Status::kDeadline: return "the time is over";
   }
   return "unknown status";
 #endif
@@ -471,6 +474,7 @@ acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
     candidate->logit_hook = nullptr;
     candidate->routing_hook = {};
     candidate->profile = model->first_profile;
+    candidate->stop.deadline = acorn::Stop::kNever;
     acorn::ResetSession(candidate);
     *session = static_cast<acorn_session *>(candidate);
     return ACORN_OK;
@@ -595,7 +599,11 @@ acorn_status acorn_session_generate(acorn_session *session, uint32_t *reason, si
 }
 
 void acorn_session_cancel(acorn_session *session) {
-  if (session != nullptr) __atomic_store_n(&session->cancel, 1u, __ATOMIC_RELEASE);
+  if (session != nullptr) session->stop.Ask(acorn::Stop::kCancel);
+}
+
+acorn_status acorn_session_set_deadline(acorn_session *session, uint64_t ms) {
+  return session == nullptr ? static_cast<acorn_status>(ACORN_ERR_ARGUMENT) : Out(acorn::SetDeadline(session, ms));
 }
 
 acorn_status acorn_session_timings(const acorn_session *session, acorn_timings *timings) {

@@ -28,7 +28,8 @@ enum class [[nodiscard]] Status : uint32_t {
   kPort = 0x40,           // a callback of the port failed
   kStorage = 0x41,        // a read of the model file failed or came short
   kStalled = 0x42,        // a read of the model file did not come in time
-  kCancelled = 0x50,      // stopped on request between two chunks
+  kCancelled = 0x50,      // stopped on request
+  kDeadline = 0x51,       // stopped by the time
 };
 
 }  // namespace acorn

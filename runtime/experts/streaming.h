@@ -13,6 +13,7 @@
 #include "model/graph.h"
 #include "ops/op.h"
 #include "platform/parallel.h"
+#include "platform/stop.h"
 #include "platform/storage.h"
 
 namespace acorn {
@@ -66,7 +67,7 @@ struct StreamingExperts {
   uint32_t layout_profile;  // whose slots these are
   uint64_t ticks_per_second;  // of the clock; 0: nothing is counted, and a read may take as long as it likes
   uint64_t timeout_ticks;  // of a visit without any read coming in; 0: none
-  uint32_t *cancel;        // of the session that runs: nonzero ends a wait, which clears it
+  Stop *stop;              // of the session that runs: ends a wait, which takes it
   // the visit
   uint32_t set;
   uint32_t visit;  // number of it

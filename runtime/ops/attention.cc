@@ -19,6 +19,7 @@ void Run(const AttentionOp &op, const RunContext &context) {
   const size_t head_tasks = op.heads / heads_per_task;
   const uint64_t head_bytes = kv_cache::HeadBytes(context.cache_rows, head_dim, cache.bits);
   context.parallel.For(static_cast<uint32_t>(head_tasks * row_blocks), [&](uint32_t task, uint32_t thread) {
+    if (IsStopped(context, thread)) return;
     const size_t head = task % head_tasks * heads_per_task;
     // The last rows see the most keys: first, so that no thread is left with a long task at the end.
     const size_t first = (row_blocks - 1 - task / head_tasks) * attention::kTaskRows;

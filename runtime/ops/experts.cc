@@ -100,7 +100,7 @@ class Visitor {
     while (status == Status::kOk) {
       bool done = false;
       status = Gather(&done);
-      if (status != Status::kOk || (done && count_ == 0)) break;
+      if (status != Status::kOk || (done && count_ == 0) || IsStopped(context_, 0)) break;
       Compute();
       for (size_t i = 0; i < count_; ++i) source.release(source.ctx, batch_[i].index);
     }
@@ -181,7 +181,7 @@ class Visitor {
       batch_[0].row = 0;
       rows = batch_[0].rows;
     }
-    while (count_ < kMostTogether) {
+    while (count_ < kMostTogether && !IsStopped(context_, 0)) {
       Visit visit = {};
       ACORN_TRY(source.next(source.ctx, count_ == 0, &visit.index, &visit.bytes));
       if (visit.index == wanted_) {
@@ -222,6 +222,7 @@ class Visitor {
     tile.multipliers = reinterpret_cast<const int32_t *>(bytes + place.multipliers);
     tile.shift = part == expert::kGate ? record.gate_shift : part == expert::kUp ? record.up_shift : record.down_shift;
     tile.per_token = 1;
+    tile.stop = context_.stop;
     tile.y_elem_bytes = sizeof(int16_t);
     return tile;
   }
@@ -253,6 +254,7 @@ class Visitor {
     size_t cuts = 0;  // of a matrix, all slices together
     for (size_t slice = 0; slice < op_.slices; ++slice) cuts += cuts_of(slice);
     context_.parallel.For(static_cast<uint32_t>(2 * count_ * cuts), [&](uint32_t task, uint32_t thread) {
+      if (IsStopped(context_, thread)) return;
       const Visit &visit = batch_[task / (2 * cuts)];
       const size_t part = task / cuts % 2 == 0 ? expert::kGate : expert::kUp;
       size_t slice = 0, piece = task % cuts;
@@ -303,6 +305,7 @@ class Visitor {
   void Down() {
     const Cut cut = CutOfMany(LargestRows(), set_.hidden, context_.parallel.threads, 1);
     context_.parallel.For(static_cast<uint32_t>(CeilDiv(set_.hidden, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
+      if (IsStopped(context_, thread)) return;
       const size_t begin = task * cut.task_channels;
       const size_t end = begin + cut.task_channels < set_.hidden ? begin + cut.task_channels : set_.hidden;
       uint8_t *scratch = ThreadScratch(context_, thread);

@@ -112,11 +112,13 @@ void Run(const LinearOp &op, const RunContext &context) {
   tile.x = x;
   tile.x_stride = x_stride;
   tile.per_token = per_token;
+  tile.stop = context.stop;
   tile.y_elem_bytes = DTypeBytes(output);
   tile.y_row_bytes = context.values[op.out.value].row_bytes;
   uint8_t *y = context.values[op.out.value].data + op.out.offset * tile.y_elem_bytes;
   const Cut cut = CutOf(rows, n, kernel->nr, context.parallel.threads);
   context.parallel.For(static_cast<uint32_t>(CeilDiv(n, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
+    if (IsStopped(context, thread)) return;
     const size_t begin = task * cut.task_channels;
     const size_t end = begin + cut.task_channels < n ? begin + cut.task_channels : n;
     ForPieces(op.rows, *kernel, begin, end, [&](const Channels &piece) {

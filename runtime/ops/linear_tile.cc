@@ -65,6 +65,7 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
   epilogue.shift = tile.shift;
   epilogue.zero_point = tile.zero_point;
   for (size_t row = 0; row < rows; row += cut.row_block) {
+    if (tile.stop != nullptr && tile.stop->IsAsked()) return;
     gemm.m = rows - row < cut.row_block ? rows - row : cut.row_block;
     gemm.x = tile.x + row * tile.x_stride;
     tile.kernel->run(gemm);

@@ -34,6 +34,7 @@ struct Tile {
   const int8_t *x;  // [rows, k]
   size_t x_stride;
   size_t per_token;  // rows of x that make a row of y: 1, or 2 of s15
+  const Stop *stop;  // null, or once asked the rest of the rows stays unwritten
   size_t y_elem_bytes;
   uint64_t y_row_bytes;
 };

@@ -22,6 +22,7 @@
 #include "kernels/scan/kernel.h"
 #include "model/graph.h"
 #include "platform/parallel.h"
+#include "platform/stop.h"
 
 namespace acorn {
 
@@ -116,6 +117,7 @@ struct RunContext {
   ExpertSource experts;       // of a model that has some
   ExpertForecast forecast;
   RoutingDials dials;
+  Stop *stop;                 // once asked, the step may end with its output unwritten; null: it runs to its end
   // the chunk
   const int32_t *tokens;      // [m]
   size_t m;                   // rows
@@ -181,17 +183,25 @@ inline uint8_t *ThreadScratch(const RunContext &context, uint32_t thread) {
   return context.thread_scratch + thread * context.thread_scratch_bytes;
 }
 
+/// Whether a task is better left undone, since nobody will want the step's output.  thread: as the task's; only 0 looks at the clock
+inline bool IsStopped(const RunContext &context, uint32_t thread) {
+  if (context.stop == nullptr) return false;
+  return thread == 0 ? context.stop->IsDue() : context.stop->IsAsked();
+}
+
 /// Work below so many elements stays on the caller's thread: waking the others costs more (a few microseconds) than it takes.
 constexpr size_t kInlineElems = 8192;
 
-/// body(task, thread) for each task of work that takes `elems` elements in all.
+/// body(task, thread) for each task of work that takes `elems` elements in all; once the step is to stop, for no more of them.
 template <typename Body>
 void ForTasks(const RunContext &context, size_t tasks, size_t elems, const Body &body) {
   if (elems <= kInlineElems) {
     for (uint32_t task = 0; task < tasks; ++task) body(task, 0u);
     return;
   }
-  context.parallel.For(static_cast<uint32_t>(tasks), body);
+  context.parallel.For(static_cast<uint32_t>(tasks), [&](uint32_t task, uint32_t thread) {
+    if (!IsStopped(context, thread)) body(task, thread);
+  });
 }
 
 /// body(first_row, rows, thread) over blocks of the chunk's rows.

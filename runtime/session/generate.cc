@@ -83,7 +83,7 @@ class Feeder {
 
   /// left: tokens that may be sampled from here on, this one included
   Status Feed(int32_t token, size_t left) {
-    if (next_ < computed_ && session_->tokens[session_->position] == token) {
+    if (next_ < computed_ && session_->position == first_ + next_ && session_->tokens[session_->position] == token) {
       ++session_->timings.accepted_tokens;
       AcceptDraft(session_, next_++);
       return Status::kOk;
@@ -99,6 +99,7 @@ class Feeder {
     }
     if (drafts == 0) return acorn::Feed(session_, Span<const int32_t>(&token, 1), nullptr, nullptr);
     session_->timings.drafted_tokens += drafts;
+    first_ = session_->position;
     ACORN_TRY(FeedDraft(session_, drafts + 1));
     computed_ = drafts + 1;
     next_ = 1;
@@ -120,7 +121,7 @@ class Feeder {
   static constexpr size_t kFirstDrafts = 3;  // with the token itself four rows, which cost little more than one
   Session *session_;
   size_t most_, width_ = 0;
-  size_t computed_ = 0, next_ = 0;  // tokens of the last pass, and which of them comes next
+  size_t first_ = 0, computed_ = 0, next_ = 0;  // position and tokens of the last pass, and which of them comes next
 };
 
 }  // namespace
@@ -132,14 +133,12 @@ Status Generate(Session *session, const Generation &generation, StopReason *reas
   if (session->logits == nullptr) return Status::kState;
   ACORN_TRY(CheckSamplerParams(generation.sampling));
   ACORN_TRY(CheckStops(generation.stop_strings));
-  if (generation.draft_tokens >= model->dims.chunk || generation.draft_tokens >= model->dims.logit_rows) {
-    if (generation.draft_tokens != 0) return Status::kArgument;
-  }
+  if (generation.draft_tokens > model->dims.chunk - 1 || generation.draft_tokens > model->dims.logit_rows - 1) return Status::kArgument;
   session->detokenizer = {};
   Output output{session, &generation};
   Feeder feeder(session, generation.draft_tokens);
   for (;;) {
-    if (TakeCancel(session)) return Status::kCancelled;
+    ACORN_TRY(session->stop.Take());
     if (session->position == model->dims.context) {
       *reason = StopReason::kContext;
       return Status::kOk;

@@ -87,6 +87,9 @@ struct Model {
   StreamingExperts streaming;
   Forecast forecast;
   RoutingDials dials;
+  // In the scratch: the states of the session that runs, as they were before the chunk; of each step's from when it begins.
+  Span<uint8_t *> kept_states;  // [states]
+  uint32_t kept_count;          // of them, that the chunk has come to
   Span<Session *> sessions;
   // Views of the scratch for calls that run no step: text in, sampling.
   Span<uint8_t> text_work;

@@ -44,6 +44,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   const Span<State> states = arena->Take<State>(counts.states);
   const Span<ExpertSet> expert_sets = arena->Take<ExpertSet>(counts.expert_sets);
   const Span<ExpertRecord> expert_records = arena->Take<ExpertRecord>(counts.expert_records);
+  const Span<uint8_t *> kept_states = arena->Take<uint8_t *>(counts.states);
   const Span<uint8_t> verified = arena->Take<uint8_t>(counts.expert_records);
   const Span<Profile> profiles = arena->Take<Profile>(counts.profiles);
   const Span<uint8_t> slices = arena->Take<uint8_t>(uint64_t{counts.profiles} * counts.expert_sets);
@@ -68,6 +69,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   (*model)->graph.states = states;
   (*model)->graph.expert_sets = expert_sets;
   (*model)->expert_records = expert_records;
+  (*model)->kept_states = kept_states;
   (*model)->resident.verified = verified;
   (*model)->forecast = guesses;
   (*model)->graph.profiles = profiles;
@@ -88,6 +90,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
 void LayOutScratch(const Opening &opening, Arena *arena, Model *model) {
   Arena steps;
   steps.Take<uint8_t>(opening.scratch.bytes);
+  steps.Take<uint8_t>(opening.memory.state_bytes);
   Arena other(model == nullptr ? nullptr : model->scratch);
   const uint32_t vocab = opening.summary.vocab_size;
   const Span<uint8_t> text_work = other.Take<uint8_t>(opening.tokenizer.header == nullptr ? 0 : kMaxEncodeWorkBytes);
@@ -328,6 +331,11 @@ void PlaceScratch(Model *model) {
     model->ropes[i] = {reinterpret_cast<int16_t *>(place), reinterpret_cast<int16_t *>(place + bytes)};
     place += 2 * bytes;
   }
+  place = model->scratch + model->scratch_plan.bytes;
+  for (uint32_t i = 0; i < model->kept_states.size(); ++i) {
+    model->kept_states[i] = place;
+    place += AlignUp(StateBytes(model->graph.states[i]), Arena::kAlignment);
+  }
 }
 
 }  // namespace
@@ -425,6 +433,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   for (Session *&session : model->sessions) {
     LayOutSession(model->graph, opening.counts, model->dims, TextBytes(model->tokenizer), &arena, &session);
     session->model = model;
+    session->stop.clock = model->clock;
     for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
       const Cache &cache = model->graph.caches[i];
       const uint64_t bytes = kv_cache::CacheBytes(model->cache_rows, cache.kv_heads, cache.head_dim, cache.bits);

@@ -16,7 +16,7 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
     for (uint32_t i = 0; i < model->graph.vocab_size; ++i) digests->logits = Digest(digests->logits, session->logits[i]);
   };
   *digests = {kFnvBasis, kFnvBasis};
-  if (TakeCancel(session)) return Status::kCancelled;  // resetting forgets it
+  ACORN_TRY(session->stop.Take());  // resetting forgets it
   ResetSession(session);
   ACORN_TRY(SetRate(session, 0));
   ResetTrace(model);
@@ -38,7 +38,7 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
     add_logits();
   }
   end(RunPhase::kDecode);
-  return TakeCancel(session) ? Status::kCancelled : Status::kOk;
+  return session->stop.Take();
 }
 
 // As Play; afterwards the session is empty and has its rate again.

@@ -1,5 +1,6 @@
 #include "session/session.h"
 
+#include "base/checked.h"
 #include "session/trace.h"
 
 namespace acorn {
@@ -30,23 +31,44 @@ RunContext MakeContext(Session *session, Place *values) {
   if (model->dims.expert_slots == 0) {
     context.experts = SourceOf(&model->resident, session->profile);
   } else {
-    model->streaming.cancel = &session->cancel;
+    model->streaming.stop = &session->stop;
     context.experts = SourceOf(&model->streaming, session->profile);
     if (model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast, BodyOf(*session));
   }
   return context;
 }
 
+// Whether a chunk that ends early leaves the session as it was. Caches do so by themselves: rows beyond the position are nobody's.
+// States are kept aside, which costs a prefill's chunk next to nothing, and would cost a single token a good part of its time (19 MB for
+// mamba2-130m, a quarter of its weights): it runs to its end, unless it waits for storage on its way.
+bool CanTakeBack(const Session &session, size_t m) {
+  return session.states.empty() || m > 1 || session.model->dims.expert_slots != 0;
+}
+
+// What a chunk of m tokens listens to.
+Stop *StopOf(Session *session, size_t m) { return CanTakeBack(*session, m) ? &session->stop : nullptr; }
+
+void KeepState(Session *session, const Step &step) {
+  Model *model = session->model;
+  const uint32_t index = StateOf(step);
+  if (index == kNoState) return;
+  __builtin_memcpy(model->kept_states[index], session->states[index], StateBytes(model->graph.states[index]));
+  model->kept_count = index + 1;  // the steps of a body name them in this order
+}
+
 // first: index of the first of `steps` in the body and head together
-Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &context, Pass pass) {
+Status RunSteps(Session *session, Span<Step> steps, size_t first, const RunContext &context, Pass pass) {
+  Model *model = session->model;
   const bool traced = !model->trace.empty() && pass == Pass::kFirst;
-  if (!model->profile && !traced) {
-    for (const Step &step : steps) ACORN_TRY(RunStep(step, context));
-    return Status::kOk;
-  }
-  uint64_t before = model->clock.Now();
+  const bool timed = model->profile || traced;
+  uint64_t before = timed ? model->clock.Now() : 0;
   for (size_t i = 0; i < steps.size(); ++i) {
+    if (context.stop != nullptr) {
+      ACORN_TRY(context.stop->Take());
+      KeepState(session, steps[i]);
+    }
     ACORN_TRY(RunStep(steps[i], context));
+    if (!timed) continue;
     const uint64_t after = model->clock.Now();
     ProfileRow &row = model->profile_rows[model->profile_of_step[first + i]];
     row.ticks += after - before;
@@ -56,7 +78,8 @@ Status RunSteps(Model *model, Span<Step> steps, size_t first, const RunContext &
     model->trace[first + i] = DigestOutput(model->trace[first + i], steps[i], context);
     before = model->clock.Now();
   }
-  return Status::kOk;
+  // The last step may have ended early.
+  return context.stop == nullptr ? Status::kOk : context.stop->Take();
 }
 
 // Rows of the columns that `op` has, out of rows of those of `whole`, `width` of them, which may lie in the same place: a column
@@ -91,13 +114,24 @@ void ResetStates(Session *session) {
   session->state_position = session->states.empty() ? session->position : 0;
 }
 
-// The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens.
-// A failure may leave some layers' states behind the chunk and others before it: they start anew.
+// Undoes what a chunk of m tokens has done to the states. Where it cannot, some are behind the chunk and others before it: they
+// start anew.
+void TakeBack(Session *session, size_t m) {
+  if (!CanTakeBack(*session, m)) return ResetStates(session);
+  const Model *model = session->model;
+  for (uint32_t i = 0; i < model->kept_count; ++i) {
+    __builtin_memcpy(session->states[i], model->kept_states[i], StateBytes(model->graph.states[i]));
+  }
+}
+
+// The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens. A failure is taken back.
 Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
   if (pass == Pass::kAgain) context.routing_hook = {};
+  context.stop = StopOf(session, m);
+  model->kept_count = 0;
   context.tokens = session->tokens.data() + first;
   context.m = m;
   context.first_row = model->graph.prefix_tokens.size() + first;
@@ -105,9 +139,9 @@ Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
     const Rope &rope = model->graph.ropes[i];
     rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2, context.first_row, m);
   }
-  const Status status = RunSteps(model, BodyOf(*session), 0, context, pass);
+  const Status status = RunSteps(session, BodyOf(*session), 0, context, pass);
   if (status != Status::kOk) {
-    ResetStates(session);
+    TakeBack(session, m);
   } else {
     session->state_position = static_cast<uint32_t>(first + m);
   }
@@ -117,7 +151,7 @@ Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
 // Shows the states the tokens of the conversation that they have not seen.
 Status CatchUp(Session *session) {
   while (session->state_position < session->position) {
-    if (TakeCancel(session)) return Status::kCancelled;
+    ACORN_TRY(session->stop.Take());
     const size_t left = session->position - session->state_position, chunk = session->model->dims.chunk;
     ACORN_TRY(RunBody(session, session->state_position, left < chunk ? left : chunk, Pass::kAgain));
   }
@@ -125,15 +159,16 @@ Status CatchUp(Session *session) {
 }
 
 // The head for rows [row, row + m) of the last chunk; their logits lie in session->logit_rows.
-Status RunHead(Session *session, size_t row, size_t m) {
+Status RunHead(Session *session, size_t row, size_t m, Stop *stop) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
   Place &in = values[model->graph.body_out];
   in.data += row * in.row_bytes;
   values[model->graph.logits].data = reinterpret_cast<uint8_t *>(session->logit_rows.data());
+  context.stop = stop;
   context.m = m;
-  return RunSteps(model, model->graph.head, model->graph.body.size(), context, Pass::kFirst);
+  return RunSteps(session, model->graph.head, model->graph.body.size(), context, Pass::kFirst);
 }
 
 const int32_t *LogitsRow(const Session *session, size_t row) {
@@ -146,7 +181,7 @@ Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callbac
   for (size_t row = 0; row < m; row += block) {
     const size_t rows = m - row < block ? m - row : block;
     session->logits = nullptr;  // it points where these rows are written
-    ACORN_TRY(RunHead(session, row, rows));
+    ACORN_TRY(RunHead(session, row, rows, &session->stop));
     for (size_t r = 0; r < rows; ++r) {
       if (callback(ctx, first + row + r, LogitsRow(session, r), session->model->graph.vocab_size) != 0) return Status::kCancelled;
     }
@@ -156,8 +191,6 @@ Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callbac
 }
 
 }  // namespace
-
-bool TakeCancel(Session *session) { return __atomic_exchange_n(&session->cancel, 0u, __ATOMIC_ACQ_REL) != 0; }
 
 void WritePrefix(Session *session) {
   const Model *model = session->model;
@@ -183,9 +216,23 @@ void ResetSession(Session *session) {
   session->logits = nullptr;
   session->timings = {};
   session->detokenizer = {};
-  __atomic_store_n(&session->cancel, 0u, __ATOMIC_RELEASE);
+  session->stop.Forget(Stop::kCancel);
   ResetStates(session);
   WritePrefix(session);
+}
+
+Status SetDeadline(Session *session, uint64_t ms) {
+  Stop &stop = session->stop;
+  const uint64_t per_second = session->model->ticks_per_second;
+  if (ms != Stop::kNever && (stop.clock.ticks == nullptr || per_second == 0)) return Status::kPort;
+  uint64_t ticks;
+  if (ms == Stop::kNever || !CheckedMul(&ticks, ms / 1000, per_second) ||
+      !CheckedAdd(&ticks, ticks, ms % 1000 * per_second / 1000) || !CheckedAdd(&ticks, ticks, stop.clock.Now())) {
+    ticks = Stop::kNever;  // later than the clock can count
+  }
+  stop.deadline = ticks;
+  stop.Forget(Stop::kDeadline);
+  return Status::kOk;
 }
 
 Status SetRate(Session *session, uint32_t rate) {
@@ -223,7 +270,7 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
   if (tokens.size() > model->dims.context - session->position) return Status::kContextFull;
   ACORN_TRY(CatchUp(session));
   for (size_t done = 0; done < tokens.size();) {
-    if (TakeCancel(session)) return Status::kCancelled;
+    ACORN_TRY(session->stop.Take());
     const size_t left = tokens.size() - done;
     const size_t m = left < model->dims.chunk ? left : model->dims.chunk;
     // The tokens may already lie in place (FeedText).
@@ -234,7 +281,7 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     if (callback != nullptr) {
       ACORN_TRY(HandOver(session, done, m, callback, ctx));
     } else if (m == left) {
-      ACORN_TRY(RunHead(session, m - 1, 1));
+      ACORN_TRY(RunHead(session, m - 1, 1, nullptr));  // the tokens are kept, so their logits have to come
       session->logits = LogitsRow(session, 0);
     }
     done += m;
@@ -243,9 +290,10 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
 }
 
 Status FeedDraft(Session *session, size_t count) {
+  const Exclusive exclusive(session->model);
+  ACORN_TRY(RunBody(session, session->position, count, Pass::kFirst));  // a failure leaves the logits of the token before
   session->logits = nullptr;
-  ACORN_TRY(RunBody(session, session->position, count, Pass::kFirst));
-  ACORN_TRY(RunHead(session, 0, count));
+  ACORN_TRY(RunHead(session, 0, count, nullptr));
   AcceptDraft(session, 0);
   return Status::kOk;
 }

@@ -39,7 +39,7 @@ struct Timings {
 struct Session {
   Model *model;
   bool taken;
-  uint32_t cancel;           // set from other threads; read and cleared with atomics
+  Stop stop;
   uint32_t profile;          // index of the one that runs
   uint32_t position;         // real tokens
   uint32_t state_position;   // of them, those that the states have seen; without states all
@@ -80,7 +80,8 @@ using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, siz
 
 /// Appends tokens, in chunks.  callback null: only the last token's logits are computed
 /// Where the states have not seen all tokens before these, they see them first.
-/// Returns: kOk | kToken | kContextFull | kCancelled (whole chunks are kept) | as ExpertSource (the same)
+/// Returns: kOk | kToken | kContextFull | kCancelled | kDeadline | as ExpertSource (all three: whole chunks are kept, of the others
+///          nothing)
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
 
 /// Computes the `count` tokens that stand in session->tokens behind the conversation, and the logits of each, in one pass; the first
@@ -132,7 +133,8 @@ struct Generation {
 };
 
 /// Samples, feeds and hands out tokens.
-/// Returns: kOk | kState (no logits) | kArgument (more drafts than a chunk or the rows of logits hold beside a token) | kCancelled
+/// Returns: kOk | kState (no logits) | kArgument (more drafts than a chunk or the rows of logits hold beside a token) | as Feed, of the
+///          token under way
 Status Generate(Session *session, const Generation &generation, StopReason *reason, size_t *count);
 
 /// Parts of a reference run, in order; kNone: no part differs.
@@ -161,7 +163,8 @@ Status RecordRun(Session *session, const ReferenceRun &run, Span<int32_t> genera
 /// Returns: kOk (whether it differs or not) | kState (no trace, no run in the file) | as Feed and Sample
 Status CheckRun(Session *session, RunReport *report);
 
-/// True once for each request to stop.
-bool TakeCancel(Session *session);
+/// Calls that compute end with kDeadline from so many milliseconds on from now; Stop::kNever: never.
+/// Returns: kOk | kPort (the port has no clock)
+Status SetDeadline(Session *session, uint64_t ms);
 
 }  // namespace acorn

@@ -51,7 +51,8 @@ enum {
   ACORN_ERR_PORT = 0x40,         /* a callback of the port failed */
   ACORN_ERR_STORAGE = 0x41,      /* a read of an expert failed or came short: acorn_model_expert_fault */
   ACORN_ERR_STALLED = 0x42,      /* a read of an expert did not come in time: the same */
-  ACORN_ERR_CANCELLED = 0x50     /* stopped on request */
+  ACORN_ERR_CANCELLED = 0x50,    /* stopped on request: acorn_session_cancel, or a callback */
+  ACORN_ERR_DEADLINE = 0x51      /* stopped by the time: acorn_session_set_deadline */
 };
 
 /// A short English sentence for a status; static, never NULL.
@@ -255,8 +256,10 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_token_text(const acorn_model *model
 /// Takes one of max_sessions slots; starts after the model's constant prefix with no token.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (all slots taken)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_open(acorn_session **session, acorn_model *model);
+/// Gives the slot back; never waits, and no call of the session may be running. Reads of experts that it asked for may still land in
+/// the block.
 ACORN_API void acorn_session_close(acorn_session *session);
-/// Back to the state after acorn_session_open, hooks and rate kept.
+/// Back to the state after acorn_session_open, hooks, rate and deadline kept.
 ACORN_API void acorn_session_reset(acorn_session *session);
 
 /// The rate at which the session computes from here on, in percent: a higher one reads less, is faster and knows less. Legal
@@ -272,10 +275,12 @@ ACORN_API uint32_t acorn_session_rate(const acorn_session *session);
 
 /// Appends tokens to the conversation; computed in chunks. The last token's logits are then valid.
 /// Returns: ACORN_OK | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL (both: state unchanged) |
-///          ACORN_ERR_CANCELLED (whole chunks are kept: acorn_session_position says how many tokens; no logits)
+///          ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE (whole chunks are kept: acorn_session_position says how many tokens; the rest
+///          is as if it had never been fed. No logits, unless no token was kept: then those that there were)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_prefill(acorn_session *session, const int32_t *tokens, size_t count);
 
-/// As prefill, and hands every token's logits over: row i is what follows tokens[i]. A non-zero return of the callback cancels.
+/// As prefill, and hands every token's logits over: row i is what follows tokens[i]. A non-zero return of the callback cancels. The
+/// chunk whose rows are handed over when the call is stopped is kept, with or without all of its rows.
 /// Logits: [vocab_size] int32, valid during the call.
 typedef int (*acorn_logits_callback)(void *ctx, size_t row, const int32_t *logits, size_t vocab_size);
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_score(acorn_session *session, const int32_t *tokens, size_t count,
@@ -283,7 +288,8 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_session_score(acorn_session *sessio
 
 /// Runs one decode step: appends the token and gives the logits of what follows.
 ///   x = embed(token); for each layer: x = block(x, kv, position); logits = head(x); position += 1
-/// Returns: ACORN_OK | ACORN_ERR_CONTEXT_FULL | ACORN_ERR_TOKEN (state unchanged)
+/// Returns: ACORN_OK | ACORN_ERR_CONTEXT_FULL | ACORN_ERR_TOKEN | ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE (state and logits
+///          unchanged in all but the first)
 /// Out:     logits  [vocab_size] int32 in units of the model's logit factor, owned by the session, valid until its next call;
 ///          logits may be NULL
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_decode(acorn_session *session, const int32_t **logits, int32_t token);
@@ -299,8 +305,8 @@ ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
 /// Drops every token from `position` on; the next prefill or decode goes on from there, with the bits of a session that never
 /// went further. No logits until then. Costs nothing by itself; but where acorn_memory_plan.state_bytes is not 0, what the layers
 /// keep cannot be taken back: the next call that appends computes the tokens before `position` once more, which takes as long as
-/// their prefill did and can end as that can (ACORN_ERR_CANCELLED, ACORN_ERR_STORAGE, ACORN_ERR_STALLED: call again, nothing of the
-/// conversation is lost), at the rate that the session has then. The routing hook and the trace do not see these tokens twice.
+/// their prefill did and can end as that can (ACORN_ERR_CANCELLED, ACORN_ERR_DEADLINE, ACORN_ERR_STORAGE, ACORN_ERR_STALLED: call
+/// again, nothing of the conversation is lost, and what was computed of it stands), at the rate that the session has then. The routing hook and the trace do not see these tokens twice.
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, size_t position);
 
@@ -389,13 +395,32 @@ enum { ACORN_STOP_LENGTH = 1, ACORN_STOP_END = 2, ACORN_STOP_STRING = 3, ACORN_S
 /// Samples, appends and hands out tokens until an end token, a stop string, max_tokens, a full context or the caller ends it.
 /// Every accepted token is part of the conversation, the end token too, so that a next turn can follow.
 /// Out: *reason ACORN_STOP_…, *count accepted tokens; both may be NULL.
-/// Returns: ACORN_OK | ACORN_ERR_STATE (no logits) | ACORN_ERR_ARGUMENT | ACORN_ERR_CANCELLED
+/// Returns: ACORN_OK | ACORN_ERR_STATE (no logits) | ACORN_ERR_ARGUMENT |
+///          ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE (*count tokens stand; call again to go on: text held back is not given out, and
+///          the same tokens follow)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_generate(acorn_session *session, uint32_t *reason, size_t *count,
                                                               const acorn_generation *generation);
 
-/// Asks the running call of a session to stop at the next chunk, token or row. Safe from another thread or a signal handler.
-/// A request with no call running ends the next one.
+/// Asks the running call of a session to stop: the next call that computes if none is running. One atomic write, which is legal from
+/// another thread and in a signal handler, at any time until the session is closed. Computing is prefill, score, decode, append_text,
+/// generate, selftest and record. How soon they end, by what they are about:
+///   computing    with the tasks that run, on each thread at most 192 channels of a matrix with 128 rows, or what attention takes for
+///                16 rows and a group of heads; or with a step that goes row by row. 2,048 tokens of SmolLM2-135M on 2 threads of a
+///                Sapphire Rapids: bench/results/README.md
+///   a token's    what has begun is not given up: logits of a last token, which are a pass over the head; a single token of a model
+///   end          with state-space layers none of whose experts stream; tokenizing; sampling
+///   a wait       of experts that stream: 4 ms, or with the read that is under way where the port has no read_submit
+/// A chunk that is stopped leaves keys, values and states as they were, and can be fed again with the same bits. The routing hook and
+/// the trace have seen some of its steps.
 ACORN_API void acorn_session_cancel(acorn_session *session);
+
+#define ACORN_NO_DEADLINE UINT64_MAX
+/// Calls that compute end with ACORN_ERR_DEADLINE once `ms` milliseconds of the port's clock have passed since this call, as if
+/// acorn_session_cancel had been called then; those that begin later end at once. For a deadline of each call, set it before each.
+/// It stands until the next one is set or the session is closed: over resets, loads, and calls that it has ended.
+/// In:      ms  0: from now on; ACORN_NO_DEADLINE: never, which is how a session opens
+/// Returns: ACORN_OK | ACORN_ERR_PORT (the port has no clock: ticks and ticks_per_second) | ACORN_ERR_ARGUMENT
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_set_deadline(acorn_session *session, uint64_t ms);
 
 /// Ticks of the port's clock, summed since open or reset.
 typedef struct acorn_timings {
@@ -454,7 +479,7 @@ typedef struct acorn_selftest_report {
 /// differs is the one that computes wrongly: steps after it in the same run only inherit its mistake. Needs ACORN_OPEN_TRACE and
 /// room for acorn_memory_plan.reference_tokens; resets the trace. The session is reset before and after and keeps its rate; its hook is not called.
 /// Returns: ACORN_OK (the report says whether it passed) | ACORN_ERR_STATE (no trace, or the file has no reference run) |
-///          ACORN_ERR_CONTEXT_FULL | ACORN_ERR_CANCELLED
+///          ACORN_ERR_CONTEXT_FULL | ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_selftest(acorn_session *session, acorn_selftest_report *report);
 
 /// A reference run to be recorded, for who writes model files. The last sampled_count ids are drawn with temperature_q16 and
@@ -472,7 +497,7 @@ typedef struct acorn_reference_run {
 /// Computes what acorn_session_selftest will compare, at rate 0. The session is reset before and after and keeps its rate. Needs
 /// ACORN_OPEN_TRACE.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_BUFFER (steps) | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL |
-///          ACORN_ERR_CANCELLED | ACORN_ERR_ARGUMENT
+///          ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE | ACORN_ERR_ARGUMENT
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_record(acorn_session *session, acorn_reference_run *run);
 
 #ifdef __cplusplus

@@ -50,7 +50,7 @@ typedef struct acorn_port {
   void *ctx;
   /// Receives a finished message of `bytes` bytes, without a newline; level 0 error, 1 warning, 2 information.
   void (*log)(void *ctx, uint32_t level, const char *message, size_t bytes);
-  /// A monotonic clock of ticks_per_second.
+  /// A monotonic clock of ticks_per_second. Called by one thread at a time, from inside a task too.
   uint64_t (*ticks)(void *ctx);
   uint64_t ticks_per_second;
   /// Runs task(arg, i, thread) for i in [0, count), returns when all are done. Called by one thread at a time for a model.
