@@ -71,9 +71,10 @@ target_compile_options(acorn_runtime_flags INTERFACE
   $<$<NOT:$<BOOL:${ACORN_SANITIZE}>>:-Wframe-larger-than=16384>)
 # Arm's out-of-line atomics are libgcc's, which asks the C library for the CPU's features before main: not on every device. The
 # archive has one exchange a call.
+# Clang takes the flag anywhere, and warns where it means nothing.
 include(CheckCXXCompilerFlag)
 check_cxx_compiler_flag(-mno-outline-atomics ACORN_HAVE_NO_OUTLINE_ATOMICS)
-if(ACORN_HAVE_NO_OUTLINE_ATOMICS)
+if(ACORN_HAVE_NO_OUTLINE_ATOMICS AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   target_compile_options(acorn_runtime_flags INTERFACE -mno-outline-atomics)
 endif()
 if(ACORN_STACK_PROTECTOR)
@@ -87,6 +88,6 @@ target_link_libraries(acorn_runtime_flags INTERFACE acorn_common_flags)
 # acorn_compiler_flags: acornc and what is linked with its parts. Eigen's types change layout with the instruction set,
 # so every target that includes Eigen must use this.
 add_library(acorn_compiler_flags INTERFACE)
-target_compile_options(acorn_compiler_flags INTERFACE -O3 $<$<BOOL:${ACORN_COMPILER_NATIVE}>:-march=native>)
+target_compile_options(acorn_compiler_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O3> $<$<BOOL:${ACORN_COMPILER_NATIVE}>:-march=native>)
 target_compile_definitions(acorn_compiler_flags INTERFACE EIGEN_MPL2_ONLY)
 target_link_libraries(acorn_compiler_flags INTERFACE acorn_hardening)

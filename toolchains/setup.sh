@@ -6,6 +6,7 @@
 #   bash toolchains/setup.sh --cross   also what the cross builds and their tests need: compilers, QEMU, Arm microkernels
 #   bash toolchains/setup.sh --fetch   also what fetching a model from PyPI needs
 #   bash toolchains/setup.sh --train   also LibTorch, for recipes that need gradients
+#   bash toolchains/setup.sh --fuzz    also Clang with libFuzzer, for tests/fuzz/run.sh
 #
 # Works on Debian 12 and 13. Where the release has no libxnnpack-dev (Debian 12), the packages of Debian 13 are
 # downloaded with apt into its own folders (signatures checked) and unpacked under build/deps; nothing is installed over
@@ -24,13 +25,14 @@ readonly keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly deps="${ACORN_DEPS_DIR:-$PWD/build/deps}"
 
-check_only=0 cross=0 fetch=0 train=0
+check_only=0 cross=0 fetch=0 train=0 fuzz=0
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=1 ;;
     --cross) cross=1 ;;
     --fetch) fetch=1 ;;
     --train) train=1 ;;
+    --fuzz) fuzz=1 ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) echo "setup: unknown argument $argument" >&2; exit 2 ;;
   esac
@@ -80,6 +82,11 @@ missing_packages() {
   if [ "$train" = 1 ]; then
     dpkg_has libtorch-dev || echo libtorch-dev
     dpkg_has libopenblas0-pthread || echo libopenblas0-pthread
+  fi
+  if [ "$fuzz" = 1 ]; then
+    has_program clang++-14 || echo clang-14
+    dpkg_has libclang-rt-14-dev || echo libclang-rt-14-dev
+    has_program llvm-symbolizer-14 || echo llvm-14
   fi
 }
 

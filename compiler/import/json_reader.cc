@@ -1,18 +1,46 @@
 #include "import/json_reader.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace acorn::compiler {
 
 using nlohmann::json;
 
+namespace {
+
+constexpr int kMostLevels = 64;  // far above what any format has; values are copied and walked by recursion
+
+// Objects and arrays in one another. What is no JSON may have any number of them, and is found later.
+int LevelsOf(std::string_view text) {
+  int level = 0, most = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') in_string = !in_string;
+    if (in_string && c == '\\') ++i;
+    if (in_string) continue;
+    if (c == '{' || c == '[') most = std::max(most, ++level);
+    if (c == '}' || c == ']') --level;
+  }
+  return most;
+}
+
+}  // namespace
+
 json ParseJsonObject(std::string_view text, const std::string &what) {
+  if (LevelsOf(text) > kMostLevels) {
+    throw Error(ExitCode::kBadModel, what + ": more than " + std::to_string(kMostLevels) + " objects and arrays in one another");
+  }
   try {
     json value = json::parse(text.begin(), text.end());
     if (!value.is_object()) throw Error(ExitCode::kBadModel, what + ": is no JSON object");
     return value;
   } catch (const json::parse_error &fault) {
     throw Error(ExitCode::kBadModel, what + ": is no valid JSON at byte " + std::to_string(fault.byte));
+  } catch (const json::out_of_range &) {
+    throw Error(ExitCode::kBadModel, what + ": holds a number that is out of range");
   }
 }
 

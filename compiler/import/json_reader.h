@@ -10,7 +10,8 @@
 
 namespace acorn::compiler {
 
-/// Parses an object; Error(kBadModel) with path, what and byte offset when it is none.
+/// Parses an object; Error(kBadModel) with path, what and byte offset when it is none, holds a number that no double is, or objects
+/// and arrays in one another without end.
 nlohmann::json ParseJsonObject(std::string_view text, const std::string &what);
 
 class JsonReader {

@@ -1,4 +1,6 @@
 // The tokenizer in a GGUF file's metadata (tokenizer.ggml.*).
+#include <cfloat>
+#include <cmath>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -101,6 +103,7 @@ void ReadSentencePiece(const GgufFile &file, const std::vector<std::string_view>
   const std::vector<double> *reals = file.FindReals("tokenizer.ggml.scores");
   if (reals == nullptr || reals->size() != texts.size()) Bad(file, "scores is missing or has another size than tokens");
   for (size_t id = 0; id < texts.size(); ++id) {
+    if (!(std::abs((*reals)[id]) <= FLT_MAX)) Bad(file, "scores: element " + std::to_string(id) + " is no number of 32 bits");
     SourceToken token;
     SetSpecial(&token, types[id]);
     const int byte = types[id] == kByte ? ParseByteToken(std::string(texts[id])) : -1;

@@ -250,9 +250,9 @@ class Importer {
     for (const json &step : Steps(file_, "post_processor", "processors")) {
       const JsonReader reader(step, file_.what() + ": post_processor");
       const json *single = reader.Find("single");
-      if (reader.String("type") != "TemplateProcessing" || single == nullptr || !single->is_array()) continue;
-      if (!single->empty() && single->front().contains("SpecialToken")) model_.flags |= layout::kFlagAddBos;
-      if (!single->empty() && single->back().contains("SpecialToken")) model_.flags |= layout::kFlagAddEos;
+      if (reader.String("type") != "TemplateProcessing" || single == nullptr || !single->is_array() || single->empty()) continue;
+      if (single->front().contains("SpecialToken")) model_.flags |= layout::kFlagAddBos;
+      if (single->back().contains("SpecialToken")) model_.flags |= layout::kFlagAddEos;
       const JsonReader first(single->front(), reader.what());
       const std::optional<JsonReader> special = first.FindObject("SpecialToken");
       if (special) model_.bos_id = Find(special->FindString("id").value_or(""));

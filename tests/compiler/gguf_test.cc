@@ -7,6 +7,7 @@
 
 #include "tests/compiler/expect_error.h"
 #include "tests/support/temp_folder.h"
+#include "text/tokenizer_model.h"
 
 namespace acorn::compiler {
 namespace {
@@ -170,6 +171,21 @@ TEST_F(Gguf, RefusesTensors) {
   EXPECT_ERROR(OpenAndClose(parts), kBad, "tensors w and v overlap");
   parts.tensors = {Tensor("w", {8}, 0, 0), Tensor("w", {8}, 0, 32)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "w is given twice");
+}
+
+// Sorting by a number that is none has no end that is right.
+TEST_F(Gguf, RefusesScoresThatAreNoNumbers) {
+  Parts parts;
+  const auto read = [&](GgufType type, const std::string &scores) {
+    parts.keys = {Key("tokenizer.ggml.model", GgufType::kString) + Str("llama"),
+                  Key("tokenizer.ggml.tokens", GgufType::kArray) + Array(GgufType::kString, 2) + Str("a") + Str("b"),
+                  Key("tokenizer.ggml.scores", GgufType::kArray) + Array(type, 2) + scores};
+    return ReadGgufTokenizer(Open(Build(parts)), {});
+  };
+  EXPECT_EQ(read(GgufType::kFloat32, Le(0x3f800000, 4) + Le(0xbf800000, 4)).tokens.size(), 2u);
+  EXPECT_ERROR(read(GgufType::kFloat32, Le(0x3f800000, 4) + Le(0x7fc00000, 4)), kBad, "scores: element 1 is no number");
+  EXPECT_ERROR(read(GgufType::kFloat32, Le(0xff800000, 4) + Le(0, 4)), kBad, "scores: element 0 is no number");
+  EXPECT_ERROR(read(GgufType::kFloat64, Le(0x7fe0000000000000, 8) + Le(0, 8)), kBad, "scores: element 0 is no number");
 }
 
 }  // namespace

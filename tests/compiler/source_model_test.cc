@@ -572,6 +572,12 @@ TEST_F(Folder, RefusesConfigs) {
   refuse("attention_bias", true, "q_proj.bias is missing");
   refuse("eos_token_id", 128, "end token 128 is outside the vocabulary");
   refuse("eos_token_id", "x", "eos_token_id is no token id");
+  const auto refuse_text = [&](const std::string &value, const char *message) {
+    folder_.Write("config.json", R"({"model_type":"llama","eos_token_id":)" + value + "}");
+    EXPECT_ERROR(OpenSourceModel(folder_.path()), kBad, message);
+  };
+  refuse_text("1e427", "a number that is out of range");
+  refuse_text(std::string(1000000, '[') + std::string(1000000, ']'), "more than 64 objects and arrays in one another");
 }
 
 TEST_F(Folder, RefusesBrokenShards) {

@@ -5,7 +5,9 @@
 
 #include "platform/features.h"
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
@@ -17,7 +19,9 @@ inline uint32_t HostFeatures() {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2) features |= kFeatureAvx2;
-  if (avx2 && __builtin_cpu_supports("avxvnni")) features |= kFeatureAvxVnni;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;  // not every compiler knows AVX-VNNI by name
+  const bool has_leaf = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0;
+  if (avx2 && has_leaf && (eax & 1u << 4) != 0) features |= kFeatureAvxVnni;
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni")) {
     features |= kFeatureAvx512Vnni;

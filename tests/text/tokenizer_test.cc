@@ -227,6 +227,14 @@ TEST(SentencePiece, GemmasTokenizerSplitsAtSpacesThatAreGone) {
   EXPECT_THROW(read("a"), compiler::Error);
 }
 
+TEST(TokenizerJson, APostProcessorThatAddsNothing) {
+  const TempFolder folder;
+  json source = json::parse(ReadFile(DataPath("text/tokenizer.json")));
+  source["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}};
+  const TokenizerModel model = compiler::ReadTokenizerJson(folder.Write("tokenizer.json", source.dump()), "", "", {});
+  EXPECT_EQ(model.flags, SmallModel().flags & ~(layout::kFlagAddBos | layout::kFlagAddEos));
+}
+
 TEST(Pieces, ALongOneIsCutBetweenCharacters) {
   TokenizerModel model = SmallModel();
   const OpenedTokenizer tokenizer(model);
