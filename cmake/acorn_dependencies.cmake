@@ -5,6 +5,7 @@
 #   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else the system's, else none and
 #                              the port's own parts serve; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
 #   acorn_uring                liburing, likewise (ACORN_HAVE_URING): the POSIX port reads by it where the kernel allows
+#   acorn_sodium               libsodium, static where it is there so (ACORN_HAVE_SODIUM): signatures of model files
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
 #   Eigen3::Eigen, nlohmann_json::nlohmann_json, CLI11::CLI11, acorn_utf8proc    for acornc
 #   GTest::gtest, benchmark::benchmark    for tests and benches; in a cross build GoogleTest is built from Debian's sources
@@ -68,6 +69,7 @@ if(ACORN_HOSTED)
   acorn_find_small_library(pthreadpool pthreadpool.h)
   acorn_find_small_library(cpuinfo cpuinfo.h)
   acorn_find_small_library(uring liburing.h)
+  acorn_find_small_library(sodium sodium.h)
 endif()
 
 if(ACORN_BUILD_COMPILER)

@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
   acorn::compiler::AddPerplexityCommand(&app);
   acorn::compiler::AddRecordCommand(&app);
   acorn::compiler::AddSynthCommand(&app);
-  acorn::compiler::AddReservedCommands(&app);
+  acorn::compiler::AddSignCommands(&app);
   try {
     if (argc > 1 && argv[1][0] != '-') CheckCommandName(app, argv[1]);
     app.parse(argc, argv);

@@ -65,6 +65,7 @@ missing_packages() {
   has_header CLI/CLI.hpp || echo libcli11-dev
   has_header utf8proc.h || echo libutf8proc-dev
   has_header liburing.h || echo liburing-dev
+  has_header sodium.h || echo libsodium-dev
   has_header gtest/gtest.h || echo libgtest-dev
   has_header benchmark/benchmark.h || echo libbenchmark-dev
   if [ "$cross" = 1 ]; then

@@ -11,7 +11,7 @@ void AddInspectCommand(CLI::App *app);
 void AddPerplexityCommand(CLI::App *app);
 void AddRecordCommand(CLI::App *app);
 void AddSynthCommand(CLI::App *app);
-/// Names that are kept for later versions: known, and refused with a message.
-void AddReservedCommands(CLI::App *app);
+/// keygen and sign; in a build without libsodium known, and refused with a message.
+void AddSignCommands(CLI::App *app);
 
 }  // namespace acorn::compiler

@@ -81,7 +81,7 @@ void Arguments::Text(const char *name, std::string *value, const char *help) { A
 void Arguments::Texts(const char *name, std::vector<std::string> *values, const char *help) {
   Add(name, Kind::kTexts, values, 0, 0, help);
 }
-void Arguments::Reserved(const char *name) { Add(name, Kind::kReserved, nullptr, 0, 0, nullptr); }
+void Arguments::Refused(const char *name, const char *why) { Add(name, Kind::kRefused, nullptr, 0, 0, why); }
 
 const Arguments::Option *Arguments::Find(const std::string &name) const {
   for (const Option &option : options_) {
@@ -118,7 +118,7 @@ void Arguments::Set(const Option &option, const char *text) {
       static_cast<std::vector<std::string> *>(option.value)->push_back(text);
       return;
     case Kind::kFlag:
-    case Kind::kReserved:
+    case Kind::kRefused:
       return;
   }
 }
@@ -126,7 +126,7 @@ void Arguments::Set(const Option &option, const char *text) {
 void Arguments::PrintHelp() const {
   std::printf("usage: acorn %s\n%s\n", usage_, summary_);
   for (const Option &option : options_) {
-    if (option.kind == Kind::kReserved) continue;
+    if (option.kind == Kind::kRefused) continue;
     const char *value = option.kind == Kind::kFlag      ? ""
                         : option.kind == Kind::kNumber  ? " N"
                         : option.kind == Kind::kBytes   ? " BYTES"
@@ -158,7 +158,7 @@ bool Arguments::Parse(int argc, char **argv) {
     const std::string name = word.substr(0, equals);
     const Option *option = Find(name);
     if (option == nullptr) Fail(ExitCode::kUsage, "unknown option %s (acorn %s)", name.c_str(), usage_);
-    if (option->kind == Kind::kReserved) Fail(ExitCode::kUsage, "%s is not in this version", name.c_str());
+    if (option->kind == Kind::kRefused) Fail(ExitCode::kUsage, "%s: %s", name.c_str(), option->help);
     if (option->kind == Kind::kFlag) {
       if (equals != std::string::npos) Fail(ExitCode::kUsage, "%s takes no value", name.c_str());
       *static_cast<bool *>(option->value) = true;

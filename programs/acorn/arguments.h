@@ -30,14 +30,14 @@ class Arguments {
   void Text(const char *name, std::string *value, const char *help);
   /// May be given more than once.
   void Texts(const char *name, std::vector<std::string> *values, const char *help);
-  /// An option of the contract that this version does not have: refused by name.
-  void Reserved(const char *name);
+  /// An option that this build does not have: refused by name, with the reason.
+  void Refused(const char *name, const char *why);
 
   /// Parses what follows the subcommand.  False: --help was asked for and printed.  Throws Failure with the code for bad usage.
   bool Parse(int argc, char **argv);
 
  private:
-  enum class Kind : uint8_t { kFlag, kNumber, kBytes, kDecimal, kText, kTexts, kReserved };
+  enum class Kind : uint8_t { kFlag, kNumber, kBytes, kDecimal, kText, kTexts, kRefused };
   struct Option {
     const char *name;
     Kind kind;

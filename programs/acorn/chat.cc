@@ -39,9 +39,14 @@ bool ReadLine(std::string *line) {
 // One turn. Returns false if there was no room for it.
 bool Answer(Device *device, const SamplingOptions &sampling, const std::string &line) {
   acorn_session *session = device->session();
+  const size_t begin = acorn_session_position(session);
+  StartTime(device, sampling);
   const acorn_status status = acorn_session_append_text(session, line.data(), line.size(), ACORN_TEXT_CHAT);
   if (status == ACORN_ERR_CONTEXT_FULL) return false;
-  if (status == ACORN_ERR_CANCELLED) return true;
+  if (status == ACORN_ERR_CANCELLED || status == ACORN_ERR_DEADLINE) {
+    Check(acorn_session_rewind(session, begin), "taking half a line back");
+    return true;
+  }
   Check(status, "reading the line");
   const Generated generated = Generate(device, sampling, nullptr, [](const char *text, size_t bytes) {
     std::fwrite(text, 1, bytes, stdout);
@@ -49,7 +54,7 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
   });
   std::fputc('\n', stdout);
   std::fflush(stdout);
-  return generated.cancelled || generated.reason != ACORN_STOP_CONTEXT;
+  return generated.stopped || generated.reason != ACORN_STOP_CONTEXT;
 }
 
 // A command that may fail and leave the conversation as it was.
@@ -107,6 +112,7 @@ void Chat(int argc, char **argv) {
   arguments.Text("--save", &save, "save the conversation when it ends");
   AddSamplingOptions(&arguments, &sampling);
   AddLookupOption(&arguments, &sampling);
+  AddTimeLimit(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
   if (!save.empty()) CheckCanSave(save);
@@ -146,6 +152,7 @@ void Chat(int argc, char **argv) {
     }
     const bool room = Answer(&device, sampling, line);
     interruptible = nullptr;
+    Check(acorn_session_set_deadline(device.session(), ACORN_NO_DEADLINE), "ending the time limit");
     if (!room) {
       std::fprintf(stderr, "the context is full (%zu of %zu tokens): /reset starts a new conversation\n",
                    acorn_session_position(device.session()), acorn_session_capacity(device.session()));

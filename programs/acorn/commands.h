@@ -13,5 +13,6 @@ void Eval(int argc, char **argv);
 void SelfTest(int argc, char **argv);
 void Trace(int argc, char **argv);
 void Replay(int argc, char **argv);
+void Verify(int argc, char **argv);
 
 }  // namespace acorn::program

@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -8,6 +9,7 @@
 
 #include "error.h"
 #include "mapped_fault.h"
+#include "trust.h"
 
 namespace acorn::program {
 namespace {
@@ -52,7 +54,7 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Decimal("--drop-experts", 1, &options->drop_experts_q16, "leave out experts that have together at most this share of a token's weights: another answer");
   arguments->Decimal("--cache-aware-routing", 1, &options->cache_routing_q16, "prefer experts in memory by this share of a token's range of logits: another answer");
   arguments->Number("--rate", 0, 99, &options->rate, "percent of its prunable weights that the model leaves out, one of those that the file holds (default 0)");
-  arguments->Reserved("--trust");
+  AddTrustOption(arguments, &options->trust);
 }
 
 Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options_(options) {
@@ -174,6 +176,25 @@ void Device::OpenImage() {
   }
   check(acorn_posix_open_part(&file_, path, residency, bytes));
   if (residency == ACORN_POSIX_MAP) WatchMapping(file_, options_.file);
+  if (!options_.trust.empty()) CheckSignature(options_.file, options_.trust, [this](const TakePiece &take) { ForPieces(take); });
+}
+
+// What will be used: the memory that the file lies in, and where experts stream the rest by the port's own reads.
+void Device::ForPieces(const TakePiece &take) const {
+  take(static_cast<const uint8_t *>(file_.data), file_.bytes);
+  if (!streams_) return;
+  acorn_image none;
+  uint64_t file_bytes = 0;
+  const acorn_status asked = acorn_image_read(&none, &file_bytes, &port_, nullptr, 0);  // for the size
+  if (asked != ACORN_ERR_MEMORY) Fail(ExitCode::kIo, "%s: %s", options_.file.c_str(), acorn_status_text(asked));
+  std::vector<uint8_t> piece(1 << 20);
+  for (uint64_t done = file_.bytes; done < file_bytes; done += piece.size()) {
+    piece.resize(std::min<uint64_t>(piece.size(), file_bytes - done));
+    if (port_.read(port_.ctx, piece.data(), done, piece.size()) != 0) {
+      Fail(ExitCode::kIo, "%s: cannot be read at %llu", options_.file.c_str(), static_cast<unsigned long long>(done));
+    }
+    take(piece.data(), piece.size());
+  }
 }
 
 Device::~Device() {

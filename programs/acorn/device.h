@@ -8,6 +8,7 @@
 #include "acorn.h"
 #include "acorn_posix.h"
 #include "arguments.h"
+#include "trust.h"
 
 namespace acorn::program {
 
@@ -23,6 +24,7 @@ struct DeviceOptions {
   std::string prefetch = "off";
   uint32_t drop_experts_q16 = 0, cache_routing_q16 = 0;  // 0: off
   std::string residency = "map", isa;
+  std::string trust;  // file with a public key; empty: any file is used
 };
 
 /// The options that are common to all subcommands, reserved ones too.
@@ -75,6 +77,7 @@ class Device {
   [[noreturn]] void FailRate(uint32_t rate) const;
   void SetExperts();
   void OpenImage();
+  void ForPieces(const TakePiece &take) const;
 
   DeviceOptions options_;
   acorn_posix *posix_ = nullptr;

@@ -16,7 +16,9 @@ struct Report {
   double first_token_ms = 0;
 };
 
+// Nothing but its time stops `acorn run`.
 const char *ReasonName(const Generated &generated) {
+  if (generated.stopped) return "time";
   switch (generated.reason) {
     case ACORN_STOP_LENGTH:
       return "length";
@@ -76,14 +78,17 @@ void PrintStats(const Device &device, const Report &report) {
   std::fprintf(stderr, "digest   %016llx\n", static_cast<unsigned long long>(report.digests.logits()));
 }
 
-void ReadPrompt(Device *device, const std::string &prompt, uint32_t flags) {
+// False: its time was over.
+bool ReadPrompt(Device *device, const std::string &prompt, uint32_t flags) {
   const size_t taken = acorn_session_position(device->session());
   const acorn_status status = acorn_session_append_text(device->session(), prompt.data(), prompt.size(), flags);
   if (status == ACORN_ERR_CONTEXT_FULL) {
     Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu%s", device->Encode(prompt, flags).size(),
          acorn_session_capacity(device->session()) - taken, taken == 0 ? "" : " more");
   }
+  if (status == ACORN_ERR_DEADLINE) return false;
   Check(status, "reading the prompt");
+  return true;
 }
 
 }  // namespace
@@ -102,6 +107,7 @@ void Run(int argc, char **argv) {
   arguments.Text("--save", &save, "save the conversation with its answer");
   AddSamplingOptions(&arguments, &sampling);
   AddLookupOption(&arguments, &sampling);
+  AddTimeLimit(&arguments, &sampling);
   arguments.Flag("--stats", &stats, "speed, memory and digest, on the standard error");
   arguments.Flag("--json", &json, "the same as one line of JSON, on the standard error");
   AddDeviceOptions(&arguments, &options);
@@ -123,21 +129,26 @@ void Run(int argc, char **argv) {
 
   Report report;
   const uint64_t begin = acorn_posix_ticks();
-  if (!prompts.empty()) ReadPrompt(&device, prompt, flags);
+  StartTime(&device, sampling);
+  const bool read = prompts.empty() || ReadPrompt(&device, prompt, flags);
+  report.generated.stopped = !read;
   const int32_t *logits = nullptr;
-  if (acorn_session_logits(device.session(), &logits) != ACORN_OK) {
+  if (read && acorn_session_logits(device.session(), &logits) != ACORN_OK) {
     Fail(ExitCode::kUsage, prompts.empty() ? "nothing follows where the conversation ended: -p TEXT is wanted" : "the prompt is empty");
   }
   Digests *digests = stats || json ? &report.digests : nullptr;
-  if (digests != nullptr) digests->AddLogits(logits, device.info().vocab_size);
-  report.generated = Generate(&device, sampling, digests, [&](const char *text, size_t bytes) {
+  if (read && digests != nullptr) digests->AddLogits(logits, device.info().vocab_size);
+  if (read) report.generated = Generate(&device, sampling, digests, [&](const char *text, size_t bytes) {
     if (report.first_token_ms == 0) report.first_token_ms = static_cast<double>(acorn_posix_ticks() - begin) / 1e6;
     std::fwrite(text, 1, bytes, stdout);
     std::fflush(stdout);
   });
   std::fputc('\n', stdout);
   std::fflush(stdout);
-  if (!save.empty()) SaveSession(device, save);
+  if (report.generated.stopped) {
+    std::fprintf(stderr, "acorn: the time limit ended the %s\n", read ? "answer" : "prompt, of which nothing is saved");
+  }
+  if (read && !save.empty()) SaveSession(device, save);
   if (json) {
     PrintJson(device, report);
   } else if (stats) {

@@ -64,6 +64,14 @@ void CheckLookup(const Device &device, const SamplingOptions &options) {
   }
 }
 
+void AddTimeLimit(Arguments *arguments, SamplingOptions *options) {
+  arguments->Number("--time-limit", 1, UINT32_MAX, &options->time_limit_ms, "milliseconds for reading the prompt and answering; what there is then is the answer");
+}
+
+void StartTime(Device *device, const SamplingOptions &options) {
+  Check(acorn_session_set_deadline(device->session(), options.time_limit_ms), "setting the time limit");
+}
+
 Generated Generate(Device *device, const SamplingOptions &options, Digests *digests,
                    const std::function<void(const char *, size_t)> &text) {
   Context context{device, digests, &text};
@@ -87,8 +95,8 @@ Generated Generate(Device *device, const SamplingOptions &options, Digests *dige
   generation.ctx = &context;
   Generated result;
   const acorn_status status = acorn_session_generate(device->session(), &result.reason, &result.tokens, &generation);
-  if (status == ACORN_ERR_CANCELLED) {
-    result.cancelled = true;
+  if (status == ACORN_ERR_CANCELLED || status == ACORN_ERR_DEADLINE) {
+    result.stopped = true;
     return result;
   }
   if (status == ACORN_ERR_ARGUMENT) Fail(ExitCode::kUsage, "a stop string or a sampling option is out of its range");

@@ -17,6 +17,7 @@ struct SamplingOptions {
   uint64_t max_tokens = 0;                                                 // 0: until the context is full
   uint32_t temperature = 0, top_p = 0, min_p = 0, repetition_penalty = 0;  // Q16
   uint64_t top_k = 0, repetition_window = 64, seed = 0;
+  uint64_t time_limit_ms = ACORN_NO_DEADLINE;
   std::vector<std::string> stop;
   uint64_t lookup = 0;  // tokens that are guessed along with each one; 0: none
 };
@@ -30,9 +31,14 @@ void CheckLookup(const Device &device, const SamplingOptions &options);
 
 struct Generated {
   uint32_t reason = 0;  // ACORN_STOP_…
-  bool cancelled = false;
+  bool stopped = false;  // by a request or by the time: there is no reason then
   size_t tokens = 0;
 };
+
+/// --time-limit, for commands that call StartTime.
+void AddTimeLimit(Arguments *arguments, SamplingOptions *options);
+/// The time of an answer runs from here on.
+void StartTime(Device *device, const SamplingOptions &options);
 
 /// Generates from the session's present logits. `text` gets what is to be shown, piece by piece.
 /// digests: NULL, or gets the logits that follow each accepted token, and the ids.

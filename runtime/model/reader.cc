@@ -108,38 +108,52 @@ Status ModelReader::CheckHeader() {
   if (header_.file_bytes > image_.size() && header_.resident_bytes != image_.size()) {
     return Fail(Status::kTruncated, "header", 0, image_.size());
   }
-  if (header_.file_bytes < image_.size()) return Fail(Status::kInvalid, "header", 0, kHeaderFileBytes);
-  const uint8_t *p = image_.data();
-  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(p + kHeaderBytes, header_.graph_bytes)) {
-    return Fail(Status::kDamaged, "graph", 0, kHeaderBytes);
-  }
-  return Status::kOk;
+  return header_.file_bytes < image_.size() ? Fail(Status::kInvalid, "header", 0, kHeaderFileBytes) : Status::kOk;
 }
 
-Status ModelReader::CheckSegments(bool check_weights) {
+Status ModelReader::CheckGraph() {
+  const uint8_t *p = image_.data(), *graph = p + kHeaderBytes;
+  const uint64_t bytes = header_.graph_bytes;
+  if (LoadLittle64(p + kHeaderGraphChecksum) != Checksum(graph, bytes)) return Fail(Status::kDamaged, "graph", 0, kHeaderBytes);
+  flatbuffers::Verifier verifier(graph, bytes, kMaxDepth, kMaxTables);
+  // The identifier is compared here since FlatBuffers' own check needs a C library.
+  if (bytes < 16 || __builtin_memcmp(graph + 4, schema::ModelIdentifier(), 4) != 0 ||
+      !verifier.VerifyBuffer<schema::Model>(nullptr)) {
+    return Fail(Status::kInvalid, "graph", 0, kHeaderBytes);
+  }
+  model_ = schema::GetModel(graph);
   const auto *segments = model_->segments();
   if (segments == nullptr || segments->size() == 0 || segments->size() >= 65535 ||
       !IsAligned<schema::Segment>(segments->Data())) {
     return Fail(Status::kInvalid, "segment", 0, 0);
   }
+  return Status::kOk;
+}
+
+Status ModelReader::CheckPlace(uint32_t index, uint64_t *end) {
+  const schema::Segment *segment = model_->segments()->Get(index);
+  // In the order of the file, so that no two overlap.
+  if (segment->kind() < schema::SegmentKind::MIN || segment->kind() > schema::SegmentKind::MAX ||
+      segment->kind() == schema::SegmentKind::None || segment->offset() % kSegmentAlignment != 0 || segment->offset() < *end) {
+    return Fail(Status::kInvalid, "segment", index, segment->offset());
+  }
+  const bool experts = segment->kind() == schema::SegmentKind::Experts;
+  if (!RangeInside(segment->offset(), segment->bytes(), experts ? header_.file_bytes : header_.resident_bytes)) {
+    return Fail(Status::kTruncated, "segment", index, segment->offset());
+  }
+  *end = segment->offset() + segment->bytes();
+  if (experts && segment->offset() < header_.resident_bytes) return Fail(Status::kInvalid, "segment", index, segment->offset());
+  return Status::kOk;
+}
+
+Status ModelReader::CheckSegments(bool check_weights) {
   uint64_t end = kHeaderBytes + header_.graph_bytes;
-  for (uint32_t i = 0; i < segments->size(); ++i) {
-    const schema::Segment *segment = segments->Get(i);
-    // In the order of the file, so that no two overlap.
-    if (segment->kind() < schema::SegmentKind::MIN || segment->kind() > schema::SegmentKind::MAX ||
-        segment->kind() == schema::SegmentKind::None || segment->offset() % kSegmentAlignment != 0 || segment->offset() < end) {
-      return Fail(Status::kInvalid, "segment", i, segment->offset());
-    }
-    const bool experts = segment->kind() == schema::SegmentKind::Experts;
-    if (!RangeInside(segment->offset(), segment->bytes(), experts ? header_.file_bytes : header_.resident_bytes)) {
-      return Fail(Status::kTruncated, "segment", i, segment->offset());
-    }
-    end = segment->offset() + segment->bytes();
-    if (experts) {
-      if (segment->offset() < header_.resident_bytes) return Fail(Status::kInvalid, "segment", i, segment->offset());
-      continue;  // its records have checksums of their own
-    }
-    const bool check = check_weights || segment->kind() != schema::SegmentKind::Weights;
+  for (uint32_t i = 0; i < model_->segments()->size(); ++i) {
+    ACORN_TRY(CheckPlace(i, &end));
+    const schema::Segment *segment = model_->segments()->Get(i);
+    const schema::SegmentKind kind = segment->kind();
+    // Records of experts have checksums of their own.
+    const bool check = kind == schema::SegmentKind::Weights ? check_weights : kind != schema::SegmentKind::Experts;
     if (check && Checksum(image_.data() + segment->offset(), segment->bytes()) != segment->checksum()) {
       return Fail(Status::kDamaged, "segment", i, segment->offset());
     }
@@ -151,15 +165,33 @@ Status ModelReader::Open(Span<const uint8_t> image, bool check_weights) {
   ACORN_TRY(CheckByteOrder(&fault_));
   image_ = image;
   ACORN_TRY(CheckHeader());
-  const uint64_t graph_bytes = header_.graph_bytes;
-  flatbuffers::Verifier verifier(image.data() + kHeaderBytes, graph_bytes, kMaxDepth, kMaxTables);
-  // The identifier is compared here since FlatBuffers' own check needs a C library.
-  if (graph_bytes < 16 || __builtin_memcmp(image.data() + kHeaderBytes + 4, schema::ModelIdentifier(), 4) != 0 ||
-      !verifier.VerifyBuffer<schema::Model>(nullptr)) return Fail(Status::kInvalid, "graph", 0, kHeaderBytes);
-  model_ = schema::GetModel(image.data() + kHeaderBytes);
+  ACORN_TRY(CheckGraph());
   ACORN_TRY(CheckSegments(check_weights));
   return check_weights && has_experts() ? CheckRecords() : Status::kOk;
 }
+
+Status ModelReader::OpenGraph(Span<const uint8_t> start) {
+  ACORN_TRY(CheckByteOrder(&fault_));
+  image_ = start;
+  ACORN_TRY(ReadHeader(start, &header_, &fault_));
+  ACORN_TRY(CheckGraph());
+  uint64_t end = kHeaderBytes + header_.graph_bytes;
+  for (uint32_t i = 0; i < segment_count(); ++i) ACORN_TRY(CheckPlace(i, &end));
+  return Status::kOk;
+}
+
+uint32_t ModelReader::segment_count() const { return model_->segments()->size(); }
+
+SegmentPlace ModelReader::SegmentAt(uint32_t index) const {
+  static constexpr const char *kKinds[] = {"", "constants", "weights", "tokenizer", "experts"};
+  const schema::Segment *segment = model_->segments()->Get(index);
+  return {kKinds[static_cast<size_t>(segment->kind())], segment->offset(), segment->bytes(), segment->checksum(),
+          segment->kind() == schema::SegmentKind::Experts};
+}
+
+uint32_t ModelReader::expert_set_count() const { return model_->expert_sets() == nullptr ? 0 : model_->expert_sets()->size(); }
+
+uint32_t ModelReader::SegmentOf(uint32_t expert_set) const { return model_->expert_sets()->Get(expert_set)->segment(); }
 
 Status ModelReader::CheckRecords() {
   const auto *sets = model_->expert_sets();

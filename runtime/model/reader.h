@@ -53,6 +53,14 @@ struct GraphCounts {
   uint32_t profiles;  // bodies, each of `body` steps
 };
 
+/// What a file says of one of its segments.
+struct SegmentPlace {
+  const char *kind;  // static text, as FORMAT.md names it
+  uint64_t offset, bytes;
+  uint64_t checksum;
+  bool has_records;  // of experts, each with a checksum of its own; the segment has none then
+};
+
 /// The head, or the body of a profile: kBody at rate 0.
 enum class StepList : uint32_t { kBody = 0, kHead = UINT32_MAX };
 constexpr StepList BodyOf(uint32_t profile) { return static_cast<StepList>(profile); }
@@ -62,6 +70,16 @@ class ModelReader {
   /// Checks everything that is not an element of a list: header, sizes, checksums (of the weights too where `check_weights`),
   /// the flatbuffer's structure, segments, counts. An image may end where the experts begin.
   Status Open(Span<const uint8_t> image, bool check_weights);
+
+  /// The same of the header and the graph alone, for who reads the rest piece by piece: where the segments lie, but nothing that is in
+  /// them. Legal after it are, beside fault(): the segments, expert sets and records.
+  /// start: the first kHeaderBytes + graph_bytes of the file
+  Status OpenGraph(Span<const uint8_t> start);
+  uint32_t segment_count() const;
+  SegmentPlace SegmentAt(uint32_t index) const;
+  uint32_t expert_set_count() const;
+  /// That the records of a set, which has been read, lie in.
+  uint32_t SegmentOf(uint32_t expert_set) const;
 
   /// The small facts and the counts, legal after Open. The spans of `graph` for the lists stay empty.
   Status ReadSummary(Graph *graph, GraphCounts *counts);
@@ -95,7 +113,10 @@ class ModelReader {
   /// Counts what the checks go over.
   Status Walk(uint64_t bytes);
   Status CheckHeader();
+  Status CheckGraph();
   Status CheckRecords();
+  /// Where a segment lies. end: of what stands before it, then of the segment
+  Status CheckPlace(uint32_t segment, uint64_t *end);
   Status CheckSegments(bool check_weights);
   Status CheckProfiles(const GraphCounts &counts);
   Status ReadReference(const GraphCounts &counts, Graph *graph);

@@ -52,12 +52,6 @@ TEST(Acornc, Usage) {
   ExpectFailure("perplexity x --text y --rate 0,15 --heal-steps 5", 2, "--heal");
 }
 
-TEST(Acornc, ReservedNamesSaySo) {
-  for (const char *name : {"sign"}) {
-    ExpectFailure(std::string(name) + " --any thing", 2, "not in this version");
-  }
-}
-
 TEST(Acornc, SynthRefusesByName) {
   const test::TempFolder folder;
   const std::string output = " -o " + folder.File("m");

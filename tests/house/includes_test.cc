@@ -23,7 +23,7 @@ std::string PartOf(const std::string &path) {
     return path.substr(begin, path.find('/', begin) - begin);
   }
   if (path == "tests/ports/conformance.h") return "conformance";
-  for (const char *part : {"ports", "programs", "examples", "compiler"}) {
+  for (const char *part : {"ports", "programs", "examples", "compiler", "signature"}) {
     if (StartsWith(path, std::string(part) + "/")) return part;
   }
   return "";
@@ -47,11 +47,13 @@ const std::map<std::string, Set> &AllowedParts() {
        {"schema", "base", "platform", "kernels", "ops", "model", "text", "plan", "experts", "session", "public"}},
       {"conformance", {"public"}},
       {"ports", {"public", "conformance"}},  // the port of a board links the conformance program into its image
-      {"programs", {"public", "ports", "base", "experts"}},  // `acorn replay` plays traces through the runtime's own cache
+      {"signature", {}},
+      // `acorn replay` plays traces through the runtime's own cache, `acorn verify` reads graphs with its own reader.
+      {"programs", {"schema", "public", "ports", "signature", "base", "experts", "model"}},
       {"examples", {"public", "ports"}},
       // acornc packs with the kernels' layouts, trains on the device's own operators, and checks what it wrote with the runtime's
       // own reader, tokenizer and public interface.
-      {"compiler", {"schema", "base", "platform", "kernels", "ops", "model", "text", "public", "ports"}},
+      {"compiler", {"schema", "base", "platform", "kernels", "ops", "model", "text", "public", "ports", "signature"}},
   };
   return allowed;
 }
@@ -84,7 +86,7 @@ std::string Resolve(const std::string &from, const std::string &include) {
   const std::string folder = fs::path(from).parent_path().generic_string() + "/";
   for (const std::string &base : {folder, std::string("runtime/"), std::string("schema/include/"),
                                   std::string("runtime/api/include/"), std::string("ports/posix/include/"),
-                                  std::string("ports/baremetal_aarch64/include/"), std::string("ports/simulated/include/"),
+                                  std::string("ports/baremetal_aarch64/include/"), std::string("ports/simulated/include/"), std::string("signature/include/"),
                                   std::string("compiler/"), std::string("")}) {
     if (fs::exists(root / (base + include))) return fs::path(base + include).lexically_normal().generic_string();
   }
@@ -98,7 +100,7 @@ bool IsGenerated(const std::string &include) {
 bool IsRuntimeLayer(const std::string &part) {
   return part == "schema" || part == "public" ||
          (AllowedParts().count(part) != 0 && part != "ports" && part != "programs" && part != "examples" &&
-          part != "compiler" && part != "conformance");
+          part != "compiler" && part != "conformance" && part != "signature");
 }
 
 TEST(Includes, EveryFolderOfTheRuntimeIsAKnownLayer) {

@@ -76,11 +76,6 @@ TEST_F(CommandLine, BadUsageIsTwo) {
 #endif
 }
 
-TEST_F(CommandLine, NamesOfLaterVersionsSaySo) {
-  ExpectFailure({"verify", "MODEL"}, 2, {"verify is not in this version"});
-  ExpectFailure({"plan", "MODEL", "--trust", "1"}, 2, {"--trust is not in this version"});
-}
-
 TEST_F(CommandLine, LookupChangesNoAnswer) {
   const Words words = {"run", "MODEL", "-p", "the lamp the lamp the lamp the", "-n", "12", "--json"};
   const auto with = [&](const Words &more) {
