@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "acorn.h"
@@ -153,6 +155,142 @@ TEST(MemoryBlock, EverySmallerBlockIsRefusedUntouched) {
   for (size_t i = 0; i < need; ++i) ASSERT_EQ(block[i], 0x5a) << i;
   EXPECT_EQ(Open(file, options, nullptr, block.data(), need, &opened), ACORN_OK);
 }
+
+/// A file as a port reads it.
+class ReadPort {
+ public:
+  explicit ReadPort(const AlignedBytes &file) : file_(file), threads_(HostFeatures(), 1), port_(*threads_.get()) {
+    port_.ctx = this;
+    port_.read = [](void *ctx, void *to, uint64_t offset, size_t bytes) {
+      const AlignedBytes &from = static_cast<ReadPort *>(ctx)->file_;
+      if (offset > from.size() || bytes > from.size() - offset) return 1;
+      std::memcpy(to, from.data() + offset, bytes);
+      return 0;
+    };
+  }
+  const acorn_port *get() const { return &port_; }
+
+ private:
+  const AlignedBytes &file_;
+  ThreadPort threads_;
+  acorn_port port_;
+};
+
+struct Way {
+  const char *spec;
+  uint32_t slots;  // of experts that stream; 0: none does
+};
+
+class SmallBlock : public testing::TestWithParam<Way> {
+ protected:
+  SmallBlock() : file_(BuildModel(SpecNamed(GetParam().spec))), port_(file_) {
+    options_.struct_size = sizeof options_;
+    options_.max_sessions = 3;
+    options_.flags = ACORN_OPEN_TRACE;
+    EXPECT_EQ(Plan(file_, options_, port_.get(), &opened_), ACORN_OK);
+    if (GetParam().slots == 0) return;
+    options_.expert_cache_bytes = GetParam().slots * opened_.plan.expert_record_bytes;
+    options_.expert_prefetch = ACORN_PREFETCH_PATH;
+    EXPECT_EQ(Plan(file_, options_, port_.get(), &opened_), ACORN_OK);
+  }
+
+  static ModelSpec SpecNamed(const std::string &name) {
+    for (const std::vector<ModelSpec> &specs : {VariedSpecs(), ElasticSpecs()}) {
+      for (const ModelSpec &spec : specs) {
+        if (spec.name == name) return spec;
+      }
+    }
+    ADD_FAILURE() << name;
+    return {};
+  }
+
+  AlignedBytes file_;
+  ReadPort port_;
+  acorn_options options_ = {};
+  Opened opened_;
+};
+
+// Around the end of every class of memory byte by byte, in strides between: refused with the need, and not touched.
+TEST_P(SmallBlock, IsRefusedUntouched) {
+  const acorn_memory_plan &plan = opened_.plan;
+  const uint64_t need = plan.block_bytes;
+  std::vector<uint64_t> ends = {0, plan.model_bytes};
+  for (uint32_t i = 0; i < plan.max_sessions; ++i) ends.push_back(ends.back() + plan.session_bytes);
+  ends.push_back(ends.back() + plan.scratch_bytes);
+  ends.push_back(ends.back() + plan.expert_slot_bytes);
+  ASSERT_EQ(ends.back(), need);
+  std::set<uint64_t> sizes;
+  for (const uint64_t end : ends) {
+    for (uint64_t bytes = end < 65 ? 0 : end - 65; bytes <= end + 65; ++bytes) sizes.insert(bytes);
+  }
+  for (uint64_t bytes = 0; bytes < need; bytes += need / 251 + 1) sizes.insert(bytes);
+  GuardedBuffer<uint8_t> block(need);
+  std::memset(block.data(), 0x5a, need);
+  for (const uint64_t bytes : sizes) {
+    if (bytes >= need) break;
+    ASSERT_EQ(Open(file_, options_, port_.get(), block.data(), bytes, &opened_), ACORN_ERR_MEMORY) << bytes;
+    ASSERT_EQ(opened_.model, nullptr);
+    ASSERT_EQ(opened_.fault.status, static_cast<acorn_status>(ACORN_ERR_MEMORY));
+    ASSERT_STREQ(opened_.fault.section, "block");
+    ASSERT_EQ(opened_.fault.offset, need);
+  }
+  for (size_t i = 0; i < need; ++i) ASSERT_EQ(block[i], 0x5a) << i;
+}
+
+// A block that is larger than the need is used as far as the plan says, whatever the sessions do; and no further session opens than
+// were planned.
+TEST_P(SmallBlock, NothingIsWrittenBehindThePlan) {
+  const uint64_t need = opened_.plan.block_bytes;
+  constexpr size_t kMore = 4096;
+  GuardedBuffer<uint8_t> block(need + kMore);
+  std::memset(block.data(), 0x5a, block.size());
+  ASSERT_EQ(Open(file_, options_, port_.get(), block.data(), block.size(), &opened_), ACORN_OK);
+  std::vector<acorn_session *> sessions(opened_.plan.max_sessions);
+  for (acorn_session *&session : sessions) ASSERT_EQ(acorn_session_open(&session, opened_.model), ACORN_OK);
+  acorn_session *none = nullptr;
+  EXPECT_EQ(acorn_session_open(&none, opened_.model), static_cast<acorn_status>(ACORN_ERR_STATE));
+  EXPECT_EQ(none, nullptr);
+  for (acorn_session *session : sessions) {
+    std::vector<int32_t> tokens(acorn_session_capacity(session));
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 5 % 41);
+    EXPECT_EQ(acorn_session_prefill(session, tokens.data(), tokens.size()), ACORN_OK);
+    EXPECT_EQ(acorn_session_decode(session, nullptr, 1), static_cast<acorn_status>(ACORN_ERR_CONTEXT_FULL));
+    std::vector<uint8_t> snapshot(acorn_session_snapshot_bytes(session));
+    EXPECT_EQ(acorn_session_save(session, snapshot.data(), snapshot.size()), ACORN_OK);
+    EXPECT_EQ(acorn_session_load(sessions[0], snapshot.data(), snapshot.size()), ACORN_OK);
+  }
+  for (size_t i = need; i < block.size(); ++i) ASSERT_EQ(block[i], 0x5a) << i - need;
+}
+
+TEST_P(SmallBlock, NoAddressButAnAlignedOne) {
+  const uint64_t need = opened_.plan.block_bytes;
+  AlignedBytes block(std::vector<uint8_t>(need + 64, 0x5a));
+  for (size_t offset = 1; offset < 64; ++offset) {
+    EXPECT_EQ(Open(file_, options_, port_.get(), block.data() + offset, need, &opened_), static_cast<acorn_status>(ACORN_ERR_ARGUMENT));
+  }
+  EXPECT_EQ(Open(file_, options_, port_.get(), nullptr, need, &opened_), static_cast<acorn_status>(ACORN_ERR_ARGUMENT));
+  for (size_t i = 0; i < block.size(); ++i) ASSERT_EQ(block.data()[i], 0x5a) << i;
+}
+
+// Less than one expert is no cache: the plan says how much one takes.
+TEST_P(SmallBlock, ACacheOfLessThanAnExpert) {
+  if (GetParam().slots == 0) return;
+  const uint64_t record = opened_.plan.expert_record_bytes;
+  for (const uint64_t bytes : {uint64_t{1}, uint64_t{64}, record / 2, record - 1}) {
+    options_.expert_cache_bytes = bytes;
+    EXPECT_EQ(Plan(file_, options_, port_.get(), &opened_), static_cast<acorn_status>(ACORN_ERR_MEMORY)) << bytes;
+    EXPECT_STREQ(opened_.fault.section, "expert cache");
+    EXPECT_EQ(opened_.fault.offset, record);
+  }
+  options_.expert_cache_bytes = record;
+  EXPECT_EQ(Plan(file_, options_, port_.get(), &opened_), ACORN_OK);
+  EXPECT_EQ(opened_.plan.expert_slots, 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SmallBlock,
+                         testing::Values(Way{"w4g32_tied_groups", 0}, Way{"elastic_experts", 5}, Way{"state_space", 0},
+                                         Way{"elastic_hybrid_experts", 2}),
+                         [](const testing::TestParamInfo<Way> &way) { return way.param.spec; });
 
 TEST(MemoryBlock, ATraceIsInThePlan) {
   const AlignedBytes file = BuildModel(VariedSpecs().front());

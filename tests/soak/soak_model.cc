@@ -213,7 +213,8 @@ void SoakModel::Talk(Conversation *conversation, Dice *dice, Canceller *cancelle
   const int32_t token = 0;
   status = acorn_session_prefill(conversation->session, &token, 1);
   Record(conversation, status, counts);
-  if (status != ACORN_ERR_CANCELLED && status != ACORN_ERR_CONTEXT_FULL) Check(status, "the call after a cancel");
+  if (status == ACORN_ERR_CONTEXT_FULL) return Reset(conversation);  // which takes the request back: a call refused does not
+  if (status != ACORN_ERR_CANCELLED) Check(status, "the call after a cancel");
 }
 
 void SoakModel::Record(Conversation *conversation, acorn_status status, Counts *counts) {
