@@ -72,7 +72,7 @@ float Sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 class GroupRun {
  public:
   GroupRun(const ModelConfig &config, const LayerWeights &weights, int64_t layer, int64_t first_token, const RopeTable &rope,
-           const KvPrefix *prefix, LayerObserver *observer)
+           const LayerPrefix *prefix, LayerObserver *observer)
       : config_(config),
         weights_(weights),
         layer_(layer),
@@ -100,6 +100,14 @@ class GroupRun {
       x += scale * out;
     }
     See(Edge::kResidualOut, x);
+  }
+
+  /// One window, and what it leaves.
+  LayerPrefix RunPrefix(MatrixRef x) {
+    LayerPrefix left;
+    left_ = &left;
+    Run(x, {0, x.rows()});
+    return left;
   }
 
  private:
@@ -139,6 +147,10 @@ class GroupRun {
     }
     See(Edge::kQRotated, q);
     See(Edge::kKRotated, k);
+    if (left_ != nullptr) {
+      left_->k = k;
+      left_->v = v;
+    }
     Matrix attended(tokens, q.cols());
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t first = boundaries[i];
@@ -152,7 +164,6 @@ class GroupRun {
   }
 
   void StateSpacePart(Matrix *out, ConstMatrixRef x, const std::vector<int64_t> &boundaries) {
-    assert(prefix_ == nullptr);
     const StateSpaceConfig &config = config_.ssm;
     const StateSpaceWeights &weights = weights_.ssm;
     const int64_t tokens = x.rows();
@@ -168,10 +179,12 @@ class GroupRun {
     See(Edge::kSsmConvIn, conv_in);
     Linear(step, in, weights.step, {});
     See(Edge::kSsmStep, step);
+    const int64_t past = config.conv_width - 1;
+    const Matrix before = prefix_ == nullptr ? Matrix(Matrix::Zero(past, config.conv_channels())) : prefix_->conv;
     Matrix convolved(tokens, config.conv_channels());
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t first = boundaries[i], length = boundaries[i + 1] - first;
-      CausalConv(convolved.middleRows(first, length), conv_in.middleRows(first, length), weights.conv, weights.conv_bias);
+      CausalConv(convolved.middleRows(first, length), conv_in.middleRows(first, length), before, weights.conv, weights.conv_bias);
     }
     ApplyActivation(convolved, config_.activation);
     See(Edge::kSsmConvOut, convolved);
@@ -180,11 +193,19 @@ class GroupRun {
     Matrix scanned(tokens, config.inner());
     const bool watched = observer_ != nullptr && observer_->Wants(Edge::kSsmState);
     Matrix states(watched ? tokens : 0, config.heads);
+    Matrix state;
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t first = boundaries[i], length = boundaries[i + 1] - first;
+      state = prefix_ == nullptr ? Matrix(Matrix::Zero(config.inner(), config.state)) : prefix_->state;
       StateSpaceScan(scanned.middleRows(first, length), config, convolved.middleRows(first, length), step.middleRows(first, length),
-                     weights.decay, weights.skip, states.middleRows(watched ? first : 0, watched ? length : 0),
+                     weights.decay, weights.skip, &state, states.middleRows(watched ? first : 0, watched ? length : 0),
                      weights_.order.channel_major);
+    }
+    if (left_ != nullptr) {
+      Matrix all(past + tokens, config.conv_channels());
+      all << before, conv_in;
+      left_->conv = all.bottomRows(past);
+      left_->state = state;
     }
     See(Edge::kSsmState, states);
     See(Edge::kSsmScan, scanned);
@@ -277,8 +298,9 @@ class GroupRun {
   int64_t layer_;
   int64_t first_token_;
   const RopeTable &rope_;
-  const KvPrefix *prefix_;
+  const LayerPrefix *prefix_;
   LayerObserver *observer_;
+  LayerPrefix *left_ = nullptr;  // gets what the last window leaves
 };
 
 void LoadAttention(const SourceModel &source, int64_t layer, LayerWeights *weights) {
@@ -366,7 +388,7 @@ LayerWeights LoadLayer(const SourceModel &source, int64_t layer) {
 }
 
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
-              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer) {
+              const std::vector<int64_t> &boundaries, const RopeTable &rope, const LayerPrefix *prefix, LayerObserver *observer) {
   assert(!boundaries.empty() && boundaries.front() == 0 && boundaries.back() == x.rows());
   const int64_t group_tokens = config.IsSparse(layer) ? kSparseGroupTokens : kGroupTokens;
   size_t begin = 0;
@@ -379,6 +401,11 @@ void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t la
     GroupRun(config, weights, layer, first, rope, prefix, observer).Run(x.middleRows(first, local.back()), local);
     begin = end;
   }
+}
+
+LayerPrefix RunPrefix(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x, const RopeTable &rope,
+                      LayerObserver *observer) {
+  return GroupRun(config, weights, layer, 0, rope, nullptr, observer).RunPrefix(x);
 }
 
 Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids) {

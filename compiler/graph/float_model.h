@@ -111,10 +111,14 @@ class LayerObserver {
   virtual void OnExpertEdge(Edge edge, int64_t layer, int64_t expert, const std::vector<int64_t> &tokens, MatrixRef values);
 };
 
-/// Keys (rotated) and values that stand before every window, at positions [0, k.rows()).
-struct KvPrefix {
-  Matrix k;  // [rows, kv_heads * head_dim]
-  Matrix v;  // [rows, kv_heads * head_dim]
+/// What the tokens of a constant prefix leave in a layer: every window starts from it. In a layer with attention keys (rotated) and
+/// values at positions [0, k.rows()), in a state-space layer what its two states hold; the other two have no elements.
+struct LayerPrefix {
+  Matrix k;      // [rows, kv_heads * head_dim]
+  Matrix v;      // [rows, kv_heads * head_dim]
+  Matrix conv;   // [conv_width - 1, conv_channels], the last rows of the convolution's input; zeros before the first token
+  Matrix state;  // [heads * head_dim, state], head after head, whatever the order of x's columns
+  bool empty() const { return k.size() == 0 && state.size() == 0; }
 };
 
 /// cos and sin for positions [0, positions) and rotary_dims / 2 pairs; computed in double, rounded once.
@@ -139,19 +143,21 @@ void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, i
 /// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are
 /// [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
-               const KvPrefix *prefix);
+               const LayerPrefix *prefix);
 void ApplyActivation(MatrixRef x, ActivationKind kind);
 
-// Of a state-space layer; graph/state_space.cc. What has a past is for one window, before which everything is zero.
-/// out[t][c] = bias[c] + sum over j of conv[c][j] * x[t - (conv_width - 1) + j][c]: [t, channels]. `bias` may be empty.
-void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVector &bias);
+// Of a state-space layer; graph/state_space.cc. What has a past is for one window.
+/// out[t][c] = bias[c] + sum over j of conv[c][j] * x[t - (conv_width - 1) + j][c]: [t, channels]. before: the rows in front of x,
+/// [conv_width - 1, channels]. `bias` may be empty.
+void CausalConv(MatrixRef out, ConstMatrixRef x, ConstMatrixRef before, const Matrix &conv, const RowVector &bias);
 /// x [t, heads] = softplus(x + bias), within the limits of the configuration.
 void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bias);
 /// For each head, one token after the other: h = exp(decay * dt) * h + dt * x B^T, out = h C + skip * x, with h
-/// [head_dim, state]. `out` [t, inner]; `xbc` [t, conv_channels]; `dt` [t, heads]. largest: without rows, or gets the largest
-/// magnitude of each h behind each token, [t, heads]. channel_major: LayerOrder's, of x and `out`.
+/// [head_dim, state]. `out` [t, inner]; `xbc` [t, conv_channels]; `dt` [t, heads]. state: h of all heads before the first token, and
+/// then behind the last, as LayerPrefix has it. largest: without rows, or gets the largest magnitude of each h behind each token,
+/// [t, heads]. channel_major: LayerOrder's, of x and `out`.
 void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
-                    const RowVector &skip, MatrixRef largest, bool channel_major = false);
+                    const RowVector &skip, Matrix *state, MatrixRef largest, bool channel_major = false);
 /// x = x * silu(gate).
 void ApplyGate(MatrixRef x, ConstMatrixRef gate);
 /// RMSNorm over each of the groups of a row: x [t, inner], weight [inner].
@@ -172,10 +178,14 @@ Routing Route(const ModelConfig &config, ConstMatrixRef logits);
 /// Runs one layer in place over x [tokens, hidden]. `boundaries` has windows + 1 ascending entries, 0 first and
 /// x.rows() last: window i holds tokens [boundaries[i], boundaries[i + 1]), sees only itself and the prefix, and its
 /// positions start at prefix rows. `rope` reaches at least prefix rows + the longest window. prefix and observer may
-/// be null, and prefix must be in a layer without attention. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a
-/// sparse layer (one window when it is longer).
+/// be null. Working memory: a few matrices of at most ~4096 tokens, ~8192 in a sparse layer (one window when it is longer).
 void RunLayer(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x,
-              const std::vector<int64_t> &boundaries, const RopeTable &rope, const KvPrefix *prefix, LayerObserver *observer);
+              const std::vector<int64_t> &boundaries, const RopeTable &rope, const LayerPrefix *prefix, LayerObserver *observer);
+
+/// The same for the tokens of the constant prefix, x [rows, hidden] with at least one row, and what they leave behind: as an
+/// observer that changes values has them. observer may be null.
+LayerPrefix RunPrefix(const ModelConfig &config, const LayerWeights &weights, int64_t layer, MatrixRef x, const RopeTable &rope,
+                      LayerObserver *observer);
 
 /// Rows of the embedding for each id, scaled as the first layer takes them: [ids, hidden]. Ids must be in [0, vocab).
 Matrix Embed(const SourceModel &source, const std::vector<int32_t> &ids);

@@ -59,7 +59,7 @@ void MaskedSoftmax(Matrix *scores, int64_t first_query, int64_t prefix, int64_t 
 
 // All query heads that share one KV head, over one window.
 void AttendKvHead(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
-                  const KvPrefix *prefix, int64_t kv_head) {
+                  const LayerPrefix *prefix, int64_t kv_head) {
   const int64_t dim = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
   const int64_t tokens = q.rows();
@@ -218,7 +218,7 @@ void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, i
 }
 
 void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
-               const KvPrefix *prefix) {
+               const LayerPrefix *prefix) {
   ParallelFor(config.kv_heads, [&](int64_t kv_head) { AttendKvHead(out, config, q, k, v, prefix, kv_head); });
 }
 

@@ -16,8 +16,8 @@ float Softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::a
 
 }  // namespace
 
-void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVector &bias) {
-  const int64_t width = conv.cols();
+void CausalConv(MatrixRef out, ConstMatrixRef x, ConstMatrixRef before, const Matrix &conv, const RowVector &bias) {
+  const int64_t width = conv.cols(), past = before.rows();
   ParallelFor((x.cols() + kChannelBlock - 1) / kChannelBlock, [&](int64_t task) {
     const int64_t first = task * kChannelBlock;
     const int64_t channels = std::min(kChannelBlock, x.cols() - first);
@@ -25,8 +25,10 @@ void CausalConv(MatrixRef out, ConstMatrixRef x, const Matrix &conv, const RowVe
     for (int64_t t = 0; t < x.rows(); ++t) {
       auto row = out.row(t).segment(first, channels).array();
       row.setZero();
-      for (int64_t j = std::max<int64_t>(0, width - 1 - t); j < width; ++j) {
-        row += taps.row(j).array() * x.row(t - (width - 1) + j).segment(first, channels).array();
+      for (int64_t j = 0; j < width; ++j) {
+        const int64_t seen = t + j - past;
+        const auto from = seen < 0 ? before.row(t + j) : x.row(seen);
+        row += taps.row(j).array() * from.segment(first, channels).array();
       }
       if (bias.size() > 0) row += bias.segment(first, channels).array();
     }
@@ -41,7 +43,7 @@ void TimeSteps(MatrixRef x, const StateSpaceConfig &config, const RowVector &bia
 }
 
 void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRef xbc, ConstMatrixRef dt, const RowVector &decay,
-                    const RowVector &skip, MatrixRef largest, bool channel_major) {
+                    const RowVector &skip, Matrix *state, MatrixRef largest, bool channel_major) {
   const int64_t heads_per_group = config.heads / config.groups;
   ParallelFor(config.heads, [&](int64_t head) {
     // Channels of a head stand in pieces of a block, or all in one.
@@ -49,7 +51,7 @@ void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRe
     const auto piece_column = [&](int64_t i) { return (i * config.heads + head) * piece; };
     const int64_t b_column = config.inner() + head / heads_per_group * config.state;
     const int64_t c_column = b_column + config.groups * config.state;
-    Matrix h = Matrix::Zero(config.head_dim, config.state);
+    Matrix h = state->middleRows(head * config.head_dim, config.head_dim);
     RowVector x(config.head_dim), y(config.head_dim);
     for (int64_t t = 0; t < xbc.rows(); ++t) {
       for (int64_t i = 0; i < pieces; ++i) x.segment(i * piece, piece) = xbc.row(t).segment(piece_column(i), piece);
@@ -62,6 +64,7 @@ void StateSpaceScan(MatrixRef out, const StateSpaceConfig &config, ConstMatrixRe
       y = (h * c.transpose()).transpose() + skip(head) * x;
       for (int64_t i = 0; i < pieces; ++i) out.row(t).segment(piece_column(i), piece) = y.segment(i * piece, piece);
     }
+    state->middleRows(head * config.head_dim, config.head_dim) = h;
   });
 }
 

@@ -19,12 +19,12 @@ constexpr double kMinimumGain = 0.4;  // bits of range, mean over all edges, tha
 constexpr size_t kMassiveCandidates = 2;
 constexpr size_t kSecondCandidates = 3;  // best single tokens that are tried as the second one
 
-/// Bits between the largest and the typical magnitude of the edges whose ranges are static, summed.
+/// Bits between the largest and the typical magnitude of the inputs of linear layers and of the stream, summed.
 class RangeBits : public LayerObserver {
  public:
   bool Wants(Edge edge) const override {
-    return edge == Edge::kAttnIn || edge == Edge::kAttnOut || edge == Edge::kFfnIn || edge == Edge::kGlu ||
-           edge == Edge::kResidualOut;
+    return edge == Edge::kAttnIn || edge == Edge::kAttnOut || edge == Edge::kSsmNormed || edge == Edge::kFfnIn ||
+           edge == Edge::kGlu || edge == Edge::kResidualOut;
   }
   void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override {
     const double largest = static_cast<double>(values.cwiseAbs().maxCoeff());
@@ -48,16 +48,6 @@ class RangeBits : public LayerObserver {
   std::vector<double> massive_;
 };
 
-class KvObserver : public LayerObserver {
- public:
-  explicit KvObserver(KvPrefix *kv) : kv_(kv) {}
-  bool Wants(Edge edge) const override { return edge == Edge::kKRotated || edge == Edge::kV; }
-  void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override { (edge == Edge::kV ? kv_->v : kv_->k) = values; }
-
- private:
-  KvPrefix *kv_;
-};
-
 struct Trial {
   std::vector<int32_t> prefix;
   Matrix prefix_x, x;
@@ -77,12 +67,9 @@ void RunTrials(const SourceModel &source, const std::vector<int32_t> &ids, int64
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const LayerWeights weights = LoadLayer(source, layer);
     for (Trial &trial : *trials) {
-      KvPrefix kv;
-      if (!trial.prefix.empty()) {
-        KvObserver observer(&kv);
-        RunLayer(config, weights, layer, trial.prefix_x, {0, trial.prefix_x.rows()}, rope, nullptr, &observer);
-      }
-      RunLayer(config, weights, layer, trial.x, boundaries, rope, trial.prefix.empty() ? nullptr : &kv, &trial.bits);
+      LayerPrefix prefix;
+      if (!trial.prefix.empty()) prefix = RunPrefix(config, weights, layer, trial.prefix_x, rope, nullptr);
+      RunLayer(config, weights, layer, trial.x, boundaries, rope, trial.prefix.empty() ? nullptr : &prefix, &trial.bits);
     }
   }
   const HeadScorer scorer(source);

@@ -1,5 +1,5 @@
-// The constant prefix: one or two tokens whose keys and values start every session and take the massive activations away
-// from the first real token.
+// The constant prefix: one or two tokens whose keys and values, and what they leave in states, start every session and take the
+// massive activations away from the first real token.
 #pragma once
 
 #include <cstdint>

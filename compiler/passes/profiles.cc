@@ -15,12 +15,17 @@ void DropSegment(RowVector *v, int64_t first, int64_t count) {
   if (v->size() != 0) v->segment(first, count).setZero();
 }
 
-/// Rows of each head behind the first `kept`.
+/// Rows of each head behind the first `kept`. bias: may be null.
 void DropOfHeads(Matrix *rows, RowVector *bias, int64_t head_dim, int64_t kept) {
   for (int64_t first = kept; first < rows->rows(); first += head_dim) {
     DropRows(rows, first, head_dim - kept);
-    DropSegment(bias, first, head_dim - kept);
+    if (bias != nullptr) DropSegment(bias, first, head_dim - kept);
   }
+}
+
+/// Columns of each head behind the first `kept`.
+void DropColumnsOfHeads(Matrix *rows, int64_t head_dim, int64_t kept) {
+  for (int64_t first = kept; first < rows->cols(); first += head_dim) DropColumns(rows, first, head_dim - kept);
 }
 
 void DropChannels(Matrix *gate, Matrix *up, Matrix *down, int64_t kept) {
@@ -61,6 +66,16 @@ void DropOfStateSpace(const StateSpaceConfig &config, const LayerWidths &widths,
   const double part = static_cast<double>(kept) / static_cast<double>(config.inner());
   w->norm *= static_cast<float>(std::sqrt(part));
   w->norm_eps_factor *= part;
+}
+
+void DropOfStates(const StateSpaceConfig &config, const LayerWidths &widths, LayerPrefix *prefix) {
+  const int64_t kept = widths.channels * config.heads;
+  DropColumns(&prefix->conv, kept, config.inner() - kept);
+  for (int64_t group = 0; group < 2 * config.groups; ++group) {  // of B, then of C
+    DropColumns(&prefix->conv, config.inner() + group * config.state + widths.state, config.state - widths.state);
+  }
+  DropOfHeads(&prefix->state, nullptr, config.head_dim, widths.channels);
+  DropColumns(&prefix->state, widths.state, config.state - widths.state);
 }
 
 }  // namespace
@@ -109,6 +124,12 @@ void DropBeyond(const ModelConfig &config, const LayerWidths &widths, LayerWeigh
     DropSegment(&w.gate_bias, widths.ffn, w.gate_bias.size() - widths.ffn);
     DropSegment(&w.up_bias, widths.ffn, w.up_bias.size() - widths.ffn);
   }
+}
+
+void DropBeyond(const ModelConfig &config, const LayerWidths &widths, LayerPrefix *prefix) {
+  if (prefix->state.size() != 0) return DropOfStates(config.ssm, widths, prefix);
+  DropColumnsOfHeads(&prefix->k, config.head_dim, widths.qk);
+  DropColumnsOfHeads(&prefix->v, config.head_dim, widths.v);
 }
 
 }  // namespace acorn::compiler

@@ -35,5 +35,7 @@ int64_t KeptElems(const ModelConfig &config, int64_t layer, const LayerWidths &w
 /// Weights that are not in the elastic order (weights->order) keep their whole widths; an FFN may be cut in any order, and down
 /// may have been transformed in blocks that divide the kept width.
 void DropBeyond(const ModelConfig &config, const LayerWidths &widths, LayerWeights *weights);
+/// The same of what the constant prefix leaves in such a layer.
+void DropBeyond(const ModelConfig &config, const LayerWidths &widths, LayerPrefix *prefix);
 
 }  // namespace acorn::compiler

@@ -129,27 +129,6 @@ Matrix SomeWindows(const Matrix &x, int64_t window, int64_t count) {
   return some;
 }
 
-/// Zeroes what a rate drops of each head.
-void DropOfHeads(int64_t head_dim, int64_t kept, Matrix *rows) {
-  for (int64_t first = 0; first < rows->cols(); first += head_dim) rows->middleCols(first + kept, head_dim - kept).setZero();
-}
-
-void DropOfPrefix(int64_t head_dim, const LayerWidths &widths, KvPrefix *prefix) {
-  DropOfHeads(head_dim, widths.qk, &prefix->k);
-  DropOfHeads(head_dim, widths.v, &prefix->v);
-}
-
-/// Keys and values of the prefix as a float run computes them.
-class PrefixObserver : public LayerObserver {
- public:
-  explicit PrefixObserver(KvPrefix *kv) : kv_(kv) {}
-  bool Wants(Edge edge) const override { return edge == Edge::kKRotated || edge == Edge::kV; }
-  void OnEdge(Edge edge, int64_t, int64_t, MatrixRef values) override { (edge == Edge::kV ? kv_->v : kv_->k) = values; }
-
- private:
-  KvPrefix *kv_;
-};
-
 double InputError(const Matrix &samples, const Matrix &weight, double step, double limit) {
   Matrix rounded = samples;
   RoundToStep(rounded, step, limit);
@@ -171,11 +150,12 @@ struct LayerQuantizer::Work {
   ExpertList experts;  // of a sparse layer; gate_up and down are then those of its shared expert
   int64_t block = 1;   // of the transform before down
   Equalisation equalisation;
-  KvPrefix prefix;  // float until the scales are chosen, then rounded
+  Matrix prefix_x;     // behind the layer, in float
+  LayerPrefix prefix;  // float until the scales are chosen, then rounded
   std::unique_ptr<RangeObserver> ranges;
   ActivationGrid grid;
-  ActivationGrid wide_grid;  // with a cache of 8 bits, where it has 4
-  KvPrefix wide_prefix;      // the same
+  ActivationGrid wide_grid;  // with a cache of 8 bits where it has 4, and of a state-space layer
+  LayerPrefix wide_prefix;   // the same
   std::unique_ptr<GridObserver> moments;
   LayerFormats formats;
   QuantizedLayer out;
@@ -189,7 +169,7 @@ struct LayerQuantizer::Work {
   bool sparse() const { return !experts.empty(); }
   bool has_ffn() const { return down().size() != 0; }
   const Matrix &down() const { return sparse() ? weights.shared.down : weights.down; }
-  const KvPrefix *prefix_or_null() const { return prefix.k.rows() == 0 ? nullptr : &prefix; }
+  const LayerPrefix *prefix_or_null() const { return prefix.empty() ? nullptr : &prefix; }
   /// The farthest that an edge reaches at any rate.
   double ReachOfAll(Edge edge) const {
     double reach = ranges->Reach(edge);
@@ -345,11 +325,10 @@ QuantizedLayer LayerQuantizer::Quantize(int64_t layer, LayerWeights *unrounded, 
 
 void LayerQuantizer::RunPrefix(Work *work) const {
   if (prefix_x_.rows() == 0) return;
-  // The rows themselves move on in CarryOn(), where x_ does.
-  Matrix rows = prefix_x_;
-  PrefixObserver observer(&work->prefix);
-  RunLayer(config_, work->weights, work->layer, rows, {0, rows.rows()}, rope_, nullptr, &observer);
-  HadamardRows(work->prefix.k, cache_.head_block);
+  // Through the transforms that the weights and rotated keys expect.
+  const std::unique_ptr<RangeObserver> transform = NewRanges(*work, prefix_x_.rows(), prefix_x_.rows());
+  work->prefix_x = prefix_x_;
+  work->prefix = compiler::RunPrefix(config_, work->weights, work->layer, work->prefix_x, rope_, transform.get());
 }
 
 void LayerQuantizer::MeasureRanges(Work *work) const {
@@ -378,7 +357,7 @@ void LayerQuantizer::MeasureProfiles(Work *work) const {
     view->experts = work->experts;
     view->block = work->block;
     view->prefix = work->prefix;
-    DropOfPrefix(config_.head_dim, widths, &view->prefix);
+    DropBeyond(config_, widths, &view->prefix);
     view->formats = work->formats;
     view->out.inputs = work->out.inputs;
     view->out.widths = widths;
@@ -425,8 +404,18 @@ void LayerQuantizer::ChooseScales(Work *work) const {
       input_step(LinearInput::kO, EdgeType::kS8, work->state_space() ? ranges.ReachOfOutInput() : ranges.Reach(Edge::kAttnOut));
   grid.ffn_in = input_step(LinearInput::kGateUp, types.ffn_in, ranges.Reach(Edge::kFfnIn));
   if (work->has_ffn()) grid.down_in = input_step(LinearInput::kDown, types.down_in, ranges.ReachOfDownInput());
+  if (work->sparse()) {
+    grid.expert_block = expert_.block;
+    double narrow_reach = 0;
+    for (const auto &view : work->profiles) {
+      narrow_reach = std::max(narrow_reach, ExpertRanges::Reach(view->ranges->experts().down_out));
+    }
+    ChooseExpertScales(ranges, work->experts, measured, narrow_reach, &grid, &work->out.experts.scales);
+  }
   if (work->state_space()) {
-    work->out.ssm = QuantizeStateSpace(config_.ssm, work->weights.ssm, work->weights.order, ranges);
+    work->out.ssm = QuantizeStateSpace(config_.ssm, work->weights.ssm, work->weights.order, ranges, &work->prefix);
+    work->wide_grid = grid;
+    work->wide_prefix = work->prefix;
   } else {
     ChooseCacheScales(work);
   }
@@ -459,14 +448,6 @@ void LayerQuantizer::ChooseScales(Work *work) const {
     (config_.qk_norm ? scales.q_normed16 : scales.q16) = step;
     (config_.qk_norm ? scales.k_normed16 : scales.k16) = step;
   }
-  if (work->sparse()) {
-    grid.expert_block = expert_.block;
-    double narrow_reach = 0;
-    for (const auto &view : work->profiles) {
-      narrow_reach = std::max(narrow_reach, ExpertRanges::Reach(view->ranges->experts().down_out));
-    }
-    ChooseExpertScales(ranges, work->experts, measured, narrow_reach, &grid, &work->out.experts.scales);
-  }
 }
 
 // What outlives a chunk, and the residual stream, have one scale for all rates.
@@ -479,7 +460,7 @@ void LayerQuantizer::ChooseProfileScales(Work *work) const {
     own.mid16 = all.mid16;
     own.out16 = all.out16;
     view->prefix = work->prefix;
-    DropOfPrefix(config_.head_dim, view->out.widths, &view->prefix);
+    DropBeyond(config_, view->out.widths, &view->prefix);
     if (work->state_space()) {
       const StateSpaceScales &shared = work->out.ssm.scales;
       StateSpaceScales &scales = view->out.ssm.scales;
@@ -516,7 +497,7 @@ void LayerQuantizer::ChooseCacheScales(Work *work) const {
   const RangeObserver &ranges = *work->ranges;
   const int64_t dim = config_.head_dim;
   ActivationGrid &grid = work->grid;
-  KvPrefix &prefix = work->prefix;
+  LayerPrefix &prefix = work->prefix;
   std::vector<double> largest_k = work->LargestOfHeadsOfAll(Edge::kKRotated);
   std::vector<double> largest_v = work->LargestOfHeadsOfAll(Edge::kV);
   IncludeRows(&largest_k, prefix.k, dim);
@@ -706,11 +687,7 @@ void LayerQuantizer::RoundSparse(Work *work, ConversionReport *report) const {
 }
 
 void LayerQuantizer::CarryOn(Work *work) {
-  if (prefix_x_.rows() > 0) {
-    // In float, through the transforms that the weights expect.
-    const std::unique_ptr<RangeObserver> transform = NewRanges(*work, prefix_x_.rows(), prefix_x_.rows());
-    RunLayer(config_, work->weights, work->layer, prefix_x_, {0, prefix_x_.rows()}, rope_, nullptr, transform.get());
-  }
+  if (prefix_x_.rows() > 0) prefix_x_ = std::move(work->prefix_x);
   LayerWeights &w = work->weights;
   ReplaceByRounded(work->out, &w);
   GridObserver observer(config_, work->grid, work->block);
@@ -726,7 +703,7 @@ void LayerQuantizer::CarryOn(Work *work) {
   if (x_wide_.rows() == 0) return;
   GridObserver wide(config_, work->wide_grid, work->block);
   RunLayer(config_, w, work->layer, x_wide_, EvenBoundaries(x_wide_.rows(), window_), rope_,
-           work->prefix.k.rows() == 0 ? nullptr : &work->wide_prefix, &wide);
+           work->wide_prefix.empty() ? nullptr : &work->wide_prefix, &wide);
 }
 
 }  // namespace acorn::compiler

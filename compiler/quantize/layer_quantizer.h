@@ -23,7 +23,7 @@ struct LayerView {
   const RopeTable &rope;
   int64_t hadamard_block;
   LayerWeights *weights;  // float, scaled, down transformed; a probe may change them and restores what it has changed
-  const KvPrefix *prefix;
+  const LayerPrefix *prefix;
   const ActivationGrid &grid;
   const QuantizedLayer &rounded;
   /// The weight of an input in another format, rounded as the recipe does it.
@@ -82,7 +82,7 @@ class LayerQuantizer {
   RopeTable rope_;
   FfnShape expert_, shared_;  // of sparse layers
   Matrix x_, x_wide_;
-  Matrix prefix_x_;
+  Matrix prefix_x_;  // in float, whatever the layers are rounded to
   std::vector<Matrix> profile_x_;  // of the rates beyond 0: hidden states of the windows that ranges are measured on
 };
 

@@ -178,7 +178,7 @@ ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
 }
 
 std::vector<int32_t> PrefixOf(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options) {
-  if (options.recipe != Recipe::kFast || source.config().HasStateSpace()) return {};
+  if (options.recipe != Recipe::kFast) return {};
   if (options.prefix_tokens) return *options.prefix_tokens;
   return ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
 }
@@ -190,7 +190,7 @@ RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &
   RecipeResult result;
   result.prefix_tokens = PrefixOf(source, windows, options);
   std::vector<int32_t> ids = windows.ids;
-  if (fast && !config.HasStateSpace()) DropTokens(&ids, result.prefix_tokens, config, windows.window);
+  if (fast) DropTokens(&ids, result.prefix_tokens, config, windows.window);
 
   ModelFrame frame = FrameOf(config, options);
   frame.prefix_tokens = result.prefix_tokens;

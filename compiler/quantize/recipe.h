@@ -65,7 +65,7 @@ struct CalibrationWindows {
 };
 
 /// The constant prefix that `options` ask for: the given one, or the best for these windows. None for a recipe that does not
-/// calibrate, and for models with state-space layers, whose sessions start from states of zero.
+/// calibrate.
 std::vector<int32_t> PrefixOf(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options);
 
 /// What a recipe decides before it sees the weights.

@@ -1,13 +1,16 @@
 #include "quantize/state_space_layer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "write/op_integers.h"
 
 namespace acorn::compiler {
 namespace {
 
-constexpr double kHeadroom16 = 2.0;  // 16-bit edges: room for what calibration did not see
+constexpr double kHeadroom16 = 2.0;          // 16-bit edges: room for what calibration did not see
+constexpr double kStateLimit = (1 << 30) - 1;  // of a state's integers
 
 double Step16(double largest) { return std::max(largest, 1e-6) * kHeadroom16 / 32767; }
 
@@ -39,6 +42,22 @@ std::vector<double> ConvScales(const RowVector &largest, int64_t first, int64_t 
   return scales;
 }
 
+/// Rounds a prefix to its units. limit: of the integers.
+template <typename Integer>
+std::vector<Integer> RoundedPrefix(double limit, const std::function<double(int64_t row, int64_t column)> &unit, Matrix *prefix) {
+  std::vector<Integer> integers;
+  integers.reserve(static_cast<size_t>(prefix->size()));
+  for (int64_t r = 0; r < prefix->rows(); ++r) {
+    for (int64_t c = 0; c < prefix->cols(); ++c) {
+      float &value = (*prefix)(r, c);
+      const double steps = std::round(static_cast<double>(value) / unit(r, c));
+      integers.push_back(static_cast<Integer>(std::min(std::max(steps, -limit), limit)));
+      value = static_cast<float>(integers.back() * unit(r, c));
+    }
+  }
+  return integers;
+}
+
 }  // namespace
 
 Matrix StackInputs(const StateSpaceWeights &weights) {
@@ -48,7 +67,7 @@ Matrix StackInputs(const StateSpaceWeights &weights) {
 }
 
 QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const StateSpaceWeights &weights,
-                                       const LayerOrder &order, const RangeObserver &ranges) {
+                                       const LayerOrder &order, const RangeObserver &ranges, LayerPrefix *prefix) {
   QuantizedStateSpace out;
   out.conv = weights.conv;
   out.conv_bias = weights.conv_bias;
@@ -59,6 +78,11 @@ QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const Sta
   StateSpaceScales &scales = out.scales;
   scales.gate16 = Step16(ranges.Reach(Edge::kSsmGate));
   scales.conv_in16 = Steps16(ranges.ColumnLargest(Edge::kSsmConvIn));
+  for (int64_t c = 0; c < prefix->conv.cols(); ++c) {
+    // Known to the bit, so that it needs no room above.
+    const double least = static_cast<double>(prefix->conv.col(c).cwiseAbs().maxCoeff()) / 32767;
+    scales.conv_in16[static_cast<size_t>(c)] = std::max(scales.conv_in16[static_cast<size_t>(c)], least);
+  }
   scales.step16 = Steps16(ranges.ColumnLargest(Edge::kSsmStep));
   const RowVector &convolved = ranges.ColumnLargest(Edge::kSsmConvOut);
   const int64_t side = config.groups * config.state;
@@ -66,8 +90,11 @@ QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const Sta
   scales.b16 = ConvScales(convolved, config.inner(), config.groups, config.state);
   scales.c16 = ConvScales(convolved, config.inner() + side, config.groups, config.state);
   const auto reach_of = [&](int64_t head) {
-    return ScanReach{static_cast<double>(ranges.ColumnLargest(Edge::kSsmState)[head]),
-                     static_cast<double>(ranges.ScanInputLargest()[head])};
+    float state = ranges.ColumnLargest(Edge::kSsmState)[head];
+    if (!prefix->empty()) {
+      state = std::max(state, prefix->state.middleRows(head * config.head_dim, config.head_dim).cwiseAbs().maxCoeff());
+    }
+    return ScanReach{static_cast<double>(state), static_cast<double>(ranges.ScanInputLargest()[head])};
   };
   const auto group_of = [&](int64_t head) { return static_cast<size_t>(head / (config.heads / config.groups)); };
   scales.scan16 = Step16(ranges.Reach(Edge::kSsmScan));
@@ -81,6 +108,12 @@ QuantizedStateSpace QuantizeStateSpace(const StateSpaceConfig &config, const Sta
   }
   scales.gated_largest = std::max(ranges.Reach(Edge::kSsmGated), 1e-6) * kHeadroom16;
   scales.normed16 = Step16(ranges.Reach(Edge::kSsmNormed));
+  out.prefix_conv = RoundedPrefix<int16_t>(
+      EdgeLimit(EdgeType::kS16), [&](int64_t, int64_t column) { return scales.conv_in16[static_cast<size_t>(column)]; },
+      &prefix->conv);
+  out.prefix_state = RoundedPrefix<int32_t>(
+      kStateLimit, [&](int64_t row, int64_t) { return scales.state[static_cast<size_t>(row / config.head_dim)]; },
+      &prefix->state);
   return out;
 }
 

@@ -141,6 +141,8 @@ void PutModel(Archive *archive, const QuantizedModel &model) {
     archive->Put<int64_t>(name + "widths", {widths.ffn, widths.qk, widths.v, widths.state, widths.channels});
     archive->Put(name + "prefix_k", layer.prefix_k);
     archive->Put(name + "prefix_v", layer.prefix_v);
+    archive->Put(name + "ssm.prefix_conv", layer.ssm.prefix_conv);
+    archive->Put(name + "ssm.prefix_state", layer.ssm.prefix_state);
   }
   PutRow(archive, "head.norm", model.head.norm);
   PutRow(archive, "head.norm_bias", model.head.norm_bias);
@@ -187,6 +189,8 @@ QuantizedModel GetModel(const Archive &archive) {
     layer.widths = {widths.at(0), widths.at(1), widths.at(2), widths.at(3), widths.at(4)};
     layer.prefix_k = archive.Get<int8_t>(name + "prefix_k");
     layer.prefix_v = archive.Get<int8_t>(name + "prefix_v");
+    layer.ssm.prefix_conv = archive.Get<int16_t>(name + "ssm.prefix_conv");
+    layer.ssm.prefix_state = archive.Get<int32_t>(name + "ssm.prefix_state");
     model.layers.push_back(std::move(layer));
   }
   model.head.norm = GetRow(archive, "head.norm");

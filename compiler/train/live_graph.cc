@@ -37,6 +37,7 @@ void LiveGraph::Restart() {
   frequencies_.clear();
   ropes_.clear();
   prefixes_.clear();
+  state_prefixes_.clear();
   caches_.clear();
   states_.clear();
   embedding_.clear();
@@ -101,8 +102,17 @@ uint16_t LiveGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const
   return static_cast<uint16_t>(caches_.size() - 1);
 }
 
-uint16_t LiveGraph::AddState(EdgeType type, uint32_t rows, uint32_t columns) {
-  states_.push_back({static_cast<DType>(type), rows, columns, nullptr});
+uint16_t LiveGraph::AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) {
+  return NewState(DType::kS16, rows, columns, reinterpret_cast<const uint8_t *>(prefix.data()), 2 * prefix.size());
+}
+
+uint16_t LiveGraph::AddState(uint32_t rows, uint32_t columns, const std::vector<int32_t> &prefix) {
+  return NewState(DType::kS32, rows, columns, reinterpret_cast<const uint8_t *>(prefix.data()), 4 * prefix.size());
+}
+
+uint16_t LiveGraph::NewState(DType type, uint32_t rows, uint32_t columns, const uint8_t *prefix, size_t bytes) {
+  state_prefixes_.emplace_back(prefix, prefix + bytes);
+  states_.push_back({type, rows, columns, bytes == 0 ? nullptr : state_prefixes_.back().data()});
   return static_cast<uint16_t>(states_.size() - 1);
 }
 

@@ -76,7 +76,8 @@ class LiveGraph : public GraphBuilder {
   uint16_t AddRope(const std::vector<double> &turns) override;
   uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                     const std::vector<int8_t> &prefix_v) override;
-  uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) override;
+  uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) override;
+  uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int32_t> &prefix) override;
   void BeginHead(const Port &) override { in_head_ = true; }
   void SelectProfile(size_t) override {}  // only rate 0 is trained
   void Embedding(const Port &out, const WeightInfo &weight) override;
@@ -102,6 +103,7 @@ class LiveGraph : public GraphBuilder {
 
  private:
   LiveStep &NewStep(OpKind kind, const Port &in, const Port &out);
+  uint16_t NewState(DType type, uint32_t rows, uint32_t columns, const uint8_t *prefix, size_t bytes);
 
   std::vector<Value> values_;
   std::vector<std::unique_ptr<LiveWeight>> weights_;
@@ -113,6 +115,7 @@ class LiveGraph : public GraphBuilder {
     std::vector<int8_t> k, v;
   };
   std::vector<std::unique_ptr<Prefix>> prefixes_;
+  std::vector<std::vector<uint8_t>> state_prefixes_;
   std::vector<Cache> caches_;
   std::vector<State> states_;
   std::vector<LiveStep> embedding_, body_, head_;

@@ -103,6 +103,15 @@ void Machine::CopyPrefix(const AppendOp &op) {
   kernels_.append->copy(args);
 }
 
+void Machine::StartState(uint32_t index) {
+  const State &state = view_->states[index];
+  if (state.prefix == nullptr) {
+    std::memset(states_[index], 0, StateBytes(state));
+  } else {
+    std::memcpy(states_[index], state.prefix, StateBytes(state));
+  }
+}
+
 void Machine::Run(const LiveStep &live, std::vector<torch::Tensor> *buffers, const std::vector<int32_t> &tokens) {
   const auto rows = static_cast<int64_t>(tokens.size());
   if (live.step.kind == OpKind::kAppend) {
@@ -112,7 +121,7 @@ void Machine::Run(const LiveStep &live, std::vector<torch::Tensor> *buffers, con
     (*buffers)[live.out.value] = torch::empty({rows, row_bytes}, torch::kUInt8);
   }
   const uint32_t state = StateOf(live.step);
-  if (state != kNoState) std::memset(states_[state], 0, StateBytes(view_->states[state]));
+  if (state != kNoState) StartState(state);
   for (size_t v = 0; v < places_.size(); ++v) {
     const torch::Tensor &buffer = (*buffers)[v];
     places_[v] = buffer.defined() ? Place{buffer.data_ptr<uint8_t>(), static_cast<uint64_t>(buffer.size(1))} : Place{nullptr, 0};

@@ -19,10 +19,15 @@ const int16_t *RowOf(const EdgeRows &edge, int64_t row) {
   return static_cast<const int16_t *>(edge.data) + row * static_cast<int64_t>(edge.stride);
 }
 
+/// out->size() integers.
+void Read(const int16_t *integers, double unit, RowVector *out) {
+  const Eigen::Map<const Eigen::Matrix<int16_t, 1, Eigen::Dynamic>> from(integers, out->size());
+  *out = from.cast<float>() * static_cast<float>(unit);
+}
+
 /// Columns [first, first + out->size()) of a row.
 void ReadColumns(const EdgeRows &edge, int64_t row, int64_t first, double unit, RowVector *out) {
-  const Eigen::Map<const Eigen::Matrix<int16_t, 1, Eigen::Dynamic>> from(RowOf(edge, row) + first, out->size());
-  *out = from.cast<float>() * static_cast<float>(unit);
+  Read(RowOf(edge, row) + first, unit, out);
 }
 
 /// What a head's time steps come to.
@@ -62,7 +67,7 @@ class HeadBackward {
 
   void Run(const float *gradient, const ScanGradients &to, Matrix *by_b, Matrix *by_c) {
     std::vector<Matrix> starts;
-    Matrix state = Matrix::Zero(shape_.head_dim, shape_.columns);
+    Matrix state = Start();
     for (int64_t t = 0; t < shape_.rows; ++t) {
       if (t % kBlockRows == 0) starts.push_back(state);
       Advance(t, state, &state);
@@ -80,6 +85,13 @@ class HeadBackward {
   }
 
  private:
+  Matrix Start() const {
+    if (edges_.before == nullptr) return Matrix::Zero(shape_.head_dim, shape_.columns);
+    using Integers = Eigen::Matrix<int32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    const Eigen::Map<const Integers> from(edges_.before + first_ * shape_.columns, shape_.head_dim, shape_.columns);
+    return from.cast<float>() * static_cast<float>(spec_.state[static_cast<size_t>(head_)]);
+  }
+
   void Advance(int64_t t, const Matrix &from, Matrix *to) {
     const auto h = static_cast<size_t>(head_), g = static_cast<size_t>(group_), row = static_cast<size_t>(t);
     ReadColumns(edges_.x, t, first_, spec_.x[h], &x_);
@@ -132,7 +144,7 @@ class HeadBackward {
 
 }  // namespace
 
-void ConvBackward(int64_t rows, const ConvSpec &spec, const EdgeRows &x, const float *gradient, float *dx) {
+void ConvBackward(int64_t rows, const ConvSpec &spec, const EdgeRows &x, const int16_t *before, const float *gradient, float *dx) {
   const int64_t channels = spec.taps.rows(), taps = spec.taps.cols();
   const std::vector<float> table(spec.factor.begin(), spec.factor.end());
   at::parallel_for(0, (channels + kTaskChannels - 1) / kTaskChannels, 1, [&](int64_t begin, int64_t end) {
@@ -148,8 +160,9 @@ void ConvBackward(int64_t rows, const ConvSpec &spec, const EdgeRows &x, const f
       for (int64_t t = 0; t < rows; ++t) {
         const int64_t oldest = std::max<int64_t>(0, taps - 1 - t);  // tap whose row exists
         v = bias;
-        for (int64_t j = oldest; j < taps; ++j) {
-          ReadColumns(x, t - (taps - 1) + j, first, 1, &input);
+        for (int64_t j = before == nullptr ? oldest : 0; j < taps; ++j) {
+          const int64_t seen = t - (taps - 1) + j;
+          Read(seen < 0 ? before + (t + j) * channels + first : RowOf(x, seen) + first, 1, &input);
           v.array() += input.array() * by_integer.row(j).array();
         }
         const float *g = gradient + t * channels + first;

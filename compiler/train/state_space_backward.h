@@ -12,9 +12,9 @@
 
 namespace acorn::compiler {
 
-/// y = a(v), v = bias + each channel's taps over its last rows, zeros before the first row; constant where v saturates.
-/// x: [rows, channels]. gradient: by y, [rows, channels]. To: dx, likewise.
-void ConvBackward(int64_t rows, const ConvSpec &spec, const EdgeRows &x, const float *gradient, float *dx);
+/// y = a(v), v = bias + each channel's taps over its last rows; constant where v saturates. x: [rows, channels]. before: integers of
+/// the rows in front of it, [taps - 1, channels], or null: zeros. gradient: by y, [rows, channels]. To: dx, likewise.
+void ConvBackward(int64_t rows, const ConvSpec &spec, const EdgeRows &x, const int16_t *before, const float *gradient, float *dx);
 
 /// h[t] = e^(A dt[t]) h[t - 1] + dt[t] x[t] B[t]^T, y[t] = h[t] C[t] + D x[t] for each head, dt = softplus(step + bias) within its
 /// limits, outside of which it is constant, as y is where it saturates. A state's rounding and saturation count as the identity.
@@ -22,6 +22,7 @@ struct ScanShape {
   int64_t rows, head_dim, columns;  // columns of a channel's state
 };
 struct ScanEdges {
+  const int32_t *before;  // state in front of the first row, [heads, head_dim, columns], or null: zeros
   EdgeRows x;          // [rows, heads * head_dim]
   EdgeRows b, c;       // [rows, groups * columns]
   EdgeRows time_step;  // [rows, heads], before bias and softplus

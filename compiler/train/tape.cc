@@ -307,7 +307,8 @@ void Tape::BackConv(const Record &record) {
   const int64_t rows = record.in.size(0);
   const torch::Tensor g = TakeGradient(live.out);
   torch::Tensor dx = torch::empty({rows, static_cast<int64_t>(live.in.width)});
-  ConvBackward(rows, live.conv->real, RowsOf(record.in, live.in), g.data_ptr<float>(), dx.data_ptr<float>());
+  const auto *before = reinterpret_cast<const int16_t *>(machine_->view().states[live.step.conv.state].prefix);
+  ConvBackward(rows, live.conv->real, RowsOf(record.in, live.in), before, g.data_ptr<float>(), dx.data_ptr<float>());
   AddGradient(live.in, std::move(dx));
 }
 
@@ -319,7 +320,8 @@ void Tape::BackScan(const Record &record, StepGradients *to) {
   torch::Tensor dx = torch::empty({rows, width}), db = torch::empty({rows, side}), dc = torch::empty({rows, side});
   torch::Tensor dstep = torch::empty({rows, heads});
   ScanBackward({rows, width / heads, side / scan.real.groups}, scan.real,
-               {RowsOf(record.in, live.in), RowsOf(record.other, live.other), RowsOf(record.c, scan.c),
+               {reinterpret_cast<const int32_t *>(machine_->view().states[live.step.scan.state].prefix),
+                RowsOf(record.in, live.in), RowsOf(record.other, live.other), RowsOf(record.c, scan.c),
                 RowsOf(record.time_step, scan.time_step), RowsOf(record.out, live.out)},
                g.data_ptr<float>(),
                {dx.data_ptr<float>(), db.data_ptr<float>(), dc.data_ptr<float>(), dstep.data_ptr<float>(),

@@ -37,7 +37,7 @@ struct HeadUnitGradients {
 HeadUnitGradients GradientsOfHeadUnits(const LiveStep *steps, const StepGradients *gradients, size_t count);
 
 /// The memory of one machine: scratch, cache, state and rotary tables for windows of up to `rows` tokens. One layer's keys and
-/// values, and one step's state, at a time: layers follow each other, and a window is one chunk that starts from states of zero.
+/// values, and one step's state, at a time: layers follow each other, and a window is one chunk behind the constant prefix.
 class Machine {
  public:
   Machine(int64_t rows, int64_t prefix_rows);
@@ -61,6 +61,8 @@ class Machine {
     torch::Tensor real_cosine, real_sine;
   };
   void CopyPrefix(const AppendOp &op);
+  /// To what the constant prefix leaves there, or to zeros.
+  void StartState(uint32_t index);
 
   int64_t rows_, prefix_rows_;
   LiveGraph *graph_ = nullptr;

@@ -35,7 +35,7 @@ void CheckDeviceLimits(const ModelConfig &config, const std::string &path) {
 }
 
 int64_t LongestContext(const ModelConfig &config) {
-  return std::min<int64_t>(config.max_context, config.HasAttention() ? kMaxRows - kMaxPrefixRows : kMaxTokensWithoutCache);
+  return std::min<int64_t>(config.max_context, (config.HasAttention() ? kMaxRows : kMaxTokensWithoutCache) - kMaxPrefixRows);
 }
 
 }  // namespace acorn::compiler

@@ -91,6 +91,13 @@ struct FileGraph::State {
     }
     return Append(0, bytes.data(), bytes.size());
   }
+
+  template <typename T>
+  uint16_t AddState(schema::DType type, uint32_t rows, uint32_t columns, const std::vector<T> &prefix) {
+    const schema::Ref ref = prefix.empty() ? schema::Ref() : Constants(prefix);
+    states.push_back(schema::CreateState(fbb, type, rows, columns, prefix.empty() ? nullptr : &ref));
+    return static_cast<uint16_t>(states.size() - 1);
+  }
 };
 
 FileGraph::FileGraph(const std::string &path, const std::vector<int> &rates) : state_(std::make_unique<State>(path)) {
@@ -142,9 +149,12 @@ uint16_t FileGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const
   return static_cast<uint16_t>(s.caches.size() - 1);
 }
 
-uint16_t FileGraph::AddState(EdgeType type, uint32_t rows, uint32_t columns) {
-  state_->states.push_back(schema::CreateState(state_->fbb, ToSchema(type), rows, columns));
-  return static_cast<uint16_t>(state_->states.size() - 1);
+uint16_t FileGraph::AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) {
+  return state_->AddState(schema::DType::S16, rows, columns, prefix);
+}
+
+uint16_t FileGraph::AddState(uint32_t rows, uint32_t columns, const std::vector<int32_t> &prefix) {
+  return state_->AddState(schema::DType::S32, rows, columns, prefix);
 }
 
 void FileGraph::SelectProfile(size_t profile) { state_->profile = profile; }

@@ -35,7 +35,8 @@ class FileGraph : public GraphBuilder {
   uint16_t AddRope(const std::vector<double> &turns) override;
   uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                     const std::vector<int8_t> &prefix_v) override;
-  uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) override;
+  uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) override;
+  uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int32_t> &prefix) override;
   void BeginHead(const Port &body_out) override;
   void SelectProfile(size_t profile) override;
   void Embedding(const Port &out, const WeightInfo &weight) override;

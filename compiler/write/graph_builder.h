@@ -61,8 +61,9 @@ class GraphBuilder {
   virtual uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
                             const std::vector<int8_t> &prefix_v) = 0;
 
-  /// What a layer keeps from token to token, a matrix of kS16 or kS32 that starts as zeros.
-  virtual uint16_t AddState(EdgeType type, uint32_t rows, uint32_t columns) = 0;
+  /// What a layer keeps from token to token, a matrix of s16 or s32. prefix: what it starts as, [rows, columns]; empty: zeros.
+  virtual uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) = 0;
+  virtual uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int32_t> &prefix) = 0;
 
   /// Steps go to the body of rate 0 until BeginHead(), then to the head.
   virtual void BeginHead(const Port &body_out) = 0;

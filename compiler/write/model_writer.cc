@@ -350,8 +350,8 @@ void ModelWriter::StateSpaceHalf(const LayerView &view) {
   const Port step = Columns(ssm_.in, inner + channels, heads, 1);
 
   if (view.profile == 0) {
-    view.parts->conv_state = graph_->AddState(EdgeType::kS16, Narrow(part.conv.cols() - 1), channels);
-    view.parts->scan_state = graph_->AddState(EdgeType::kS32, inner, Narrow(kept.state));
+    view.parts->conv_state = graph_->AddState(Narrow(part.conv.cols() - 1), channels, part.prefix_conv);
+    view.parts->scan_state = graph_->AddState(inner, Narrow(kept.state), part.prefix_state);
   }
   ConvSpec conv;
   conv.state_index = view.parts->conv_state;

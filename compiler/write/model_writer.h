@@ -82,6 +82,8 @@ struct QuantizedStateSpace {
   StateSpaceScales scales;
   Matrix conv;
   RowVector conv_bias, step_bias, decay, skip, norm;
+  std::vector<int16_t> prefix_conv;   // [conv_width - 1, conv_channels], in units of conv_in16; empty without a prefix
+  std::vector<int32_t> prefix_state;  // [heads, head_dim, state], in units of each head's state; likewise
   bool empty() const { return conv.size() == 0; }
 };
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,14 +43,16 @@ inline Matrix DeviceLogits(const std::string &path, const std::vector<int32_t> &
   return logits;
 }
 
-/// Relative error of the file's logits, squares over all positions, without what shifts a whole row.
-inline double ErrorOf(const SourceModel &source, Recipe recipe, WeightFormat format) {
+/// Relative error of the file's logits, squares over all positions, without what shifts a whole row. prefix: absent: the recipe's own.
+inline double ErrorOf(const SourceModel &source, Recipe recipe, WeightFormat format,
+                      const std::optional<std::vector<int32_t>> &prefix = {}) {
   const test::TempFolder folder;
   const ModelConfig &config = source.config();
   const CalibrationWindows windows = SomeWindows(config, 6, kErrorWindow);
   RecipeOptions options;
   options.recipe = recipe;
   options.body_format = format;
+  options.prefix_tokens = prefix;
   Progress::Silence();
   FileSink sink(config, folder.File("m.acorn"));
   const RecipeResult result = QuantizeModel(source, windows, options, &sink);

@@ -122,6 +122,19 @@ void NarrowAttention(const ModelConfig &config, const LayerWidths &whole, const 
   layer->order.pairs = pairs;
 }
 
+/// Of a prefix [.., width] some columns.
+template <typename T>
+std::vector<T> ColumnsPart(const std::vector<T> &rows, int64_t width, const std::vector<IndexRun> &columns) {
+  std::vector<T> part;
+  for (size_t row = 0; row < rows.size() / static_cast<size_t>(width); ++row) {
+    for (const IndexRun &run : columns) {
+      const auto first = rows.begin() + static_cast<int64_t>(row) * width + run.first;
+      part.insert(part.end(), first, first + run.count);
+    }
+  }
+  return part;
+}
+
 void NarrowStateSpace(const StateSpaceConfig &config, const LayerWidths &whole, const LayerWidths &kept, QuantizedLayer *layer) {
   const int64_t inner = config.heads * whole.channels;
   const uint32_t kept_inner = U(config.heads * kept.channels);
@@ -142,6 +155,9 @@ void NarrowStateSpace(const StateSpaceConfig &config, const LayerWidths &whole, 
   ssm.conv = conv;
   ssm.conv_bias = Elements(ssm.conv_bias, columns);
   ssm.norm = Elements(ssm.norm, {{0, kept_inner}});
+  ssm.prefix_conv = ColumnsPart(ssm.prefix_conv, inner + 2 * config.groups * whole.state, columns);
+  ssm.prefix_state = ColumnsPart(ssm.prefix_state, whole.state, {{0, U(kept.state)}});
+  ssm.prefix_state = ColumnsPart(ssm.prefix_state, whole.channels * kept.state, {{0, U(kept.channels * kept.state)}});
   ssm.scales = layer->profiles[0].ssm;  // chosen by the caller
   std::vector<double> units;
   for (const IndexRun &run : columns) {
@@ -194,9 +210,12 @@ void Write(const QuantizedModel &model, const ModelConfig &config, const std::st
 struct Case {
   const char *family;
   WeightFormat format;
+  std::vector<int32_t> prefix;
 };
 
-void PrintTo(const Case &c, std::ostream *out) { *out << c.family << ' ' << static_cast<int>(c.format); }
+void PrintTo(const Case &c, std::ostream *out) {
+  *out << c.family << ' ' << static_cast<int>(c.format) << ' ' << c.prefix.size();
+}
 
 class ElasticFile : public testing::TestWithParam<Case> {};
 
@@ -214,6 +233,7 @@ TEST_P(ElasticFile, ComputesAtEachRateWhatAFileOfThatRateDoes) {
   recipe.body_format = GetParam().format;
   recipe.profiles = plan.profiles;
   recipe.most_block = plan.block;
+  recipe.prefix_tokens = GetParam().prefix;
   const SortedModel sorted(source, plan.layers);
   QuantizedModel model;
   KeepingSink sink(&model);
@@ -231,13 +251,18 @@ TEST_P(ElasticFile, ComputesAtEachRateWhatAFileOfThatRateDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ElasticFile,
-                         testing::Values(Case{"small_llama", WeightFormat::kW4G32}, Case{"small_llama", WeightFormat::kW8},
-                                         Case{"small_llama", WeightFormat::kW4}, Case{"small_llama", WeightFormat::kW4G64},
-                                         Case{"small_gemma", WeightFormat::kW4G32}, Case{"small_stablelm", WeightFormat::kW4G32},
-                                         Case{"small_mixtral", WeightFormat::kW4G32}, Case{"small_qwen3_moe", WeightFormat::kW8},
-                                         Case{"small_mamba2", WeightFormat::kW4G32},
-                                         Case{"small_mamba2", WeightFormat::kW8}, Case{"small_bamba", WeightFormat::kW4G32},
-                                         Case{"small_granite_h_dense", WeightFormat::kW8}));
+                         testing::Values(Case{"small_llama", WeightFormat::kW4G32, {}}, Case{"small_llama", WeightFormat::kW8, {5, 3}},
+                                         Case{"small_llama", WeightFormat::kW4, {}}, Case{"small_llama", WeightFormat::kW4G64, {}},
+                                         Case{"small_gemma", WeightFormat::kW4G32, {}},
+                                         Case{"small_stablelm", WeightFormat::kW4G32, {}},
+                                         Case{"small_mixtral", WeightFormat::kW4G32, {}},
+                                         Case{"small_qwen3_moe", WeightFormat::kW8, {}},
+                                         Case{"small_mamba2", WeightFormat::kW4G32, {}},
+                                         Case{"small_mamba2", WeightFormat::kW8, {}}, Case{"small_mamba2", WeightFormat::kW8, {5}},
+                                         Case{"small_mamba2", WeightFormat::kW4G32, {5, 3}},
+                                         Case{"small_bamba", WeightFormat::kW4G32, {}}, Case{"small_bamba", WeightFormat::kW8, {5, 3}},
+                                         Case{"small_granite_h_dense", WeightFormat::kW8, {}},
+                                         Case{"small_granite_h_dense", WeightFormat::kW4G32, {5}}));
 
 }  // namespace
 }  // namespace acorn::compiler

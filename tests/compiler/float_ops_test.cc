@@ -46,7 +46,7 @@ void ExpectNear(const Matrix &got, const std::vector<double> &want, const char *
 }
 
 std::vector<double> NaiveAttention(const ModelConfig &config, const Matrix &q, const Matrix &k, const Matrix &v,
-                                   const KvPrefix &prefix) {
+                                   const LayerPrefix &prefix) {
   const int64_t dim = config.head_dim;
   const int64_t before = prefix.k.rows();
   std::vector<double> out(static_cast<size_t>(q.size()), 0.0);
@@ -168,7 +168,7 @@ TEST(FloatOps, AttentionWithGroupsPrefixAndWindow) {
         ModelConfig config = SmallConfig();
         config.sliding_window = sliding_window;
         const Matrix q = Random(tokens, 48, 4), k = Random(tokens, 16, 5), v = Random(tokens, 16, 6);
-        const KvPrefix prefix{Random(prefix_rows, 16, 7), Random(prefix_rows, 16, 8)};
+        const LayerPrefix prefix{Random(prefix_rows, 16, 7), Random(prefix_rows, 16, 8), {}, {}};
         Matrix out(tokens, 48);
         Attention(out, config, q, k, v, prefix_rows == 0 ? nullptr : &prefix);
         ExpectNear(out, NaiveAttention(config, q, k, v, prefix), "attention");
@@ -285,8 +285,8 @@ TEST(RunLayer, WindowsPrefixAndChanges) {
   Matrix whole = input;
   Recorder seen;
   RunLayer(config, weights, 0, whole, {0, 20}, rope, nullptr, &seen);
-  const KvPrefix prefix{seen.seen[static_cast<size_t>(Edge::kKRotated)].topRows(2),
-                        seen.seen[static_cast<size_t>(Edge::kV)].topRows(2)};
+  const LayerPrefix prefix{seen.seen[static_cast<size_t>(Edge::kKRotated)].topRows(2),
+                           seen.seen[static_cast<size_t>(Edge::kV)].topRows(2), {}, {}};
   Matrix rest = input.bottomRows(18);
   RunLayer(config, weights, 0, rest, {0, 18}, rope, &prefix, nullptr);
   EXPECT_LE((whole.bottomRows(18) - rest).cwiseAbs().maxCoeff(), 10 * kTolerance);

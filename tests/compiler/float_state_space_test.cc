@@ -37,18 +37,20 @@ StateSpaceConfig SmallStateSpace() {
 }
 
 TEST(StateSpace, ConvolutionSeesThePastAlone) {
-  const Matrix x = Random(9, 130, 1), conv = Random(130, 4, 2);
+  const Matrix x = Random(9, 130, 1), conv = Random(130, 4, 2), before = Random(3, 130, 13);
   const RowVector bias = Random(1, 130, 3).row(0);
   Matrix out(9, 130);
-  CausalConv(out, x, conv, bias);
+  CausalConv(out, x, before, conv, bias);
   for (int64_t t = 0; t < 9; ++t) {
     for (int64_t c = 0; c < 130; ++c) {
       double sum = bias(c);
-      for (int64_t back = 0; back < 4 && back <= t; ++back) sum += static_cast<double>(conv(c, 3 - back)) * x(t - back, c);
+      for (int64_t back = 0; back < 4; ++back) {
+        sum += static_cast<double>(conv(c, 3 - back)) * (back <= t ? x(t - back, c) : before(3 + t - back, c));
+      }
       EXPECT_NEAR(out(t, c), sum, kTolerance);
     }
   }
-  CausalConv(out, x, Random(130, 1, 4), {});  // one tap, no bias
+  CausalConv(out, x, Matrix(0, 130), Random(130, 1, 4), {});  // one tap, no bias
   EXPECT_NEAR(out(5, 77), Random(130, 1, 4)(77, 0) * x(5, 77), kTolerance);
 }
 
@@ -77,16 +79,21 @@ TEST(StateSpace, ScanIsTheRecurrence) {
   const RowVector skip = Random(1, config.heads, 8).row(0);
   Matrix out(tokens, config.inner());
   Matrix largest(tokens, config.heads), unwatched(tokens, config.inner()), none(0, config.heads);
-  StateSpaceScan(out, config, xbc, dt, decay, skip, largest);
-  StateSpaceScan(unwatched, config, xbc, dt, decay, skip, none);
+  const Matrix before = Random(config.inner(), config.state, 14);
+  Matrix state = before, state_unwatched = before;
+  StateSpaceScan(out, config, xbc, dt, decay, skip, &state, largest);
+  StateSpaceScan(unwatched, config, xbc, dt, decay, skip, &state_unwatched, none);
   EXPECT_EQ(unwatched, out);
+  EXPECT_EQ(state_unwatched, state);
   for (int64_t head = 0; head < config.heads; ++head) {
     const int64_t b = config.inner() + head / 2 * config.state, c = b + config.groups * config.state;
     std::vector<double> reach(static_cast<size_t>(tokens));
     for (int64_t i = 0; i < config.head_dim; ++i) {
+      const int64_t row = head * config.head_dim + i;
       std::vector<double> h(static_cast<size_t>(config.state));
+      for (int64_t n = 0; n < config.state; ++n) h[static_cast<size_t>(n)] = before(row, n);
       for (int64_t t = 0; t < tokens; ++t) {
-        const double x = xbc(t, head * config.head_dim + i), step = dt(t, head);
+        const double x = xbc(t, row), step = dt(t, head);
         double y = static_cast<double>(skip(head)) * x;
         for (int64_t n = 0; n < config.state; ++n) {
           double &value = h[static_cast<size_t>(n)];
@@ -94,8 +101,9 @@ TEST(StateSpace, ScanIsTheRecurrence) {
           y += value * xbc(t, c + n);
           reach[static_cast<size_t>(t)] = std::max(reach[static_cast<size_t>(t)], std::abs(value));
         }
-        EXPECT_NEAR(out(t, head * config.head_dim + i), y, 10 * kTolerance);
+        EXPECT_NEAR(out(t, row), y, 10 * kTolerance);
       }
+      for (int64_t n = 0; n < config.state; ++n) EXPECT_NEAR(state(row, n), h[static_cast<size_t>(n)], kTolerance);
     }
     for (int64_t t = 0; t < tokens; ++t) EXPECT_NEAR(largest(t, head), reach[static_cast<size_t>(t)], kTolerance);
   }
@@ -142,6 +150,31 @@ TEST(StateSpace, WindowsOfALayer) {
   RunLayer(config, weights, 0, alone, {0, 8, 20}, rope, nullptr, nullptr);
   SetThreadCount(0);
   EXPECT_EQ(alone, together);
+}
+
+// What RunPrefix() gives stands for its tokens: behind it, windows are what they are behind the tokens themselves.
+TEST(StateSpace, APrefixStandsForItsTokens) {
+  for (const char *family : {"small_mamba2", "small_bamba", "small_granite_h", "small_granite_h_dense"}) {
+    const auto source = OpenSourceModel(test::DataPath(family));
+    const ModelConfig &config = source->config();
+    const RopeTable rope = MakeRopeTable(config, 16);
+    for (const int64_t rows : {1, 2, 5}) {  // 5: more than the convolution sees
+      Matrix prefix_x = Random(rows, config.hidden, 15), windows = Random(16, config.hidden, 16);
+      Matrix whole(2 * rows + 16, config.hidden);
+      whole << prefix_x, windows.topRows(7), prefix_x, windows.bottomRows(9);
+      for (int64_t layer = 0; layer < config.layers; ++layer) {
+        const LayerWeights weights = LoadLayer(*source, layer);
+        const LayerPrefix prefix = RunPrefix(config, weights, layer, prefix_x, rope, nullptr);
+        EXPECT_EQ(prefix.state.size() != 0, config.IsStateSpace(layer));
+        RunLayer(config, weights, layer, windows, {0, 7, 16}, rope, &prefix, nullptr);
+        RunLayer(config, weights, layer, whole, {0, rows + 7, whole.rows()}, rope, nullptr, nullptr);
+        const double tolerance = kTolerance * (1 + whole.cwiseAbs().maxCoeff());
+        EXPECT_LE((windows.topRows(7) - whole.middleRows(rows, 7)).cwiseAbs().maxCoeff(), tolerance) << family << layer;
+        EXPECT_LE((windows.bottomRows(9) - whole.bottomRows(9)).cwiseAbs().maxCoeff(), tolerance) << family << layer;
+        EXPECT_LE((prefix_x - whole.topRows(rows)).cwiseAbs().maxCoeff(), tolerance) << family << layer;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 
@@ -132,6 +133,16 @@ TEST_P(StateSpaceLayers, ComputeWhatTheReferenceDoes) {
   }
 }
 
+// The reference sees the tokens of the prefix, the device what they leave behind.
+TEST_P(StateSpaceLayers, ComputeBehindAPrefixWhatTheReferenceDoesBehindItsTokens) {
+  const auto source = OpenSourceModel(test::DataPath(std::string("small_") + GetParam().name));
+  for (const std::vector<int32_t> &prefix : {std::vector<int32_t>{7}, {3, 9}}) {
+    // Routing that is near a tie falls either way.
+    const double most = source->config().experts == 0 ? GetParam().fast_w8 : GetParam().rtn_w8;
+    EXPECT_LT(ErrorOf(*source, Recipe::kFast, WeightFormat::kW8, prefix), most) << prefix.size();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, StateSpaceLayers,
                          testing::Values(Family{"mamba2", 0.011, 0.0045, 0.22}, Family{"bamba", 0.055, 0.027, 0.52},
                                          Family{"granite_h", 0.055, 0.012, 0.34},
@@ -153,6 +164,46 @@ TEST(StateSpaceLayer, QuantisedPartsHaveTheirShapes) {
     EXPECT_EQ(layer.ssm.scales.conv_in16.size(), static_cast<size_t>(config.ssm.conv_channels()));
     EXPECT_EQ(layer.ssm.scales.state.size(), static_cast<size_t>(config.ssm.heads));
     EXPECT_TRUE(layer.prefix_k.empty());
+    EXPECT_TRUE(layer.ssm.prefix_conv.empty());
+    EXPECT_TRUE(layer.ssm.prefix_state.empty());
+  }
+}
+
+/// A layer's rows of real numbers in a file's units.
+template <typename Integer>
+void ExpectUnits(const std::vector<Integer> &got, const Matrix &want, double limit,
+                 const std::function<double(int64_t row, int64_t column)> &unit) {
+  ASSERT_EQ(got.size(), static_cast<size_t>(want.size()));
+  for (int64_t r = 0; r < want.rows(); ++r) {
+    for (int64_t c = 0; c < want.cols(); ++c) {
+      const auto integer = static_cast<double>(got[static_cast<size_t>(r * want.cols() + c)]);
+      EXPECT_LE(std::abs(integer), limit);
+      // Half a unit, and what float runs differ by.
+      EXPECT_NEAR(integer * unit(r, c), static_cast<double>(want(r, c)), 0.5 * unit(r, c) + 1e-5 * want.cwiseAbs().maxCoeff());
+    }
+  }
+}
+
+// Nothing of a prefix saturates, though a token of calibration may never leave as much: it is in the units of the states.
+TEST(StateSpaceLayer, PrefixesStandInTheUnitsOfTheStates) {
+  const auto source = OpenSourceModel(test::DataPath("small_bamba"));
+  const ModelConfig &config = source->config();
+  RecipeOptions options;
+  options.prefix_tokens = std::vector<int32_t>{7, 3};
+  const QuantizedModel model = QuantizeSmall(*source, options);
+  EXPECT_EQ(model.frame.prefix_tokens, *options.prefix_tokens);
+  Matrix x = Embed(*source, *options.prefix_tokens);
+  const RopeTable rope = MakeRopeTable(config, 2);
+  for (int64_t i = 0; i < config.layers; ++i) {
+    const QuantizedLayer &layer = model.layers[static_cast<size_t>(i)];
+    const LayerPrefix want = RunPrefix(config, LoadLayer(*source, i), i, x, rope, nullptr);
+    EXPECT_EQ(layer.prefix_k.empty(), config.IsStateSpace(i));
+    if (layer.ssm.empty()) continue;
+    const StateSpaceScales &scales = layer.ssm.scales;
+    ExpectUnits(layer.ssm.prefix_conv, want.conv, 32767,
+                [&](int64_t, int64_t column) { return scales.conv_in16[static_cast<size_t>(column)]; });
+    ExpectUnits(layer.ssm.prefix_state, want.state, (1 << 30) - 1,
+                [&](int64_t row, int64_t) { return scales.state[static_cast<size_t>(row / config.ssm.head_dim)]; });
   }
 }
 

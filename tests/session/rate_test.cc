@@ -205,6 +205,29 @@ TEST_P(Rates, AHigherRateGoesOnFromWhatTheOldOneComputed) {
   }
 }
 
+// What its tokens would leave behind, to the bit: at each rate, for any chunks, after a reset and after rewinds.
+TEST_P(Rates, AConstantPrefixIsAConversationThatHasBeen) {
+  for (size_t i = 0; i <= spec().profiles.size(); ++i) {
+    const uint32_t rate = i == 0 ? 0 : spec().profiles[i - 1].rate;
+    ModelSession kept = Opened(file_, rate);
+    kept.Score(Part(tokens_, 0, 2));
+    const AlignedBytes remembered = WithHistory(file_, &kept);
+    const std::vector<int32_t> rest = Part(tokens_, 2, tokens_.size()), expected = kept.Score(rest);
+    for (const uint32_t chunk : {0u, 1u, 3u}) {
+      ModelSession session = Opened(remembered, rate, nullptr, chunk);
+      EXPECT_EQ(session.Score(rest), expected) << rate << " " << chunk;
+      acorn_session_reset(session.session());
+      EXPECT_EQ(session.Score(rest), expected) << rate << " " << chunk;
+      for (const size_t position : {size_t{5}, size_t{0}}) {
+        ASSERT_EQ(acorn_session_rewind(session.session(), position), kOk);
+        const std::vector<int32_t> again = session.Score(Part(rest, position, rest.size()));
+        EXPECT_TRUE(std::equal(again.begin(), again.end(), expected.end() - static_cast<std::ptrdiff_t>(again.size()), expected.end()))
+            << rate << " " << chunk << " " << position;
+      }
+    }
+  }
+}
+
 // Rate by rate through the conversation: the same bits for any chunks, threads and kernels, and beside another session.
 TEST_P(Rates, SwitchesAreTheSameHoweverTheyAreComputed) {
   const auto talk = [&](ModelSession *session) {

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "tests/compiler/train/float_twin.h"
 #include "tests/compiler/train/small_model.h"
@@ -21,10 +23,11 @@ namespace {
 
 torch::Tensor Floats(const std::vector<double> &v) { return torch::tensor(v, torch::kDouble).to(torch::kFloat); }
 
-/// xbc: [tokens, channels]; taps: [channels, taps]. Before the activation.
-torch::Tensor Convolved(const torch::Tensor &xbc, const torch::Tensor &taps, const torch::Tensor &bias) {
+/// xbc: [tokens, channels]; taps: [channels, taps]; before: [taps - 1, channels], undefined: zeros. Before the activation.
+torch::Tensor Convolved(const torch::Tensor &xbc, const torch::Tensor &taps, const torch::Tensor &bias,
+                        const torch::Tensor &before = {}) {
   const int64_t tokens = xbc.size(0), count = taps.size(1);
-  const torch::Tensor padded = torch::cat({torch::zeros({count - 1, xbc.size(1)}), xbc}, 0);
+  const torch::Tensor padded = torch::cat({before.defined() ? before : torch::zeros({count - 1, xbc.size(1)}), xbc}, 0);
   torch::Tensor v = bias.unsqueeze(0).expand({tokens, -1});
   for (int64_t j = 0; j < count; ++j) v = v + padded.narrow(0, j, tokens) * taps.select(1, j);
   return v;
@@ -34,16 +37,17 @@ struct Recurrence {
   torch::Tensor bias, decay, skip;  // [heads]
   double min_step, max_step;
 };
-/// x: [tokens, heads * dim]; b, c: [tokens, groups * columns]; step: [tokens, heads]. Returns y, as x.
+/// x: [tokens, heads * dim]; b, c: [tokens, groups * columns]; step: [tokens, heads]; before: the state in front of them, [heads,
+/// dim, columns], undefined: zeros. Returns y, as x.
 torch::Tensor Scanned(const torch::Tensor &x, const torch::Tensor &b, const torch::Tensor &c, const torch::Tensor &step,
-                      int64_t groups, const Recurrence &of) {
+                      int64_t groups, const Recurrence &of, const torch::Tensor &before = {}) {
   const int64_t tokens = x.size(0), heads = step.size(1), dim = x.size(1) / heads, columns = b.size(1) / groups;
   const auto of_heads = [&](const torch::Tensor &side) {
     return side.reshape({tokens, groups, columns}).repeat_interleave(heads / groups, 1);
   };
   const torch::Tensor xs = x.reshape({tokens, heads, dim}), bs = of_heads(b), cs = of_heads(c);
   const torch::Tensor dt = torch::softplus(step + of.bias).clamp(of.min_step, of.max_step), decay = torch::exp(dt * of.decay);
-  torch::Tensor state = torch::zeros({heads, dim, columns});
+  torch::Tensor state = before.defined() ? before : torch::zeros({heads, dim, columns});
   std::vector<torch::Tensor> rows;
   for (int64_t t = 0; t < tokens; ++t) {
     const torch::Tensor in = (xs[t] * dt[t].unsqueeze(1)).unsqueeze(2) * bs[t].unsqueeze(1);
@@ -95,7 +99,7 @@ void ExpectNear(const torch::Tensor &got, const torch::Tensor &want, double tole
 
 TEST(StateSpaceGradients, OfTheConvolution) {
   constexpr int64_t kRows = 21, kChannels = 70;  // more than one task's
-  for (const int64_t taps : {2, 4}) {
+  for (const auto &[taps, with_prefix] : std::vector<std::pair<int64_t, bool>>{{2, false}, {4, false}, {4, true}}) {
     torch::manual_seed(4);
     ConvSpec spec;
     const torch::Tensor weights = torch::randn({kChannels, taps}), bias = torch::randn({kChannels});
@@ -109,16 +113,19 @@ TEST(StateSpaceGradients, OfTheConvolution) {
     const RandomEdge x(kRows, spec.in_scales, 1, 5);
     const torch::Tensor weight = torch::randn({kRows, kChannels});
     const torch::Tensor reach = Floats(spec.out_scales) * 32767.5;
-    const torch::Tensor v = Convolved(x.real, weights, bias);
+    const torch::Tensor integers = torch::randint(-32767, 32768, {taps - 1, kChannels}, torch::kShort);
+    const torch::Tensor before = integers.to(torch::kFloat) * Floats(spec.in_scales);
+    const torch::Tensor v = Convolved(x.real, weights, bias, with_prefix ? before : torch::Tensor());
     (torch::silu(torch::max(torch::min(v, reach), -reach)) * weight).sum().backward();
     torch::Tensor got = torch::full({kRows, kChannels}, NAN);
-    ConvBackward(kRows, spec, x.rows(), weight.data_ptr<float>(), got.data_ptr<float>());
+    ConvBackward(kRows, spec, x.rows(), with_prefix ? integers.data_ptr<int16_t>() : nullptr, weight.data_ptr<float>(),
+                 got.data_ptr<float>());
     ExpectNear(got, x.real.grad(), 2e-2, "x");  // the table's slopes are constant over a sixteenth
     ExpectClose(got, x.real.grad(), "x");
   }
 }
 
-TEST(StateSpaceGradients, OfTheRecurrence) {
+void ExpectGradientsOfTheRecurrence(bool with_prefix) {
   constexpr int64_t kRows = 75, kDim = 6, kColumns = 10;  // whole blocks of rows and a part
   ScanSpec spec;
   spec.groups = 2;
@@ -135,7 +142,12 @@ TEST(StateSpaceGradients, OfTheRecurrence) {
   const RandomEdge step(kRows, spec.step, 1, 4);
   const Recurrence of = {Floats(spec.step_bias), Leaf(Floats(spec.decay)), Leaf(Floats(spec.skip)), spec.min_step,
                          spec.max_step};
-  const torch::Tensor y = Scanned(x.real, b.real, c.real, step.real, spec.groups, of);
+  spec.state = {1e-8, 2e-8, 3e-8, 4e-8};
+  torch::manual_seed(5);
+  const torch::Tensor integers = torch::randint(-(1 << 28), 1 << 28, {4, kDim, kColumns}, torch::kInt);
+  const torch::Tensor before = integers.to(torch::kFloat) * Floats(spec.state).view({4, 1, 1});
+  const torch::Tensor y =
+      Scanned(x.real, b.real, c.real, step.real, spec.groups, of, with_prefix ? before : torch::Tensor());
   const double unit = 8.0 / 32767;
   const torch::Tensor units = (y.detach() / unit).round().clamp(-32767, 32767);
   const double outside = (units.abs() == 32767).to(torch::kFloat).mean().item<double>();
@@ -151,7 +163,9 @@ TEST(StateSpaceGradients, OfTheRecurrence) {
   out_rows.stride = static_cast<size_t>(4 * kDim);
   torch::Tensor dx = torch::empty({kRows, 4 * kDim}), db = torch::empty({kRows, 2 * kColumns}), dc = torch::empty_like(db);
   torch::Tensor dstep = torch::empty({kRows, 4}), decay = torch::zeros({4}), skip = torch::zeros({4});
-  ScanBackward({kRows, kDim, kColumns}, spec, {x.rows(), b.rows(), c.rows(), step.rows(), out_rows}, weight.data_ptr<float>(),
+  ScanBackward({kRows, kDim, kColumns}, spec,
+               {with_prefix ? integers.data_ptr<int32_t>() : nullptr, x.rows(), b.rows(), c.rows(), step.rows(), out_rows},
+               weight.data_ptr<float>(),
                {dx.data_ptr<float>(), db.data_ptr<float>(), dc.data_ptr<float>(), dstep.data_ptr<float>(), decay.data_ptr<float>(),
                 skip.data_ptr<float>()});
   ExpectNear(dx, x.real.grad(), 1e-4, "x");
@@ -161,6 +175,9 @@ TEST(StateSpaceGradients, OfTheRecurrence) {
   ExpectNear(decay, of.decay.grad(), 1e-4, "A");
   ExpectNear(skip, of.skip.grad(), 1e-4, "D");
 }
+
+TEST(StateSpaceGradients, OfTheRecurrence) { ExpectGradientsOfTheRecurrence(false); }
+TEST(StateSpaceGradients, OfTheRecurrenceBehindAPrefix) { ExpectGradientsOfTheRecurrence(true); }
 
 /// A quantised state-space layer without an FFN as real numbers that take gradients.
 struct FloatLayer {

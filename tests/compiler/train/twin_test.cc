@@ -3,6 +3,8 @@
 
 #include <torch/torch.h>
 
+#include <optional>
+
 #include "tests/compiler/train/small_model.h"
 #include "tests/support/model_session.h"
 #include "tests/support/shared_data.h"
@@ -84,8 +86,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"w4g32_s15_kv4", WeightFormat::kW4G32, WeightFormat::kW8, DownInput::kS15, 4}),
     [](const testing::TestParamInfo<Case> &c) { return std::string(c.param.name); });
 
-/// With keys and values of 8 and of 4 bits, as quantised and with every parameter moved.
-void ExpectTwinEqualsDevice(const std::string &path) {
+/// With keys and values of 8 and of 4 bits, as quantised and with every parameter moved. prefix: absent: the recipe's own.
+void ExpectTwinEqualsDevice(const std::string &path, const std::optional<std::vector<int32_t>> &prefix = {}) {
   const auto source = OpenSourceModel(path);
   const ModelConfig &config = source->config();
   const CalibrationWindows windows = SomeWindows(config);
@@ -93,6 +95,7 @@ void ExpectTwinEqualsDevice(const std::string &path) {
   for (const int kv_bits : {8, 4}) {
     RecipeOptions options;
     options.kv_bits = kv_bits;
+    options.prefix_tokens = prefix;
     QuantizedModel model = QuantizeSmall(*source, options);
     EXPECT_EQ(TwinLogits(config, model, ids), DeviceLogits(config, model, ids)) << kv_bits;
     Disturb(config, &model);
@@ -102,7 +105,12 @@ void ExpectTwinEqualsDevice(const std::string &path) {
 
 class TwinOfStateSpaceFamily : public testing::TestWithParam<const char *> {};
 
-TEST_P(TwinOfStateSpaceFamily, EqualsDevice) { ExpectTwinEqualsDevice(test::DataPath(std::string("small_") + GetParam())); }
+TEST_P(TwinOfStateSpaceFamily, EqualsDevice) {
+  const std::string path = test::DataPath(std::string("small_") + GetParam());
+  ExpectTwinEqualsDevice(path);
+  ExpectTwinEqualsDevice(path, std::vector<int32_t>{3});
+  ExpectTwinEqualsDevice(path, std::vector<int32_t>{1, 3});
+}
 
 INSTANTIATE_TEST_SUITE_P(Data, TwinOfStateSpaceFamily, testing::Values("mamba2", "bamba", "granite_h_dense"),
                          [](const auto &c) { return std::string(c.param); });
@@ -134,6 +142,7 @@ TEST(Checkpoint, KeepsAModelWhole) {
     const auto source = OpenSourceModel(test::DataPath(name));
     RecipeOptions options;
     options.kv_bits = 4;
+    options.prefix_tokens = std::vector<int32_t>{3, 1};
     QuantizedModel model = QuantizeSmall(*source, options);
     Disturb(source->config(), &model);
     const test::TempFolder folder;
