@@ -35,8 +35,11 @@ static int next_comment(lines *text, const char *prefix, const char **comment, s
 static int next_base64(lines *text, unsigned char *out, size_t bytes) {
   const char *line, *end;
   size_t length, got;
-  return next_line(text, &line, &length) &&
-         sodium_base642bin(out, bytes, line, length, NULL, &got, &end, sodium_base64_VARIANT_ORIGINAL) == 0 && got == bytes &&
+  if (!next_line(text, &line, &length)) return 0;
+  for (size_t i = 0; i < length; ++i) {
+    if ((unsigned char)line[i] >= 0x80) return 0; /* libsodium 1.0.18 takes 0xab for '+' and 0xaf for '/' */
+  }
+  return sodium_base642bin(out, bytes, line, length, NULL, &got, &end, sodium_base64_VARIANT_ORIGINAL) == 0 && got == bytes &&
          end == line + length;
 }
 

@@ -160,13 +160,14 @@ TEST_F(Signed, AnAlteredFileIsNeverUsed) {
   EXPECT_EQ(RunProgram({ACORN_PROGRAM, "verify", path_}).code, 0);
   const std::string key = folder_.File("mine.pub");
   const std::string trust = "not what was signed";
+  const std::string questions = folder_.Write("questions", "{\"query\": \"x\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n");
   ExpectFailure({ACORN_PROGRAM, "verify", path_, "--trust", key}, 3, {trust});
   for (const char *command : {"run", "chat", "plan", "bench", "perplexity", "eval", "tokenize", "selftest", "trace"}) {
     Words words = {ACORN_PROGRAM, command, path_, "--trust", key};
     const std::string name = command;
     if (name == "run") words.insert(words.end(), {"-p", "x"});
     if (name == "perplexity") words.insert(words.end(), {"--text", path_});
-    if (name == "eval") words.insert(words.end(), {"--task", "piqa", "--data", path_});
+    if (name == "eval") words.insert(words.end(), {"--task", "piqa", "--data", questions});
     if (name == "trace") words.insert(words.end(), {"-p", "x", "-o", folder_.File("trace")});
     ExpectFailure(words, 3, {trust});
     for (const Words &more : std::vector<Words>{{"--residency", "copy"}, {"--expert-cache", "1M"}}) {
