@@ -6,7 +6,8 @@
 //   acorn_session_*  a conversation: prefill, decode, sample, text in and out
 //
 // After acorn_model_open the library allocates nothing. It has no globals, starts no thread and never exits the process.
-// A model and its sessions share scratch memory: at most one call for a model at a time, except acorn_session_cancel.
+// A model and its sessions share scratch memory: at most one call for a model at a time, except acorn_session_cancel. Builds with
+// debug checks stop the program at a second one.
 // Results come through outputs; a failed call leaves its object as it was unless its comment says otherwise.
 #ifndef ACORN_H_
 #define ACORN_H_
@@ -272,7 +273,8 @@ ACORN_API uint32_t acorn_session_rate(const acorn_session *session);
 
 /// Appends tokens to the conversation; computed in chunks. The last token's logits are then valid.
 /// Returns: ACORN_OK | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL (both: state unchanged) |
-///          ACORN_ERR_CANCELLED (whole chunks are kept: acorn_session_position says how many tokens; no logits)
+///          ACORN_ERR_CANCELLED (whole chunks are kept: acorn_session_position says how many tokens; where none is, the logits are
+///          those of before, else there are none)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_prefill(acorn_session *session, const int32_t *tokens, size_t count);
 
 /// As prefill, and hands every token's logits over: row i is what follows tokens[i]. A non-zero return of the callback cancels.
