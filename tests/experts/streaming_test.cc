@@ -172,6 +172,15 @@ TEST(StreamingStates, AFaultInTheMiddleOfAChunk) {
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(acorn_session_prefill(session.session(), tokens.data() + 16, 8), static_cast<acorn_status>(ACORN_ERR_STORAGE));
     EXPECT_EQ(acorn_session_position(session.session()), 16u);
+    // The logits of the last token are still there, and go into a snapshot and come out of it.
+    const int32_t *pending = nullptr;
+    ASSERT_EQ(acorn_session_logits(session.session(), &pending), static_cast<acorn_status>(ACORN_OK));
+    EXPECT_EQ(std::vector<int32_t>(pending, pending + spec.vocab_size), std::vector<int32_t>(logits.end() - spec.vocab_size, logits.end()));
+    std::vector<uint8_t> snapshot(acorn_session_snapshot_bytes(session.session()));
+    ASSERT_EQ(acorn_session_save(session.session(), snapshot.data(), snapshot.size()), static_cast<acorn_status>(ACORN_OK));
+    ASSERT_EQ(acorn_session_load(resident.session(), snapshot.data(), snapshot.size()), static_cast<acorn_status>(ACORN_OK));
+    ASSERT_EQ(acorn_session_logits(resident.session(), &pending), static_cast<acorn_status>(ACORN_OK));
+    EXPECT_EQ(std::vector<int32_t>(pending, pending + spec.vocab_size), std::vector<int32_t>(logits.end() - spec.vocab_size, logits.end()));
   }
   acorn_simulated_clear_faults(storage.device());
   const std::vector<int32_t> rest = session.Score({tokens.begin() + 16, tokens.end()});

@@ -6,7 +6,8 @@
 //   acorn_session_*  a conversation: prefill, decode, sample, text in and out
 //
 // After acorn_model_open the library allocates nothing. It has no globals, starts no thread and never exits the process.
-// A model and its sessions share scratch memory: at most one call for a model at a time, except acorn_session_cancel.
+// A model and its sessions share scratch memory: at most one call for a model at a time, except acorn_session_cancel. Builds with
+// debug checks stop the program at a second one.
 // Results come through outputs; a failed call leaves its object as it was unless its comment says otherwise.
 #ifndef ACORN_H_
 #define ACORN_H_
