@@ -48,7 +48,13 @@ std::string Squeeze(const std::string &text) {
 
 class Builder {
  public:
-  Builder(const std::vector<SourceToken> &tokens, std::string shape) : tokens_(tokens) { chat_.shape = std::move(shape); }
+  Builder(const std::vector<SourceToken> &tokens, std::string shape) : tokens_(tokens) {
+    chat_.shape = std::move(shape);
+    // Looked for at each character of a pattern, which a template's author chooses: a vocabulary would take too long.
+    for (size_t id = 0; id < tokens.size(); ++id) {
+      if ((tokens[id].special_flags & tokenizer_layout::kSpecialMarkup) != 0) markup_.push_back(static_cast<uint32_t>(id));
+    }
+  }
 
   // Adds a pattern: special tokens become ids, the rest text.
   void Set(ChatSection section, const std::string &pattern) {
@@ -77,18 +83,18 @@ class Builder {
  private:
   size_t MatchSpecial(const std::string &text, size_t offset, uint32_t *token) const {
     size_t best = 0;
-    for (size_t id = 0; id < tokens_.size(); ++id) {
+    for (const uint32_t id : markup_) {
       const SourceToken &candidate = tokens_[id];
-      if ((candidate.special_flags & tokenizer_layout::kSpecialMarkup) == 0) continue;
       if (candidate.text.size() > best && text.compare(offset, candidate.text.size(), candidate.text) == 0) {
         best = candidate.text.size();
-        *token = static_cast<uint32_t>(id);
+        *token = id;
       }
     }
     return best;
   }
 
   const std::vector<SourceToken> &tokens_;
+  std::vector<uint32_t> markup_;
   CompiledChat chat_;
 };
 

@@ -24,6 +24,7 @@ targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
 readonly jobs=${ACORN_FUZZ_JOBS:-2} work=build/fuzz
 
+mkdir -p build
 cmake --preset fuzz >"build/fuzz.log" 2>&1 && cmake --build --preset fuzz >>"build/fuzz.log" 2>&1 || {
   tail -n 40 build/fuzz.log >&2
   exit 1
@@ -39,7 +40,7 @@ run_target() {  # target; leaves its log and its exit status
   mkdir -p "${folders[@]}"
   [ ! -d "tests/fuzz/corpus/$target" ] || folders+=("tests/fuzz/corpus/$target")
   local status=0
-  "$work/fuzz/acorn_fuzz_$target" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=2048 -malloc_limit_mb=512 \
+  "$work/fuzz/acorn_fuzz_$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=512 \
     -print_final_stats=1 -artifact_prefix="$work/crashes/$target-" "${folders[@]}" >"$work/logs/$target" 2>&1 || status=$?
   echo "$status" >"$work/logs/$target.status"
 }

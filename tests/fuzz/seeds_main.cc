@@ -68,8 +68,12 @@ std::vector<std::vector<uint8_t>> Segments() {
 void AddModels(const fs::path &root) {
   Seeds seeds(root, "model");
   std::vector<test::ModelSpec> specs = test::VariedSpecs();
-  for (test::ModelSpec &spec : specs) spec.layers = static_cast<uint32_t>(std::min<size_t>(spec.mixers.size(), 2));
   for (const test::ModelSpec &spec : test::ElasticSpecs()) specs.push_back(spec);
+  for (test::ModelSpec &spec : specs) {  // as small as they can be of their kind
+    spec.layers = static_cast<uint32_t>(std::min<size_t>(spec.mixers.size(), 2));
+    spec.experts = std::min(spec.experts, 4u);
+    spec.top_k = std::min(spec.top_k, 2u);
+  }
   for (const std::vector<uint8_t> &segment : Segments()) {
     test::ModelSpec spec;
     spec.layers = 1, spec.vocab_size = 300;

@@ -11,6 +11,12 @@
 namespace acorn::fuzz {
 namespace {
 
+std::vector<uint8_t> Saved(acorn_session *session) {
+  const ExactBytes bytes(acorn_session_snapshot_bytes(session), 8);
+  Require(acorn_session_save(session, bytes.data(), bytes.size()) == ACORN_OK, "a session is saved");
+  return {bytes.data(), bytes.data() + bytes.size()};
+}
+
 class Opened {
  public:
   explicit Opened(const test::ModelSpec &spec) : file_(test::BuildModel(spec)) {
@@ -25,14 +31,20 @@ class Opened {
     acorn_model *model = nullptr;
     Require(acorn_model_open(&model, nullptr, &image, &options, nullptr, block_->data(), block_->size()) == ACORN_OK, "a sound model");
     Require(acorn_session_open(&session_, model) == ACORN_OK, "its session");
+    constexpr int32_t kTokens[] = {1, 2, 3};
+    Require(acorn_session_prefill(session_, kTokens, 3) == ACORN_OK, "a short prompt");
+    start_ = Saved(session_);
   }
   uint64_t checksum() const { return LoadLittle64(file_.data() + kHeaderChecksum); }
   acorn_session *session() const { return session_; }
+  /// The session after a short prompt.
+  const std::vector<uint8_t> &start() const { return start_; }
 
  private:
   test::AlignedBytes file_;
   std::unique_ptr<ExactBytes> block_;
   acorn_session *session_ = nullptr;
+  std::vector<uint8_t> start_;
 };
 
 const std::vector<std::unique_ptr<Opened>> &Models() {
@@ -43,17 +55,10 @@ const std::vector<std::unique_ptr<Opened>> &Models() {
   return models;
 }
 
-std::vector<uint8_t> Saved(acorn_session *session) {
-  const ExactBytes bytes(acorn_session_snapshot_bytes(session), 8);
-  Require(acorn_session_save(session, bytes.data(), bytes.size()) == ACORN_OK, "a session is saved");
-  return {bytes.data(), bytes.data() + bytes.size()};
-}
-
-void RunSnapshot(acorn_session *session, const ExactBytes &snapshot) {
-  constexpr int32_t kTokens[] = {1, 2, 3};
-  acorn_session_reset(session);
-  Require(acorn_session_prefill(session, kTokens, 3) == ACORN_OK, "a short prompt");
-  const std::vector<uint8_t> before = Saved(session);
+void RunSnapshot(const Opened &model, const ExactBytes &snapshot) {
+  acorn_session *session = model.session();
+  const std::vector<uint8_t> &before = model.start();
+  Require(acorn_session_load(session, before.data(), before.size()) == ACORN_OK, "a sound snapshot");
   const acorn_status status = acorn_session_load(session, snapshot.data(), snapshot.size());
   const std::vector<uint8_t> after = Saved(session);
   if (status != ACORN_OK) {
@@ -81,7 +86,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const uint64_t named = size < kSnapshotHeaderBytes ? 0 : LoadLittle64(data + kSnapshotModelAt);
   const auto &models = Models();
   const auto found = std::find_if(models.begin(), models.end(), [&](const auto &model) { return model->checksum() == named; });
-  RunSnapshot((found == models.end() ? models.front() : *found)->session(), snapshot);
+  RunSnapshot(found == models.end() ? *models.front() : **found, snapshot);
   return 0;
 }
 

@@ -47,7 +47,7 @@ inline Ids EncodeAll(const Tokenizer &tokenizer, std::string_view text, EncodeOp
   const size_t work_bytes = EncodeWorkBytes(tokenizer, text.size());
   return RunEncoder(tokenizer, MaxTokens(tokenizer, text.size()), work_bytes, [&](Span<int32_t> out, size_t *count, Span<uint8_t> work) {
     Require(Encode(tokenizer, Chars(exact.get()), options, out, count, work) == Status::kOk, "a text is encoded");
-    if (*count == 0) return;
+    if (*count == 0 || text.size() > 256) return;
     size_t need = 0;
     const Status status = Encode(tokenizer, Chars(exact.get()), options, out.subspan(0, *count - 1), &need, work);
     Require(status == Status::kBuffer && need == *count, "a buffer too small by one says so");
