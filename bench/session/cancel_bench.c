@@ -16,7 +16,7 @@
 
 #include "bench/median.h"
 
-enum { kDefaultCancels = 2000, kDefaultTokens = 2048, kDefaultThreads = 2, kMostCancels = 100000, kPauseNs = 40000000 };
+enum { kDefaultCancels = 2000, kDefaultTokens = 2048, kDefaultThreads = 2, kMostCancels = 100000, kPauseNs = 40000000, kMostNs = 300000000 };
 
 static acorn_session *session;
 
@@ -159,8 +159,8 @@ int main(int argc, char **argv) {
   pthread_t other;
   if (pthread_create(&other, NULL, Cancel, NULL) != 0) return 1;
   while (!Load(&ready)) SleepUntil(NULL, acorn_posix_ticks() + 1000000);
-  Measure("prefill", Prefill, tokens, (size_t)count, cancels, 3 * chunk_ns);
-  Measure("generate", Generate, tokens, (size_t)count, cancels, chunk_ns);
+  Measure("prefill", Prefill, tokens, (size_t)count, cancels, 3 * chunk_ns < kMostNs ? 3 * chunk_ns : kMostNs);
+  Measure("generate", Generate, tokens, (size_t)count, cancels, chunk_ns < kMostNs ? chunk_ns : kMostNs);
   Store(&over, 1);
   pthread_join(other, NULL);
   if (storage != NULL) acorn_simulated_destroy(storage);

@@ -146,7 +146,7 @@ void Run(int argc, char **argv) {
   std::fputc('\n', stdout);
   std::fflush(stdout);
   if (report.generated.stopped) {
-    std::fprintf(stderr, "acorn: the time limit ended the %s\n", read ? "answer" : "prompt, of which nothing is saved");
+    std::fprintf(stderr, "acorn: the time was over %s\n", read ? "before the answer was" : "before the prompt was read; nothing is saved");
   }
   if (read && !save.empty()) SaveSession(device, save);
   if (json) {

@@ -257,7 +257,7 @@ TEST_P(StreamingFaults, CancelDuringAStall) {
   const uint64_t before = storage.port()->ticks(storage.port()->ctx);
   waiting.Score(tokens_);
   EXPECT_EQ(waiting.status(), ACORN_ERR_CANCELLED);
-  EXPECT_LE(storage.port()->ticks(storage.port()->ctx) - before, 200000000u);  // three slices of 50 ms
+  EXPECT_LE(storage.port()->ticks(storage.port()->ctx) - before, 200000000u);  // three slices of a wait
   // The request is met: the next call waits for itself.
   EXPECT_EQ(acorn_session_prefill(waiting.session(), tokens_.data(), 1), static_cast<acorn_status>(ACORN_ERR_STALLED));
 }
