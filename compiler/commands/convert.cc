@@ -518,7 +518,12 @@ void Run(const Options &options) {
   for (ExpertReport &row : result.report.experts) {
     if (!importance.empty()) row.importance = importance[static_cast<size_t>(row.layer)][static_cast<size_t>(row.expert)];
   }
-  sink.Finish(facts);
+  try {
+    sink.Finish(facts);
+  } catch (...) {
+    std::remove(bare.c_str());  // where only the folder could not be written, it is there
+    throw;
+  }
   try {
     RecordReferenceRun(bare, options.output);
   } catch (...) {

@@ -206,8 +206,8 @@ void Sweep(const AlignedBytes &file, Reads reads, const acorn_options &options, 
           << "fault " << static_cast<int>(one.fault) << ", number " << number << ", lasting " << static_cast<int>(one.lasting);
       reached = port.reached();
     }
-    testing::Test::RecordProperty("fault_" + std::to_string(static_cast<int>(one.fault)) + "_" + std::to_string(static_cast<int>(one.lasting)),
-                   std::to_string(number - 1));
+    const std::string name = std::to_string(static_cast<int>(one.fault)) + "_" + std::to_string(static_cast<int>(one.lasting));
+    testing::Test::RecordProperty("fault_" + name, std::to_string(number - 1));
   }
 }
 
@@ -248,7 +248,8 @@ TEST_P(PortFaults, AllResident) {
          {Fault::kCancelled, Lasting::kOnce, ACORN_ERR_CANCELLED}});
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, PortFaults, testing::Values("elastic_dense", "elastic_state_space", "state_space_hybrid", "elastic_hybrid_experts"),
+INSTANTIATE_TEST_SUITE_P(Models, PortFaults,
+                         testing::Values("elastic_dense", "elastic_state_space", "state_space_hybrid", "elastic_hybrid_experts"),
                          [](const testing::TestParamInfo<std::string> &name) { return name.param; });
 
 struct Cache {
