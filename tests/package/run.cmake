@@ -55,13 +55,15 @@ endif()
 set(ENV{PKG_CONFIG_LIBDIR} "${prefix}/${LIBDIR}/pkgconfig")
 foreach(link IN ITEMS "" -static)
   set(static "")
+  set(options ${LINK_OPTIONS})
   if(link)
     set(static --static)
+    set(options ${link})  # alone: beside -static-pie it makes programs that do not start
   endif()
   execute_process(COMMAND "${pkg_config}" ${static} --cflags --libs acorn-posix
     OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(flags UNIX_COMMAND "${flags}")
-  execute_process(COMMAND ${compile} "${SOURCE}/examples/ask.c" ${flags} ${LINK_OPTIONS} ${link} -o "${WORK}/ask${link}"
+  execute_process(COMMAND ${compile} "${SOURCE}/examples/ask.c" ${flags} ${options} -o "${WORK}/ask${link}"
     COMMAND_ERROR_IS_FATAL ANY)
 endforeach()
 execute_process(COMMAND ${EMULATOR} "${WORK}/ask-static" "${MODEL}" "turn on the lamp in the kitchen"
