@@ -15,6 +15,12 @@
 namespace acorn::test {
 namespace {
 
+// A look takes a model's run and more: where a machine is emulated, one in so many.
+#if defined(ACORN_EMULATED)
+constexpr uint64_t kStride = 19;
+#else
+constexpr uint64_t kStride = 1;
+#endif
 constexpr acorn_status kOk = ACORN_OK, kCancelled = ACORN_ERR_CANCELLED, kDeadline = ACORN_ERR_DEADLINE;
 constexpr uint64_t kFarMs = 1000000000;  // a deadline that is looked for and never comes
 constexpr size_t kChunk = 4, kBefore = 3;
@@ -167,7 +173,7 @@ TEST_P(Stops, AnywhereInAPrefill) {
   ASSERT_EQ(Decode(whole.session()), kOk);
   const std::vector<uint8_t> expected = Snapshot(whole.session());
   uint64_t looks = 1, in_first_chunk = 0, in_later_ones = 0;
-  for (;; ++looks) {
+  for (;; looks += kStride) {
     Begin(session());
     Arm(looks);
     const acorn_status status = Prefill(session());
@@ -187,9 +193,9 @@ TEST_P(Stops, AnywhereInAPrefill) {
     ASSERT_EQ(Snapshot(session()), expected) << looks;
   }
   // Every step of both chunks, and places inside some.
-  EXPECT_GT(in_first_chunk, spec_.layers * 4);
+  EXPECT_GT(in_first_chunk * kStride, spec_.layers * 4);
   // How often several threads look depends on which of them is first.
-  EXPECT_GE(in_later_ones, GetParam().threads == 1 ? in_first_chunk / 2 : 1);
+  EXPECT_GE(in_later_ones, GetParam().threads == 1 && kStride == 1 ? in_first_chunk / 2 : 1);
 }
 
 // A single token is not always given up; where it is, it leaves nothing.
@@ -199,7 +205,7 @@ TEST_P(Stops, AnywhereInADecodeStep) {
   const std::vector<uint8_t> before = Snapshot(session());
   ASSERT_EQ(Decode(session()), kOk);
   const std::vector<uint8_t> expected = Snapshot(session());
-  for (uint64_t looks = 1;; ++looks) {
+  for (uint64_t looks = 1;; looks += kStride) {
     ASSERT_EQ(acorn_session_load(session(), before.data(), before.size()), kOk);
     Arm(looks);
     const acorn_status status = Decode(session());
@@ -242,8 +248,8 @@ TEST_P(Stops, AConversationIsComputedAgainPieceByPiece) {
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-#if defined(ACORN_EMULATED)  // a few of each kind: a case runs a model hundreds of times
-  return {{"w8_kv4", 1, 0, Way::kTime}, {"state_space_hybrid", 3, 0, Way::kCancel}, {"elastic_hybrid_experts", 1, 4, Way::kCancel}};
+#if defined(ACORN_EMULATED)
+  return {{"w8_kv4", 1, 0, Way::kTime}, {"state_space_hybrid", 1, 0, Way::kCancel}, {"elastic_hybrid_experts", 1, 4, Way::kCancel}};
 #endif
   for (const Way way : {Way::kCancel, Way::kTime}) {
     for (const char *spec : {"w8_kv4", "elastic_dense", "state_space", "elastic_state_space", "state_space_hybrid", "elastic_hybrid_experts", "elastic_experts"}) {
