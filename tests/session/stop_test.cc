@@ -212,7 +212,9 @@ TEST_P(Stops, AnywhereInADecodeStep) {
     Disarm();
     if (status == kOk) {
       const bool whole = session_->plan().state_bytes != 0 && GetParam().slots == 0;
-      EXPECT_EQ(looks > spec_.layers * 4, !whole);
+      if (kStride == 1) {
+        EXPECT_EQ(looks > spec_.layers * 4, !whole);
+      }
       break;
     }
     ASSERT_EQ(status, Stopped()) << looks;
