@@ -7,6 +7,7 @@
 #   bash toolchains/setup.sh --fetch   also what fetching a model from PyPI needs
 #   bash toolchains/setup.sh --train   also LibTorch, for recipes that need gradients
 #   bash toolchains/setup.sh --fuzz    also Clang with libFuzzer, for tests/fuzz/run.sh
+#   bash toolchains/setup.sh --lint    also clang-tidy and cppcheck, for tests/lint.sh
 #
 # Works on Debian 12 and 13. Where the release has no libxnnpack-dev (Debian 12), the packages of Debian 13 are
 # downloaded with apt into its own folders (signatures checked) and unpacked under build/deps; nothing is installed over
@@ -25,7 +26,7 @@ readonly keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly deps="${ACORN_DEPS_DIR:-$PWD/build/deps}"
 
-check_only=0 cross=0 fetch=0 train=0 fuzz=0
+check_only=0 cross=0 fetch=0 train=0 fuzz=0 lint=0
 for argument in "$@"; do
   case "$argument" in
     --check) check_only=1 ;;
@@ -33,6 +34,7 @@ for argument in "$@"; do
     --fetch) fetch=1 ;;
     --train) train=1 ;;
     --fuzz) fuzz=1 ;;
+    --lint) lint=1 ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) echo "setup: unknown argument $argument" >&2; exit 2 ;;
   esac
@@ -88,6 +90,10 @@ missing_packages() {
     has_program clang++-14 || echo clang-14
     dpkg_has libclang-rt-14-dev || echo libclang-rt-14-dev
     has_program llvm-symbolizer-14 || echo llvm-14
+  fi
+  if [ "$lint" = 1 ]; then
+    has_program clang-tidy-14 || echo clang-tidy-14
+    has_program cppcheck || echo cppcheck
   fi
 }
 

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <limits>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "tests/compiler/conversion_error.h"
@@ -133,13 +136,25 @@ TEST_P(StateSpaceLayers, ComputeWhatTheReferenceDoes) {
   }
 }
 
+/// A model of tests/data in which tokens go to every expert. A choice that is near a tie falls either way, and is most of what
+/// such small models are wrong by: with two of granite_h's four experts 0.007 to 0.043 behind one prefix or another, with all four
+/// 0.005 to 0.009.
+std::unique_ptr<SourceModel> OpenWithoutChoice(const std::string &name, const test::TempFolder &folder) {
+  auto source = OpenSourceModel(test::DataPath(name));
+  if (source->config().experts == 0) return source;
+  std::filesystem::copy(test::DataPath(name), folder.path(), std::filesystem::copy_options::recursive);
+  nlohmann::json config = nlohmann::json::parse(test::ReadFile(folder.File("config.json")));
+  config["num_experts_per_tok"] = source->config().experts;
+  folder.Write("config.json", config.dump());
+  return OpenSourceModel(folder.path());
+}
+
 // The reference sees the tokens of the prefix, the device what they leave behind.
 TEST_P(StateSpaceLayers, ComputeBehindAPrefixWhatTheReferenceDoesBehindItsTokens) {
-  const auto source = OpenSourceModel(test::DataPath(std::string("small_") + GetParam().name));
+  const test::TempFolder folder;
+  const auto source = OpenWithoutChoice(std::string("small_") + GetParam().name, folder);
   for (const std::vector<int32_t> &prefix : {std::vector<int32_t>{7}, {3, 9}}) {
-    // Routing that is near a tie falls either way.
-    const double most = source->config().experts == 0 ? GetParam().fast_w8 : GetParam().rtn_w8;
-    EXPECT_LT(ErrorOf(*source, Recipe::kFast, WeightFormat::kW8, prefix), most) << prefix.size();
+    EXPECT_LT(ErrorOf(*source, Recipe::kFast, WeightFormat::kW8, prefix), GetParam().fast_w8) << prefix.size();
   }
 }
 
