@@ -148,21 +148,33 @@ Status RenderMessages(Renderer *renderer, Span<const ChatMessage> messages, Chat
   return renderer->Encode();
 }
 
-// Bytes of the template's own text around one message, and its tokens.
-void MeasureTemplate(const Tokenizer &tokenizer, size_t *text_bytes, size_t *tokens) {
-  *text_bytes = 0;
-  *tokens = 0;
-  if (tokenizer.chat_sections == nullptr) return;
+// What a template adds to a conversation.
+struct TemplateSize {
+  size_t text_bytes = 0, tokens = 0;  // of all sections, which are more than stand around one message
+  size_t copies = 1;                  // of a message's content, at most: no template of a known shape has two, a file may have
+};
+
+TemplateSize MeasureTemplate(const Tokenizer &tokenizer) {
+  TemplateSize size;
+  if (tokenizer.chat_sections == nullptr) return size;
   const uint8_t *base = reinterpret_cast<const uint8_t *>(tokenizer.header);
   for (uint32_t section = 0; section < layout::kChatSections; ++section) {
     const layout::Table &table = tokenizer.chat_sections[section];
     const layout::ChatOp *ops = reinterpret_cast<const layout::ChatOp *>(base + table.offset);
+    size_t copies = 0;
     for (uint32_t i = 0; i < table.count; ++i) {
       const auto kind = static_cast<ChatOpKind>(ops[i].kind);
-      if (kind == ChatOpKind::kText) *text_bytes += ops[i].b;
-      if (kind == ChatOpKind::kToken) ++*tokens;
+      if (kind == ChatOpKind::kText) {
+        size.text_bytes += ops[i].b;
+      } else if (kind == ChatOpKind::kToken) {
+        ++size.tokens;
+      } else {
+        ++copies;
+      }
     }
+    if (copies > size.copies) size.copies = copies;
   }
+  return size;
 }
 
 }  // namespace
@@ -178,15 +190,14 @@ Status RenderChat(const Tokenizer &tokenizer, Span<const ChatMessage> messages, 
 }
 
 size_t ChatWorkBytes(const Tokenizer &tokenizer, size_t messages, size_t content_bytes) {
-  size_t text_bytes, tokens;
-  MeasureTemplate(tokenizer, &text_bytes, &tokens);
-  return EncodeWorkBytes(tokenizer, content_bytes + text_bytes * (messages + 1));
+  const TemplateSize size = MeasureTemplate(tokenizer);
+  return EncodeWorkBytes(tokenizer, content_bytes * size.copies + size.text_bytes * (messages + 1));
 }
 
 size_t MaxChatTokens(const Tokenizer &tokenizer, size_t messages, size_t content_bytes) {
-  size_t text_bytes, tokens;
-  MeasureTemplate(tokenizer, &text_bytes, &tokens);
-  return MaxTokens(tokenizer, content_bytes + (text_bytes + tokens) * (messages + 1)) + tokens * (messages + 1);
+  const TemplateSize size = MeasureTemplate(tokenizer);
+  const size_t tokens = size.tokens * (messages + 1);
+  return MaxTokens(tokenizer, content_bytes * size.copies + size.text_bytes * (messages + 1) + tokens) + tokens;
 }
 
 }  // namespace acorn

@@ -1,5 +1,7 @@
 // Changes model files behind their checksums: a number somewhere in the graph, a list of the graph longer, shorter or in another
 // order, bytes of a segment, the header; then all checksums are set right, of experts' records too. One change in 32 is blind.
+#include <algorithm>
+
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/expert_record.h"
 #include "acorn_schema/file.h"
@@ -155,9 +157,21 @@ void ChangeSegment(Chooser *chooser, File *file) {
   }
 }
 
+/// The verifier lets a step pass that names an operator and has none; FlatBuffers cannot write such a one again.
+bool HasOperators(const flatbuffers::Vector<flatbuffers::Offset<schema::Step>> *steps) {
+  return steps == nullptr || std::all_of(steps->begin(), steps->end(), [](const schema::Step *step) { return step->op() != nullptr; });
+}
+
+bool HasOperators(const schema::Model &model) {
+  if (!HasOperators(model.body()) || !HasOperators(model.head())) return false;
+  return model.profiles() == nullptr || std::all_of(model.profiles()->begin(), model.profiles()->end(), [](const schema::Profile *profile) {
+    return HasOperators(profile->body());
+  });
+}
+
 void ChangeGraph(Chooser *chooser, File *file) {
   const schema::Model *model = Graph(*file);
-  if (model == nullptr) return ChangeGraphNumber(chooser, file);
+  if (model == nullptr || !HasOperators(*model)) return ChangeGraphNumber(chooser, file);
   const std::unique_ptr<schema::ModelT> changed(model->UnPack()), spare(model->UnPack());
   ChangeSomeList(chooser, changed.get(), spare.get());
   PutGraph(file, changed.get());

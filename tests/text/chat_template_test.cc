@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/opened_tokenizer.h"
@@ -104,6 +105,22 @@ TEST(Chat, ContentCannotInjectTokens) {
     };
     EXPECT_EQ(specials(tokenizer.Chat({{ChatRole::kUser, attack}})), specials(tokenizer.Chat({{ChatRole::kUser, "x"}})))
         << shape;
+  }
+}
+
+// No template of a known shape does, a file may: the promised buffers are enough for it too.
+TEST(Chat, ContentMayStandTwice) {
+  for (const json &chat : Golden()) {
+    TokenizerModel model = ModelWith(chat["template"]);
+    auto &user = model.chat.sections[static_cast<size_t>(tokenizer_layout::ChatSection::kUser)];
+    const auto content = std::find_if(user.begin(), user.end(), [](const compiler::CompiledChatOp &op) {
+      return op.kind == tokenizer_layout::ChatOpKind::kContent || op.kind == tokenizer_layout::ChatOpKind::kContentTrimmed;
+    });
+    if (content == user.end()) continue;
+    user.insert(content, 3, compiler::CompiledChatOp(*content));
+    const std::string text(500, '~');
+    const OpenedTokenizer tokenizer(model);
+    EXPECT_GT(tokenizer.Chat({{ChatRole::kUser, text}}).size(), 3 * tokenizer.Encode(text).size()) << model.chat.shape;
   }
 }
 
