@@ -88,14 +88,12 @@ class Feeder {
       AcceptDraft(session_, next_++);
       return Status::kOk;
     }
-    Widen();
     computed_ = next_ = 0;
-    size_t drafts = width_ < left ? width_ : left - 1;
+    size_t drafts = most_ < left ? most_ : left - 1;
     if (drafts != 0) {
-      const Span<int32_t> tokens = session_->tokens;
-      tokens[session_->position] = token;
-      const size_t end = session_->position + 1;
-      drafts = LookUp(Span<const int32_t>(tokens.data(), end), tokens.subspan(end, drafts));
+      session_->tokens[session_->position] = token;
+      const size_t count = session_->position + 1;
+      drafts = LookUp(Span<int32_t>(session_->tokens.data(), count + drafts), count);
     }
     if (drafts == 0) return acorn::Feed(session_, Span<const int32_t>(&token, 1), nullptr, nullptr);
     session_->timings.drafted_tokens += drafts;
@@ -107,20 +105,8 @@ class Feeder {
   }
 
  private:
-  // As many guesses as were right last time and one more; twice as many where all were.
-  void Widen() {
-    if (computed_ == 0) {
-      if (width_ == 0) width_ = most_ < kFirstDrafts ? most_ : kFirstDrafts;
-      return;
-    }
-    const size_t right = next_ - 1;
-    width_ = next_ == computed_ ? 2 * right : right + 1;
-    if (width_ > most_) width_ = most_;
-  }
-
-  static constexpr size_t kFirstDrafts = 3;  // with the token itself four rows, which cost little more than one
   Session *session_;
-  size_t most_, width_ = 0;
+  size_t most_;
   size_t first_ = 0, computed_ = 0, next_ = 0;  // position and tokens of the last pass, and which of them comes next
 };
 

@@ -14,38 +14,55 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-Ids Found(const Ids &tokens, size_t most) {
-  Ids draft(most);
-  draft.resize(LookUp(Span<const int32_t>(tokens.data(), tokens.size()), Span<int32_t>(draft.data(), most)));
-  return draft;
+Ids Found(Ids tokens, size_t most) {
+  const size_t count = tokens.size();
+  tokens.resize(count + most, -1);
+  const size_t found = LookUp(Span<int32_t>(tokens.data(), tokens.size()), count);
+  EXPECT_LE(found, most);
+  for (size_t i = count + found; i < tokens.size(); ++i) EXPECT_EQ(tokens[i], -1);
+  return {tokens.begin() + static_cast<int64_t>(count), tokens.begin() + static_cast<int64_t>(count + found)};
 }
 
-TEST(LookUp, WhatFollowedTheLongestEarlierMatch) {
-  EXPECT_EQ(Found({1, 2, 3, 4, 9, 2, 3, 5, 8, 1, 2, 3}, 2), (Ids{4, 9}));
-  EXPECT_EQ(Found({1, 2, 7, 1, 2, 8, 1, 2}, 1), (Ids{8}));  // the latest of equals
+TEST(LookUp, WhatFollowedWhereMoreWasEqual) {
+  EXPECT_EQ(Found({1, 2, 3, 4, 9, 3, 5, 8, 1, 2, 3}, 2), (Ids{4, 9}));  // 8 votes of 12, of that 16 of 18
+  EXPECT_EQ(Found({2, 3, 4, 9, 3, 5, 8, 2, 3}, 2), (Ids{4, 9}));        // 4 of 8, of that 8 of 10: just 0.4
+  EXPECT_EQ(Found({2, 3, 4, 9, 3, 5, 6, 3, 7, 8, 2, 3}, 2), (Ids{4}));  // 4 of 10, of that 8 of 10
 }
 
-TEST(LookUp, NothingWithoutTwoEqualTokens) {
+TEST(LookUp, WhatFollowedMoreOften) {
+  EXPECT_EQ(Found({2, 3, 4, 9, 2, 3, 5, 8, 2, 3, 4, 7, 2, 3}, 1), (Ids{4}));
+  EXPECT_EQ(Found({0, 1, 2, 7, 8, 1, 2, 8, 9, 1, 2}, 1), (Ids{8}));                     // one against one: the latest
+  EXPECT_EQ(Found({0, 1, 2, 7, 8, 1, 2, 8, 5, 1, 2, 6, 9, 1, 2}, 1), Ids());            // each 4 votes of 14
+}
+
+TEST(LookUp, NothingWithoutALikelyPlace) {
   EXPECT_EQ(Found({}, 3), Ids());
   EXPECT_EQ(Found({1}, 3), Ids());
-  EXPECT_EQ(Found({1, 1}, 3), Ids());
-  EXPECT_EQ(Found({1, 2, 3, 2}, 3), Ids());
+  EXPECT_EQ(Found({1, 2, 3}, 3), Ids());
   EXPECT_EQ(Found({1, 2, 1, 2}, 0), Ids());
+  EXPECT_EQ(Found({1, 2, 1, 3, 1, 4, 1}, 3), Ids());
 }
 
 TEST(LookUp, GoesRoundWhereWhatFollowedReachesUpToNow) {
-  EXPECT_EQ(Found({5, 5, 5}, 4), (Ids{5, 5, 5, 5}));
-  EXPECT_EQ(Found({1, 2, 3, 1, 2, 3, 1, 2}, 5), (Ids{3, 1, 2, 3, 1}));
+  EXPECT_EQ(Found({5, 5, 5, 5, 5}, 4), (Ids{5, 5, 5, 5}));
+  EXPECT_EQ(Found({1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2}, 5), (Ids{3, 1, 2, 3, 1}));
+}
+
+TEST(LookUp, MoreThanItCountsIsNoFollower) {
+  Ids tokens;
+  for (int32_t i = 0; i < 40; ++i) tokens.insert(tokens.end(), {1, 2, 100 + i});
+  tokens.insert(tokens.end(), {1, 2});
+  EXPECT_EQ(Found(tokens, 4), Ids());
 }
 
 TEST(LookUp, CountsNoFurtherThanTheLongestMatch) {
   Ids tokens;
-  for (int round = 0; round < 3; ++round) {
-    for (int32_t i = 0; i < 12; ++i) tokens.push_back(i);
-    tokens.push_back(100 + round);  // what follows
+  for (const int32_t follower : {100, 101, 101}) {
+    for (int32_t i = 0; i < 12; ++i) tokens.push_back(follower == 100 || i > 2 ? i : 50 + i);  // 100 stands behind twelve, 101 behind nine
+    tokens.push_back(follower);
   }
   for (int32_t i = 0; i < 12; ++i) tokens.push_back(i);
-  EXPECT_EQ(Found(tokens, 1), (Ids{102}));
+  EXPECT_EQ(Found(tokens, 1), (Ids{101}));
 }
 
 struct Answer {
