@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything from nothing: set-up, builds for this machine and for every other one, every test (the others' under QEMU), and
-# the digests of all machines side by side. No input, no questions. Ends with "N passed, N failed".
+# Everything from nothing: set-up, builds for this machine and for every other one, every test (the others' under QEMU), the
+# digests of all machines side by side, a minute of each fuzz target and beside them a soak of three minutes. No input, no
+# questions. Ends with "N passed, N failed".
 #
 #   bash tests/run.sh                     all of it
 #   bash tests/run.sh --all               also SmolLM2-135M-Instruct on every machine (a quarter of an hour more, with its conversion)
@@ -13,11 +14,12 @@ jobs=$(nproc 2>/dev/null || echo 2)
 [ "$jobs" -le 8 ] || jobs=8
 presets=(release aarch64 armhf riscv64 s390x aarch64-baremetal)
 same_bits=(bash tests/same_bits.sh)
+fuzz=(bash tests/fuzz/run.sh 60)
 options=()
 for argument in "$@"; do
   case "$argument" in
     --all) same_bits+=(--all) ;;
-    --host) presets=(release) same_bits=() ;;
+    --host) presets=(release) same_bits=() fuzz=() ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) options+=("$argument") ;;
   esac
@@ -26,6 +28,10 @@ done
 setup=(--fetch --train)
 [ "${#presets[@]}" = 1 ] || setup+=(--cross)
 bash toolchains/setup.sh "${setup[@]}" </dev/null
+if [ "${#fuzz[@]}" != 0 ] && ! bash toolchains/setup.sh --fuzz </dev/null; then
+  echo "tests: without Clang's libFuzzer, so nothing is fuzzed" >&2
+  fuzz=()
+fi
 # Real weights for the tests that need them; without them those are skipped by name.
 bash toolchains/fetch_smollm2.sh </dev/null || echo "tests: without SmolLM2's weights" >&2
 
@@ -42,7 +48,7 @@ suite() {  # NAME COMMAND...: runs it and adds up what its closing line says, ct
   read -r good bad < <(sed -n -e 's/.* \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\)$/\2 \1/p' \
     -e 's/^100% tests passed out of \([0-9]*\)$/\1 0/p' \
     -e 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$output" | tail -n 1) || true
-  case "$name" in same_bits) ;; *) good=$((${good:-0} - ${bad:-0})) ;; esac
+  case "$name" in same_bits | fuzz | soak) ;; *) good=$((${good:-0} - ${bad:-0})) ;; esac
   if [ -z "${bad:-}" ]; then
     grep -q '^No tests were found' "$output" && bad=0 || bad=1  # 1: it did not get as far as its closing line
   fi
@@ -63,6 +69,15 @@ for preset in "${presets[@]}"; do
   suite "$preset" ctest --preset "$preset" -j 2 --output-on-failure "${options[@]}"
 done
 [ "${#same_bits[@]}" = 0 ] || suite same_bits "${same_bits[@]}"
+
+if [ "${#fuzz[@]}" != 0 ]; then
+  build/release/tests/acorn_soak examples/models/*.acorn --minutes 3 >build/soak.log 2>&1 </dev/null &
+  soak=$!
+  suite fuzz "${fuzz[@]}"
+  soaked="1 passed, 0 failed"
+  wait "$soak" || soaked="0 passed, 1 failed"
+  suite soak bash -c "cat build/soak.log; echo '$soaked'"
+fi
 
 [ -z "$fallen" ] || printf '\nfailed:\n%s' "$fallen"
 printf '\n%s\n%d passed, %d failed\n' "$summary" "$passed" "$failed"

@@ -66,5 +66,8 @@ for target in "${targets[@]}"; do
   printf '%-16s %12s %8s %8s %8s %8s  %s\n' "${row[@]:-0}" "$result"
   echo "$(date +%FT%T),$seconds,$(IFS=,; echo "${row[*]}"),${result%%:*}" >>"$work/runs.csv"
 done
+for target in "${targets[@]}"; do
+  [ "$(cat "$work/logs/$target.status")" = 0 ] || tail -n 40 "$work/logs/$target" | cut -c 1-300
+done
 echo "$((${#targets[@]} - failed)) passed, $failed failed"
 [ "$failed" = 0 ]
