@@ -21,7 +21,7 @@ for argument in "$@"; do
     --all) same_bits+=(--all) ;;
     --host) presets=(release) same_bits=() fuzz=() ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    *) options+=("$argument") ;;
+    *) options+=("$argument") fuzz=() ;;
   esac
 done
 
