@@ -102,8 +102,8 @@ def gguf_file(name: str, model: Model, kind: str) -> pathlib.Path:
 class Limits:
     """What a piece of work touches, of Acorn's file."""
 
-    def __init__(self, file: pathlib.Path, model: Model, plan: dict):
-        inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", file, "--json"]).out)
+    def __init__(self, inspected: dict, plan: dict, model: Model):
+        """What `acornc inspect --json` and `acorn plan --json` say of it."""
         vocab = inspected["vocab_size"]
         tables = [row for row in inspected["weights"] if row["n"] == vocab]
         self.body_products = sum(row["n"] * row["k"] for row in inspected["weights"] if row["n"] != vocab)
@@ -159,7 +159,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
     acorn = Acorn(acorn_file(name, model), arguments.threads)
     peers = [LlamaCpp(gguf_file(name, model, kind), kind, arguments.threads) for kind in arguments.types]
     plan = acorn.plan()
-    limits = Limits(acorn.file, model, plan)
+    inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
+    limits = Limits(inspected, plan, model)
     all_works = works(model, arguments.quick)
     entry = results["models"][name] = {
         "weights": "real" if model.real else "made up",
