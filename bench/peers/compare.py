@@ -10,7 +10,7 @@ bandwidth, or its products over the multiply bandwidth, whichever takes longer, 
 (acorn_bench_bounds). Instructions a token are counted by callgrind, one thread each, with AVX2: the emulated CPU has no AVX-512.
 
 SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by `acornc
-synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh). All files are kept in build/peers. Writes OUT.json
+synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json
 (every run; again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json makes the last two anew.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind for instructions."""
@@ -24,10 +24,12 @@ import sys
 
 import programs
 import report
-from programs import ROOT, Acorn, LlamaCpp, ProgramError, Work
+import run_executorch
+from programs import ROOT, Acorn, ExecuTorch, LlamaCpp, ProgramError, Work
 
 MADE = ROOT / "build/peers/models"
 TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
+EXECUTORCH = ("executorch==1.5.1", "torch==2.13.0", "transformers")  # PyTorch of another release may not fit ExecuTorch's operators
 LONG_TOKENS = 1024  # from here on work is timed once a round, as a pass takes long enough
 
 
@@ -74,6 +76,19 @@ def python_with_gguf() -> pathlib.Path:
         programs.run([folder / "bin/python", "-m", "pip", "install", "-q", "gguf", "numpy"])
         (folder / "done").touch()
     return folder / "bin/python"
+
+
+def executorch_file(name: str) -> tuple:
+    """(the file, the Python that runs it)"""
+    folder = ROOT / "build/peers/executorch"
+    if not (folder / "done").exists():
+        print("compare: installing ExecuTorch and PyTorch into build/peers (gigabytes)", file=sys.stderr)
+        programs.run([sys.executable, "-m", "venv", folder])
+        programs.run([folder / "bin/python", "-m", "pip", "install", "-q", *EXECUTORCH])
+        (folder / "done").touch()
+    path = MADE / f"{name}.pte"
+    make(path, [folder / "bin/python", ROOT / "bench/peers/run_executorch.py", "export", name, "{}"])
+    return path, folder / "bin/python"
 
 
 def acorn_file(name: str, model: Model) -> pathlib.Path:
@@ -158,6 +173,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
     model = MODELS[name]
     acorn = Acorn(acorn_file(name, model), arguments.threads)
     peers = [LlamaCpp(gguf_file(name, model, kind), kind, arguments.threads) for kind in arguments.types]
+    if arguments.executorch:
+        peers.append(ExecuTorch(*executorch_file(name), arguments.threads))
     plan = acorn.plan()
     inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
     limits = Limits(inspected, plan, model)
@@ -177,11 +194,13 @@ def measure(name: str, arguments, results: dict, save) -> None:
         for work, row in zip(all_works, entry["works"]):
             row["limits"].append(limits.limit(work, bound))
             for program in [acorn, *peers]:
+                if isinstance(program, ExecuTorch) and work.tokens + programs.GENERATED > run_executorch.CONTEXT:
+                    continue
                 value, process = program.measure(work, 1 if work.tokens >= LONG_TOKENS else 3)
                 row["runs"][program.name].append(value)
                 row["peak_rss_bytes"][program.name].append(process.peak_rss_bytes)
             print(f"compare: {name}, round {pair + 1}, {work.name}: " +
-                  ", ".join(f"{program} {values[-1]:.4g}" for program, values in row["runs"].items()) + f" {work.unit}",
+                  ", ".join(f"{program} {values[-1]:.4g}" for program, values in row["runs"].items() if values) + f" {work.unit}",
                   file=sys.stderr)
         save()
     if name not in arguments.instructions.split(","):
@@ -189,6 +208,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
     for work in (Work("decode", 0), Work("prefill", 64)):
         counts = entry["instructions"][work.name] = {}
         for program in [acorn, *peers]:
+            if isinstance(program, ExecuTorch):
+                continue
             counts[program.name] = program.instructions(work)
             print(f"compare: {name}, {work.name}: {program.name} {counts[program.name]:.4g} instructions a token", file=sys.stderr)
     save()
@@ -209,11 +230,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1, or every core (default)")
     parser.add_argument("--instructions", default="smollm2-135m", metavar="MODELS",
                         help="whose instructions are counted, minutes each (default %(default)s; '': none)")
+    parser.add_argument("--executorch", action="store_true", help="beside ExecuTorch of PyPI too, in 8da4w, of the same geometry")
     parser.add_argument("--quick", action="store_true", help="short prompts and contexts alone")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/peers")
     arguments = parser.parse_args()
     arguments.types = arguments.types.split(",")
     unknown = [name for name in arguments.models.split(",") if name not in MODELS]
+    if arguments.executorch:
+        unknown += [name for name in arguments.models.split(",") if name not in run_executorch.PARAMETERS]
     if unknown or arguments.pairs < 1 or not set(arguments.types) <= set(TYPES):
         parser.error(f"--models of {', '.join(MODELS)}; --types of {', '.join(TYPES)}; --pairs from 1 on are wanted")
     out = arguments.out.resolve()

@@ -143,3 +143,21 @@ class LlamaCpp:
         once, twice = (callgrind(self.command(arguments + ["-t", 1, "--no-warmup", "-r", repetitions], VALGRIND))
                        for repetitions in (1, 2))
         return (twice - once) / (work.tokens if work.kind == "prefill" else GENERATED // 2)
+
+
+class ExecuTorch:
+    """run_executorch.py, in its own Python: the process has PyTorch beside the runtime, so its memory and its start say little."""
+    name = "ExecuTorch 8da4w"
+
+    def __init__(self, file: str, python: pathlib.Path, threads: int):
+        self.file, self.python, self.threads = file, python, threads
+
+    def measure(self, work: Work, repetitions: int) -> tuple:
+        prompt, generated, figure = {
+            "prefill": (work.tokens, 0, "prefill_tokens_per_s"),
+            "decode": (max(work.tokens, 1), GENERATED, "decode_tokens_per_s"),
+            "first_token": (work.tokens, 1, "first_token_ms"),
+            "start": (1, 0, None)}[work.kind]
+        process = run([self.python, ROOT / "bench/peers/run_executorch.py", "run", self.file, "--prompt", prompt, "--generated",
+                       generated, "--threads", self.threads, "--repetitions", 1 if work.kind == "start" else repetitions])
+        return (process.seconds * 1e3 if figure is None else json.loads(process.out.splitlines()[-1])[figure]), process

@@ -49,7 +49,8 @@ def table(entry: dict) -> str:
             limit = statistics.median(limits)
             cells[2], cells[4] = number(limit), f"{100 * (mine / limit if more else limit / mine):.0f} %"
         for peer in peers:
-            cells += [number(statistics.median(runs[peer])), ratio_text(ratios(runs[ours], runs[peer], more))]
+            theirs = runs.get(peer)  # none where the peer cannot do the work
+            cells += [number(statistics.median(theirs)), ratio_text(ratios(runs[ours], theirs, more))] if theirs else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -65,6 +65,9 @@ class Report(unittest.TestCase):
                 for line in report.table(results()["models"]["m"]).splitlines()}
         self.assertEqual(rows["prefill 32"][2:], ["400", "200", "50 %", "100", "2.00 × (1.00 to 6.00)"])
         self.assertEqual(rows["start 0"][2:], ["", "200", "", "100", "0.50 × (0.17 to 1.00)"])
+        without = results()["models"]["m"]
+        without["works"][0]["runs"]["llama.cpp Q4_0"] = []
+        self.assertTrue(report.table(without).splitlines()[2].endswith("| 50 % |  |  |"))
         self.assertEqual(rows["instructions a token, decode"][3:], ["20", "", "50", "2.50 × (2.50 to 2.50)"])
 
     def test_pictures_show_every_program_and_the_limit(self):
