@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Executed instructions of five fixed workloads (workload.cc), counted by callgrind and held to the committed counts: a change that
-# makes one of them dearer or cheaper by more than 2 % fails until the counts are renewed in the same change. Counts repeat on every
-# machine, whatever runs beside; time never gates.
+# Executed instructions of five fixed workloads (workload.cc), counted by callgrind and held to the committed counts: a change
+# that makes one of them dearer or cheaper by more than 2 % fails until the counts are renewed in the same change. Counts repeat
+# on every machine, whatever runs beside; time never gates.
 #
 #   bash bench/instructions/instructions.sh [PROGRAM]            compares; PROGRAM: build/release/bin/acorn_bench_instructions
 #   bash bench/instructions/instructions.sh --renew [PROGRAM]    writes counts.txt
@@ -23,7 +23,7 @@ command -v valgrind >/dev/null || skip "no valgrind (toolchains/setup.sh install
 grep -qw avx2 /proc/cpuinfo || skip "this CPU has no AVX2"
 compiler=$(strings -n 8 "$program" 2>/dev/null | sed -n 's/^GCC: (.*) \([0-9]*\)\..*/gcc \1/p' | head -n 1)
 [ "$renew" = 1 ] || grep -qx "# compiler ${compiler:-unknown}" "$counts" ||
-  skip "the counts are those of $(sed -n 's/^# compiler //p' "$counts"), the program was compiled by ${compiler:-another compiler}"
+  skip "the counts are those of $(sed -n 's/^# compiler //p' "$counts"), the program is by ${compiler:-another compiler}"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -49,7 +49,7 @@ failed=0
     change=$(awk -v now="$now" -v before="${then:-0}" 'BEGIN { if (before > 0) printf "%+.3f", 100 * now / before - 100 }')
     echo "$workload: $now instructions, ${then:-no} before${change:+, $change %}" >&2
     awk -v change="${change:-100}" -v most="$percent" 'BEGIN { exit !(change <= most && change >= -most) }' || {
-      echo "instructions: $workload is not within $percent % of $counts; if that is meant, renew it (--renew) in the same change" >&2
+      echo "instructions: $workload is not within $percent % of $counts; if that is meant, renew it in the same change" >&2
       failed=1
     }
   done

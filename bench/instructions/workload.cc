@@ -1,5 +1,5 @@
-// The fixed pieces of work whose instructions instructions.sh counts: one thread, AVX2 wherever it runs, nothing of the machine in
-// the answer. Only Work() is counted; models are made or read before it.
+// The fixed pieces of work whose instructions instructions.sh counts: one thread, AVX2 wherever it runs, nothing of the machine
+// in the answer. Only Work() is counted; models are made or read before it.
 //   acorn_bench_instructions WORKLOAD MODELS     MODELS: the folder of home.acorn and moe.acorn (examples/models)
 //   acorn_bench_instructions --list
 #include <cstdio>
@@ -54,7 +54,8 @@ void PrefillAndDecode(acorn_session *session, uint32_t vocab_size) {
 
 // Text in, text out, with every part of the sampler.
 void Talk(acorn_session *session, uint32_t) {
-  const std::string text = "Please turn on the lamp in the kitchen, dim the one in the hall to 35 % \xE2\x80\x94 and tell me a story.";
+  const std::string text =
+      "Please turn on the lamp in the kitchen, dim the one in the hall to 35 % \xE2\x80\x94 and tell me a story.";
   Check(acorn_session_append_text(session, text.data(), text.size(), ACORN_TEXT_CHAT | ACORN_TEXT_BOS), "reading a text");
   acorn_generation generation = {};
   generation.struct_size = sizeof generation;

@@ -3,8 +3,8 @@
 //
 // Up to 4 rows the weights come from memory, as in decode: a bench walks copies of the matrix that together exceed the caches.
 // More rows use one copy, as in prefill, in calls of 128 channels.
-// GB/s counts the bytes of packed weights; GMAC/s counts m * n * k: both of the rows and columns in use, where a shape names fewer
-// than it stores.
+// GB/s counts the bytes of packed weights; GMAC/s counts m * n * k: both of the rows and columns in use, where a shape names
+// fewer than it stores.
 //   gemm_bench --benchmark_filter='down_decode|bound' --benchmark_repetitions=5 --benchmark_report_aggregates_only
 #include <benchmark/benchmark.h>
 
@@ -120,7 +120,8 @@ void RegisterShape(const bench::Shape &row) {
     if ((kernel.needs & ~test::HostFeatures()) != 0) continue;
     const std::string name = row.model + "/" + row.name + "/" + kernel.name;
     auto run = [&kernel, shape](benchmark::State &state) { BenchGemm(state, kernel, shape); };
-    for (const int threads : bench::ThreadCounts()) benchmark::RegisterBenchmark(name.c_str(), run)->Threads(threads)->UseRealTime();
+    auto *registered = benchmark::RegisterBenchmark(name.c_str(), run)->UseRealTime();
+    for (const int threads : bench::ThreadCounts()) registered->Threads(threads);
   }
 }
 

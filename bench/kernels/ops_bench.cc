@@ -1,7 +1,7 @@
-// Benches of everything that is not a matrix product, on the shapes of bench/shapes/*.txt, for every variant of this machine, beside
-// bounds taken in the same run: a read of what fits the cache next to each core, of all of memory, and products.
-// GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention reports the
-// time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights of the
+// Benches of everything that is not a matrix product, on the shapes of bench/shapes/*.txt, for every variant of this machine,
+// beside bounds taken in the same run: a read of what fits the cache next to each core, of all of memory, and products.
+// GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention reports
+// the time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights of the
 // values count once); convolution and scan multiply-adds too.
 #include <benchmark/benchmark.h>
 
@@ -104,7 +104,8 @@ void Scan(benchmark::State &state, const scan::Kernel &kernel) {
   const scan::Args args = {y.data(), x.data(), b.data(), b.data(), dt.data(), channels, channels, n, n, 1, channels, channels,
                            kept.data(), n, kRows, channels, n, head, 1 << 20, 30};
   const size_t state_elems = channels * n;
-  Measure(state, {kRows * state_elems, 8 * state_elems + 2 * kRows * (2 * channels + 2 * n + 1), 2 * kRows * state_elems}, [&] { kernel.run(args); });
+  const Work work = {kRows * state_elems, 8 * state_elems + 2 * kRows * (2 * channels + 2 * n + 1), 2 * kRows * state_elems};
+  Measure(state, work, [&] { kernel.run(args); });
 }
 
 void Glu(benchmark::State &state, const glu::Kernel &kernel) {

@@ -1,6 +1,6 @@
 // The shapes of bench/shapes/*.txt, one file for each model. A line is a kind and what that kind takes; # starts a comment:
-//   gemm NAME m n k FORMAT [used_n used_k]     rows, channels, depth; FORMAT w8, w4, w4g32, w4g64, w4g128, w2g32; the first rows and
-//                                              columns in use, where a pruning rate leaves some out
+//   gemm NAME m n k FORMAT [used_n used_k]     rows, channels, depth; FORMAT w8, w4, w4g32, w4g64, w4g128, w2g32; the first rows
+//                                              and columns in use, where a pruning rate leaves some out
 //   rmsnorm N   layernorm N   glu N   add N   requantise N   lut_u8 N   conv N
 //   hadamard N BLOCK   rotate N HEAD_DIM   embed VOCAB N FORMAT   route EXPERTS TOP_K   scan HEAD_DIM COLUMNS
 //   append KV_HEADS HEAD_DIM BITS

@@ -9,11 +9,12 @@ largest. Beside each figure stands the limit of the machine for Acorn's file: th
 bandwidth, or its products over the multiply bandwidth, whichever takes longer, both measured in every round with as many threads
 (acorn_bench_bounds). Instructions a token are counted by callgrind, one thread each, with AVX2: the emulated CPU has no AVX-512.
 
-SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by `acornc
-synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json
-(every run; again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json makes the last two anew.
+SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by
+`acornc synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch, where asked for, from PyPI. All
+files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json
+makes the last two anew.
 
-Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind for instructions."""
+Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
 import argparse
 import dataclasses
 import json
@@ -29,7 +30,7 @@ from programs import ROOT, Acorn, ExecuTorch, LlamaCpp, ProgramError, Work
 
 MADE = ROOT / "build/peers/models"
 TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
-EXECUTORCH = ("executorch==1.5.1", "torch==2.13.0", "transformers")  # PyTorch of another release may not fit ExecuTorch's operators
+EXECUTORCH = ("executorch==1.5.1", "torch==2.13.0", "transformers")  # its operators may not fit another release of PyTorch
 LONG_TOKENS = 1024  # from here on work is timed once a round, as a pass takes long enough
 
 
@@ -39,6 +40,7 @@ class Model:
     kv_heads: int
     context: int
     real: bool = False
+    expert_products: int = 0  # of routed experts, a token: layers * chosen * three matrices
 
 
 MODELS = {
@@ -46,6 +48,8 @@ MODELS = {
     "tinyllama-1.1b": Model(32, 4, 2048),
     "qwen3-0.6b": Model(16, 8, 8192),
     "llama-3.2-1b": Model(32, 8, 8192),
+    "olmoe-1b-7b": Model(16, 16, 4096, expert_products=16 * 8 * 3 * 2048 * 1024),
+    "qwen3-30b-a3b": Model(32, 4, 8192, expert_products=48 * 8 * 3 * 2048 * 768),
 }
 
 
@@ -121,7 +125,8 @@ class Limits:
         """What `acornc inspect --json` and `acorn plan --json` say of it."""
         vocab = inspected["vocab_size"]
         tables = [row for row in inspected["weights"] if row["n"] == vocab]
-        self.body_products = sum(row["n"] * row["k"] for row in inspected["weights"] if row["n"] != vocab)
+        self.body_products = (sum(row["n"] * row["k"] for row in inspected["weights"] if row["n"] != vocab) +
+                              model.expert_products)
         self.head_products = tables[-1]["n"] * tables[-1]["k"]
         self.chunk = plan["chunk_tokens"]
         rate = plan["rates"][0]
@@ -142,7 +147,8 @@ class Limits:
         return bound
 
     def touched(self, work: Work) -> list:
-        """(bytes, products) of each phase: of the whole prompt, or of one token."""
+        """(bytes, products) of each phase: of the whole prompt, or of one token. At the least: as if all tokens of a chunk chose
+        the same experts."""
         def prompt(tokens):
             pairs = tokens * (tokens + 1) // 2
             return (-(-tokens // self.chunk) * self.weight_bytes,
@@ -211,7 +217,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
             if isinstance(program, ExecuTorch):
                 continue
             counts[program.name] = program.instructions(work)
-            print(f"compare: {name}, {work.name}: {program.name} {counts[program.name]:.4g} instructions a token", file=sys.stderr)
+            print(f"compare: {name}, {work.name}: {program.name} {counts[program.name]:.4g} instructions a token",
+                  file=sys.stderr)
     save()
 
 

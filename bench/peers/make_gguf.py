@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A GGUF of a known geometry with random weights, as `acornc synth --like NAME` makes one for Acorn: for llama.cpp's timings where
-real weights cannot be had. Tokens are dummies; the rows of routers differ in length, so that experts are chosen unevenly.
+"""A GGUF of a known geometry with random weights, as `acornc synth --like NAME` makes one for Acorn: for llama.cpp's timings
+where real weights cannot be had. Tokens are dummies; the rows of routers differ in length, so that experts are chosen unevenly.
 
   make_gguf.py NAME OUT.gguf [--type Q4_0|Q8_0] [--layers N]
 

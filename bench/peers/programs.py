@@ -1,5 +1,5 @@
-"""The programs that compare.py runs side by side. Each takes a piece of work and says its speed; the time and the memory of its whole
-process are measured alike for all. Standard library alone."""
+"""The programs that compare.py runs side by side. Each takes a piece of work and says its speed; the time and the memory of its
+whole process are measured alike for all. Standard library alone."""
 import dataclasses
 import json
 import os
@@ -15,8 +15,8 @@ GENERATED = 32  # tokens that a measurement of decoding takes
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """kind: prefill (tokens a prompt), decode (tokens: the context before it), first_token (tokens a prompt; the time until one token
-    after it is decoded), start (a process that opens the model, computes one token and ends)."""
+    """kind: prefill (tokens a prompt), decode (tokens: the context before it), first_token (tokens a prompt; the time until one
+    token after it is decoded), start (a process that opens the model, computes one token and ends)."""
     kind: str
     tokens: int = 0
 
@@ -146,7 +146,7 @@ class LlamaCpp:
 
 
 class ExecuTorch:
-    """run_executorch.py, in its own Python: the process has PyTorch beside the runtime, so its memory and its start say little."""
+    """run_executorch.py, in its own Python: PyTorch lies beside the runtime, so the process's memory and start say little."""
     name = "ExecuTorch 8da4w"
 
     def __init__(self, file: str, python: pathlib.Path, threads: int):

@@ -34,7 +34,8 @@ def rows_of(entry: dict):
     mebibytes = {program: [value / 2**20 for value in values] for program, values in resident["peak_rss_bytes"].items()}
     yield f"peak memory, {resident['name']}", "MiB", [], False, mebibytes
     for name, counts in entry["instructions"].items():
-        yield f"instructions a token, {name}", "M, AVX2", [], False, {program: [1e-6 * value] for program, value in counts.items()}
+        millions = {program: [1e-6 * value] for program, value in counts.items()}
+        yield f"instructions a token, {name}", "M, AVX2", [], False, millions
 
 
 def table(entry: dict) -> str:
@@ -56,17 +57,17 @@ def table(entry: dict) -> str:
 
 
 def markdown(results: dict, out: pathlib.Path) -> str:
-    parts = [f"{results['cpu']}, {results['cores']} cores, {results['threads']} threads each, {results['pairs']} interleaved rounds; "
-             f"llama.cpp runs on {results['backend']}. Medians; a ratio is that of one round, above 1 Acorn is better. "
+    parts = [f"{results['cpu']}, {results['cores']} cores, {results['threads']} threads each, {results['pairs']} interleaved "
+             f"rounds; llama.cpp runs on {results['backend']}. Medians; a ratio is that of one round, above 1 Acorn is better. "
              "`python3 bench/peers/compare.py`."]
     for name, entry in results["models"].items():
         bound = {unit: statistics.median(row[unit] for row in entry["bounds"]) for unit in ("GB/s", "GMAC/s")}
         sizes = ", ".join(f"{program} {size / 1e6:,.1f} MB" for program, size in entry["file_bytes"].items())
         parts.append(
-            f"## {name}, {entry['weights']} weights\n\n{sizes}. Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} GMAC/s; "
-            f"a token reads {entry['weight_bytes_a_token'] / 1e6:.1f} MB of weights. Acorn opens in "
-            f"{statistics.median(entry['open_ms']):.2f} ms and wants {entry['block_bytes'] / 2**20:.1f} MiB beside its file for the whole "
-            f"context.\n\n{table(entry)}\n\n![{name}]({out.name}-{name}.svg)")
+            f"## {name}, {entry['weights']} weights\n\n{sizes}. Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} "
+            f"GMAC/s; a token reads {entry['weight_bytes_a_token'] / 1e6:.1f} MB of weights. Acorn opens in "
+            f"{statistics.median(entry['open_ms']):.2f} ms and wants {entry['block_bytes'] / 2**20:.1f} MiB beside its file for "
+            f"the whole context.\n\n{table(entry)}\n\n![{name}]({out.name}-{name}.svg)")
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,6 +75,10 @@ def markdown(results: dict, out: pathlib.Path) -> str:
 
 def text(x: float, y: float, words: str, style: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>\n'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>\n'
 
 
 class Panel:
@@ -97,7 +102,7 @@ class Panel:
                 if decade + math.log10(digit) > self.high + 1e-9:
                     continue
                 y = self.y(digit * 10**decade)
-                out += f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{"#bbb" if digit == 1 else "#e6e6e6"}"/>\n'
+                out += line(LEFT, y, RIGHT, y, "#bbb" if digit == 1 else "#e6e6e6")
                 if digit == 1:
                     out += text(LEFT - 8, y + 4, f"{10**decade:,g}", 'text-anchor="end" fill="#333"')
         for column, row in enumerate(self.rows):
@@ -112,9 +117,9 @@ class Panel:
                 continue
             x, y = self.x(column), self.y(statistics.median(values))
             points.append(f"{x:.1f},{y:.1f}")
-            out += f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{self.y(min(values)):.1f}" y2="{self.y(max(values)):.1f}" stroke="{colour}"/>\n'
-            out += (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{escape(name)}, {self.rows[column]["tokens"]}: '
-                    f'{number(statistics.median(values))} tokens/s</title></circle>\n')
+            out += line(x, self.y(min(values)), x, self.y(max(values)), colour)
+            label = f"{name}, {self.rows[column]['tokens']}: {number(statistics.median(values))} tokens/s"
+            out += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{escape(label)}</title></circle>\n'
         return f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" {style} points="{" ".join(points)}"/>\n' + out
 
 

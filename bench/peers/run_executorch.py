@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""ExecuTorch (PyPI) with XNNPACK on a known geometry with random weights: the export, and one measurement of it. compare.py calls it
-with the Python of build/peers/executorch.
+"""ExecuTorch (PyPI) with XNNPACK on a known geometry with random weights: the export, and one measurement of it. compare.py calls
+it with the Python of build/peers/executorch.
 
   run_executorch.py export NAME OUT.pte
   run_executorch.py run FILE.pte --prompt N --generated M --threads T --repetitions R      one line of JSON
@@ -32,7 +32,8 @@ def export(name: str, out: pathlib.Path) -> None:
                f"base.params={parameters.resolve()}", "model.use_kv_cache=True", "model.use_sdpa_with_kv_cache=True",
                "quantization.qmode=8da4w", "quantization.group_size=32", "quantization.embedding_quantize='8,0'",
                "backend.xnnpack.enabled=True", "backend.xnnpack.extended_ops=True", f"export.max_seq_length={CONTEXT}",
-               f"export.max_context_length={CONTEXT}", f"export.output_dir={out.resolve().parent}", f"export.output_name={out.name}"]
+               f"export.max_context_length={CONTEXT}", f"export.output_dir={out.resolve().parent}",
+               f"export.output_name={out.name}"]
     subprocess.run(command, check=True, cwd=out.resolve().parent)
 
 

@@ -1,4 +1,4 @@
-"""bench/peers/compare.py and report.py: limits, ratios, the table and the pictures, of figures that are given. Nothing is measured."""
+"""bench/peers/compare.py and report.py: limits, ratios, table and pictures, of figures that are given. Nothing is measured."""
 import pathlib
 import sys
 import tempfile
@@ -11,7 +11,7 @@ import programs  # noqa: E402
 import report  # noqa: E402
 from programs import Work  # noqa: E402
 
-# A body of 100 products a token, a head of 40, 200 bytes of weights, 8 bytes of keys and values a token of 2 heads for each key head.
+# 100 products a token in the body, 40 in the head; 200 bytes of weights; 8 bytes of keys and values a token, 2 heads for each.
 INSPECTED = {"vocab_size": 10, "weights": [{"n": 10, "k": 4}, {"n": 5, "k": 12}, {"n": 8, "k": 5}, {"n": 10, "k": 4}]}
 PLAN = {"chunk_tokens": 16, "rates": [{"weight_bytes": 200, "cache_row_bytes": 8}]}
 MODEL = compare.Model(heads=4, kv_heads=2, context=64)
@@ -26,6 +26,10 @@ class Limits(unittest.TestCase):
         self.assertEqual(self.limits.touched(Work("decode", 30)), [(200 + context * 8, 140 + context * 16)])
         self.assertEqual(self.limits.touched(Work("first_token", 1)), [(200, 140 + 16), (208, 140 + 16)])
         self.assertEqual(self.limits.touched(Work("start")), [])
+
+    def test_experts(self):
+        mixture = compare.Limits(INSPECTED, PLAN, compare.Model(heads=4, kv_heads=2, context=64, expert_products=1000))
+        self.assertEqual(mixture.touched(Work("prefill", 1))[0][1] - self.limits.touched(Work("prefill", 1))[0][1], 1000)
 
     def test_the_slower_of_reads_and_products_counts(self):
         decode = Work("decode", 0)
