@@ -13,7 +13,7 @@
 # Every number is a difference of two runs of one program, so that loading, repacking and warming up cancel out: llama-bench
 # with two repetitions less one (-r), acorn bench likewise; from 264 tokens on, 16 generated tokens less 8. Both run one thread,
 # on random tokens. What acorn bench itself does (its digest of the logits) is left out. llama.cpp is measured with flash
-# attention on and off. Needs bash bench/peers/llama_cpp_arm64.sh setup.
+# attention on and off. Needs bash bench/peers/llama_cpp.sh --arch arm64 setup.
 set -euo pipefail
 invoked_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -91,7 +91,7 @@ measure_acorn() {  # core, phase
 measure_peer() {  # core, phase, flash attention
   local core root program
   core=$(core_of "$1")
-  root=$(bash bench/peers/llama_cpp_arm64.sh root)
+  root=$(bash bench/peers/llama_cpp.sh --arch arm64 root)
   program="llama.cpp fa $3"
   peer() { emulate "$1" "$core" -L "$root" "$root/usr/bin/llama-bench" -m "$gguf" -t 1 --no-warmup -fa "$flash" "${@:2}"; }
   local flash=$3

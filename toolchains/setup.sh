@@ -70,6 +70,7 @@ missing_packages() {
   has_header sodium.h || echo libsodium-dev
   has_header gtest/gtest.h || echo libgtest-dev
   has_header benchmark/benchmark.h || echo libbenchmark-dev
+  has_program valgrind || echo valgrind  # the gate on instruction counts
   if [ "$cross" = 1 ]; then
     has_program aarch64-linux-gnu-g++ || [ "$(machine_arch)" = arm64 ] || echo g++-aarch64-linux-gnu
     has_program arm-linux-gnueabihf-g++ || echo g++-arm-linux-gnueabihf

@@ -1,23 +1,33 @@
-// Benches of everything that is not a matrix product, for every variant of this machine.
-// Elementwise kernels report elements per ns; attention the time of one (query row and head, key) pair, and the multiply-adds
-// of scores and values together (the 16-bit weights of the values count once).
+// Benches of everything that is not a matrix product, on the shapes of bench/shapes/*.txt, for every variant of this machine,
+// beside bounds taken in the same run: a read of what fits the cache next to each core, of all of memory, and products.
+// GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention reports
+// the time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights of the
+// values count once); convolution and scan multiply-adds too.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "acorn_schema/layout_xnnpack.h"
+#include "bench/kernels/bounds.h"
+#include "bench/kernels/shapes.h"
 #include "kernels/add/kernel.h"
 #include "kernels/append/kernel.h"
 #include "kernels/attention/kernel.h"
 #include "kernels/conv/kernel.h"
+#include "kernels/embed/kernel.h"
 #include "kernels/glu/kernel.h"
 #include "kernels/hadamard/kernel.h"
 #include "kernels/layernorm/kernel.h"
+#include "kernels/lut_u8/kernel.h"
+#include "kernels/requantise/kernel.h"
 #include "kernels/rmsnorm/kernel.h"
 #include "kernels/rotate/kernel.h"
 #include "kernels/scan/kernel.h"
+#include "ops/route.h"
 #include "tests/support/host_features.h"
 
 namespace acorn {
@@ -31,15 +41,27 @@ std::vector<T> Random(size_t count, int64_t low, int64_t high) {
   return values;
 }
 
-constexpr size_t kRows = 8;  // of an elementwise call; all in L1 or L2, as in a chunk of prefill
+constexpr size_t kRows = 8;               // of an elementwise call; all in L1 or L2, as in a chunk of prefill
+constexpr size_t kNearBytes = 64 << 10;   // for each core: what lies in the cache next to it
+constexpr size_t kRequantiseRows = 128;   // as a tile of prefill leaves them
+
+using benchmark::Counter;
+
+/// elems: that a call makes; bytes: that it reads and writes; macs: multiply-adds, 0 where they are not what it is about
+struct Work {
+  size_t elems, bytes, macs = 0;
+};
 
 template <typename Function>
-void Elements(benchmark::State &state, size_t per_call, const Function &call) {
+void Measure(benchmark::State &state, const Work &work, const Function &call) {
   for (auto _ : state) {
     call();
     benchmark::ClobberMemory();
   }
-  state.counters["elems"] = benchmark::Counter(static_cast<double>(per_call), benchmark::Counter::kIsIterationInvariantRate);
+  const auto rate = Counter::kIsIterationInvariantRate;
+  state.counters["elems/s"] = Counter(static_cast<double>(work.elems), rate);
+  state.counters["GB/s"] = Counter(1e-9 * static_cast<double>(work.bytes), rate);
+  if (work.macs != 0) state.counters["GMAC/s"] = Counter(1e-9 * static_cast<double>(work.macs), rate);
 }
 
 void RmsNorm(benchmark::State &state, const rmsnorm::Kernel &kernel) {
@@ -47,7 +69,7 @@ void RmsNorm(benchmark::State &state, const rmsnorm::Kernel &kernel) {
   const auto x = Random<int16_t>(kRows * n, -9000, 9000), gamma = Random<int16_t>(n, -32767, 32767);
   std::vector<int8_t> y(kRows * n);
   const rmsnorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), 1000, 1500000000, 24, 0};
-  Elements(state, kRows * n, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, 3 * kRows * n + 2 * n}, [&] { kernel.s8(args); });
 }
 
 void LayerNorm(benchmark::State &state, const layernorm::Kernel &kernel) {
@@ -56,7 +78,7 @@ void LayerNorm(benchmark::State &state, const layernorm::Kernel &kernel) {
   const auto bias = Random<int32_t>(n, -1000000, 1000000);
   std::vector<int8_t> y(kRows * n);
   const layernorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), bias.data(), 1000, 30, 0};
-  Elements(state, kRows * n, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, 3 * kRows * n + 6 * n}, [&] { kernel.s8(args); });
 }
 
 void Conv(benchmark::State &state, const conv::Kernel &kernel) {
@@ -68,10 +90,10 @@ void Conv(benchmark::State &state, const conv::Kernel &kernel) {
   std::vector<int16_t> y(kRows * n), history((kTaps - 1) * n);
   const conv::Args args = {y.data(),    x.data(),       history.data(), n,  n,  n,           kRows, n, kTaps, weights.data(),
                            bias.data(), factors.data(), factors.data(), 43, 30, table.data()};
-  Elements(state, kRows * n, [&] { kernel.run(args); });
+  Measure(state, {kRows * n, 4 * kRows * n + (2 * kTaps + 12) * n, kRows * kTaps * n}, [&] { kernel.run(args); });
 }
 
-// One head; an element is one of the state that a token changes.
+// One head; an element is one of the state that a token changes, with a product for the change and one for what it gives.
 void Scan(benchmark::State &state, const scan::Kernel &kernel) {
   const auto channels = static_cast<size_t>(state.range(0)), n = static_cast<size_t>(state.range(1));
   const auto x = Random<int16_t>(kRows * channels, -9000, 9000), b = Random<int16_t>(kRows * n, -9000, 9000);
@@ -81,7 +103,9 @@ void Scan(benchmark::State &state, const scan::Kernel &kernel) {
   const scan::Head head = {1 << 20, 16, -(1 << 17), table.data(), 1000, 1 << 28, 3 << 28, 28, 111 << 20, 20};
   const scan::Args args = {y.data(), x.data(), b.data(), b.data(), dt.data(), channels, channels, n, n, 1, channels, channels,
                            kept.data(), n, kRows, channels, n, head, 1 << 20, 30};
-  Elements(state, kRows * channels * n, [&] { kernel.run(args); });
+  const size_t state_elems = channels * n;
+  const Work work = {kRows * state_elems, 8 * state_elems + 2 * kRows * (2 * channels + 2 * n + 1), 2 * kRows * state_elems};
+  Measure(state, work, [&] { kernel.run(args); });
 }
 
 void Glu(benchmark::State &state, const glu::Kernel &kernel) {
@@ -89,7 +113,7 @@ void Glu(benchmark::State &state, const glu::Kernel &kernel) {
   const auto gate = Random<int16_t>(kRows * n, -32767, 32767), up = gate, table = Random<int16_t>(glu::kTableElems, 0, 32767);
   std::vector<int16_t> y(kRows * n);
   const glu::Args args = {y.data(), gate.data(), up.data(), n, n, n, kRows, n, table.data(), 1 << 30, 30, 20};
-  Elements(state, kRows * n, [&] { kernel.run(args); });
+  Measure(state, {kRows * n, 6 * kRows * n}, [&] { kernel.run(args); });
 }
 
 void Hadamard(benchmark::State &state, const hadamard::Kernel &kernel) {
@@ -97,7 +121,7 @@ void Hadamard(benchmark::State &state, const hadamard::Kernel &kernel) {
   const auto x = Random<int16_t>(kRows * n, -32767, 32767);
   std::vector<int8_t> y(kRows * n);
   const hadamard::Args args = {y.data(), x.data(), n, n, kRows, n, block, 1 << 30, 42, 0};
-  Elements(state, kRows * n, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, 3 * kRows * n}, [&] { kernel.s8(args); });
 }
 
 void Add(benchmark::State &state, const add::Kernel &kernel) {
@@ -105,7 +129,7 @@ void Add(benchmark::State &state, const add::Kernel &kernel) {
   const auto a = Random<int16_t>(kRows * n, -32767, 32767), b = a;
   std::vector<int16_t> y(kRows * n);
   const add::Args args = {y.data(), a.data(), b.data(), n, n, n, kRows, n, 1 << 30, 1 << 29, 30};
-  Elements(state, kRows * n, [&] { kernel.run(args); });
+  Measure(state, {kRows * n, 6 * kRows * n}, [&] { kernel.run(args); });
 }
 
 void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
@@ -115,7 +139,7 @@ void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
   std::vector<int8_t> y(kRows * n);
   const rotate::Args args = {y.data(),      x.data(),          n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(),
                              cosine.data(), multiplier.data(), 53, nullptr, 1};
-  Elements(state, kRows * n, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, 3 * kRows * n + 2 * kRows * head_dim}, [&] { kernel.s8(args); });
 }
 
 void Append(benchmark::State &state, const append::Kernel &kernel) {
@@ -130,7 +154,7 @@ void Append(benchmark::State &state, const append::Kernel &kernel) {
   const append::Args args = {k_cache.data(), v_cache.data(),    capacity, 3,        kRows,
                              kv_heads,       head_dim,          head_dim, head_dim, bits, k.data(), v.data(),
                              width,          width,             multiplier.data(), 40};
-  Elements(state, 2 * kRows * width, [&] { kernel.run(args); });
+  Measure(state, {2 * kRows * width, kRows * width * (3 + bits / 4)}, [&] { kernel.run(args); });
 }
 
 /// range: query rows, keys that the last of them sees, heads of a KV head, head_dim, bits of the cache
@@ -176,59 +200,123 @@ void Attention(benchmark::State &state, const attention::Kernel &kernel) {
   size_t pairs = 0;
   for (size_t row = 0; row < m; ++row) pairs += heads * (rows - m + row + 1);
   const auto per_call = static_cast<double>(pairs);
-  using benchmark::Counter;
-  state.counters["pair"] = Counter(per_call, Counter::kIsIterationInvariantRate | Counter::kInvert);
-  state.counters["MAC"] = Counter(per_call * 2 * static_cast<double>(head_dim), Counter::kIsIterationInvariantRate);
+  const auto rate = Counter::kIsIterationInvariantRate;
+  state.counters["pair"] = Counter(per_call, rate | Counter::kInvert);
+  state.counters["GB/s"] = Counter(1e-9 * static_cast<double>(2 * kv_cache::HeadBytes(rows, head_dim, bits)), rate);
+  state.counters["GMAC/s"] = Counter(1e-9 * per_call * 2 * static_cast<double>(head_dim), rate);
+}
+
+void LutU8(benchmark::State &state, const lut_u8::Kernel &kernel) {
+  const auto n = static_cast<size_t>(state.range(0));
+  const auto x = Random<uint8_t>(kRows * n, 0, 255), table = Random<uint8_t>(256, 0, 255);
+  std::vector<uint8_t> y(kRows * n);
+  const lut_u8::Args args = {y.data(), x.data(), table.data(), kRows * n};
+  Measure(state, {kRows * n, 2 * kRows * n}, [&] { kernel.run(args); });
+}
+
+/// range: channels, then the shift: 36 as in most layers, 24 where sums need more than 32 bits behind it
+void Requantise(benchmark::State &state, requantise::Function function, size_t sums, size_t output_bytes) {
+  const size_t m = kRequantiseRows, n = static_cast<size_t>(state.range(0));
+  const auto acc = Random<int32_t>(m * n, -(1 << 21), 1 << 21), low = acc;
+  const std::vector<int32_t> bias(n, 5), multiplier(n, 1 << 20);
+  std::vector<int32_t> y(m * n);
+  const requantise::Args args = {y.data(), acc.data(),  low.data(), n, n, m, n, bias.data(), multiplier.data(),
+                                 static_cast<int32_t>(state.range(1)), 0};
+  Measure(state, {m * n, m * n * (4 * sums + output_bytes) + 8 * n}, [&] { function(args); });
+}
+
+/// Rows of a table that no cache holds, far from each other.
+void Embed(benchmark::State &state, WeightFormat format) {
+  const auto n = static_cast<size_t>(state.range(0)), k = static_cast<size_t>(state.range(1));
+  const Layout layout = format == WeightFormat::kW8 || format == WeightFormat::kW4 ? Layout::kX16C8 : Layout::kC4;
+  const size_t packed = layout == Layout::kC4 ? c4::PackedBytes(format, n, k) : XnnPackedBytes({format, layout, n, k, k});
+  if (packed > bench::kColdBytes) {
+    state.SkipWithError("the table is larger than the benches' memory");
+    return;
+  }
+  auto tokens = Random<int32_t>(4096, 0, static_cast<int64_t>(n) - 1);
+  const std::vector<int32_t> multiplier(n, 1 << 20);
+  std::vector<int16_t> y(kRows * k);
+  embed::Args args = {y.data(), k, tokens.data(), kRows, bench::ColdBuffer(), n, k, k, format, layout, multiplier.data(), 30};
+  const size_t row_bytes = packed / n;
+  Measure(state, {kRows * k, kRows * (row_bytes + 2 * k + 4)}, [&] {
+    args.tokens = args.tokens + kRows == tokens.data() + tokens.size() ? tokens.data() : args.tokens + kRows;
+    embed::Run(args);
+  });
+}
+
+/// range: experts, of which a token visits
+void Routes(benchmark::State &state) {
+  const auto experts = static_cast<size_t>(state.range(0)), top_k = static_cast<size_t>(state.range(1));
+  const auto logits = Random<int32_t>(kRows * experts, -100000, 100000);
+  std::vector<Route> routes(kRows * top_k);
+  ExpertsOp op = {};
+  op.top_k = static_cast<uint32_t>(top_k);
+  op.scoring = Scoring::kSoftmaxOfChosen;
+  op.octaves = {1 << 20, 24};
+  Measure(state, {kRows * top_k, kRows * (4 * experts + sizeof(Route) * top_k)}, [&] {
+    for (size_t row = 0; row < kRows; ++row) RouteToken(&routes[row * top_k], &logits[row * experts], experts, op);
+  });
+}
+
+benchmark::internal::Benchmark *Register(const bench::Shape &shape, const std::string &variant,
+                                         const std::function<void(benchmark::State &)> &run) {
+  const std::string name = shape.model + "/" + shape.kind + "/" + variant;
+  auto *registered = benchmark::RegisterBenchmark(name.c_str(), run);
+  if (shape.kind != "requantise") registered->Args({shape.numbers.begin(), shape.numbers.end()});
+  return registered;
 }
 
 template <typename Kernel>
-benchmark::internal::Benchmark *Register(const char *family, const Kernel &kernel,
-                                         void (*bench)(benchmark::State &, const Kernel &)) {
-  return benchmark::RegisterBenchmark((std::string(family) + "/" + kernel.name).c_str(),
-                                      [bench, &kernel](benchmark::State &state) { bench(state, kernel); });
-}
-
-template <typename Kernel, typename Shapes>
-void RegisterAll(const char *family, Span<const Kernel> kernels, void (*bench)(benchmark::State &, const Kernel &),
-                 const Shapes &shapes) {
+void RegisterKernels(const bench::Shape &shape, Span<const Kernel> kernels, void (*run)(benchmark::State &, const Kernel &)) {
   for (const Kernel &kernel : kernels) {
-    if ((kernel.needs & ~test::HostFeatures()) == 0) shapes(Register(family, kernel, bench));
+    if ((kernel.needs & ~test::HostFeatures()) != 0) continue;
+    Register(shape, kernel.name, [run, &kernel](benchmark::State &state) { run(state, kernel); });
   }
 }
 
-void RegisterFamilies() {
-  const auto widths = [](auto *bench) {
-    for (int64_t n : {576, 1536, 2048, 8192}) bench->Arg(n);
-  };
-  const auto blocks = [](auto *bench) {
-    for (int64_t block : {1, 8, 32, 64, 128, 1024}) bench->Args({8192, block});
-  };
-  const auto heads = [](auto *bench) { bench->Args({576, 64})->Args({2048, 128}); };
-  const auto kv_heads = [](auto *bench) {
-    for (int64_t bits : {8, 4}) bench->Args({3, 64, bits})->Args({4, 64, bits})->Args({8, 128, bits});
-  };
-  const auto contexts = [](auto *bench) {
-    bench->ArgNames({"m", "keys", "heads", "head_dim", "bits"});
-    for (int64_t bits : {8, 4}) {
-      for (int64_t keys : {64, 1024, 8192}) {
-        for (int64_t group : {1, 3, 8}) bench->Args({1, keys, group, 64, bits});
-        bench->Args({1, keys, 1, 128, bits});
-      }
-      for (int64_t keys : {128, 1024, 8192}) {
-        bench->Args({16, keys, 3, 64, bits})->Args({128, keys, 3, 64, bits})->Args({16, keys, 4, 128, bits});
-      }
+void RegisterRequantise(const bench::Shape &shape) {
+  for (const requantise::Kernel &kernel : requantise::Kernels()) {
+    if ((kernel.needs & ~test::HostFeatures()) != 0) continue;
+    const struct {
+      const char *name;
+      requantise::Function function;
+      size_t sums, output_bytes;
+    } functions[] = {{"s8", kernel.s8, 1, 1},
+                     {"s16", kernel.s16, 1, 2},
+                     {"s32", kernel.s32, 1, 4},
+                     {"two_row_s8", kernel.two_row_s8, 2, 1},
+                     {"two_row_s16", kernel.two_row_s16, 2, 2},
+                     {"two_row_s32", kernel.two_row_s32, 2, 4}};
+    for (const auto &row : functions) {
+      Register(shape, std::string(row.name) + "/" + kernel.name,
+               [row](benchmark::State &state) { Requantise(state, row.function, row.sums, row.output_bytes); })
+          ->ArgNames({"", "shift"})
+          ->Args({static_cast<int64_t>(shape.numbers[0]), 36})
+          ->Args({static_cast<int64_t>(shape.numbers[0]), 24});
     }
-  };
-  RegisterAll("rmsnorm", rmsnorm::Kernels(), RmsNorm, widths);
-  RegisterAll("layernorm", layernorm::Kernels(), LayerNorm, widths);
-  RegisterAll("glu", glu::Kernels(), Glu, widths);
-  RegisterAll("conv", conv::Kernels(), Conv, [](auto *bench) { bench->Arg(640)->Arg(4352); });
-  RegisterAll("scan", scan::Kernels(), Scan, [](auto *bench) { bench->Args({32, 64})->Args({64, 128}); });
-  RegisterAll("add", add::Kernels(), Add, widths);
-  RegisterAll("hadamard", hadamard::Kernels(), Hadamard, blocks);
-  RegisterAll("rotate", rotate::Kernels(), Rotate, heads);
-  RegisterAll("append", append::Kernels(), Append, kv_heads);
-  RegisterAll("attention", attention::Kernels(), Attention, contexts);
+  }
+}
+
+void RegisterShape(const bench::Shape &shape) {
+  const std::string &kind = shape.kind;
+  if (kind == "rmsnorm") RegisterKernels(shape, rmsnorm::Kernels(), RmsNorm);
+  if (kind == "layernorm") RegisterKernels(shape, layernorm::Kernels(), LayerNorm);
+  if (kind == "glu") RegisterKernels(shape, glu::Kernels(), Glu);
+  if (kind == "conv") RegisterKernels(shape, conv::Kernels(), Conv);
+  if (kind == "scan") RegisterKernels(shape, scan::Kernels(), Scan);
+  if (kind == "add") RegisterKernels(shape, add::Kernels(), Add);
+  if (kind == "hadamard") RegisterKernels(shape, hadamard::Kernels(), Hadamard);
+  if (kind == "rotate") RegisterKernels(shape, rotate::Kernels(), Rotate);
+  if (kind == "append") RegisterKernels(shape, append::Kernels(), Append);
+  if (kind == "attention") RegisterKernels(shape, attention::Kernels(), Attention);
+  if (kind == "lut_u8") RegisterKernels(shape, lut_u8::Kernels(), LutU8);
+  if (kind == "requantise") RegisterRequantise(shape);
+  if (kind == "route") Register(shape, "portable", Routes);
+  if (kind == "embed") {
+    const WeightFormat format = shape.format;
+    Register(shape, "portable", [format](benchmark::State &state) { Embed(state, format); });
+  }
 }
 
 }  // namespace
@@ -236,7 +324,11 @@ void RegisterFamilies() {
 
 int main(int argc, char **argv) {
   benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  acorn::RegisterFamilies();
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  const auto cores = static_cast<size_t>(acorn::bench::ThreadCounts().back());
+  acorn::bench::RegisterBounds({acorn::kNearBytes * cores, acorn::bench::kColdBytes});
+  for (const acorn::bench::Shape &shape : acorn::bench::ReadShapes()) acorn::RegisterShape(shape);
   benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
 }

@@ -1,36 +1,80 @@
 #!/usr/bin/env bash
-# Acorn beside llama.cpp on the same weights and machine, in interleaved pairs: A B A B …, medians and the ratio pair by pair.
+# llama.cpp from Debian's packages, unpacked into a folder of its own: the peer of bench/peers/compare.py on this machine, and of
+# bench/counts.sh on 64-bit Arm, where QEMU's user-mode emulation runs it. Nothing is installed and no foreign script runs:
+# packages are downloaded with apt (its own lists and folders, signatures checked) and unpacked with dpkg-deb.
 #
-#   LLAMA_BENCH='llama-bench' bash bench/peers/llama_cpp.sh FILE.acorn FILE.gguf [PAIRS] [PROMPT] [GENERATED] [THREADS]
+#   bash bench/peers/llama_cpp.sh [--arch amd64|arm64] setup                 once, about 11 MB
+#   bash bench/peers/llama_cpp.sh [--arch …] run PROGRAM [ARG...]   llama-quantize, llama-bench, …; names of files are absolute
+#   bash bench/peers/llama_cpp.sh [--arch …] root                   the folder: qemu-aarch64 -L "$(… root)" …
 #
-# LLAMA_BENCH is any command that behaves as llama-bench (in a container, say); FILE.gguf is named as that command sees it.
+# --arch is this machine's unless named. BEFORE="valgrind …" is a command that the program is run under. The mirror is the one
+# that apt is configured with, or the one in ACORN_DEBIAN_MIRROR. Packages come from sid: llama.cpp is in no stable release.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-file=$1 gguf=$2 pairs=${3:-5} prompt=${4:-128} generated=${5:-128} threads=${6:-2}
-acorn=${ACORN:-build/release/bin/acorn}
-read -r -a peer <<<"${LLAMA_BENCH:-llama-bench}"
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' bench/peers/llama_cpp.sh; exit 2; }
+arch=$(dpkg --print-architecture)
+if [ "${1:-}" = --arch ]; then
+  [ $# -ge 3 ] || usage
+  arch=$2
+  shift 2
+fi
+case $arch in
+  amd64) readonly triplet=x86_64-linux-gnu loader=ld-linux-x86-64.so.2 ;;
+  arm64) readonly triplet=aarch64-linux-gnu loader=ld-linux-aarch64.so.1 ;;
+  *) usage ;;
+esac
+readonly root="${PEER_ROOT:-$PWD/build/peers/llama-$arch}"
+readonly keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# What llama-bench and llama-quantize load, by hand: installing would pull in what only a running system needs.
+readonly packages=(llama.cpp-tools libllama0 libggml0 libc6 libstdc++6 libgcc-s1 libgomp1 libssl3t64 libzstd1 zlib1g)
 
-number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p"; }
-median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-spread() { sort -n | awk 'NR == 1 { low = $1 } { high = $1 } END { print low " to " high }'; }
-
-rows=$(mktemp)
-trap 'rm -f "$rows"' EXIT
-for ((pair = 1; pair <= pairs; ++pair)); do
-  ours=$("$acorn" bench "$file" --prompt-tokens "$prompt" --gen-tokens "$generated" --threads "$threads" --json 2>/dev/null)
-  theirs=$("${peer[@]}" -m "$gguf" -p "$prompt" -n "$generated" -t "$threads" -r 3 -o jsonl 2>/dev/null)
-  their_prefill=$(grep "\"n_prompt\": $prompt" <<<"$theirs" | number avg_ts | head -n 1)
-  their_decode=$(grep "\"n_gen\": $generated" <<<"$theirs" | number avg_ts | head -n 1)
-  printf '%s %s %s %s\n' "$(number prefill_tokens_per_s <<<"$ours")" "$(number decode_tokens_per_s <<<"$ours")" \
-    "$their_prefill" "$their_decode" >>"$rows"
-  tail -n 1 "$rows" >&2
-done
-printf '| %s pairs, %s threads | Acorn | llama.cpp | ratio, median (spread) |\n|---|---|---|---|\n' "$pairs" "$threads"
-part() {  # NAME OUR_COLUMN THEIR_COLUMN
-  printf '| %s, tokens/s | %s | %s | %s (%s) |\n' "$1" "$(awk -v c="$2" '{ print $c }' "$rows" | median)" \
-    "$(awk -v c="$3" '{ print $c }' "$rows" | median)" \
-    "$(awk -v a="$2" -v b="$3" '{ printf "%.3f\n", $a / $b }' "$rows" | median)" \
-    "$(awk -v a="$2" -v b="$3" '{ printf "%.3f\n", $a / $b }' "$rows" | spread)"
+setup() {
+  [ ! -x "$root/usr/bin/llama-bench" ] || return 0
+  local mirror="${ACORN_DEBIAN_MIRROR:-}" work
+  [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+    grep -E '/debian/?$' | head -n 1 || true)
+  [ -n "$mirror" ] || { echo "llama_cpp: apt knows no Debian mirror: name one in ACORN_DEBIAN_MIRROR" >&2; return 1; }
+  mkdir -p "$root"
+  work=$(mktemp -d "$root.XXXXXX")
+  # shellcheck disable=SC2064
+  trap "rm -rf '$work'" EXIT
+  mkdir -p "$work"/{lists/partial,cache/archives/partial,debs}
+  : >"$work/status"
+  echo "deb [arch=$arch signed-by=$keyring] $mirror sid main" >"$work/sources.list"
+  apt_of_arch() {
+    apt-get -q -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+      -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+      -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o Dir::State::status="$work/status" \
+      -o APT::Architecture="$arch" -o APT::Architectures::="$arch" -o Acquire::Languages=none -o Acquire::Retries=2 \
+      -o APT::Sandbox::User="$(id -un)" -o APT::Update::Error-Mode=any "$@"
+  }
+  apt_of_arch update >&2
+  (cd "$work/debs" && apt_of_arch download "${packages[@]}") >&2
+  for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$root"; done
+  [ -e "$root/lib" ] || ln -s usr/lib "$root/lib"  # where programs look for the loader
 }
-part "prefill of $prompt" 1 3
-part "decode of $generated" 2 4
+
+run() {  # PROGRAM [ARG...]
+  local program="$root/usr/bin/$1"
+  shift
+  if [ "$arch" != "$(dpkg --print-architecture)" ]; then
+    exec qemu-aarch64 -L "$root" -cpu max,pauth-impdef=on "$program" "$@"
+  fi
+  # sid's C library is newer than the system's, so its own loader starts the program. ggml looks for the library with the kernels
+  # of this CPU in the folder it was built for, which is not there, and then in the current one.
+  local libraries="$root/usr/lib/$triplet"
+  cd "$libraries"/ggml/backends*
+  # shellcheck disable=SC2086
+  exec ${BEFORE:-} "$libraries/$loader" --library-path "$libraries:$libraries/llama" "$program" "$@"
+}
+
+case ${1:-} in
+  setup) setup ;;
+  root) echo "$root" ;;
+  run)
+    shift
+    [ $# -ge 1 ] || usage
+    run "$@"
+    ;;
+  *) usage ;;
+esac

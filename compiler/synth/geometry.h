@@ -1,4 +1,4 @@
-// Geometries of known mixtures of experts, for model files that are made up.
+// Geometries of known models, dense and mixtures of experts, for model files that are made up.
 #pragma once
 
 #include <cstdint>

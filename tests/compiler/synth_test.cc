@@ -47,11 +47,15 @@ std::string Make(const ModelConfig &config, WeightFormat format, uint64_t seed) 
 test::AlignedBytes Aligned(const std::string &file) { return test::AlignedBytes(std::vector<uint8_t>(file.begin(), file.end())); }
 
 TEST(Geometry, NamesAndFiles) {
+  const std::set<std::string> mixtures = {"olmoe-1b-7b", "qwen3-30b-a3b", "mixtral-8x7b"};
   for (const std::string &name : GeometryNames()) {
     const ModelConfig config = FindGeometry(name, 0, 0);
-    EXPECT_GT(config.experts, 0) << name;
-    for (int64_t layer = 0; layer < config.layers; ++layer) EXPECT_TRUE(config.IsSparse(layer)) << name;
+    EXPECT_EQ(config.experts > 0, mixtures.count(name) != 0) << name;
+    for (int64_t layer = 0; layer < config.layers; ++layer) EXPECT_EQ(config.IsSparse(layer), config.experts > 0) << name;
   }
+  const ModelConfig llama = FindGeometry("llama-3.2-1b", 0, 0);
+  EXPECT_EQ(llama.vocab, 128256);
+  EXPECT_TRUE(llama.tied_head);
   const ModelConfig mixtral = FindGeometry("mixtral-8x7b", 0, 0);
   EXPECT_EQ(mixtral.hidden, 4096);
   EXPECT_EQ(mixtral.expert_ffn, 14336);

@@ -1,0 +1,218 @@
+#include "bench/kernels/bounds.h"
+
+#include <benchmark/benchmark.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "tests/support/host_features.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace acorn::bench {
+namespace {
+
+constexpr size_t kRounds = 100000;  // of 12 instructions
+
+// A single stream of plain loads does not fill the queue to memory (32 of 38 GB/s on a Zen 5); loads ahead of it do. They would
+// only cost where the data lies in a cache next to the core.
+constexpr size_t kAheadBytes = 4096;
+constexpr size_t kFarBytes = size_t{1} << 20;
+
+inline __attribute__((always_inline)) void Ahead(const uint8_t *data, size_t bytes) {
+#pragma GCC unroll 8
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + kAheadBytes + i);
+}
+
+#if defined(__x86_64__)
+template <bool kFar>
+__attribute__((target("avx512f"))) void Read512(const uint8_t *data, size_t bytes) {
+  __m512i sum[8] = {};
+  for (size_t i = 0; i < bytes; i += 512) {
+    if (kFar) Ahead(data + i, 512);
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; ++j) sum[j] = _mm512_xor_si512(sum[j], _mm512_load_si512(data + i + 64 * j));
+  }
+  for (__m512i &value : sum) benchmark::DoNotOptimize(value);
+}
+
+template <bool kFar>
+__attribute__((target("avx2"))) void Read256(const uint8_t *data, size_t bytes) {
+  __m256i sum[8] = {};
+  for (size_t i = 0; i < bytes; i += 256) {
+    if (kFar) Ahead(data + i, 256);
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; ++j) {
+      sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256(reinterpret_cast<const __m256i *>(data + i + 32 * j)));
+    }
+  }
+  for (__m256i &value : sum) benchmark::DoNotOptimize(value);
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void Multiply512() {
+  __m512i sum[12] = {};
+  __m512i a = _mm512_set1_epi32(0x01020304), b = _mm512_set1_epi32(0x04030201);
+  benchmark::DoNotOptimize(a);
+  benchmark::DoNotOptimize(b);
+  for (size_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (size_t j = 0; j < 12; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], a, b);
+  }
+  for (__m512i &value : sum) benchmark::DoNotOptimize(value);
+}
+
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#define ACORN_BENCH_AVXVNNI 1
+__attribute__((target("avx2,avxvnni"))) void MultiplyVnni256() {
+  __m256i sum[12] = {};
+  __m256i a = _mm256_set1_epi32(0x01020304), b = _mm256_set1_epi32(0x04030201);
+  benchmark::DoNotOptimize(a);
+  benchmark::DoNotOptimize(b);
+  for (size_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (size_t j = 0; j < 12; ++j) sum[j] = _mm256_dpbusd_avx_epi32(sum[j], a, b);
+  }
+  for (__m256i &value : sum) benchmark::DoNotOptimize(value);
+}
+#endif
+
+__attribute__((target("avx2"))) void Multiply256() {
+  __m256i sum[12] = {};
+  __m256i a = _mm256_set1_epi32(0x01020304), b = _mm256_set1_epi32(0x04030201);
+  benchmark::DoNotOptimize(a);
+  for (size_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (size_t j = 0; j < 12; ++j) {
+      benchmark::DoNotOptimize(b);
+      sum[j] = _mm256_add_epi16(sum[j], _mm256_maddubs_epi16(a, b));
+    }
+  }
+  for (__m256i &value : sum) benchmark::DoNotOptimize(value);
+}
+#elif defined(__aarch64__) && defined(__GNUC__)
+__attribute__((target("arch=armv8.2-a+dotprod"))) void MultiplyDot() {
+  int32x4_t sum[12] = {};
+  int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
+  benchmark::DoNotOptimize(a);
+  benchmark::DoNotOptimize(b);
+  for (size_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (size_t j = 0; j < 12; ++j) sum[j] = vdotq_s32(sum[j], a, b);
+  }
+  for (int32x4_t &value : sum) benchmark::DoNotOptimize(value);
+}
+
+__attribute__((target("arch=armv8.2-a+i8mm"))) void MultiplyI8mm() {
+  int32x4_t sum[12] = {};
+  int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
+  benchmark::DoNotOptimize(a);
+  benchmark::DoNotOptimize(b);
+  for (size_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (size_t j = 0; j < 12; ++j) sum[j] = vmmlaq_s32(sum[j], a, b);
+  }
+  for (int32x4_t &value : sum) benchmark::DoNotOptimize(value);
+}
+#endif
+
+template <bool kFar>
+void ReadPlain(const uint8_t *data, size_t bytes) {
+  uint64_t sum[8] = {};
+  for (size_t i = 0; i < bytes; i += 64) {
+    if (kFar) Ahead(data + i, 64);
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; ++j) {
+      uint64_t value;
+      std::memcpy(&value, data + i + 8 * j, 8);
+      sum[j] ^= value;
+    }
+  }
+  for (uint64_t &value : sum) benchmark::DoNotOptimize(value);
+}
+
+using ReadLoop = void (*)(const uint8_t *data, size_t bytes);
+template <bool kFar>
+ReadLoop FastestRead() {
+#if defined(__x86_64__)
+  if ((test::HostFeatures() & kFeatureAvx512Vnni) != 0) return Read512<kFar>;
+  if ((test::HostFeatures() & kFeatureAvx2) != 0) return Read256<kFar>;
+#endif
+  return ReadPlain<kFar>;
+}
+
+struct MultiplyLoop {
+  void (*run)();                   // null: this machine has none
+  size_t products_an_instruction;
+};
+MultiplyLoop FastestMultiply() {
+#if defined(__x86_64__)
+  const uint32_t features = test::HostFeatures();
+  if ((features & kFeatureAvx512Vnni) != 0) return {Multiply512, 64};
+#if defined(ACORN_BENCH_AVXVNNI)
+  if ((features & kFeatureAvxVnni) != 0) return {MultiplyVnni256, 32};
+#endif
+  if ((features & kFeatureAvx2) != 0) return {Multiply256, 32};
+#elif defined(__aarch64__) && defined(__GNUC__)
+  if ((test::HostFeatures() & kFeatureI8mm) != 0) return {MultiplyI8mm, 32};
+  if ((test::HostFeatures() & kFeatureNeonDot) != 0) return {MultiplyDot, 16};
+#endif
+  return {nullptr, 0};
+}
+
+void BenchRead(benchmark::State &state, size_t bytes) {
+  const size_t part = bytes / static_cast<size_t>(state.threads()) / 4096 * 4096;
+  const uint8_t *data = ColdBuffer() + part * static_cast<size_t>(state.thread_index());
+  const ReadLoop read = part < kFarBytes ? FastestRead<false>() : FastestRead<true>();
+  for (auto _ : state) read(data, part);
+  state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(part) * static_cast<double>(state.iterations()),
+                                              benchmark::Counter::kIsRate);
+}
+
+void BenchMultiply(benchmark::State &state, const MultiplyLoop &loop) {
+  for (auto _ : state) loop.run();
+  const double macs = static_cast<double>(kRounds * 12 * loop.products_an_instruction) * static_cast<double>(state.iterations());
+  state.counters["GMAC/s"] = benchmark::Counter(1e-9 * macs, benchmark::Counter::kIsRate);
+}
+
+struct FreeDeleter {
+  void operator()(uint8_t *data) const { std::free(data); }
+};
+
+}  // namespace
+
+uint8_t *ColdBuffer() {
+  static const std::unique_ptr<uint8_t, FreeDeleter> buffer(static_cast<uint8_t *>(std::aligned_alloc(4096, kColdBytes)));
+  static const bool filled = buffer != nullptr && (std::memset(buffer.get(), 0x11, kColdBytes), true);
+  if (!filled) std::abort();
+  return buffer.get();
+}
+
+std::vector<int> ThreadCounts() {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return cores > 1 ? std::vector<int>{1, cores} : std::vector<int>{1};
+}
+
+void RegisterBounds(const std::vector<size_t> &bytes) {
+  for (const int threads : ThreadCounts()) {
+    for (const size_t count : bytes) {
+      benchmark::RegisterBenchmark(("bound/read/" + std::to_string(count)).c_str(),
+                                   [count](benchmark::State &state) { BenchRead(state, count); })
+          ->Threads(threads)
+          ->UseRealTime();
+    }
+    const MultiplyLoop loop = FastestMultiply();
+    if (loop.run == nullptr) continue;
+    benchmark::RegisterBenchmark("bound/multiply", [loop](benchmark::State &state) { BenchMultiply(state, loop); })
+        ->Threads(threads)
+        ->UseRealTime();
+  }
+}
+
+}  // namespace acorn::bench

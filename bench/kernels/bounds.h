@@ -1,0 +1,25 @@
+// What this machine can do at most, measured beside the kernels and in the same run: a plain read of memory, and a loop of the
+// fastest integer multiply instruction on registers. Every figure of a bench is held against one of the two.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace acorn::bench {
+
+/// More than the caches of the machines we measure on.
+constexpr size_t kColdBytes = size_t{384} << 20;
+
+/// kColdBytes of memory, the same for all benches; as float32 words, which some layouts contain, each is a normal number.
+uint8_t *ColdBuffer();
+
+/// Every core of this machine's, and one: [1] or [1, cores].
+std::vector<int> ThreadCounts();
+
+/// bound/read/BYTES: BYTES again and again, each thread a part of its own, so that what fits a cache is read from there. GB/s.
+/// bound/multiply: products of 8-bit integers. GMAC/s. Both with each number of ThreadCounts().
+/// bytes: each at least 4 KiB for each core, at most kColdBytes
+void RegisterBounds(const std::vector<size_t> &bytes);
+
+}  // namespace acorn::bench

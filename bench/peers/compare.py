@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Acorn beside llama.cpp on whole models: one command, from nothing to a table and pictures.
+
+  python3 bench/peers/compare.py [--pairs 5] [--models smollm2-135m,tinyllama-1.1b] [--threads N] [--out bench/results/peers]
+
+Rounds are interleaved: each piece of work is done by every program before the next one's turn, then all of it again, so that what
+disturbs the machine disturbs them alike. A ratio is that of one round; reported are medians and, of ratios, the smallest and the
+largest. Beside each figure stands the limit of the machine for Acorn's file: the bytes that the work must touch over the read
+bandwidth, or its products over the multiply bandwidth, whichever takes longer, both measured in every round with as many threads
+(acorn_bench_bounds). Instructions a token are counted by callgrind, one thread each, with AVX2: the emulated CPU has no AVX-512.
+
+SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by
+`acornc synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch, where asked for, from PyPI. All
+files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json
+makes the last two anew.
+
+Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import programs
+import report
+import run_executorch
+from programs import ROOT, Acorn, ExecuTorch, LlamaCpp, ProgramError, Work
+
+MADE = ROOT / "build/peers/models"
+TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
+EXECUTORCH = ("executorch==1.5.1", "torch==2.13.0", "transformers")  # its operators may not fit another release of PyTorch
+LONG_TOKENS = 1024  # from here on work is timed once a round, as a pass takes long enough
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    heads: int
+    kv_heads: int
+    context: int
+    real: bool = False
+    expert_products: int = 0  # of routed experts, a token: layers * chosen * three matrices
+
+
+MODELS = {
+    "smollm2-135m": Model(9, 3, 8192, real=True),
+    "tinyllama-1.1b": Model(32, 4, 2048),
+    "qwen3-0.6b": Model(16, 8, 8192),
+    "llama-3.2-1b": Model(32, 8, 8192),
+    "olmoe-1b-7b": Model(16, 16, 4096, expert_products=16 * 8 * 3 * 2048 * 1024),
+    "qwen3-30b-a3b": Model(32, 4, 8192, expert_products=48 * 8 * 3 * 2048 * 768),
+}
+
+
+def works(model: Model, quick: bool) -> list:
+    prompts, contexts = ((32, 128), (0, 512)) if quick else ((32, 128, 512, 2048), (0, 512, 2048, 8192))
+    decodes = [min(tokens, model.context - programs.GENERATED) for tokens in contexts if tokens <= model.context]
+    return ([Work("prefill", tokens) for tokens in prompts] + [Work("decode", tokens) for tokens in decodes] +
+            [Work("first_token", 32), Work("start")])
+
+
+# ---- files ------------------------------------------------------------------------------------------------------------------
+
+def make(path: pathlib.Path, command: list) -> None:
+    """The command writes the path it is given in place of {}; a file that is there is not made again."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name("half-" + path.name)
+    print(f"compare: making {path.name}", file=sys.stderr)
+    programs.run([str(half) if word == "{}" else word for word in command])
+    half.rename(path)
+
+
+def python_with_gguf() -> pathlib.Path:
+    folder = ROOT / "build/peers/python"
+    if not (folder / "done").exists():
+        programs.run([sys.executable, "-m", "venv", folder])
+        programs.run([folder / "bin/python", "-m", "pip", "install", "-q", "gguf", "numpy"])
+        (folder / "done").touch()
+    return folder / "bin/python"
+
+
+def executorch_file(name: str) -> tuple:
+    """(the file, the Python that runs it)"""
+    folder = ROOT / "build/peers/executorch"
+    if not (folder / "done").exists():
+        print("compare: installing ExecuTorch and PyTorch into build/peers (gigabytes)", file=sys.stderr)
+        programs.run([sys.executable, "-m", "venv", folder])
+        programs.run([folder / "bin/python", "-m", "pip", "install", "-q", *EXECUTORCH])
+        (folder / "done").touch()
+    path = MADE / f"{name}.pte"
+    make(path, [folder / "bin/python", ROOT / "bench/peers/run_executorch.py", "export", name, "{}"])
+    return path, folder / "bin/python"
+
+
+def acorn_file(name: str, model: Model) -> pathlib.Path:
+    path = MADE / f"{name}.acorn"
+    acornc = ROOT / "build/release/bin/acornc"
+    make(path, [acornc, "convert", smollm2_source(), "-o", "{}"] if model.real else [acornc, "synth", "--like", name, "-o", "{}"])
+    return path
+
+
+def smollm2_source() -> pathlib.Path:
+    return pathlib.Path(programs.run(["bash", ROOT / "toolchains/fetch_smollm2.sh"]).out.strip())
+
+
+def gguf_file(name: str, model: Model, kind: str) -> pathlib.Path:
+    path, source = MADE / f"{name}.{kind}.gguf", MADE / f"{name}.Q8_0.gguf"
+    if model.real:
+        source = ROOT / smollm2_source()
+    elif not source.exists():
+        make(source, [python_with_gguf(), ROOT / "bench/peers/make_gguf.py", name, "{}"])
+    make(path, ["bash", ROOT / "bench/peers/llama_cpp.sh", "run", "llama-quantize", "--allow-requantize", source, "{}", kind])
+    return path
+
+
+# ---- what the machine allows --------------------------------------------------------------------------------------------------
+
+class Limits:
+    """What a piece of work touches, of Acorn's file."""
+
+    def __init__(self, inspected: dict, plan: dict, model: Model):
+        """What `acornc inspect --json` and `acorn plan --json` say of it."""
+        vocab = inspected["vocab_size"]
+        tables = [row for row in inspected["weights"] if row["n"] == vocab]
+        self.body_products = (sum(row["n"] * row["k"] for row in inspected["weights"] if row["n"] != vocab) +
+                              model.expert_products)
+        self.head_products = tables[-1]["n"] * tables[-1]["k"]
+        self.chunk = plan["chunk_tokens"]
+        rate = plan["rates"][0]
+        self.weight_bytes, self.cache_row_bytes = rate["weight_bytes"], rate["cache_row_bytes"]
+        # An 8-bit element of a key or value is multiplied once for each query head that reads it.
+        self.products_a_key = self.cache_row_bytes * model.heads // model.kv_heads
+
+    def bounds(self, threads: int) -> dict:
+        command = [ROOT / "build/release/bin/acorn_bench_bounds", self.weight_bytes, "--benchmark_format=json"]
+        rows = [row for row in json.loads(programs.run(command).out)["benchmarks"] if row["threads"] == threads]
+        bound = {}
+        for row in rows:
+            for unit in ("GB/s", "GMAC/s"):
+                if unit in row:
+                    bound[unit] = row[unit]
+        if len(bound) != 2:
+            raise ProgramError(f"acorn_bench_bounds measures no {threads} threads: 1 or every core")
+        return bound
+
+    def touched(self, work: Work) -> list:
+        """(bytes, products) of each phase: of the whole prompt, or of one token. At the least: as if all tokens of a chunk chose
+        the same experts."""
+        def prompt(tokens):
+            pairs = tokens * (tokens + 1) // 2
+            return (-(-tokens // self.chunk) * self.weight_bytes,
+                    tokens * self.body_products + self.head_products + pairs * self.products_a_key)
+
+        def token(context):
+            return (self.weight_bytes + context * self.cache_row_bytes,
+                    self.body_products + self.head_products + context * self.products_a_key)
+
+        if work.kind == "prefill":
+            return [prompt(work.tokens)]
+        if work.kind == "decode":
+            return [token(work.tokens + programs.GENERATED // 2)]
+        return [prompt(work.tokens), token(work.tokens)] if work.kind == "first_token" else []
+
+    def limit(self, work: Work, bound: dict) -> float:
+        """In work.unit; 0 where there is none."""
+        seconds = sum(max(1e-9 * read / bound["GB/s"], 1e-9 * products / bound["GMAC/s"])
+                      for read, products in self.touched(work))
+        if seconds == 0:
+            return 0
+        return 1e3 * seconds if work.unit == "ms" else (work.tokens if work.kind == "prefill" else 1) / seconds
+
+
+# ---- measuring ----------------------------------------------------------------------------------------------------------------
+
+def measure(name: str, arguments, results: dict, save) -> None:
+    model = MODELS[name]
+    acorn = Acorn(acorn_file(name, model), arguments.threads)
+    peers = [LlamaCpp(gguf_file(name, model, kind), kind, arguments.threads) for kind in arguments.types]
+    if arguments.executorch:
+        peers.append(ExecuTorch(*executorch_file(name), arguments.threads))
+    plan = acorn.plan()
+    inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
+    limits = Limits(inspected, plan, model)
+    all_works = works(model, arguments.quick)
+    entry = results["models"][name] = {
+        "weights": "real" if model.real else "made up",
+        "file_bytes": {program.name: os.path.getsize(program.file) for program in [acorn, *peers]},
+        "weight_bytes_a_token": limits.weight_bytes, "block_bytes": plan["block_bytes"],
+        "bounds": [], "open_ms": [], "instructions": {},
+        "works": [{"kind": work.kind, "tokens": work.tokens, "name": work.name, "unit": work.unit, "limits": [],
+                   "runs": {program.name: [] for program in [acorn, *peers]},
+                   "peak_rss_bytes": {program.name: [] for program in [acorn, *peers]}} for work in all_works]}
+    for pair in range(arguments.pairs):
+        bound = limits.bounds(arguments.threads)
+        entry["bounds"].append(bound)
+        entry["open_ms"].append(acorn.open_ms())
+        for work, row in zip(all_works, entry["works"]):
+            row["limits"].append(limits.limit(work, bound))
+            for program in [acorn, *peers]:
+                if isinstance(program, ExecuTorch) and work.tokens + programs.GENERATED > run_executorch.CONTEXT:
+                    continue
+                value, process = program.measure(work, 1 if work.tokens >= LONG_TOKENS else 3)
+                row["runs"][program.name].append(value)
+                row["peak_rss_bytes"][program.name].append(process.peak_rss_bytes)
+            print(f"compare: {name}, round {pair + 1}, {work.name}: " +
+                  ", ".join(f"{program} {values[-1]:.4g}" for program, values in row["runs"].items() if values) + f" {work.unit}",
+                  file=sys.stderr)
+        save()
+    if name not in arguments.instructions.split(","):
+        return
+    for work in (Work("decode", 0), Work("prefill", 64)):
+        counts = entry["instructions"][work.name] = {}
+        for program in [acorn, *peers]:
+            if isinstance(program, ExecuTorch):
+                continue
+            counts[program.name] = program.instructions(work)
+            print(f"compare: {name}, {work.name}: {program.name} {counts[program.name]:.4g} instructions a token",
+                  file=sys.stderr)
+    save()
+
+
+def cpu_name() -> str:
+    for line in open("/proc/cpuinfo", encoding="utf-8"):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return os.uname().machine
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5, help="rounds (default 5)")
+    parser.add_argument("--models", default="smollm2-135m,tinyllama-1.1b", help="of " + ", ".join(MODELS))
+    parser.add_argument("--types", default=",".join(TYPES), help="of llama.cpp (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1, or every core (default)")
+    parser.add_argument("--instructions", default="smollm2-135m", metavar="MODELS",
+                        help="whose instructions are counted, minutes each (default %(default)s; '': none)")
+    parser.add_argument("--executorch", action="store_true", help="beside ExecuTorch of PyPI too, in 8da4w, of the same geometry")
+    parser.add_argument("--quick", action="store_true", help="short prompts and contexts alone")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/peers")
+    arguments = parser.parse_args()
+    arguments.types = arguments.types.split(",")
+    unknown = [name for name in arguments.models.split(",") if name not in MODELS]
+    if arguments.executorch:
+        unknown += [name for name in arguments.models.split(",") if name not in run_executorch.PARAMETERS]
+    if unknown or arguments.pairs < 1 or not set(arguments.types) <= set(TYPES):
+        parser.error(f"--models of {', '.join(MODELS)}; --types of {', '.join(TYPES)}; --pairs from 1 on are wanted")
+    out = arguments.out.resolve()
+    try:
+        programs.run(["bash", ROOT / "bench/peers/llama_cpp.sh", "setup"])
+        first = LlamaCpp(gguf_file(arguments.models.split(",")[0], MODELS[arguments.models.split(",")[0]], arguments.types[0]),
+                         arguments.types[0], arguments.threads)
+        results = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": arguments.threads, "pairs": arguments.pairs,
+                   "backend": first.backend(), "models": {}}
+
+        def save():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+        for name in arguments.models.split(","):
+            measure(name, arguments, results, save)
+    except (ProgramError, subprocess.SubprocessError, OSError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
+    report.write(results, out)
+    print(out.with_suffix(".md").read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
