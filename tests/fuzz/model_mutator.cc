@@ -21,10 +21,23 @@ uint64_t GraphBytes(const File &file) {
   return std::min<uint64_t>(LoadLittle64(file.data() + kHeaderGraphBytes), file.size() - kHeaderBytes);
 }
 
+/// The verifier of this version of FlatBuffers lets lists of structs stand anywhere; reading such a one here is undefined.
+template <typename T>
+bool IsReadable(const flatbuffers::Vector<const T *> *list) {
+  return list == nullptr || reinterpret_cast<uintptr_t>(list->Data()) % alignof(T) == 0;
+}
+
 /// Null where it is none.
 const schema::Model *Graph(const File &file) {
   flatbuffers::Verifier verifier(file.data() + kHeaderBytes, GraphBytes(file), 16);
-  return schema::VerifyModelBuffer(verifier) ? schema::GetModel(file.data() + kHeaderBytes) : nullptr;
+  if (!schema::VerifyModelBuffer(verifier)) return nullptr;
+  const schema::Model *model = schema::GetModel(file.data() + kHeaderBytes);
+  if (!IsReadable(model->segments())) return nullptr;
+  if (model->expert_sets() == nullptr) return model;
+  for (const schema::ExpertSet *set : *model->expert_sets()) {
+    if (!IsReadable(set->records())) return nullptr;
+  }
+  return model;
 }
 
 bool IsInside(const File &file, const schema::Segment &segment) {
