@@ -76,7 +76,7 @@ static int map_file(acorn_posix_file *file, int fd, size_t bytes) {
 int acorn_posix_open_part(acorn_posix_file *file, const char *path, uint32_t residency, uint64_t most_bytes) {
   file->data = NULL;
   file->bytes = 0;
-  int fd;
+  int fd = -1;
   uint64_t bytes = 0;
   int error = acorn_open_file(&fd, &bytes, path);
   if (error != 0) return error;

@@ -19,6 +19,7 @@ void Fail(ExitCode code, const char *format, ...) {
   char text[1024];
   va_list arguments;
   va_start(arguments, format);
+  // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it was started a line before
   std::vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
   throw Failure{code, text};

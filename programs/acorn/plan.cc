@@ -52,7 +52,7 @@ void PrintTable(const std::string &file, const acorn_memory_plan &plan, const st
               plan.useful_expert_slots);
   if (plan.expert_slots != 0 && plan.expert_slots < plan.useful_expert_slots) {
     std::printf("  warning: room for %u: every expert is read anew for every token. From --expert-cache %llu on some stay.\n",
-                plan.expert_slots, static_cast<unsigned long long>(plan.useful_expert_slots * plan.expert_record_bytes));
+                plan.expert_slots, static_cast<unsigned long long>(plan.useful_expert_slots) * plan.expert_record_bytes);
   }
 }
 

@@ -106,7 +106,7 @@ RoutingTrace Load(const Options &options) {
   spec.tokens = static_cast<uint32_t>(options.tokens);
   spec.prompt_tokens = static_cast<uint32_t>(options.prompt_tokens);
   spec.seed = options.seed;
-  const RoutingTrace trace = MakeSyntheticTrace(spec);
+  RoutingTrace trace = MakeSyntheticTrace(spec);
   if (!options.out.empty()) {
     RoutingTraceWriter writer(options.out, trace.facts);
     for (const RoutingChunk &chunk : trace.chunks) writer.Append(chunk);

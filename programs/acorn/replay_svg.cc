@@ -41,7 +41,8 @@ class Panel {
     std::string out;
     const double shade = std::min(picture_.useful_percent, 100.0);
     out += Format("<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#f0ece4\"/>\n", kLeft, top_, X(shade) - kLeft, kPanel);
-    for (double tick = 0; tick <= high_ * 1.0001; tick += step_) {
+    for (int i = 0; i * step_ <= high_ * 1.0001; ++i) {
+      const double tick = i * step_;
       out += Format("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>\n", kLeft, kRight, Y(tick), Y(tick));
       out += SvgText(kLeft - 8, Y(tick) + 4, "text-anchor=\"end\" fill=\"#333\"", Format("%g", tick));
     }

@@ -374,6 +374,7 @@ acorn_status acorn_model_rates(const acorn_model *model, uint32_t *rates, size_t
   const Span<acorn::Profile> profiles = model->graph.profiles;
   *count = profiles.size();
   if (capacity < profiles.size()) return ACORN_ERR_BUFFER;
+  // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): null means a capacity of 0, which was too small
   for (size_t i = 0; i < profiles.size(); ++i) rates[i] = profiles[i].rate;
   return ACORN_OK;
 }
@@ -462,6 +463,7 @@ acorn_status acorn_token_text(const acorn_model *model, char *text, size_t capac
   const Span<const uint8_t> source = acorn::TokenText(model->tokenizer, token);
   *bytes = source.size();
   if (source.size() > capacity) return ACORN_ERR_BUFFER;
+  // NOLINTNEXTLINE(clang-analyzer-unix.cstring.NullArg): null means a capacity of 0, which was too small
   if (!source.empty()) __builtin_memcpy(text, source.data(), source.size());
   return ACORN_OK;
 }

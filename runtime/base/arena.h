@@ -22,6 +22,7 @@ class Arena {
   Span<T> Take(uint64_t count) {
     uint64_t bytes;
     uint64_t end;
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): elements may be pointers
     if (overflow_ || !CheckedMul(&bytes, count, sizeof(T)) || !CheckedAdd(&end, used_, bytes) ||
         !CheckedAlign(&end, end, kAlignment) || end >> 62 != 0) {
       overflow_ = true;

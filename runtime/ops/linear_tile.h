@@ -20,7 +20,8 @@ struct Cut {
 /// rows: of the kernel's input, two for a token of s15
 Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads);
 
-constexpr size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
+/// b: not 0
+constexpr size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }  // NOLINT(clang-analyzer-core.DivideZero)
 
 struct Tile {
   const GemmKernel *kernel;

@@ -61,7 +61,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
     return dims.expert_slots == 0 ? Status::kOk : LayOutStreaming(streaming, arena, slots, &none);
   }
   *model = self.data();
-  **model = Model{};
+  **model = Model{};  // NOLINT(clang-analyzer-core.NullDereference): an arena over a block gives memory, or the caller counts
   (*model)->graph.values = values;
   (*model)->graph.weights = weights;
   (*model)->graph.ropes = ropes;
@@ -132,6 +132,7 @@ Status ResolveSlots(const OpenRequest &request, Opening *opening, uint32_t profi
     const uint64_t bytes = set.bytes[step.experts.slices - 1];
     if (bytes > layout->bytes) layout->bytes = bytes;
   }
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): at least what the smallest slice has
   const uint64_t slots = request.expert_cache_bytes / layout->bytes;
   layout->count = slots < opening->counts.experts ? static_cast<uint32_t>(slots) : opening->counts.experts;
   return Status::kOk;
@@ -350,7 +351,7 @@ void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &di
   const Span<char> text = arena->Take<char>(text_bytes);
   if (self.empty()) return;
   *session = self.data();
-  **session = Session{};
+  **session = Session{};  // NOLINT(clang-analyzer-core.NullDereference): as above
   (*session)->logit_rows = logits;
   (*session)->tokens = tokens;
   (*session)->caches = caches;
@@ -395,7 +396,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   Arena slots(block.data() + opening.memory.block_bytes - opening.memory.expert_slot_bytes);
   Model *model = nullptr;
   ACORN_TRY(LayOutModel(opening.counts, opening.dims, opening.streaming, opening.forecast, &arena, &slots, &model));
-  Graph lists = model->graph;
+  Graph lists = model->graph;  // NOLINT(clang-analyzer-core.NonNullParamChecker): as above
   model->graph = opening.summary;
   model->graph.values = lists.values;
   model->graph.weights = lists.weights;

@@ -83,6 +83,7 @@ static constexpr uint64_t RowDepth(uint32_t bits) { return 32 / bits; }
 static constexpr uint64_t Tiles(uint64_t n) { return (n + kTileChannels - 1) / kTileChannels; }
 
 static constexpr uint64_t HeaderBytes(uint64_t k, uint32_t group) {
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): 32, 64 or 128
   return (k / group * kTileChannels + kAlignment - 1) / kAlignment * kAlignment;
 }
 
