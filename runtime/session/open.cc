@@ -60,8 +60,8 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
     StreamingExperts none;
     return dims.expert_slots == 0 ? Status::kOk : LayOutStreaming(streaming, arena, slots, &none);
   }
-  *model = self.data();
-  **model = Model{};  // NOLINT(clang-analyzer-core.NullDereference): an arena over a block gives memory, or the caller counts
+  *model = self.data();  // NOLINT(clang-analyzer-core.NullDereference): who hands in a block wants the model
+  **model = Model{};
   (*model)->graph.values = values;
   (*model)->graph.weights = weights;
   (*model)->graph.ropes = ropes;
@@ -350,8 +350,8 @@ void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &di
   const Span<uint8_t *> states = arena->Take<uint8_t *>(counts.states);
   const Span<char> text = arena->Take<char>(text_bytes);
   if (self.empty()) return;
-  *session = self.data();
-  **session = Session{};  // NOLINT(clang-analyzer-core.NullDereference): as above
+  *session = self.data();  // NOLINT(clang-analyzer-core.NullDereference): as above
+  **session = Session{};
   (*session)->logit_rows = logits;
   (*session)->tokens = tokens;
   (*session)->caches = caches;
