@@ -21,9 +21,9 @@ program=$(cd "$invoked_from" && realpath "${1:-$OLDPWD/build/release/bin/acorn_b
 skip() { echo "instructions: skipped: $*" >&2; exit 77; }
 command -v valgrind >/dev/null || skip "no valgrind (toolchains/setup.sh installs it)"
 grep -qw avx2 /proc/cpuinfo || skip "this CPU has no AVX2"
-compiler=$(strings -n 8 "$program" 2>/dev/null | sed -n 's/^GCC: (.*) \([0-9]*\)\..*/gcc \1/p' | head -n 1)
-[ "$renew" = 1 ] || grep -qx "# compiler ${compiler:-unknown}" "$counts" ||
-  skip "the counts are those of $(sed -n 's/^# compiler //p' "$counts"), the program is by ${compiler:-another compiler}"
+compiler=$("$program" --compiler)
+[ "$renew" = 1 ] || grep -qx "# compiler $compiler" "$counts" ||
+  skip "the counts are those of $(sed -n 's/^# compiler //p' "$counts"), the program is by $compiler"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -40,7 +40,7 @@ count() {  # WORKLOAD
 failed=0
 {
   echo "# Instructions of each workload: bash bench/instructions/instructions.sh --renew"
-  echo "# compiler ${compiler:-unknown}"
+  echo "# compiler $compiler"
   for workload in $("$program" --list); do
     now=$(count "$workload")
     echo "$workload $now"

@@ -1,7 +1,7 @@
 // The fixed pieces of work whose instructions instructions.sh counts: one thread, AVX2 wherever it runs, nothing of the machine
 // in the answer. Only Work() is counted; models are made or read before it.
 //   acorn_bench_instructions WORKLOAD MODELS     MODELS: the folder of home.acorn and moe.acorn (examples/models)
-//   acorn_bench_instructions --list
+//   acorn_bench_instructions --list | --compiler
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +17,14 @@ namespace acorn {
 namespace {
 
 constexpr uint32_t kVectorBits = ACORN_CPU_AVX2;  // all that valgrind knows of
+
+#define ACORN_BENCH_TEXT(word) #word
+#define ACORN_BENCH_NUMBER(word) ACORN_BENCH_TEXT(word)
+#if defined(__clang__)
+constexpr char kCompiler[] = "clang " ACORN_BENCH_NUMBER(__clang_major__);
+#else
+constexpr char kCompiler[] = "gcc " ACORN_BENCH_NUMBER(__GNUC__);
+#endif
 
 void Check(acorn_status status, const char *what) {
   if (status == ACORN_OK) return;
@@ -130,6 +138,10 @@ int main(int argc, char **argv) {
     for (const acorn::Workload &workload : kWorkloads) std::printf("%s\n", workload.name);
     return 0;
   }
+  if (argc == 2 && std::strcmp(argv[1], "--compiler") == 0) {
+    std::printf("%s\n", acorn::kCompiler);
+    return 0;
+  }
   for (const acorn::Workload &workload : kWorkloads) {
     if (argc != 3 || std::strcmp(argv[1], workload.name) != 0) continue;
     acorn_port port = {};
@@ -145,6 +157,6 @@ int main(int argc, char **argv) {
     acorn::Work(&workload, opened.session(), info.vocab_size);
     return 0;
   }
-  std::fprintf(stderr, "usage: acorn_bench_instructions WORKLOAD MODELS | --list\n");
+  std::fprintf(stderr, "usage: acorn_bench_instructions WORKLOAD MODELS | --list | --compiler\n");
   return 2;
 }

@@ -10,9 +10,9 @@ bandwidth, or its products over the multiply bandwidth, whichever takes longer, 
 (acorn_bench_bounds). Instructions a token are counted by callgrind, one thread each, with AVX2: the emulated CPU has no AVX-512.
 
 SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by
-`acornc synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch, where asked for, from PyPI. All
-files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json
-makes the last two anew.
+`acornc synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch and LiteRT, where asked for,
+from PyPI. All files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg;
+report.py OUT.json makes the last two anew.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
 import argparse
@@ -26,11 +26,11 @@ import sys
 import programs
 import report
 import run_executorch
-from programs import ROOT, Acorn, ExecuTorch, LlamaCpp, ProgramError, Work
+import run_litert
+from programs import ROOT, Acorn, LlamaCpp, ProgramError, PythonRuntime, Work
 
 MADE = ROOT / "build/peers/models"
 TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
-EXECUTORCH = ("executorch==1.5.1", "torch==2.13.0", "transformers")  # its operators may not fit another release of PyTorch
 LONG_TOKENS = 1024  # from here on work is timed once a round, as a pass takes long enough
 
 
@@ -73,26 +73,43 @@ def make(path: pathlib.Path, command: list) -> None:
     half.rename(path)
 
 
-def python_with_gguf() -> pathlib.Path:
-    folder = ROOT / "build/peers/python"
+def python_with(key: str, packages: tuple) -> pathlib.Path:
+    """A Python with packages of PyPI, in build/peers."""
+    folder = ROOT / "build/peers" / key
     if not (folder / "done").exists():
+        print(f"compare: installing {', '.join(packages)} into build/peers", file=sys.stderr)
         programs.run([sys.executable, "-m", "venv", folder])
-        programs.run([folder / "bin/python", "-m", "pip", "install", "-q", "gguf", "numpy"])
+        programs.run([folder / "bin/python", "-m", "pip", "install", "-q", *packages])
         (folder / "done").touch()
     return folder / "bin/python"
 
 
-def executorch_file(name: str) -> tuple:
-    """(the file, the Python that runs it)"""
-    folder = ROOT / "build/peers/executorch"
-    if not (folder / "done").exists():
-        print("compare: installing ExecuTorch and PyTorch into build/peers (gigabytes)", file=sys.stderr)
-        programs.run([sys.executable, "-m", "venv", folder])
-        programs.run([folder / "bin/python", "-m", "pip", "install", "-q", *EXECUTORCH])
-        (folder / "done").touch()
-    path = MADE / f"{name}.pte"
-    make(path, [folder / "bin/python", ROOT / "bench/peers/run_executorch.py", "export", name, "{}"])
-    return path, folder / "bin/python"
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """Of PyPI; asked for by --with."""
+    name: str
+    script: str
+    suffix: str
+    packages: tuple
+    models: tuple
+    longest: int  # tokens
+
+
+# PyTorch of another release may not fit ExecuTorch's operators.
+RUNTIMES = {
+    "executorch": Runtime("ExecuTorch 8da4w", "run_executorch.py", "pte", ("executorch==1.5.1", "torch==2.13.0", "transformers"),
+                          tuple(run_executorch.PARAMETERS), run_executorch.LONGEST),
+    "litert": Runtime("LiteRT int4", "run_litert.py", "tflite", ("ai-edge-litert==2.3.0", "litert-torch", "torch==2.13.0"),
+                      run_litert.NAMES, run_litert.LONGEST),
+}
+
+
+def python_runtime(key: str, name: str, threads: int) -> PythonRuntime:
+    runtime = RUNTIMES[key]
+    python = python_with(key, runtime.packages)
+    path = MADE / f"{name}.{runtime.suffix}"
+    make(path, [python, ROOT / "bench/peers" / runtime.script, "export", name, "{}"])
+    return PythonRuntime(runtime.name, runtime.script, runtime.longest, path, python, threads)
 
 
 def acorn_file(name: str, model: Model) -> pathlib.Path:
@@ -111,7 +128,7 @@ def gguf_file(name: str, model: Model, kind: str) -> pathlib.Path:
     if model.real:
         source = ROOT / smollm2_source()
     elif not source.exists():
-        make(source, [python_with_gguf(), ROOT / "bench/peers/make_gguf.py", name, "{}"])
+        make(source, [python_with("gguf", ("gguf", "numpy")), ROOT / "bench/peers/make_gguf.py", name, "{}"])
     make(path, ["bash", ROOT / "bench/peers/llama_cpp.sh", "run", "llama-quantize", "--allow-requantize", source, "{}", kind])
     return path
 
@@ -179,8 +196,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
     model = MODELS[name]
     acorn = Acorn(acorn_file(name, model), arguments.threads)
     peers = [LlamaCpp(gguf_file(name, model, kind), kind, arguments.threads) for kind in arguments.types]
-    if arguments.executorch:
-        peers.append(ExecuTorch(*executorch_file(name), arguments.threads))
+    peers += [python_runtime(key, name, arguments.threads) for key in arguments.runtimes if name in RUNTIMES[key].models]
     plan = acorn.plan()
     inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
     limits = Limits(inspected, plan, model)
@@ -200,7 +216,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
         for work, row in zip(all_works, entry["works"]):
             row["limits"].append(limits.limit(work, bound))
             for program in [acorn, *peers]:
-                if isinstance(program, ExecuTorch) and work.tokens + programs.GENERATED > run_executorch.CONTEXT:
+                if not program.can(work):
                     continue
                 value, process = program.measure(work, 1 if work.tokens >= LONG_TOKENS else 3)
                 row["runs"][program.name].append(value)
@@ -214,7 +230,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
     for work in (Work("decode", 0), Work("prefill", 64)):
         counts = entry["instructions"][work.name] = {}
         for program in [acorn, *peers]:
-            if isinstance(program, ExecuTorch):
+            if isinstance(program, PythonRuntime):
                 continue
             counts[program.name] = program.instructions(work)
             print(f"compare: {name}, {work.name}: {program.name} {counts[program.name]:.4g} instructions a token",
@@ -237,16 +253,18 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1, or every core (default)")
     parser.add_argument("--instructions", default="smollm2-135m", metavar="MODELS",
                         help="whose instructions are counted, minutes each (default %(default)s; '': none)")
-    parser.add_argument("--executorch", action="store_true", help="beside ExecuTorch of PyPI too, in 8da4w, of the same geometry")
+    parser.add_argument("--with", dest="runtimes", default="", help="also beside, in int4 and of the same geometry, one or both of " +
+                        ",".join(RUNTIMES) + " (PyPI, gigabytes)")
     parser.add_argument("--quick", action="store_true", help="short prompts and contexts alone")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/peers")
     arguments = parser.parse_args()
     arguments.types = arguments.types.split(",")
     unknown = [name for name in arguments.models.split(",") if name not in MODELS]
-    if arguments.executorch:
-        unknown += [name for name in arguments.models.split(",") if name not in run_executorch.PARAMETERS]
+    arguments.runtimes = [key for key in arguments.runtimes.split(",") if key]
+    unknown += [key for key in arguments.runtimes if key not in RUNTIMES]
     if unknown or arguments.pairs < 1 or not set(arguments.types) <= set(TYPES):
-        parser.error(f"--models of {', '.join(MODELS)}; --types of {', '.join(TYPES)}; --pairs from 1 on are wanted")
+        parser.error(f"--models of {', '.join(MODELS)}; --types of {', '.join(TYPES)}; --with of {', '.join(RUNTIMES)}; --pairs "
+                     "from 1 on are wanted")
     out = arguments.out.resolve()
     try:
         programs.run(["bash", ROOT / "bench/peers/llama_cpp.sh", "setup"])

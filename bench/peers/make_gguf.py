@@ -5,7 +5,7 @@ where real weights cannot be had. Tokens are dummies; the rows of routers differ
   make_gguf.py NAME OUT.gguf [--type Q4_0|Q8_0] [--layers N]
 
 NAME: smollm2-135m, tinyllama-1.1b, llama-3.2-1b, qwen3-0.6b, olmoe-1b-7b, qwen3-30b-a3b. Needs gguf and numpy of PyPI
-(compare.py brings them into build/peers/python). llama-quantize --allow-requantize makes other types of a Q8_0."""
+(compare.py brings them into build/peers/gguf). llama-quantize --allow-requantize makes other types of a Q8_0."""
 import argparse
 import dataclasses
 

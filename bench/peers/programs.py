@@ -81,6 +81,9 @@ class Acorn:
         return [self.program, "bench", self.file, "--threads", threads, "--json", "--prompt-tokens", prompt,
                 "--gen-tokens", generated, "--repetitions", repetitions]
 
+    def can(self, work: Work) -> bool:
+        return True
+
     def measure(self, work: Work, repetitions: int) -> tuple:
         """(value in work.unit, Run)"""
         prompt, generated, figure = {
@@ -117,6 +120,9 @@ class LlamaCpp:
         environment = ["env", "BEFORE=" + " ".join(before)]
         return environment + ["bash", self.script, "run", "llama-bench", "-m", self.file, "-o", "jsonl"] + arguments
 
+    def can(self, work: Work) -> bool:
+        return True
+
     def measure(self, work: Work, repetitions: int) -> tuple:
         arguments = {
             "prefill": ["-p", work.tokens, "-n", 0],
@@ -145,12 +151,15 @@ class LlamaCpp:
         return (twice - once) / (work.tokens if work.kind == "prefill" else GENERATED // 2)
 
 
-class ExecuTorch:
-    """run_executorch.py, in its own Python: PyTorch lies beside the runtime, so the process's memory and start say little."""
-    name = "ExecuTorch 8da4w"
+class PythonRuntime:
+    """run_executorch.py or run_litert.py in a Python of its own, which lies beside the runtime: memory and start of the process say
+    little of the runtime itself."""
 
-    def __init__(self, file: str, python: pathlib.Path, threads: int):
-        self.file, self.python, self.threads = file, python, threads
+    def __init__(self, name: str, script: str, longest: int, file: str, python: pathlib.Path, threads: int):
+        self.name, self.script, self.longest, self.file, self.python, self.threads = name, script, longest, file, python, threads
+
+    def can(self, work: Work) -> bool:
+        return work.tokens + (0 if work.kind == "prefill" else GENERATED) <= self.longest
 
     def measure(self, work: Work, repetitions: int) -> tuple:
         prompt, generated, figure = {
@@ -158,6 +167,6 @@ class ExecuTorch:
             "decode": (max(work.tokens, 1), GENERATED, "decode_tokens_per_s"),
             "first_token": (work.tokens, 1, "first_token_ms"),
             "start": (1, 0, None)}[work.kind]
-        process = run([self.python, ROOT / "bench/peers/run_executorch.py", "run", self.file, "--prompt", prompt, "--generated",
+        process = run([self.python, ROOT / "bench/peers" / self.script, "run", self.file, "--prompt", prompt, "--generated",
                        generated, "--threads", self.threads, "--repetitions", 1 if work.kind == "start" else repetitions])
         return (process.seconds * 1e3 if figure is None else json.loads(process.out.splitlines()[-1])[figure]), process
