@@ -312,10 +312,10 @@ ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
 /// keep cannot be taken back: the next call that appends computes the tokens before `position` once more, which takes as long as
 /// their prefill did and can end as that can (ACORN_ERR_CANCELLED, ACORN_ERR_DEADLINE, ACORN_ERR_STORAGE, ACORN_ERR_STALLED: call
 /// again, nothing of the conversation is lost, and what was computed of it stands), at the rate that the session has then. The routing hook and the trace do not see these tokens twice.
-/// Where attention sees a window, older tokens leave memory as new ones come. 0 is always possible, chunk_tokens back too, and any
-/// position while no window has been left behind; else ACORN_ERR_REFILL wherever a token that is still to be seen is gone, or with it
-/// its id: reset the session and feed the tokens again. After acorn_session_load, and with states in a session without an end beyond
-/// max_context tokens, only the first is.
+/// Where attention sees a window, older tokens leave memory as new ones come. 0 is always possible, and so is chunk_tokens back, less
+/// what was computed and is not kept (wrong guesses, a chunk that was stopped), and any position while nothing has been overwritten;
+/// else ACORN_ERR_REFILL: reset the session and feed the tokens again. After acorn_session_load memory holds what the next token sees
+/// and no more; with states, a session without an end goes back while it has no more than max_context tokens.
 /// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one) | ACORN_ERR_REFILL (nothing changed)
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, uint64_t position);
 
