@@ -20,7 +20,7 @@ static acorn_status Append(acorn_session *session, const char *line, size_t byte
   const uint32_t flags = ACORN_TEXT_CHAT | ACORN_TEXT_BOS;
   const acorn_status status = acorn_session_append_text(session, line, bytes, flags);
   if (status != ACORN_ERR_CONTEXT_FULL || acorn_session_position(session) == 0) return status;
-  fprintf(stderr, "[the context of %zu tokens is full: a new conversation begins]\n", acorn_session_capacity(session));
+  fprintf(stderr, "[the context of %" PRIu64 " tokens is full: a new conversation begins]\n", acorn_session_capacity(session));
   acorn_session_reset(session);
   return acorn_session_append_text(session, line, bytes, flags);
 }
@@ -42,8 +42,8 @@ static acorn_status Answer(acorn_session *session) {
   const uint64_t ticks = after.decode_ticks - before.decode_ticks;
   const uint64_t tenths = ticks == 0 ? 0 : 10 * tokens * after.ticks_per_second / ticks;
   puts("");
-  fprintf(stderr, "[%zu tokens, %" PRIu64 ".%" PRIu64 " tokens/s, context %zu of %zu]\n", count, tenths / 10, tenths % 10,
-          acorn_session_position(session), acorn_session_capacity(session));
+  fprintf(stderr, "[%zu tokens, %" PRIu64 ".%" PRIu64 " tokens/s, %" PRIu64 " in the conversation]\n", count, tenths / 10, tenths % 10,
+          acorn_session_position(session));
   if (reason == ACORN_STOP_CONTEXT) {
     fprintf(stderr, "[the answer ends where the context is full: a new conversation begins]\n");
     acorn_session_reset(session);

@@ -75,7 +75,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "home: %s: %s\n", argv[1], acorn_status_text(status));
     return 1;
   }
-  const size_t start = acorn_session_position(session); /* a product appends its instructions before this */
+  const uint64_t start = acorn_session_position(session); /* a product appends its instructions before this */
   signal(SIGINT, OnInterrupt);
   char line[MAX_LINE];
   for (size_t bytes; ReadLine(line, &bytes);) {

@@ -65,6 +65,7 @@ struct Options {
   HealOptions heal;      // without minutes: no healing
   CalibrationOptions calibration;
   int64_t context = 0;
+  std::string prefix = "auto";  // or none
   int threads = 0;
   std::string report;
   int64_t steps = 0;      // 0: the default
@@ -122,6 +123,7 @@ RecipeOptions ToRecipe(const Options &options) {
   recipe.down_input = options.down_input == "s15" ? DownInput::kS15 : DownInput::kHadamard;
   recipe.channel_layouts = LayoutsOf(options.target);
   recipe.kv_bits = options.kv;
+  if (options.prefix == "none") recipe.prefix_tokens = std::vector<int32_t>();
   return recipe;
 }
 
@@ -205,9 +207,7 @@ MixedBudget BudgetOf(const Options &options, uint64_t plain_bytes) {
 }
 
 uint32_t ContextOf(const Options &options, const ModelConfig &config) {
-  int64_t context = LongestContext(config);
-  // The runtime attends to every key: inside the window that is the same.
-  if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
+  const int64_t context = LongestContext(config);
   if (options.context == 0) return static_cast<uint32_t>(context);
   if (options.context > context) {
     Refuse("--context " + std::to_string(options.context) + ": the model reaches " + std::to_string(context) + " tokens");
@@ -274,6 +274,7 @@ ModelFacts MakeFacts(const SourceModel &source, const Options &options, const Re
   };
   // The default is left out: a file of it is what it was before there was a choice.
   if (options.kv != 8) facts.provenance.push_back({"kv", std::to_string(options.kv)});
+  if (config.chosen_window) facts.provenance.push_back({"window", std::to_string(config.sliding_window)});
   return facts;
 }
 
@@ -332,6 +333,15 @@ void CheckTraining(const Options &options) {
   if (options.time_limit != 0) Refuse("--time-limit needs --recipe mobilequant");
   if (options.own_text >= 0) Refuse("--own-text needs --recipe mobilequant");
   if (!options.checkpoint.empty()) Refuse("--checkpoint needs --recipe mobilequant");
+}
+
+/// Training looks at windows of calibration text with causal masks alone.
+void CheckTrainedWindow(const SourceModel &source) {
+  const int64_t window = source.config().sliding_window;
+  const int64_t trained = std::min(CalibrationOptions().window, source.config().max_context);
+  if (window == 0 || window >= trained) return;
+  Refuse("--recipe mobilequant trains on " + std::to_string(trained) + " tokens at once, of which attention in " + source.path() +
+         " sees a window of " + std::to_string(window) + ": --recipe fast knows windows");
 }
 
 double FloatPerplexity(const SourceModel &source, const std::vector<int32_t> &ids, int64_t window) {
@@ -481,6 +491,7 @@ void Run(const Options &options) {
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   CheckDeviceLimits(source->config(), source->path());
+  if (Trains(options)) CheckTrainedWindow(*source);
   CheckExperts(*source, options);
   CheckStateSpace(*source, options);
   const RotationOptions rotate = ToRotation(options, *source, recipe);
@@ -615,6 +626,12 @@ void AddConvertCommand(CLI::App *app) {
       ->check(CLI::IsMember({"sort", "svd", "rates", "shares", "segments"}));
   command->add_option("--context", o->context, "tokens that a session may hold (default: the model's)")
       ->check(CLI::PositiveNumber);
+  command->add_option("--window", o->source_options.window,
+                      "attention sees the constant prefix and so many of the newest tokens, in every layer: sessions have no end")
+      ->check(CLI::Range(1, 65535));
+  command->add_option("--prefix", o->prefix, "constant prefix of each session: auto, searched on the calibration text, or none")
+      ->check(CLI::IsMember({"auto", "none"}))
+      ->capture_default_str();
   command->add_option("--seed", o->calibration.seed, "choice of calibration windows; 0: the first ones")->capture_default_str();
   command->add_option("--report", o->report, "folder for a page about the conversion and the errors of each layer as CSV");
   command->add_option("--steps", o->steps, "windows to train on (default 1500)")->check(CLI::Range(1, 100000000));

@@ -166,6 +166,10 @@ Json Describe(const MappedFile &file, const schema::Model &model) {
     return step->op_type() == schema::Op::Append || step->op_type() == schema::Op::Scan;
   });
   if (model.caches() != nullptr && model.caches()->size() != 0) out["kv_bits"] = model.caches()->Get(0)->bits();
+  out["windows"] = Json::array();  // of the caches; 0: all tokens
+  for (uint32_t i = 0; model.caches() != nullptr && i < model.caches()->size(); ++i) {
+    out["windows"].push_back(model.caches()->Get(i)->window());
+  }
   out["tokenizer"] = model.tokenizer_segment() != 65535;
   out["body"] = Steps(*model.body());
   out["head"] = Steps(*model.head());
@@ -210,6 +214,13 @@ void Print(const Json &d) {
               d["max_context"].get<unsigned>(), d["layers"].get<unsigned>(),
               d["tokenizer"].get<bool>() ? "with tokenizer" : "no tokenizer");
   std::printf("%-12s %s\n", "prefix", d["prefix_tokens"].dump().c_str());
+  uint32_t widest = 0;
+  size_t windowed = 0;
+  for (const Json &window : d["windows"]) {
+    widest = std::max(widest, window.get<uint32_t>());
+    windowed += window.get<uint32_t>() != 0;
+  }
+  if (windowed != 0) std::printf("%-12s %u tokens in %zu of %zu caches\n", "window", widest, windowed, d["windows"].size());
   PrintSteps("body", d["body"]);
   PrintSteps("head", d["head"]);
   const Json &run = d["reference_run"];

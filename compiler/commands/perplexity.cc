@@ -136,7 +136,8 @@ void Run(Options options) {
   SetThreadCount(options.threads);
   const std::unique_ptr<SourceModel> source = OpenSourceModel(options.source, options.source_options);
   const int64_t longest = source->config().max_context;
-  if (options.perplexity.window > longest) {
+  const bool is_endless = source->config().sliding_window != 0 && source->config().windowed_layers.empty();
+  if (options.perplexity.window > longest && !is_endless) {
     std::fprintf(stderr, "acornc: note: windows of %lld tokens, the model was trained for %lld\n",
                  static_cast<long long>(options.perplexity.window), static_cast<long long>(longest));
   }
@@ -155,6 +156,9 @@ void AddPerplexityCommand(CLI::App *app) {
   command->add_option("--text", options->text, "UTF-8 text file")->required();
   command->add_option("--tokenizer", options->source_options.tokenizer_path, "tokenizer of a llama2.c checkpoint");
   command->add_option("--window", options->perplexity.window, "tokens of a window")->capture_default_str();
+  command->add_option("--attention-window", options->source_options.window,
+                      "newest tokens that attention sees, in every layer (default: the model's own)")
+      ->check(CLI::PositiveNumber);
   command->add_option("--score-from", options->perplexity.score_from, "first position that is scored")->capture_default_str();
   command->add_option("--windows", options->perplexity.max_windows, "score at most so many windows")
       ->check(CLI::PositiveNumber);

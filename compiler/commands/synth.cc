@@ -31,8 +31,7 @@ ModelFacts MakeFacts(const ModelConfig &config, const RecipeOptions &recipe, con
   facts.name = std::filesystem::path(options.like).stem().string() + ", random weights";
   facts.family = config.family;
   facts.vocab_size = static_cast<uint32_t>(config.vocab);
-  int64_t context = LongestContext(config);
-  if (config.sliding_window > 0) context = std::min(context, config.sliding_window);
+  const int64_t context = LongestContext(config);
   facts.max_context = static_cast<uint32_t>(context);
   facts.provenance = {
       {"compiler", "acornc 0.1"},

@@ -139,13 +139,27 @@ class GroupRun {
       Limit(&k, config_.qkv_limit);
       See(Edge::kKNormed, k);
     }
-    const int64_t first_position = prefix_ == nullptr ? 0 : prefix_->k.rows();
+    const int64_t first_position = prefix_ == nullptr ? 0 : prefix_->k.rows(), window = config_.WindowOf(layer_);
+    // To the sinks, no distance is longer than that in a window that is full for the first time.
+    const int64_t limit = first_position + window - 1;
+    int64_t longest = 0;
+    for (size_t i = 0; i + 1 < boundaries.size(); ++i) longest = std::max(longest, boundaries[i + 1] - boundaries[i]);
+    const bool has_far_sinks = first_position != 0 && window != 0 && longest > window;
+    Matrix sink_q;
+    if (has_far_sinks) {
+      sink_q = q;
+      for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
+        const auto rows = sink_q.middleRows(boundaries[i], boundaries[i + 1] - boundaries[i]);
+        ApplyRope(rows, config_, rope_, first_position, weights_.order.pairs, limit);
+      }
+    }
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t length = boundaries[i + 1] - boundaries[i];
       ApplyRope(q.middleRows(boundaries[i], length), config_, rope_, first_position, weights_.order.pairs);
       ApplyRope(k.middleRows(boundaries[i], length), config_, rope_, first_position, weights_.order.pairs);
     }
     See(Edge::kQRotated, q);
+    if (has_far_sinks) See(Edge::kQRotated, sink_q);
     See(Edge::kKRotated, k);
     if (left_ != nullptr) {
       left_->k = k;
@@ -155,8 +169,9 @@ class GroupRun {
     for (size_t i = 0; i + 1 < boundaries.size(); ++i) {
       const int64_t first = boundaries[i];
       const int64_t length = boundaries[i + 1] - first;
-      Attention(attended.middleRows(first, length), config_, q.middleRows(first, length), k.middleRows(first, length),
-                v.middleRows(first, length), prefix_);
+      Attention(attended.middleRows(first, length), config_, q.middleRows(first, length),
+                (has_far_sinks ? sink_q : q).middleRows(first, length), k.middleRows(first, length), v.middleRows(first, length),
+                prefix_, window);
     }
     if (weights_.order.rank_major) attended = RankMajor(attended, config_.heads);
     See(Edge::kAttnOut, attended);

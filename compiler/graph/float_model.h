@@ -137,13 +137,14 @@ void RmsNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, double ep
 void LayerNorm(MatrixRef out, ConstMatrixRef x, const RowVector &weight, const RowVector &bias, double eps);
 /// The configuration's norm of rows.
 void NormRows(MatrixRef out, ConstMatrixRef x, const ModelConfig &config, const RowVector &weight, const RowVector &bias);
-/// Rotates each head of `x` in place; row t stands at position first_position + t. order: LayerOrder's pairs, may be empty.
+/// Rotates each head of `x` in place; row t stands at position first_position + t, or at `limit` where that is less. order:
+/// LayerOrder's pairs, may be empty.
 void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
-               const std::vector<uint8_t> &order = {});
-/// Causal attention over one window; a sliding window of the configuration counts, the prefix is always seen. `out`, `q` are
-/// [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
-void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
-               const LayerPrefix *prefix);
+               const std::vector<uint8_t> &order = {}, int64_t limit = INT64_MAX);
+/// Causal attention over one window of a run. A token sees the prefix, which meets sink_q (mostly q itself), and the `window` newest
+/// tokens, itself among them; 0: all. `out`, `q`, `sink_q` are [t, heads * head_dim]; `k`, `v` [t, kv_heads * head_dim].
+void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef sink_q, ConstMatrixRef k, ConstMatrixRef v,
+               const LayerPrefix *prefix, int64_t window);
 void ApplyActivation(MatrixRef x, ActivationKind kind);
 
 // Of a state-space layer; graph/state_space.cc. What has a past is for one window.

@@ -58,8 +58,8 @@ void MaskedSoftmax(Matrix *scores, int64_t first_query, int64_t prefix, int64_t 
 }
 
 // All query heads that share one KV head, over one window.
-void AttendKvHead(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
-                  const LayerPrefix *prefix, int64_t kv_head) {
+void AttendKvHead(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef sink_q, ConstMatrixRef k,
+                  ConstMatrixRef v, const LayerPrefix *prefix, int64_t window, int64_t kv_head) {
   const int64_t dim = config.head_dim;
   const int64_t group = config.heads / config.kv_heads;
   const int64_t tokens = q.rows();
@@ -81,7 +81,11 @@ void AttendKvHead(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, Co
       const int64_t seen = prefix_rows + first + rows;
       scores.resize(rows, seen);
       scores.noalias() = scale * q.block(first, head * dim, rows, dim) * keys.topRows(seen).transpose();
-      MaskedSoftmax(&scores, prefix_rows + first, prefix_rows, config.sliding_window);
+      if (prefix_rows > 0 && sink_q.data() != q.data()) {
+        scores.leftCols(prefix_rows).noalias() =
+            scale * sink_q.block(first, head * dim, rows, dim) * keys.topRows(prefix_rows).transpose();
+      }
+      MaskedSoftmax(&scores, prefix_rows + first, prefix_rows, window);
       out.block(first, head * dim, rows, dim).noalias() = scores * values.topRows(seen);
     }
   }
@@ -174,17 +178,18 @@ namespace {
 
 // Heads that hold their pairs in blocks, each pair of a frequency of its own.
 void ApplySortedRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
-                     const std::vector<uint8_t> &pairs) {
+                     const std::vector<uint8_t> &pairs, int64_t limit) {
   const int64_t dim = config.head_dim, heads_per_kv = x.cols() / dim / config.kv_heads;
   const int64_t block = LayerOrder::kPairBlock;
   ForRowBlocks(x.rows(), [&](int64_t first, int64_t rows) {
     for (int64_t t = first; t < first + rows; ++t) {
+      const int64_t position = std::min(first_position + t, limit);
       for (int64_t column = 0; column < x.cols(); column += dim) {
         const uint8_t *frequencies = pairs.data() + column / dim / heads_per_kv * dim / 2;
         for (int64_t pair = 0; pair < dim / 2; ++pair) {
           if (frequencies[pair] == LayerOrder::kNotRotated) continue;
-          const float cos = table.cos(first_position + t, frequencies[pair]);
-          const float sin = table.sin(first_position + t, frequencies[pair]);
+          const float cos = table.cos(position, frequencies[pair]);
+          const float sin = table.sin(position, frequencies[pair]);
           const int64_t member = column + pair / block * 2 * block + pair % block;
           const float a = x(t, member), b = x(t, member + block);
           x(t, member) = a * cos - b * sin;
@@ -198,14 +203,15 @@ void ApplySortedRope(MatrixRef x, const ModelConfig &config, const RopeTable &ta
 }  // namespace
 
 void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, int64_t first_position,
-               const std::vector<uint8_t> &order) {
-  if (!order.empty()) return ApplySortedRope(x, config, table, first_position, order);
+               const std::vector<uint8_t> &order, int64_t limit) {
+  if (!order.empty()) return ApplySortedRope(x, config, table, first_position, order, limit);
   const int64_t pairs = config.rotary_dims / 2;
   ForRowBlocks(x.rows(), [&](int64_t first, int64_t rows) {
     Eigen::Array<float, 1, Eigen::Dynamic> low(pairs);
     for (int64_t t = first; t < first + rows; ++t) {
-      const auto cos = table.cos.row(first_position + t).array();
-      const auto sin = table.sin.row(first_position + t).array();
+      const int64_t position = std::min(first_position + t, limit);
+      const auto cos = table.cos.row(position).array();
+      const auto sin = table.sin.row(position).array();
       for (int64_t column = 0; column < x.cols(); column += config.head_dim) {
         auto a = x.row(t).segment(column, pairs).array();
         auto b = x.row(t).segment(column + pairs, pairs).array();
@@ -217,9 +223,9 @@ void ApplyRope(MatrixRef x, const ModelConfig &config, const RopeTable &table, i
   });
 }
 
-void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef k, ConstMatrixRef v,
-               const LayerPrefix *prefix) {
-  ParallelFor(config.kv_heads, [&](int64_t kv_head) { AttendKvHead(out, config, q, k, v, prefix, kv_head); });
+void Attention(MatrixRef out, const ModelConfig &config, ConstMatrixRef q, ConstMatrixRef sink_q, ConstMatrixRef k, ConstMatrixRef v,
+               const LayerPrefix *prefix, int64_t window) {
+  ParallelFor(config.kv_heads, [&](int64_t kv_head) { AttendKvHead(out, config, q, sink_q, k, v, prefix, window, kv_head); });
 }
 
 void ApplyActivation(MatrixRef x, ActivationKind kind) {

@@ -256,6 +256,10 @@ ModelConfig ReadConfig(const GgufFile &file, const std::string &architecture, co
                                                               : "attention.layer_norm_rms_epsilon")
                     .value_or(1e-5);
   out.sliding_window = metadata.FindInteger("attention.sliding_window").value_or(0);
+  if (out.sliding_window != 0 && metadata.Find("attention.sliding_window_pattern") != nullptr) {
+    Bad(file, "metadata " + architecture + ".attention.sliding_window_pattern: layers with and without a sliding window are supported "
+              "in Hugging Face folders alone");
+  }
   if (!family.qk_norm && file.FindTensor("blk.0.attn_q_norm.weight") != nullptr) {
     Bad(file, "a norm of each head of q and k (blk.0.attn_q_norm.weight) is not supported for architecture " + architecture);
   }

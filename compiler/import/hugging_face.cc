@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr int64_t kDefaultMaxWindowLayers = 28;  // Qwen's: layers before it see all
 constexpr TensorName kTensorNames[] = {
     {TensorRole::kEmbedding, "model.embed_tokens.weight"},
     {TensorRole::kHead, "lm_head.weight"},
@@ -196,20 +197,27 @@ bool IsPresent(Presence presence, const JsonReader &config, const char *key) {
   return config.FindBool(key).value_or(presence == Presence::kUnlessConfig);
 }
 
-int64_t ReadSlidingWindow(const JsonReader &config, const Family &family) {
-  if (family.sliding_window_switch && !config.FindBool("use_sliding_window").value_or(false)) return 0;
+// transformers' masks let the token at p see those at j with p - j < sliding_window.
+void ReadSlidingWindow(const JsonReader &config, const Family &family, ModelConfig *out) {
+  if (family.sliding_window_switch && !config.FindBool("use_sliding_window").value_or(false)) return;
   const int64_t window = config.FindInteger("sliding_window").value_or(0);
-  if (window == 0) return 0;
+  if (window == 0) return;
+  std::vector<bool> layers(static_cast<size_t>(out->layers), true);
   if (const json *types = config.Find("layer_types")) {
-    if (!types->is_array() || types->empty()) config.Bad("layer_types is no array");
-    const auto is_full = [](const json &type) { return type == "full_attention"; };
-    const auto full = std::count_if(types->begin(), types->end(), is_full);
-    if (full == static_cast<int64_t>(types->size())) return 0;
-    if (full != 0) config.Bad("layers with and without a sliding window in one model are not supported");
-  } else if (family.sliding_window_switch && config.FindInteger("max_window_layers").value_or(0) > 0) {
-    config.Bad("layers with and without a sliding window in one model are not supported");
+    if (!types->is_array() || types->size() != layers.size()) config.Bad("layer_types is no array of as many names as there are layers");
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const json &type = (*types)[i];
+      if (type != "full_attention" && type != "sliding_attention") config.Bad("layer_types has another name than full_attention and sliding_attention");
+      layers[i] = type == "sliding_attention";
+    }
+  } else if (family.sliding_window_switch) {
+    const int64_t first = config.FindInteger("max_window_layers").value_or(kDefaultMaxWindowLayers);
+    for (int64_t i = 0; i < std::min(first, out->layers); ++i) layers[static_cast<size_t>(i)] = false;
   }
-  return window;
+  const auto windowed = std::count(layers.begin(), layers.end(), true);
+  if (windowed == 0) return;
+  out->sliding_window = window;
+  if (windowed != out->layers) out->windowed_layers = std::move(layers);
 }
 
 // Which layers have experts. Layers may be dense by their numbers, or but for every decoder_sparse_step-th one.
@@ -434,7 +442,7 @@ ModelConfig ParseHuggingFaceConfig(std::string_view text, const std::string &pat
   out.qk_norm = family.qk_norm;
   out.qk_norm_rows = family.qk_norm_rows;
   if (family.clips_qkv) out.qkv_limit = config.FindReal("clip_qkv").value_or(0);
-  out.sliding_window = ReadSlidingWindow(config, family);
+  ReadSlidingWindow(config, family, &out);
   out.bos_id = ReadTokenId(config, "bos_token_id", family.default_bos);
   out.pad_id = ReadTokenId(config, "pad_token_id", -1);
   AppendTokenIds(config, "eos_token_id", &out.eos_ids);

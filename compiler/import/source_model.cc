@@ -459,6 +459,24 @@ std::optional<ActivationKind> ActivationByName(const std::string &name) {
   return std::nullopt;
 }
 
+namespace {
+
+// So that no distance exceeds what the model was trained for, nor those to two sinks in front of the window.
+void SetWindow(int64_t window, const std::string &path, ModelConfig *config) {
+  constexpr int64_t kSinks = 2;
+  if (!config->HasAttention()) throw Error(ExitCode::kUsage, path + ": no layer has attention, so there is nothing to see a window of");
+  if (window > config->max_context - kSinks) {
+    throw Error(ExitCode::kUsage, path + ": a window of " + std::to_string(window) + " tokens: the model was trained for " +
+                                      std::to_string(config->max_context) + " positions, so at most " +
+                                      std::to_string(config->max_context - kSinks) + " are possible");
+  }
+  config->sliding_window = window;
+  config->windowed_layers.clear();
+  config->chosen_window = true;
+}
+
+}  // namespace
+
 std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options) {
   std::error_code fault;
   const std::filesystem::file_status status = std::filesystem::status(path, fault);
@@ -479,6 +497,7 @@ std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const Sour
         parts->format == SourceFormat::kLlama2c ? &parts->tokenizer.llama2c_bin : &parts->tokenizer.tokenizer_json;
     *slot = options.tokenizer_path;
   }
+  if (options.window != 0) SetWindow(options.window, path, &parts->config);
   return std::make_unique<SourceModel>(std::move(parts));
 }
 

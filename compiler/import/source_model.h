@@ -88,6 +88,11 @@ struct ModelConfig {
   bool qk_norm_rows = false;     // with qk_norm: over all heads together
   double qkv_limit = 0;          // largest magnitude of q and k (behind the norm) and of v; 0: none
   int64_t sliding_window = 0;    // keys a query sees, itself included; 0: all before it
+  std::vector<bool> windowed_layers;  // [layers], those where it counts; empty: all
+  bool chosen_window = false;         // by the user, of a model that was trained without: its first tokens have to stay in sight
+  int64_t WindowOf(int64_t layer) const {
+    return windowed_layers.empty() || windowed_layers[static_cast<size_t>(layer)] ? sliding_window : 0;
+  }
   int32_t bos_id = -1;           // -1: none
   std::vector<int32_t> eos_ids;  // empty: none
   int32_t pad_id = -1;
@@ -243,10 +248,12 @@ class SourceModel {
 
 struct SourceOptions {
   std::string tokenizer_path;  // for sources that carry none; overrides what the source carries otherwise
+  int64_t window = 0;          // newest tokens that attention sees in every layer, whatever the source says; 0: as it says
 };
 
 /// Opens `path`: a folder, or a file told apart by its first bytes. Every tensor that the configuration needs is
-/// present and has its shape, or this throws Error: kBadModel with file, tensor and offset, kIo when unreadable.
+/// present and has its shape, or this throws Error: kBadModel with file, tensor and offset, kIo when unreadable; kUsage for a
+/// window that the model has no attention or was trained for too few positions for.
 std::unique_ptr<SourceModel> OpenSourceModel(const std::string &path, const SourceOptions &options = {});
 
 /// By the name of a Hugging Face configuration; nothing when it is unknown.

@@ -144,6 +144,7 @@ std::vector<int32_t> ChoosePrefix(const SourceModel &source, const PrefixSearch 
     RunTrials(source, ids, window, &trials);
     progress.Update(1 + length);
     const Trial *best = Best(trials, loss_limit, bits - kMinimumGain);
+    if (best == nullptr && length <= search.least) best = Best(trials, INFINITY, INFINITY);
     if (best == nullptr) break;
     chosen = best->prefix;
     bits = best->bits.MeanBits();

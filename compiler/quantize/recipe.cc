@@ -132,7 +132,9 @@ Scoring ScoringOf(const ModelConfig &config) {
 
 void FileSink::Begin(const ModelFrame &frame, double stream_scale, QuantizedMatrix embedding) {
   prefix_tokens_ = frame.prefix_tokens;
-  writer_ = std::make_unique<ModelWriter>(&graph_, config_, frame.writer);
+  WriterOptions options = frame.writer;
+  options.prefix_rows = static_cast<int64_t>(frame.prefix_tokens.size());
+  writer_ = std::make_unique<ModelWriter>(&graph_, config_, options);
   writer_->Begin(stream_scale, embedding.n == 0 ? nullptr : &embedding);
 }
 
@@ -178,9 +180,15 @@ ModelFrame FrameOf(const ModelConfig &config, const RecipeOptions &options) {
 }
 
 std::vector<int32_t> PrefixOf(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options) {
-  if (options.recipe != Recipe::kFast) return {};
   if (options.prefix_tokens) return *options.prefix_tokens;
-  return ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
+  const ModelConfig &config = source.config();
+  const bool wants_sinks = config.chosen_window;
+  if (options.recipe != Recipe::kFast) {
+    // The start of text, or what stands between texts: it is what models look back to.
+    const int32_t start = config.bos_id < 0 && !config.eos_ids.empty() ? config.eos_ids.front() : config.bos_id;
+    return wants_sinks && start >= 0 ? std::vector<int32_t>{start} : std::vector<int32_t>();
+  }
+  return ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates, wants_sinks ? 1 : 0});
 }
 
 RecipeResult QuantizeModel(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,

@@ -65,7 +65,7 @@ struct CalibrationWindows {
 };
 
 /// The constant prefix that `options` ask for: the given one, or the best for these windows. None for a recipe that does not
-/// calibrate.
+/// calibrate. Of a model that the user has given a window, one token at least: the start of text, where nothing is searched.
 std::vector<int32_t> PrefixOf(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options);
 
 /// What a recipe decides before it sees the weights.

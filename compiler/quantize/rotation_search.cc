@@ -49,7 +49,7 @@ double TrialPerplexity(const SourceModel &source, const CalibrationWindows &wind
 RotationChoice ChooseRotation(const SourceModel &source, const CalibrationWindows &windows, const RotationOptions &options,
                               RecipeOptions *recipe) {
   if (options.kind == RotationKind::kNone) return {};
-  recipe->prefix_tokens = ChoosePrefix(source, {windows.ids, windows.window, windows.prefix_candidates});
+  recipe->prefix_tokens = PrefixOf(source, windows, *recipe);
   if (options.seeds == 1) return {std::make_unique<RotatedModel>(source, options.kind, 1), 1};
   const CalibrationWindows few = TrialWindows(windows);
   RotationChoice best;

@@ -184,7 +184,7 @@ Tensor ElasticModel::AttentionPart(const Pass &pass, const Tensor &x) const {
   const Tensor q = heads_of(layer.q, w.q_norm, config_.heads), k = heads_of(layer.k, w.k_norm, config_.kv_heads);
   const Tensor v = limited(Linear(pass, layer.v, in, keep_v)).view({tokens, config_.kv_heads, values});
   const double scale = config_.attention_scale != 0 ? config_.attention_scale : 1 / std::sqrt(static_cast<double>(dim));
-  const Tensor attended = CausalAttention(q, k, v, scale, config_.sliding_window);
+  const Tensor attended = CausalAttention(q, k, v, scale, config_.WindowOf(pass.layer - layers_.data()));
   const Tensor out_in = w.order.rank_major ? Swapped(attended, config_.heads, LayerOrder::kRankBlock)
                                            : attended.reshape({tokens, config_.heads * values});
   return Linear(pass, layer.o, out_in, [](const Tensor &rows) { return rows; });

@@ -88,17 +88,17 @@ WeightInfo LiveGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, Ed
   return weights_[index]->info;
 }
 
-uint16_t LiveGraph::AddRope(const std::vector<double> &turns) {
+uint16_t LiveGraph::AddRope(const std::vector<double> &turns, uint32_t limit) {
   frequencies_.push_back(RopeFrequencyIntegers(turns));
-  ropes_.push_back({static_cast<uint32_t>(2 * turns.size()), frequencies_.back().data()});
+  ropes_.push_back({static_cast<uint32_t>(2 * turns.size()), frequencies_.back().data(), limit == 0 ? UINT64_MAX : limit});
   return static_cast<uint16_t>(ropes_.size() - 1);
 }
 
 uint16_t LiveGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
-                             const std::vector<int8_t> &prefix_v) {
+                             const std::vector<int8_t> &prefix_v, int64_t) {
   prefixes_.push_back(std::make_unique<Prefix>(Prefix{prefix_k, prefix_v}));
   caches_.push_back({static_cast<uint32_t>(kv_heads), static_cast<uint32_t>(head_dim), static_cast<uint32_t>(bits),
-                     prefixes_.back()->k.data(), prefixes_.back()->v.data()});
+                     0, prefixes_.back()->k.data(), prefixes_.back()->v.data()});
   return static_cast<uint16_t>(caches_.size() - 1);
 }
 
@@ -189,7 +189,7 @@ void LiveGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::
   live.step.append = {ToSlice(k), ToSlice(v), dims, dims, cache, live.multipliers.data(), integers.shift};
 }
 
-void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
+void LiveGraph::Attention(const Port &q, const Port *, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
                           const std::vector<double> &v_scales, const ValueOrder &) {
   LiveStep &live = NewStep(OpKind::kAttention, q, out);
   AttentionIntegers integers = MakeAttentionIntegers(q, out, score_scales, v_scales);
@@ -198,7 +198,7 @@ void LiveGraph::Attention(const Port &q, const Port &out, uint16_t cache, const 
   live.scales = score_scales;
   live.value_scales = v_scales;
   const uint32_t dims = caches_[cache].head_dim;
-  live.step.attention = {ToSlice(q), ToSlice(out), dims, dims, dims, cache, static_cast<uint32_t>(score_scales.size()),
+  live.step.attention = {ToSlice(q), ToSlice(out), {}, dims, dims, dims, cache, static_cast<uint32_t>(score_scales.size()),
                          live.multipliers.data(), integers.exp.shift, live.more_multipliers.data(), integers.out.shift, out.zero_point};
 }
 

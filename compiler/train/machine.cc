@@ -36,8 +36,9 @@ void Machine::Load(LiveGraph *graph) {
   graph_ = graph;
   view_ = &graph->graph();
   places_.resize(view_->values.size());
-  const PlanContext plan = {&kernels_, parallel_.threads, static_cast<uint64_t>(rows_),
-                            static_cast<uint64_t>(rows_ + prefix_rows_)};
+  const auto rows = static_cast<uint64_t>(rows_);
+  extent_ = {static_cast<uint64_t>(prefix_rows_), rows, rows};
+  const PlanContext plan = {&kernels_, parallel_.threads, rows, extent_};
   OpNeeds most = {0, 0};
   for (const std::vector<LiveStep> *steps : {&graph->body(), &graph->head()}) {
     for (const LiveStep &live : *steps) {
@@ -57,8 +58,7 @@ void Machine::Load(LiveGraph *graph) {
   thread_scratch_ = Bytes(most.thread_bytes * parallel_.threads);
   uint64_t cache_bytes = 0;
   for (const Cache &cache : view_->caches) {
-    const uint64_t bytes =
-        kv_cache::CacheBytes(static_cast<size_t>(rows_ + prefix_rows_), cache.kv_heads, cache.head_dim, cache.bits);
+    const uint64_t bytes = kv_cache::CacheBytes(kv_cache::TokenRowsOf(extent_, cache.window).all(), cache.kv_heads, cache.head_dim, cache.bits);
     cache_bytes = std::max(cache_bytes, bytes);
   }
   k_cache_ = Bytes(cache_bytes);
@@ -77,7 +77,7 @@ void Machine::Load(LiveGraph *graph) {
     rotary.cosine.resize(static_cast<size_t>(rows_) * half);
     rotary.sine.resize(rotary.cosine.size());
     rotate::FillTable(rotary.cosine.data(), rotary.sine.data(), view_->ropes[i].frequencies, half,
-                      static_cast<uint64_t>(prefix_rows_), static_cast<size_t>(rows_));
+                      static_cast<uint64_t>(prefix_rows_), static_cast<size_t>(rows_), view_->ropes[i].limit);
     const auto real = [&](std::vector<int16_t> &table) {
       return torch::from_blob(table.data(), {rows_, static_cast<int64_t>(half)}, torch::kShort).to(torch::kFloat) / 16384;
     };
@@ -92,7 +92,7 @@ void Machine::CopyPrefix(const AppendOp &op) {
   append::Args args = {};
   args.k_cache = caches_[op.cache].k;
   args.v_cache = caches_[op.cache].v;
-  args.capacity = static_cast<size_t>(rows_ + prefix_rows_);
+  args.capacity = kv_cache::TokenRowsOf(extent_, cache.window).all();
   args.m = static_cast<size_t>(prefix_rows_);
   args.kv_heads = cache.kv_heads;
   args.head_dim = args.k_dim = args.v_dim = cache.head_dim;
@@ -137,10 +137,10 @@ void Machine::Run(const LiveStep &live, std::vector<torch::Tensor> *buffers, con
   context.step_scratch = step_scratch_.data_ptr<uint8_t>();
   context.thread_scratch = thread_scratch_.data_ptr<uint8_t>();
   context.thread_scratch_bytes = thread_bytes_;
-  context.cache_rows = static_cast<size_t>(rows_ + prefix_rows_);
+  context.extent = extent_;
   context.tokens = tokens.data();
   context.m = static_cast<size_t>(rows);
-  context.first_row = static_cast<size_t>(prefix_rows_);
+  context.first_token = 0;
   if (RunStep(live.step, context) != Status::kOk) std::abort();  // no step here waits for storage
 }
 

@@ -65,6 +65,7 @@ class Machine {
   void StartState(uint32_t index);
 
   int64_t rows_, prefix_rows_;
+  kv_cache::Extent extent_;
   LiveGraph *graph_ = nullptr;
   const Graph *view_ = nullptr;
   KernelSet kernels_;

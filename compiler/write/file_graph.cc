@@ -127,24 +127,25 @@ WeightInfo FileGraph::AddWeight(const QuantizedMatrix &matrix, Layout layout, Ed
   return DescribeWeight(static_cast<uint16_t>(s.weights.size() - 1), matrix);
 }
 
-uint16_t FileGraph::AddRope(const std::vector<double> &turns) {
+uint16_t FileGraph::AddRope(const std::vector<double> &turns, uint32_t limit) {
   const schema::Ref ref = state_->Constants(RopeFrequencyIntegers(turns));
-  state_->ropes.push_back(schema::CreateRope(state_->fbb, static_cast<uint32_t>(2 * turns.size()), &ref));
+  state_->ropes.push_back(schema::CreateRope(state_->fbb, static_cast<uint32_t>(2 * turns.size()), &ref, limit));
   return static_cast<uint16_t>(state_->ropes.size() - 1);
 }
 
 uint16_t FileGraph::AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
-                             const std::vector<int8_t> &prefix_v) {
+                             const std::vector<int8_t> &prefix_v, int64_t window) {
   State &s = *state_;
   const auto heads = static_cast<uint32_t>(kv_heads);
   const auto dim = static_cast<uint32_t>(head_dim);
   const auto width = static_cast<uint8_t>(bits);
+  const auto seen = static_cast<uint32_t>(window);
   if (prefix_k.empty()) {
-    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, nullptr, nullptr, width));
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, nullptr, nullptr, width, seen));
   } else {
     const schema::Ref k = s.Constants(prefix_k);
     const schema::Ref v = s.Constants(prefix_v);
-    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v, width));
+    s.caches.push_back(schema::CreateCache(s.fbb, heads, dim, &k, &v, width, seen));
   }
   return static_cast<uint16_t>(s.caches.size() - 1);
 }
@@ -223,17 +224,17 @@ void FileGraph::Append(const Port &k, const Port &v, uint16_t cache, const std::
                schema::CreateAppend(state_->fbb, &keys, &rows, cache, &multipliers, static_cast<uint8_t>(integers.shift)));
 }
 
-void FileGraph::Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
+void FileGraph::Attention(const Port &q, const Port *sink_q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
                           const std::vector<double> &v_scales, const ValueOrder &order) {
   const AttentionIntegers integers = MakeAttentionIntegers(q, out, score_scales, v_scales);
   const schema::Ref exp_ref = state_->Constants(integers.exp.multipliers);
   const schema::Ref out_ref = state_->Constants(integers.out.multipliers);
-  const schema::Slice from = ToSchema(q), to = ToSchema(out);
+  const schema::Slice from = ToSchema(q), sinks = ToSchema(sink_q == nullptr ? q : *sink_q), to = ToSchema(out);
   state_->Step(schema::Op::Attention,
                schema::CreateAttention(state_->fbb, &from, &to, cache, static_cast<uint32_t>(score_scales.size()), &exp_ref,
                                        static_cast<uint8_t>(integers.exp.shift), &out_ref,
                                        static_cast<uint8_t>(integers.out.shift), static_cast<int16_t>(out.zero_point),
-                                       order.v_dim, static_cast<uint8_t>(order.run)));
+                                       order.v_dim, static_cast<uint8_t>(order.run), sink_q == nullptr ? nullptr : &sinks));
 }
 
 void FileGraph::Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) {

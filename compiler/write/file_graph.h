@@ -32,9 +32,9 @@ class FileGraph : public GraphBuilder {
   Port NewValue(EdgeType type, int64_t width) override;
   void BeginWeightSegment() override;
   WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input, int64_t k_panel) override;
-  uint16_t AddRope(const std::vector<double> &turns) override;
+  uint16_t AddRope(const std::vector<double> &turns, uint32_t limit) override;
   uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
-                    const std::vector<int8_t> &prefix_v) override;
+                    const std::vector<int8_t> &prefix_v, int64_t window) override;
   uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) override;
   uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int32_t> &prefix) override;
   void BeginHead(const Port &body_out) override;
@@ -48,7 +48,7 @@ class FileGraph : public GraphBuilder {
   void Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales,
               const std::vector<uint8_t> &pairs) override;
   void Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) override;
-  void Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
+  void Attention(const Port &q, const Port *sink_q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
                  const std::vector<double> &v_scales, const ValueOrder &order) override;
   void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) override;
   void Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) override;

@@ -54,12 +54,13 @@ class GraphBuilder {
   virtual void BeginWeightSegment() = 0;
   /// input: type of the rows that it multiplies. k_panel: as for Pack(). `matrix` must outlive the builder.
   virtual WeightInfo AddWeight(const QuantizedMatrix &matrix, Layout layout, EdgeType input, int64_t k_panel) = 0;
-  /// Frequencies in turns per position.
-  virtual uint16_t AddRope(const std::vector<double> &turns) = 0;
+  /// Frequencies in turns per position. limit: positions behind it are rotated as it is; 0: none.
+  virtual uint16_t AddRope(const std::vector<double> &turns, uint32_t limit) = 0;
   /// bits: of an element in the device's memory, 8 or 4.
-  /// prefix_k, prefix_v: s8 [rows, kv_heads, head_dim], empty without a prefix.
+  /// prefix_k, prefix_v: s8 [rows, kv_heads, head_dim], empty without a prefix. window: newest tokens that a token sees beside the
+  /// prefix, itself among them; 0: all.
   virtual uint16_t AddCache(int64_t kv_heads, int64_t head_dim, int bits, const std::vector<int8_t> &prefix_k,
-                            const std::vector<int8_t> &prefix_v) = 0;
+                            const std::vector<int8_t> &prefix_v, int64_t window) = 0;
 
   /// What a layer keeps from token to token, a matrix of s16 or s32. prefix: what it starts as, [rows, columns]; empty: zeros.
   virtual uint16_t AddState(uint32_t rows, uint32_t columns, const std::vector<int16_t> &prefix) = 0;
@@ -87,8 +88,9 @@ class GraphBuilder {
                       const std::vector<uint8_t> &pairs) = 0;
   /// v_scales: [kv_heads], of the cached rows.
   virtual void Append(const Port &k, const Port &v, uint16_t cache, const std::vector<double> &v_scales) = 0;
-  /// score_scales: [heads], a score in natural units (query scale * key scale / sqrt(head_dim)); v_scales: [heads].
-  virtual void Attention(const Port &q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
+  /// score_scales: [heads], a score in natural units (query scale * key scale / sqrt(head_dim)); v_scales: [heads]. sink_q: queries for
+  /// the prefix of a cache with a window, in units of q; null: q.
+  virtual void Attention(const Port &q, const Port *sink_q, const Port &out, uint16_t cache, const std::vector<double> &score_scales,
                          const std::vector<double> &v_scales, const ValueOrder &order) = 0;
   /// factor: the activation's a(x) / x at (i - 256) / 16. out.scale must come from GluScale().
   virtual void Glu(const Port &gate, const Port &up, const Port &out, const std::vector<double> &factor) = 0;

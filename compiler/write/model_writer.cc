@@ -117,7 +117,14 @@ void ModelWriter::AddRope() {
   std::vector<double> turns;
   for (const double radians : RopeFrequencies(config_)) turns.push_back(radians / (2 * kPi));
   if (turns.empty()) turns.push_back(0);  // positions are not told apart: a pair that stands still
-  rope_ = graph_->AddRope(turns);
+  rope_ = graph_->AddRope(turns, 0);
+  if (config_.sliding_window == 0 || options_.prefix_rows == 0 || config_.rotary_dims == 0) return;
+  // No farther from the prefix than in a window that is full for the first time: docs/ARITHMETIC.md, section 7.
+  sink_rope_ = graph_->AddRope(turns, Narrow(options_.prefix_rows + config_.sliding_window - 1));
+}
+
+bool ModelWriter::HasSinkQueries(int64_t layer) const {
+  return config_.WindowOf(layer) != 0 && options_.prefix_rows != 0 && config_.rotary_dims != 0;
 }
 
 void ModelWriter::NewAttentionValues() {
@@ -133,6 +140,7 @@ void ModelWriter::NewAttentionValues() {
   }
   q8_ = graph_->NewValue(EdgeType::kS8, q_width);
   k8_ = graph_->NewValue(EdgeType::kS8, kv_width);
+  if (sink_rope_ != rope_) sink_q8_ = graph_->NewValue(EdgeType::kS8, q_width);
   mixed_ = graph_->NewValue(EdgeType::kS8, q_width);
 }
 
@@ -203,16 +211,16 @@ void ModelWriter::CloseBranch(const Port &branch, double sum_scale) {
   residual_ = sum;
 }
 
-void ModelWriter::Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales,
+void ModelWriter::Position(const Port &in, uint16_t rope, const Port &rotated, const Port &out, const std::vector<double> &scales,
                            const std::vector<uint8_t> &pairs) {
   const auto block = static_cast<uint32_t>(options_.cache.head_block);
-  if (block == 1) return graph_->Rotate(in, out, rope_, scales, pairs);
+  if (block == 1) return graph_->Rotate(in, out, rope, scales, pairs);
   // In units of a head's step, so that one factor serves all heads. The transform keeps lengths: what it takes to 127 steps or
   // less in every dimension has at most 127 * sqrt(block) in one.
   const double unit = 127 * std::sqrt(static_cast<double>(block)) / EdgeLimit(EdgeType::kS16);
   std::vector<double> rotated_scales;
   for (const double scale : scales) rotated_scales.push_back(scale * unit);
-  graph_->Rotate(in, rotated, rope_, rotated_scales, pairs);
+  graph_->Rotate(in, rotated, rope, rotated_scales, pairs);
   graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block, scales);
 }
 
@@ -294,11 +302,14 @@ void ModelWriter::AttentionHalf(const LayerView &view) {
   }
   const std::vector<uint8_t> pairs = PairsOf(layer, qk);
   const Port q8 = Columns(q8_, 0, q_width, 1), k8 = Columns(k8_, 0, k_width, 1);
-  Position(q, q_rotated_, q8, scales.q8, pairs);
-  Position(k, k_rotated_, k8, scales.k8, pairs);
+  Position(q, rope_, q_rotated_, q8, scales.q8, pairs);
+  Position(k, rope_, k_rotated_, k8, scales.k8, pairs);
+  const bool has_sink_queries = HasSinkQueries(layer_);
+  const Port sink_q8 = has_sink_queries ? Columns(sink_q8_, 0, q_width, 1) : q8;
+  if (has_sink_queries) Position(q, sink_rope_, q_rotated_, sink_q8, scales.q8, pairs);
   if (view.profile == 0) {
     view.parts->cache = graph_->AddCache(config_.kv_heads, std::max(layer.widths.qk, layer.widths.v), options_.cache.bits,
-                                         layer.prefix_k, layer.prefix_v);
+                                         layer.prefix_k, layer.prefix_v, config_.WindowOf(layer_));
   }
   graph_->Append(k8, v, view.parts->cache, scales.v8);
 
@@ -314,7 +325,7 @@ void ModelWriter::AttentionHalf(const LayerView &view) {
   Port mixed = Columns(mixed_, 0, Narrow(depth), scales.attn_out);
   mixed.zero_point = scales.attn_out_zero;
   const ValueOrder order = layer.order.rank_major ? ValueOrder{Narrow(v_dim), Narrow(LayerOrder::kRankBlock)} : ValueOrder{};
-  graph_->Attention(q8, mixed, view.parts->cache, score_scales, v_scales, order);
+  graph_->Attention(q8, has_sink_queries ? &sink_q8 : nullptr, mixed, view.parts->cache, score_scales, v_scales, order);
   const WeightInfo o = PartOf(&view.parts->o, layer.o, mixed.type, {{0, Narrow(layer.o.n)}}, depth, DepthsOfO(layer));
   CloseBranch(Branch(mixed, o, layer.o_bias, scales.o16), scales.mid16);
 }
@@ -500,6 +511,7 @@ void ModelWriter::AddLayer(const QuantizedLayer &layer) {
     if (layer.down.n != 0 || !layer.experts.empty()) FfnHalf(view);
   }
   graph_->SelectProfile(0);
+  ++layer_;
 }
 
 Port ModelWriter::AddHead(const QuantizedHead &head) {

@@ -145,6 +145,7 @@ struct WriterOptions {
   uint32_t expert_block = 128;  // of the Hadamard transform before a routed expert's down
   uint32_t shared_block = 128;  // before the shared one's
   std::vector<int> rates;       // beyond 0, rising: a profile of every layer for each
+  int64_t prefix_rows = 0;      // that windows look back to, with queries of their own; 0: none, or nothing runs beyond a window
 };
 
 class ModelWriter {
@@ -194,8 +195,10 @@ class ModelWriter {
   /// Adds a branch to the stream, whose new scale is `sum_scale`.
   void CloseBranch(const Port &branch, double sum_scale);
   /// Rotates the heads of `in` (s16) to `out` (s8) of scales [heads], through the transform if there is one.
-  void Position(const Port &in, const Port &rotated, const Port &out, const std::vector<double> &scales,
+  void Position(const Port &in, uint16_t rope, const Port &rotated, const Port &out, const std::vector<double> &scales,
                 const std::vector<uint8_t> &pairs);
+  /// Whether a layer's queries are rotated once more, for the rows of the prefix: positions are told apart, and tokens go out of sight.
+  bool HasSinkQueries(int64_t layer) const;
   /// The configuration's norm of rows. bias: empty for an RMSNorm.
   void NormRows(const Port &in, const Port &out, const RowVector &gain, const RowVector &bias);
   /// The norm of the residual stream, in units of `scale`.
@@ -216,9 +219,9 @@ class ModelWriter {
   ModelConfig config_;
   WriterOptions options_;
   GraphBuilder *graph_;
-  uint16_t rope_ = 0;
+  uint16_t rope_ = 0, sink_rope_ = 0;
   /// Every layer uses the same values: the runtime plans where they lie, and scales belong to the steps.
-  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_;
+  Port stream_[2], normed_, qkv_, q_normed_, k_normed_, q_rotated_, k_rotated_, q8_, k8_, sink_q8_;
   Port router_, shared_gate_, routed_;    // of sparse layers; the same
   struct StateSpacePorts {
     Port in, convolved, scanned, gated, normed, out_in;
@@ -227,6 +230,7 @@ class ModelWriter {
   Port mixed_, branch_, logits_;
   std::map<int64_t, FfnPorts> ffns_;
   Port normed16_, normed15_;  // of layers with 15-bit inputs; made when the first one comes
+  int64_t layer_ = 0;
   Port residual_;  // the one of stream_ that holds the residual now, with its scale
   Port embedded_;
 };

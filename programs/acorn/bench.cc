@@ -96,8 +96,7 @@ void Bench(int argc, char **argv) {
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
   const uint64_t wanted = bench.prompt_tokens + bench.gen_tokens;
-  if (options.context == 0) options.context = wanted;
-  if (options.context < wanted) {
+  if (options.context != 0 && options.context < wanted) {
     Fail(ExitCode::kUsage, "--context %llu cannot hold %llu tokens", static_cast<unsigned long long>(options.context),
          static_cast<unsigned long long>(wanted));
   }
@@ -109,13 +108,16 @@ void Bench(int argc, char **argv) {
   {
     DeviceNeeds needs;
     needs.flags = ACORN_OPEN_PROFILE;
+    needs.tokens = wanted;
     Device profiled(options, needs);
     profiled.Open();
     ids = RandomIds(bench.seed, wanted, profiled.info().vocab_size);
     first = RunOnce(profiled, bench, ids, true);
     kernels = KernelShares(profiled);
   }
-  Device device(options);
+  DeviceNeeds needs;
+  needs.tokens = wanted;
+  Device device(options, needs);
   device.Open();
   std::vector<double> prefill, decode, first_token;
   RunOnce(device, bench, ids, false);

@@ -39,12 +39,17 @@ bool ReadLine(std::string *line) {
 // One turn. Returns false if there was no room for it.
 bool Answer(Device *device, const SamplingOptions &sampling, const std::string &line) {
   acorn_session *session = device->session();
-  const size_t begin = acorn_session_position(session);
+  const uint64_t begin = acorn_session_position(session);
   StartTime(device, sampling);
   const acorn_status status = acorn_session_append_text(session, line.data(), line.size(), ACORN_TEXT_CHAT);
   if (status == ACORN_ERR_CONTEXT_FULL) return false;
   if (status == ACORN_ERR_CANCELLED || status == ACORN_ERR_DEADLINE) {
-    Check(acorn_session_rewind(session, begin), "taking half a line back");
+    const acorn_status back = acorn_session_rewind(session, begin);
+    if (back == ACORN_ERR_REFILL) {  // what the half has pushed out of the window does not come back
+      std::fprintf(stderr, "stopped: half the line is part of the conversation\n");
+    } else {
+      Check(back, "taking half a line back");
+    }
     return true;
   }
   Check(status, "reading the line");
@@ -94,7 +99,8 @@ void ChangeRate(Device *device, const std::string &number) {
   }
   Try([&] {
     if (!device->SetRate(static_cast<uint32_t>(rate))) {
-      std::fprintf(stderr, "stopped after %zu tokens of the conversation\n", acorn_session_position(device->session()));
+      std::fprintf(stderr, "stopped after %llu tokens of the conversation\n",
+                   static_cast<unsigned long long>(acorn_session_position(device->session())));
     }
   });
 }
@@ -153,9 +159,11 @@ void Chat(int argc, char **argv) {
     const bool room = Answer(&device, sampling, line);
     interruptible = nullptr;
     Check(acorn_session_set_deadline(device.session(), ACORN_NO_DEADLINE), "ending the time limit");
-    if (!room) {
-      std::fprintf(stderr, "the context is full (%zu of %zu tokens): /reset starts a new conversation\n",
-                   acorn_session_position(device.session()), acorn_session_capacity(device.session()));
+    if (!room && device.plan().endless != 0) {
+      std::fprintf(stderr, "the line has more than %u tokens, which is what can be read at once\n", device.plan().context_tokens);
+    } else if (!room) {
+      std::fprintf(stderr, "the context is full (%llu of %u tokens): /reset starts a new conversation\n",
+                   static_cast<unsigned long long>(acorn_session_position(device.session())), device.plan().context_tokens);
     }
   }
   if (terminal) std::fputc('\n', stderr);

@@ -83,7 +83,12 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
   acorn_fault fault = {};
   fault.struct_size = sizeof fault;
   plan_.struct_size = sizeof plan_;
-  const acorn_status status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  acorn_status status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  if (status == ACORN_OK && options_.context == 0 && needs.tokens != 0 && plan_.endless == 0) {
+    options_.context = needs.tokens;
+    library_options_.context_tokens = static_cast<uint32_t>(needs.tokens);
+    status = acorn_plan(&plan_, &fault, &image_, &library_options_, &port_);
+  }
   if (status == ACORN_ERR_RATE) FailRate(library_options_.rate);
   if (status == ACORN_ERR_MEMORY) {
     Fail(ExitCode::kMemory, "--expert-cache %llu: one expert of %s has %llu bytes",
@@ -134,8 +139,9 @@ bool Device::SetRate(uint32_t rate) {
   acorn_status status = acorn_session_set_rate(session_, rate);
   if (status == ACORN_ERR_RATE) FailRate(rate);
   if (status == ACORN_ERR_REFILL) {
+    // Of a conversation without an end those that there still are, which a window ends before.
     const int32_t *begin = acorn_session_tokens(session_);
-    const std::vector<int32_t> tokens(begin, begin + acorn_session_position(session_));
+    const std::vector<int32_t> tokens(begin, begin + std::min<uint64_t>(acorn_session_position(session_), plan_.context_tokens));
     acorn_session_reset(session_);
     status = acorn_session_set_rate(session_, rate);
     if (status == ACORN_OK) status = acorn_session_prefill(session_, tokens.data(), tokens.size());

@@ -34,6 +34,7 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options);
 struct DeviceNeeds {
   uint32_t flags = 0;       // ACORN_OPEN_…
   uint32_t logit_rows = 0;  // 0: default
+  uint64_t tokens = 0;      // that a session holds at least, where --context does not say; 0: whatever the model does
 };
 
 class Device {

@@ -46,12 +46,12 @@ Continuation ContinuationScorer::Encode(const std::string &context, const std::s
   }
   if (encoded.first >= encoded.ids.size()) Fail(ExitCode::kUsage, "%s: the continuation has no tokens", where.c_str());
   // The last id is scored, but not fed.
-  const size_t capacity = acorn_session_capacity(device_->session());
-  if (encoded.ids.size() > capacity + 1) {
+  const uint64_t capacity = acorn_session_capacity(device_->session());
+  if (encoded.ids.size() - 1 > capacity) {
     const size_t dropped = encoded.ids.size() - (capacity + 1);
     if (dropped >= encoded.first) {
-      Fail(ExitCode::kUsage, "%s: the continuation has %zu tokens, the context holds %zu", where.c_str(),
-           encoded.ids.size() - encoded.first, capacity);
+      Fail(ExitCode::kUsage, "%s: the continuation has %zu tokens, the context holds %llu", where.c_str(),
+           encoded.ids.size() - encoded.first, static_cast<unsigned long long>(capacity));
     }
     encoded.ids.erase(encoded.ids.begin(), encoded.ids.begin() + static_cast<std::ptrdiff_t>(dropped));
     encoded.first -= dropped;
@@ -82,8 +82,14 @@ ContinuationScore ContinuationScorer::Score(const Continuation &continuation) {
   scores_.resize(count);
   if (next_ < count) {
     acorn_session *session = device_->session();
-    const size_t row = next_ - 1, kept = std::min({common, row, acorn_session_position(session)});
-    Check(acorn_session_rewind(session, kept), "rewinding");
+    const size_t row = next_ - 1;
+    size_t kept = std::min<uint64_t>(std::min(common, row), acorn_session_position(session));
+    acorn_status status = acorn_session_rewind(session, kept);
+    if (status == ACORN_ERR_REFILL) {  // windows have moved past it
+      kept = 0;
+      status = acorn_session_rewind(session, kept);
+    }
+    Check(status, "rewinding");
     if (kept < row) Check(acorn_session_prefill(session, ids.data() + kept, row - kept), "reading a context");
     Check(acorn_session_score(session, ids.data() + row, count - 1 - row, OnLogits, this), "scoring");
   }

@@ -36,7 +36,8 @@ void PrintRates(const std::vector<acorn_rate_plan> &rows) {
 }
 
 void PrintTable(const std::string &file, const acorn_memory_plan &plan, const std::vector<acorn_rate_plan> &rates) {
-  std::printf("%s: context %u, chunk %u, %u threads\n", file.c_str(), plan.context_tokens, plan.chunk_tokens, plan.threads);
+  std::printf("%s: context %s%u, chunk %u, %u threads\n", file.c_str(), plan.endless != 0 ? "without an end, the last " : "",
+              plan.context_tokens, plan.chunk_tokens, plan.threads);
   for (const PlanClass &part : ClassesOf(plan)) {
     std::printf("  %-13s %13llu  %11s  %s\n", part.name, static_cast<unsigned long long>(part.bytes),
                 HumanBytes(part.bytes).c_str(), part.what);
@@ -86,6 +87,7 @@ void PrintJson(const std::string &file, const acorn_memory_plan &plan, const std
   json.Number("state_bytes", plan.state_bytes);
   json.Number("block_bytes", plan.block_bytes);
   json.Number("context_tokens", plan.context_tokens);
+  json.Number("endless", plan.endless);
   json.Number("chunk_tokens", plan.chunk_tokens);
   json.Number("logit_rows", plan.logit_rows);
   json.Number("threads", plan.threads);

@@ -80,11 +80,13 @@ void PrintStats(const Device &device, const Report &report) {
 
 // False: its time was over.
 bool ReadPrompt(Device *device, const std::string &prompt, uint32_t flags) {
-  const size_t taken = acorn_session_position(device->session());
+  const uint64_t taken = acorn_session_position(device->session());
   const acorn_status status = acorn_session_append_text(device->session(), prompt.data(), prompt.size(), flags);
   if (status == ACORN_ERR_CONTEXT_FULL) {
-    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu%s", device->Encode(prompt, flags).size(),
-         acorn_session_capacity(device->session()) - taken, taken == 0 ? "" : " more");
+    const uint64_t room = device->plan().endless != 0 ? device->plan().context_tokens : acorn_session_capacity(device->session()) - taken;
+    Fail(ExitCode::kUsage, "the prompt has %zu tokens, %s %llu%s", device->Encode(prompt, flags).size(),
+         device->plan().endless != 0 ? "at once can be read" : "the context holds", static_cast<unsigned long long>(room),
+         taken == 0 || device->plan().endless != 0 ? "" : " more");
   }
   if (status == ACORN_ERR_DEADLINE) return false;
   Check(status, "reading the prompt");

@@ -101,8 +101,8 @@ void LoadSession(Device *device, const std::string &path) {
     Fail(ExitCode::kModel, "%s: a conversation with another model file than %s", name, device->path().c_str());
   }
   if (status == ACORN_ERR_CONTEXT_FULL) {
-    Fail(ExitCode::kUsage, "%s: the conversation is longer than the context of %zu tokens (--context)", name,
-         acorn_session_capacity(device->session()));
+    Fail(ExitCode::kUsage, "%s: the conversation is longer than the context of %u tokens (--context)", name,
+         device->plan().context_tokens);
   }
   Check(status, name);
   if (device->options().rate != kNoRate) device->SetRate(static_cast<uint32_t>(device->options().rate));

@@ -24,7 +24,7 @@ struct TraceOptions {
 /// one by one, as they are and not as the model would go on.
 void FeedIds(const Device &device, const std::vector<int32_t> &ids, uint64_t prompt_tokens) {
   acorn_session *session = device.session();
-  const size_t window = acorn_session_capacity(session);
+  const size_t window = device.plan().context_tokens;
   for (size_t begin = 0; begin < ids.size(); begin += window) {
     acorn_session_reset(session);
     const size_t count = std::min(window, ids.size() - begin);
@@ -40,8 +40,7 @@ void Answer(Device *device, const TraceOptions &options, const SamplingOptions &
   if (ids.empty()) Fail(ExitCode::kUsage, "the prompt is empty");
   const acorn_status status = acorn_session_prefill(device->session(), ids.data(), ids.size());
   if (status == ACORN_ERR_CONTEXT_FULL) {
-    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %zu", ids.size(),
-         acorn_session_capacity(device->session()));
+    Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %u", ids.size(), device->plan().context_tokens);
   }
   Check(status, "reading the prompt");
   Generate(device, sampling, nullptr, [](const char *, size_t) {});

@@ -133,6 +133,7 @@ void LogOpen(const acorn_port *port, const Model &model) {
   acorn::Message message;
   message.Text("opened ").Text(model.graph.name.data(), model.graph.name.size());
   message.Text(": ").Number(acorn::LayersOf(model.graph)).Text(" layers, context ").Number(model.dims.context);
+  if (model.dims.tokens == acorn::kEndless) message.Text(" and no end");
   message.Text(", image ").Number(model.memory.image_bytes).Text(" bytes, block ").Number(model.memory.block_bytes);
   message.Text(" bytes, ").Number(model.dims.threads).Text(" threads");
   Log(port, 2, message);
@@ -180,7 +181,7 @@ void TellRoutes(void *ctx, uint32_t set, const acorn::Route *routes, size_t toke
 // Feeds under the clock of prefill.
 template <typename Call>
 Status TimedPrefill(Session *session, const Call &call) {
-  const uint32_t before_tokens = session->position;
+  const uint64_t before_tokens = session->position;
   const uint64_t before = session->model->clock.Now();
   const Status status = call();
   session->timings.prefill_ticks += session->model->clock.Now() - before;
@@ -212,7 +213,7 @@ const char *acorn_status_text(acorn_status status) {
     case Status::kToken: return "a token id is outside the vocabulary";
     case Status::kText: return "the model has no tokenizer or no chat template for this text";
     case Status::kRate: return "the model file does not hold this rate";
-    case Status::kRefill: return "a lower rate needs the conversation anew: reset the session and feed its tokens again";
+    case Status::kRefill: return "this needs the conversation anew: reset the session and feed its tokens again";
     case Status::kForeign: return "not an Acorn file of this kind";
     case Status::kVersion: return "an Acorn file of another version";
     case Status::kTruncated: return "the file is shorter than it says";
@@ -317,6 +318,7 @@ acorn_status acorn_plan(acorn_memory_plan *plan, acorn_fault *fault, const acorn
   plan->expert_record_bytes = memory.slot_bytes;
   plan->state_bytes = memory.state_bytes;
   plan->rates = memory.rates;
+  plan->endless = dims.tokens == acorn::kEndless;
   return ACORN_OK;
 }
 
@@ -527,15 +529,15 @@ acorn_status acorn_session_logits(acorn_session *session, const int32_t **logits
   return ACORN_OK;
 }
 
-size_t acorn_session_position(const acorn_session *session) { return session == nullptr ? 0 : session->position; }
+uint64_t acorn_session_position(const acorn_session *session) { return session == nullptr ? 0 : session->position; }
 
-size_t acorn_session_capacity(const acorn_session *session) { return session == nullptr ? 0 : session->model->dims.context; }
+uint64_t acorn_session_capacity(const acorn_session *session) { return session == nullptr ? 0 : session->model->dims.tokens; }
 
 const int32_t *acorn_session_tokens(const acorn_session *session) {
-  return session == nullptr ? nullptr : session->tokens.data();
+  return session == nullptr ? nullptr : acorn::NewestIds(*session).data();
 }
 
-acorn_status acorn_session_rewind(acorn_session *session, size_t position) {
+acorn_status acorn_session_rewind(acorn_session *session, uint64_t position) {
   return session == nullptr ? static_cast<acorn_status>(ACORN_ERR_ARGUMENT) : Out(acorn::Rewind(session, position));
 }
 

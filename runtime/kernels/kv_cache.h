@@ -11,6 +11,9 @@
 //   K  u8 [rows / 16, head_dim / 8, 16 rows, 4]   dimensions 8j + i and 8j + 4 + i
 //   V  u8 [rows / 4, head_dim / 16, 8, 4 rows]    dimensions 16j + i and 16j + 8 + i
 // rows are padded to 16, head_dim to 16. Padding and rows not yet written may hold anything: it is multiplied with 0 or left out.
+//
+// The rows of the constant prefix come first. Tokens follow, each in a row of its own; or, where attention sees a window of them, in
+// a ring of whole tiles, which a new token enters in the place of one that nobody will see again.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +31,28 @@ constexpr int kNibbleLimit = 7;     // values are in [-7, 7]
 
 static constexpr size_t PaddedRows(size_t rows) { return AlignUp(rows, kTileRows); }
 static constexpr size_t PaddedDim(size_t head_dim) { return AlignUp(head_dim, 16); }
+
+/// What the rows of a session's caches depend on, beside their windows.
+struct Extent {
+  uint64_t prefix_rows;
+  uint64_t tokens;  // most that a session holds; UINT64_MAX: there is no end
+  uint64_t chunk;   // most that are appended before a query reads
+};
+
+/// Rows of a cache that tokens take turns in: token t stands in row first + t mod count.
+struct TokenRows {
+  uint64_t first, count;
+
+  constexpr uint64_t RowOf(uint64_t token) const { return first + token % count; }
+  constexpr uint64_t all() const { return first + count; }  // of the cache
+};
+
+/// window 0: a row for each token. Else so many that the last token of a chunk takes no place that its first one still sees.
+static constexpr TokenRows TokenRowsOf(const Extent &extent, uint64_t window) {
+  if (window == 0) return {extent.prefix_rows, extent.tokens};
+  const uint64_t most = window + extent.chunk - 1;
+  return {AlignUp(extent.prefix_rows, kTileRows), AlignUp(most < extent.tokens ? most : extent.tokens, kTileRows)};
+}
 
 /// Bytes of one KV head's keys, and as many for its values, in a cache of `rows` rows and 8 or 4 bits; a multiple of kAlignment.
 /// In 64 bits on every machine: a file may ask for more than 32 hold, which the plan must see.

@@ -16,7 +16,7 @@ StepInputs InputsOf(const Step &step) {
     case OpKind::kLinear: return {{step.linear.in}, 1};
     case OpKind::kRotate: return {{step.rotate.in}, 1};
     case OpKind::kAppend: return {{step.append.k, step.append.v}, 2};
-    case OpKind::kAttention: return {{step.attention.q}, 1};
+    case OpKind::kAttention: return {{step.attention.q, step.attention.sink_q}, 1u + (step.attention.sink_q.width != 0)};
     case OpKind::kGlu: return {{step.glu.gate, step.glu.up}, 2};
     case OpKind::kHadamard: return {{step.hadamard.in}, 1};
     case OpKind::kAdd: return {{step.add.a, step.add.b}, 2};

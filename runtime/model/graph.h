@@ -16,7 +16,7 @@ namespace acorn {
 
 constexpr uint32_t kMaxValues = 64;          // so that a set of values is one u64
 constexpr uint32_t kMostTileChannels = 16;   // of any layout
-constexpr uint32_t kMaxRows = 65536;         // of a cache, prefix included: docs/ARITHMETIC.md §7
+constexpr uint32_t kMaxRows = 65536;         // of a cache that a token sees, prefix included: docs/ARITHMETIC.md §7
 constexpr uint32_t kMaxTokensWithoutCache = 1u << 24;  // of a session whose layers keep states alone
 constexpr uint32_t kMaxPrefixRows = 64;
 constexpr uint32_t kMaxHeadDim = 512;
@@ -107,12 +107,14 @@ uint64_t PartBytes(const Weight &weight, uint32_t n, uint32_t k);
 struct Rope {
   uint32_t rotary_dims;
   const uint64_t *frequencies;  // [rotary_dims / 2], turns per position times 2^64
+  uint64_t limit;               // positions behind it are rotated as it is; UINT64_MAX: none
 };
 
 /// Keys and values of one layer, as wide as the widest profile wants them.
 struct Cache {
   uint32_t kv_heads, head_dim;
   uint32_t bits;           // of an element: 8 or 4
+  uint32_t window;         // newest tokens that a token sees, itself among them, beside the prefix rows; 0: all
   const int8_t *prefix_k;  // [prefix_rows, kv_heads, head_dim]
   const int8_t *prefix_v;
 };
@@ -202,6 +204,7 @@ struct AppendOp {
 
 struct AttentionOp {
   Slice q, out;           // out: [v_dim / run, heads, run], and what is left of it holds zero_point
+  Slice sink_q;           // the queries for the prefix rows; of no width: q
   uint32_t k_dim, v_dim;  // as Append's
   uint32_t run;
   uint32_t cache, heads;

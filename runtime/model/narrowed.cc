@@ -140,6 +140,13 @@ Status ModelReader::Read(const void *table, AttentionOp *out) {
   }
   const uint64_t width = uint64_t{out->heads} * out->v_dim;
   if (op.run() == 0 ? out->out.width != width : out->out.width < width) return Invalid();
+  out->sink_q = {};
+  if (op.sink_q() != nullptr) {
+    DType sinks;
+    ACORN_TRY(ReadSlice(op.sink_q(), &out->sink_q, &sinks));
+    const bool has_sinks = cache->window() != 0 && model_->prefix_tokens() != nullptr && model_->prefix_tokens()->size() != 0;
+    if (!has_sinks || sinks != DType::kS8 || out->sink_q.width != out->q.width) return Invalid();
+  }
   ACORN_TRY(ResolveArray(op.exp_multipliers(), out->heads, &out->exp_multipliers));
   ACORN_TRY(ResolveArray(op.out_multipliers(), out->heads, &out->out_multipliers));
   ACORN_TRY(CheckMultipliers(out->exp_multipliers, out->heads, 0, INT32_MAX));

@@ -356,6 +356,7 @@ Status ModelReader::ReadRope(uint32_t index, Rope *out) {
   index_ = index;
   const schema::Rope *rope = model_->ropes()->Get(index);
   out->rotary_dims = rope->rotary_dims();
+  out->limit = rope->limit() == 0 ? UINT64_MAX : rope->limit();
   if (out->rotary_dims == 0 || out->rotary_dims % 2 != 0 || out->rotary_dims > kMaxHeadDim) return Invalid();
   return ResolveArray(rope->frequencies(), out->rotary_dims / 2, &out->frequencies);
 }
@@ -367,6 +368,7 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   out->kv_heads = cache->kv_heads();
   out->head_dim = cache->head_dim();
   out->bits = cache->bits();
+  out->window = cache->window();
   out->prefix_k = out->prefix_v = nullptr;
   if (out->bits != 8 && out->bits != 4) return Invalid();
   if (out->kv_heads == 0 || out->head_dim == 0 || out->head_dim % 2 != 0 || out->head_dim > kMaxHeadDim ||
@@ -374,6 +376,7 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
     return Invalid();
   }
   const uint64_t rows = model_->prefix_tokens() == nullptr ? 0 : model_->prefix_tokens()->size();
+  if (rows + out->window > kMaxRows) return Invalid();
   if (rows == 0) return Status::kOk;
   const uint64_t elements = rows * out->kv_heads * out->head_dim;
   ACORN_TRY(ResolveArray(cache->prefix_k(), elements, &out->prefix_k));
@@ -382,6 +385,8 @@ Status ModelReader::ReadCache(uint32_t index, Cache *out) {
   for (uint64_t i = 0; i < elements; ++i) good &= out->prefix_k[i] != INT8_MIN && out->prefix_v[i] != INT8_MIN;
   return good ? Status::kOk : Invalid();
 }
+
+uint32_t ModelReader::WindowOf(uint32_t cache) const { return model_->caches()->Get(cache)->window(); }
 
 Status ModelReader::ReadExpertSet(uint32_t index, ExpertSet *out) {
   section_ = "experts";

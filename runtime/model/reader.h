@@ -87,6 +87,8 @@ class ModelReader {
   Status ReadWeight(uint32_t index, Weight *out);
   Status ReadRope(uint32_t index, Rope *out);
   Status ReadCache(uint32_t index, Cache *out);
+  /// Of a cache, as the file says it: ReadCache checks it.
+  uint32_t WindowOf(uint32_t cache) const;
   Status ReadState(uint32_t index, State *out);
   /// The span of `out` for the records stays empty.
   Status ReadExpertSet(uint32_t index, ExpertSet *out);

@@ -2,8 +2,40 @@
 
 namespace acorn {
 
+namespace {
+
+constexpr uint64_t kTileRows = kv_cache::kTileRows;
+
+// Scores that a task needs room for.
+uint64_t ScoreRows(const Cache &cache, const kv_cache::Extent &extent) {
+  if (cache.window == 0) return extent.prefix_rows + extent.tokens;
+  // What its first row sees begins inside of a tile; its last row sees as many keys more as it has rows before.
+  const uint64_t most = cache.window + attention::kTaskRows - 1 + kTileRows - 1;
+  return attention::KeyRows(extent.prefix_rows, most < extent.tokens ? most : extent.tokens);
+}
+
+// The keys that the rows from `first` on see.
+void FindKeys(const RunContext &context, const Cache &cache, size_t first, attention::Args *args) {
+  const uint64_t token = context.first_token + first;
+  const kv_cache::TokenRows rows = TokenRowsOf(context, cache);
+  if (cache.window == 0) {
+    args->ring_rows = kv_cache::PaddedRows(rows.all());
+    args->first_key = rows.RowOf(token);
+    args->window = attention::kNoWindow;
+    return;
+  }
+  const uint64_t oldest = token < cache.window ? 0 : token - cache.window + 1, begin = oldest - oldest % kTileRows;
+  args->sinks = context.extent.prefix_rows;
+  args->ring_rows = rows.count;
+  args->first_slot = begin % rows.count;
+  args->first_key = token - begin;
+  args->window = cache.window;
+}
+
+}  // namespace
+
 OpNeeds Needs(const AttentionOp &, const Cache &cache, const PlanContext &context) {
-  return {0, AlignUp(attention::ScratchBytes(context.cache_rows, cache.head_dim), 64)};
+  return {0, AlignUp(attention::ScratchBytes(ScoreRows(cache, context.extent), cache.head_dim), 64)};
 }
 
 void Run(const AttentionOp &op, const RunContext &context) {
@@ -17,7 +49,7 @@ void Run(const AttentionOp &op, const RunContext &context) {
   const bool split = cache.kv_heads * row_blocks < context.parallel.threads;
   const size_t heads_per_task = split ? 1 : group;
   const size_t head_tasks = op.heads / heads_per_task;
-  const uint64_t head_bytes = kv_cache::HeadBytes(context.cache_rows, head_dim, cache.bits);
+  const uint64_t head_bytes = kv_cache::HeadBytes(TokenRowsOf(context, cache).all(), head_dim, cache.bits);
   context.parallel.For(static_cast<uint32_t>(head_tasks * row_blocks), [&](uint32_t task, uint32_t thread) {
     if (IsStopped(context, thread)) return;
     const size_t head = task % head_tasks * heads_per_task;
@@ -37,7 +69,11 @@ void Run(const AttentionOp &op, const RunContext &context) {
     args.run = op.run;
     args.run_step = op.heads * op.run;
     args.bits = cache.bits;
-    args.first_position = context.first_row + first;
+    FindKeys(context, cache, first, &args);
+    if (op.sink_q.width != 0) {
+      args.sink_q_stride = Stride<int8_t>(context, op.sink_q);
+      args.sink_q = Elements<int8_t>(context, op.sink_q) + first * args.sink_q_stride + head * op.k_dim;
+    }
     args.k = context.caches[op.cache].k + head / group * head_bytes;
     args.v = context.caches[op.cache].v + head / group * head_bytes;
     args.exp_multiplier = op.exp_multipliers + head;

@@ -15,6 +15,7 @@
 #include "kernels/gemm.h"
 #include "kernels/glu/kernel.h"
 #include "kernels/hadamard/kernel.h"
+#include "kernels/kv_cache.h"
 #include "kernels/layernorm/kernel.h"
 #include "kernels/requantise/kernel.h"
 #include "kernels/rmsnorm/kernel.h"
@@ -113,7 +114,7 @@ struct RunContext {
   uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
   uint64_t thread_scratch_bytes;
   RoutingHook routing_hook;
-  size_t cache_rows;          // capacity of a cache
+  kv_cache::Extent extent;    // of the session's caches
   ExpertSource experts;       // of a model that has some
   ExpertForecast forecast;
   RoutingDials dials;
@@ -121,7 +122,7 @@ struct RunContext {
   // the chunk
   const int32_t *tokens;      // [m]
   size_t m;                   // rows
-  size_t first_row;           // cache row and position of the first one
+  uint64_t first_token;       // of the conversation: at position prefix_rows + first_token
 };
 
 /// What sizes depend on.
@@ -129,7 +130,7 @@ struct PlanContext {
   const KernelSet *kernels;
   uint32_t threads;
   uint64_t rows;        // of the step: chunk tokens, or logit rows in the head
-  uint64_t cache_rows;  // capacity of a cache
+  kv_cache::Extent extent;
 };
 
 /// Scratch that a step needs beside its values; both multiples of 64.
@@ -177,6 +178,10 @@ T *Elements(const RunContext &context, const Slice &slice) {
 template <typename T>
 size_t Stride(const RunContext &context, const Slice &slice) {
   return context.values[slice.value].row_bytes / sizeof(T);
+}
+
+inline kv_cache::TokenRows TokenRowsOf(const RunContext &context, const Cache &cache) {
+  return kv_cache::TokenRowsOf(context.extent, cache.window);
 }
 
 inline uint8_t *ThreadScratch(const RunContext &context, uint32_t thread) {

@@ -158,7 +158,7 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
                    const KernelSet &kernels, ScratchPlan *plan) {
   Walk walk = {};
   for (uint32_t v = 0; v < counts.values; ++v) ACORN_TRY(reader->ReadValue(v, &walk.values[v]));
-  const uint64_t cache_rows = dims.context + summary.prefix_tokens.size();
+  const kv_cache::Extent extent = ExtentOf(dims, summary.prefix_tokens.size());
   const uint64_t body_out = uint64_t{1} << summary.body_out;
   const uint64_t logits = uint64_t{1} << summary.logits;
 
@@ -166,14 +166,14 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
   WantWhole(summary.logits, &walk);
   WantWhole(summary.body_out, &walk);
   walk.read_cache = kNoCache;
-  ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, cache_rows}, &walk));
+  ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, extent}, &walk));
   if ((walk.live & ~body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
   for (uint32_t p = 0; p < counts.profiles; ++p) {
     walk.live = 0;
     WantWhole(summary.body_out, &walk);
     walk.read_cache = kNoCache;
     walk.states = counts.states;
-    ACORN_TRY(WalkSteps(reader, BodyOf(p), counts.body, {&kernels, dims.threads, dims.chunk, cache_rows}, &walk));
+    ACORN_TRY(WalkSteps(reader, BodyOf(p), counts.body, {&kernels, dims.threads, dims.chunk, extent}, &walk));
     if (walk.live != 0 || walk.read_cache != kNoCache || walk.states != 0) {
       return reader->Fail(Status::kInvalid, p == 0 ? "body" : "profile", p == 0 ? 0 : (p - 1) * counts.body, 0);
     }

@@ -11,9 +11,12 @@
 
 namespace acorn {
 
+constexpr uint64_t kEndless = UINT64_MAX;
+
 /// The caller's options and the port, with every default resolved.
 struct Dims {
-  uint32_t context;     // real tokens
+  uint32_t context;     // real tokens of a session, or, where it has no end, the newest whose ids it keeps
+  uint64_t tokens;      // most that a session holds: context, or kEndless
   uint32_t chunk;       // rows of the body
   uint32_t logit_rows;  // rows of the head
   uint32_t sessions;
@@ -22,6 +25,14 @@ struct Dims {
   uint32_t trace_steps;  // steps whose digests are kept: all or none
   uint32_t expert_slots;  // at the rate that sessions start with; 0: experts are used where they lie in the image
 };
+
+inline kv_cache::Extent ExtentOf(const Dims &dims, size_t prefix_rows) { return {prefix_rows, dims.tokens, dims.chunk}; }
+
+/// Ids that a session has places for. Of one without an end: those that it keeps, as many more that it may go back over, and as many
+/// that may come before it moves them (session/session.h).
+constexpr uint64_t TokenPlaces(const Dims &dims) {
+  return dims.tokens == kEndless ? uint64_t{2} * dims.context + dims.chunk : dims.context;
+}
 
 /// Offsets from the start of the scratch.
 struct ScratchPlan {

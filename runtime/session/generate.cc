@@ -82,18 +82,21 @@ class Feeder {
   Feeder(Session *session, uint32_t most) : session_(session), most_(MayDraft(*session) ? most : 0) {}
 
   /// left: tokens that may be sampled from here on, this one included
-  Status Feed(int32_t token, size_t left) {
-    if (next_ < computed_ && session_->position == first_ + next_ && session_->tokens[session_->position] == token) {
+  Status Feed(int32_t token, uint64_t left) {
+    if (next_ < computed_ && session_->position == first_ + next_ && *IdAt(*session_, session_->position) == token) {
       ++session_->timings.accepted_tokens;
       AcceptDraft(session_, next_++);
       return Status::kOk;
     }
     computed_ = next_ = 0;
-    size_t drafts = most_ < left ? most_ : left - 1;
-    if (drafts != 0) {
-      session_->tokens[session_->position] = token;
-      const size_t count = session_->position + 1;
-      drafts = LookUp(Span<int32_t>(session_->tokens.data(), count + drafts), count);
+    const uint64_t most = most_ < left ? most_ : left - 1;
+    size_t drafts = 0;
+    if (most != 0) {
+      MakeRoom(session_, static_cast<size_t>(most) + 1);
+      int32_t *const end = IdAt(*session_, session_->position);
+      const size_t count = NewestIds(*session_).size();
+      *end = token;
+      drafts = LookUp(Span<int32_t>(end - count, count + 1 + static_cast<size_t>(most)), count + 1);
     }
     if (drafts == 0) return acorn::Feed(session_, Span<const int32_t>(&token, 1), nullptr, nullptr);
     session_->timings.drafted_tokens += drafts;
@@ -107,7 +110,7 @@ class Feeder {
  private:
   Session *session_;
   size_t most_;
-  size_t first_ = 0, computed_ = 0, next_ = 0;  // position and tokens of the last pass, and which of them comes next
+  uint64_t first_ = 0, computed_ = 0, next_ = 0;  // position and tokens of the last pass, and which of them comes next
 };
 
 }  // namespace
@@ -125,14 +128,14 @@ Status Generate(Session *session, const Generation &generation, StopReason *reas
   Feeder feeder(session, generation.draft_tokens);
   for (;;) {
     ACORN_TRY(session->stop.Take());
-    if (session->position == model->dims.context) {
+    if (RoomOf(*session) == 0) {
       *reason = StopReason::kContext;
       return Status::kOk;
     }
     int32_t token = 0;
     ACORN_TRY(SampleNext(session, generation.sampling, generation.repetition_window, &token));
     const uint64_t before = model->clock.Now();
-    size_t left = model->dims.context - session->position;
+    uint64_t left = RoomOf(*session);
     if (generation.max_tokens != 0 && generation.max_tokens - *count < left) left = generation.max_tokens - *count;
     ACORN_TRY(feeder.Feed(token, left));
     session->timings.decode_ticks += model->clock.Now() - before;
@@ -140,7 +143,7 @@ Status Generate(Session *session, const Generation &generation, StopReason *reas
     ++*count;
     const bool end = model->tokenizer.header != nullptr && static_cast<uint32_t>(token) < VocabSize(model->tokenizer) &&
                      IsStopToken(model->tokenizer, token);
-    const bool last = end || *count == generation.max_tokens || session->position == model->dims.context;
+    const bool last = end || *count == generation.max_tokens || RoomOf(*session) == 0;
     const uint32_t stop = output.Give(token, last);
     if (stop != 0 || end) {
       *reason = end ? StopReason::kEnd : static_cast<StopReason>(stop);

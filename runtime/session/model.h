@@ -75,7 +75,7 @@ struct Model {
   uint8_t *scratch;
   uint64_t file_checksum;  // of the file's header, which has the graph's, which has those of all else: what a snapshot is of
   uint32_t first_profile;  // of a session that opens
-  uint64_t cache_rows;  // of a session: prefix and context
+  kv_cache::Extent extent;  // of a session's caches
   Place values[kMaxValues];
   Span<RopePlace> ropes;
   Span<uint8_t> profile_of_step;  // [body + head], index of its row

@@ -103,6 +103,13 @@ void LayOutScratch(const Opening &opening, Arena *arena, Model *model) {
   model->sampler_work = sampler_work;
 }
 
+// Where no cache keeps all tokens, nothing that a session keeps grows with them.
+void FindEnd(const OpenRequest &request, Opening *opening) {
+  bool grows = request.context != 0 || opening->counts.caches == 0;
+  for (uint32_t i = 0; i < opening->counts.caches; ++i) grows = grows || opening->reader.WindowOf(i) == 0;
+  opening->dims.tokens = grows ? opening->dims.context : kEndless;
+}
+
 Status ResolveDims(const OpenRequest &request, Opening *opening) {
   Dims &dims = opening->dims;
   dims.context = request.context == 0 ? opening->summary.max_context : request.context;
@@ -118,6 +125,7 @@ Status ResolveDims(const OpenRequest &request, Opening *opening) {
   }
   if (dims.chunk > dims.context) dims.chunk = dims.context;
   if (dims.logit_rows > dims.chunk) dims.logit_rows = dims.chunk;
+  FindEnd(request, opening);
   return Status::kOk;
 }
 
@@ -230,7 +238,8 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   for (uint32_t i = 0; i < opening->counts.caches; ++i) {
     Cache cache;
     ACORN_TRY(opening->reader.ReadCache(i, &cache));
-    const uint64_t rows = opening->dims.context + opening->summary.prefix_tokens.size();
+    const kv_cache::Extent extent = ExtentOf(opening->dims, opening->summary.prefix_tokens.size());
+    const uint64_t rows = kv_cache::TokenRowsOf(extent, cache.window).all();
     const uint64_t bytes = kv_cache::CacheBytes(rows, cache.kv_heads, cache.head_dim, cache.bits);
     session.Take<uint8_t>(bytes);
     session.Take<uint8_t>(bytes);
@@ -345,7 +354,7 @@ void LayOutSession(const Graph &graph, const GraphCounts &counts, const Dims &di
                    Session **session) {
   const Span<Session> self = arena->Take<Session>(1);
   const Span<int32_t> logits = arena->Take<int32_t>(dims.logit_rows * AlignUp(graph.vocab_size, 16));
-  const Span<int32_t> tokens = arena->Take<int32_t>(dims.context);
+  const Span<int32_t> tokens = arena->Take<int32_t>(TokenPlaces(dims));
   const Span<CachePlace> caches = arena->Take<CachePlace>(counts.caches);
   const Span<uint8_t *> states = arena->Take<uint8_t *>(counts.states);
   const Span<char> text = arena->Take<char>(text_bytes);
@@ -427,7 +436,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->profile = request.profile;
   model->tokenizer = opening.tokenizer;
   model->scratch_plan = opening.scratch;
-  model->cache_rows = opening.dims.context + model->graph.prefix_tokens.size();
+  model->extent = ExtentOf(opening.dims, model->graph.prefix_tokens.size());
   for (size_t i = 0; i < model->profile_of_step.size(); ++i) {
     model->profile_of_step[i] = ProfileRowOf(model, StepOf(model->graph, i));
   }
@@ -437,7 +446,8 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
     session->stop.clock = model->clock;
     for (uint32_t i = 0; i < model->graph.caches.size(); ++i) {
       const Cache &cache = model->graph.caches[i];
-      const uint64_t bytes = kv_cache::CacheBytes(model->cache_rows, cache.kv_heads, cache.head_dim, cache.bits);
+      const uint64_t rows = kv_cache::TokenRowsOf(model->extent, cache.window).all();
+      const uint64_t bytes = kv_cache::CacheBytes(rows, cache.kv_heads, cache.head_dim, cache.bits);
       session->caches[i].k = arena.Take<uint8_t>(bytes).data();
       session->caches[i].v = arena.Take<int8_t>(bytes).data();
     }

@@ -25,7 +25,7 @@ RunContext MakeContext(Session *session, Place *values) {
   context.step_scratch = model->scratch + model->scratch_plan.step;
   context.thread_scratch = model->scratch + model->scratch_plan.threads;
   context.thread_scratch_bytes = model->scratch_plan.thread_bytes;
-  context.cache_rows = model->cache_rows;
+  context.extent = model->extent;
   context.dials = model->dials;
   context.routing_hook = session->routing_hook;
   if (model->dims.expert_slots == 0) {
@@ -124,26 +124,28 @@ void TakeBack(Session *session, size_t m) {
   }
 }
 
-// The body for the tokens [first, first + m) of the conversation, which already stand in session->tokens. A failure is taken back.
-Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
+// The body for the tokens [first, first + m) of the conversation, whose ids stand in their places. A failure is taken back.
+Status RunBody(Session *session, uint64_t first, size_t m, Pass pass) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
   if (pass == Pass::kAgain) context.routing_hook = {};
   context.stop = StopOf(session, m);
   model->kept_count = 0;
-  context.tokens = session->tokens.data() + first;
+  context.tokens = IdAt(*session, first);
   context.m = m;
-  context.first_row = model->graph.prefix_tokens.size() + first;
+  context.first_token = first;
   for (uint32_t i = 0; i < model->graph.ropes.size(); ++i) {
     const Rope &rope = model->graph.ropes[i];
-    rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2, context.first_row, m);
+    rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2,
+                      model->extent.prefix_rows + first, m, rope.limit);
   }
+  if (session->written < first + m) session->written = first + m;
   const Status status = RunSteps(session, BodyOf(*session), 0, context, pass);
   if (status != Status::kOk) {
     TakeBack(session, m);
   } else {
-    session->state_position = static_cast<uint32_t>(first + m);
+    session->state_position = first + m;
   }
   return status;
 }
@@ -151,8 +153,9 @@ Status RunBody(Session *session, size_t first, size_t m, Pass pass) {
 // Shows the states the tokens of the conversation that they have not seen.
 Status CatchUp(Session *session) {
   while (session->state_position < session->position) {
+    if (session->state_position < session->first_token) return Status::kRefill;
     ACORN_TRY(session->stop.Take());
-    const size_t left = session->position - session->state_position, chunk = session->model->dims.chunk;
+    const uint64_t left = session->position - session->state_position, chunk = session->model->dims.chunk;
     ACORN_TRY(RunBody(session, session->state_position, left < chunk ? left : chunk, Pass::kAgain));
   }
   return Status::kOk;
@@ -190,6 +193,30 @@ Status HandOver(Session *session, size_t first, size_t m, LogitsCallback callbac
   return Status::kOk;
 }
 
+// Whether caches hold all that the token at `position` sees of those before it.
+bool CachesReach(const Session &session, uint64_t position) {
+  for (const Cache &cache : session.model->graph.caches) {
+    const uint64_t seen = cache.window == 0 || position < cache.window ? position : cache.window - 1;
+    const uint64_t rows = kv_cache::TokenRowsOf(session.model->extent, cache.window).count;
+    uint64_t lost = session.written < rows ? 0 : session.written - rows;  // tokens before it have given their places to others
+    if (cache.window != 0 && session.loaded >= cache.window && session.loaded - cache.window + 1 > lost) {
+      lost = session.loaded - cache.window + 1;
+    }
+    if (seen != 0 && position - seen < lost) return false;
+  }
+  return true;
+}
+
+// Whether a conversation can go back there, and have what it would have had it never gone further.
+bool CanRewind(const Session &session, uint64_t position) {
+  const Dims &dims = session.model->dims;
+  if (position == 0) return true;
+  // States want all tokens again, and everything is computed again from them.
+  if (!session.states.empty()) return dims.tokens != kEndless || session.position <= dims.context;
+  const uint64_t ids = position < dims.context ? position : dims.context;
+  return position - ids >= session.first_token && CachesReach(session, position);
+}
+
 }  // namespace
 
 void WritePrefix(Session *session) {
@@ -199,7 +226,7 @@ void WritePrefix(Session *session) {
     append::Args args = {};
     args.k_cache = session->caches[i].k;
     args.v_cache = session->caches[i].v;
-    args.capacity = model->cache_rows;
+    args.capacity = kv_cache::TokenRowsOf(model->extent, cache.window).all();
     args.m = model->graph.prefix_tokens.size();
     args.kv_heads = cache.kv_heads;
     args.head_dim = args.k_dim = args.v_dim = cache.head_dim;
@@ -212,7 +239,7 @@ void WritePrefix(Session *session) {
 }
 
 void ResetSession(Session *session) {
-  session->position = 0;
+  session->position = session->first_token = session->written = session->loaded = 0;
   session->logits = nullptr;
   session->timings = {};
   session->detokenizer = {};
@@ -267,17 +294,18 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
   for (const int32_t token : tokens) {
     if (token < 0 || static_cast<uint32_t>(token) >= model->graph.vocab_size) return Status::kToken;
   }
-  if (tokens.size() > model->dims.context - session->position) return Status::kContextFull;
+  if (tokens.size() > RoomOf(*session)) return Status::kContextFull;
   ACORN_TRY(CatchUp(session));
   for (size_t done = 0; done < tokens.size();) {
     ACORN_TRY(session->stop.Take());
     const size_t left = tokens.size() - done;
     const size_t m = left < model->dims.chunk ? left : model->dims.chunk;
-    // The tokens may already lie in place (FeedText).
-    __builtin_memmove(session->tokens.data() + session->position, tokens.data() + done, m * sizeof(int32_t));
+    // The tokens may already lie in place (FeedText), which has made room for all of them.
+    MakeRoom(session, m);
+    __builtin_memmove(IdAt(*session, session->position), tokens.data() + done, m * sizeof(int32_t));
     ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));  // a failure leaves the logits of the token before
     session->logits = nullptr;
-    session->position += static_cast<uint32_t>(m);
+    session->position += m;
     if (callback != nullptr) {
       ACORN_TRY(HandOver(session, done, m, callback, ctx));
     } else if (m == left) {
@@ -308,12 +336,24 @@ bool MayDraft(const Session &session) {
          session.model->dials.bonus_q16 == 0;
 }
 
-Status Rewind(Session *session, size_t position) {
+void MakeRoom(Session *session, size_t count) {
+  const uint64_t used = session->position - session->first_token;
+  if (session->tokens.size() - used >= count) return;
+  // A chunk more than anybody asks for, so that what a rewind of a chunk leaves is as much as ever.
+  const Dims &dims = session->model->dims;
+  const uint64_t kept = uint64_t{dims.context} + dims.chunk;
+  __builtin_memmove(session->tokens.data(), session->tokens.data() + (used - kept), kept * sizeof(int32_t));
+  session->first_token = session->position - kept;
+}
+
+Status Rewind(Session *session, uint64_t position) {
   const Exclusive exclusive(session->model);
   if (position > session->position) return Status::kArgument;
   if (position == session->position) return Status::kOk;
-  session->position = static_cast<uint32_t>(position);
+  if (!CanRewind(*session, position)) return Status::kRefill;
+  session->position = position;
   session->logits = nullptr;
+  if (position == 0) session->first_token = session->written = session->loaded = 0;
   if (session->state_position > session->position) ResetStates(session);
   return Status::kOk;
 }
@@ -330,10 +370,9 @@ Status SampleNext(Session *session, const SamplerParams &params, uint32_t window
     session->logit_hook(session->logit_hook_ctx, model->logit_copy.data(), logits.size());
     logits = model->logit_copy;
   }
-  size_t recent = session->position;
-  if (window != 0 && window < recent) recent = window;
-  ACORN_TRY(Sample(token, logits, model->graph.logit_factor, session->tokens.subspan(session->position - recent, recent), params,
-                   session->position, model->sampler_work));
+  Span<const int32_t> recent = NewestIds(*session);
+  if (window != 0 && window < recent.size()) recent = recent.subspan(recent.size() - window, window);
+  ACORN_TRY(Sample(token, logits, model->graph.logit_factor, recent, params, session->position, model->sampler_work));
   session->timings.sample_ticks += model->clock.Now() - before;
   ++session->timings.sample_tokens;
   return Status::kOk;

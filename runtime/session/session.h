@@ -41,11 +41,14 @@ struct Session {
   bool taken;
   Stop stop;
   uint32_t profile;          // index of the one that runs
-  uint32_t position;         // real tokens
-  uint32_t state_position;   // of them, those that the states have seen; without states all
+  uint64_t position;         // real tokens
+  uint64_t state_position;   // of them, those that the states have seen; without states all
+  uint64_t written;          // tokens whose rows caches have had since the conversation began, taken back or not
+  uint64_t loaded;           // of them, those of which a snapshot brought no more than the next one sees
   const int32_t *logits;     // of the last token; null: none
   Span<int32_t> logit_rows;  // [logit_rows, vocab_size rounded up to 16]
-  Span<int32_t> tokens;      // [context]
+  Span<int32_t> tokens;      // [TokenPlaces], from first_token on: the newest, and room for those to come
+  uint64_t first_token;      // 0 until a session without an end has had to let the oldest go
   Span<CachePlace> caches;
   Span<uint8_t *> states;
   Span<char> text;           // generate's: characters held back, then those of one token
@@ -57,6 +60,24 @@ struct Session {
   void *routing_callback_ctx;
   Timings timings;
 };
+
+/// The place of a token's id, which stands in memory or has room there.
+inline int32_t *IdAt(const Session &session, uint64_t token) { return session.tokens.data() + (token - session.first_token); }
+
+/// The newest of the conversation's ids, as many as a session of any chunk has.
+inline Span<const int32_t> NewestIds(const Session &session) {
+  const uint64_t context = session.model->dims.context, count = session.position < context ? session.position : context;
+  return {IdAt(session, session.position - count), static_cast<size_t>(count)};
+}
+
+/// How many tokens more the session can take.
+inline uint64_t RoomOf(const Session &session) {
+  const uint64_t tokens = session.model->dims.tokens;
+  return tokens == kEndless ? kEndless : tokens - session.position;
+}
+
+/// Makes places for the ids of the next `count` tokens, at most RoomOf, a chunk or the context. Ids may move.
+void MakeRoom(Session *session, size_t count);
 
 constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStopBytes = 63;
@@ -80,11 +101,11 @@ using LogitsCallback = int (*)(void *ctx, size_t row, const int32_t *logits, siz
 
 /// Appends tokens, in chunks.  callback null: only the last token's logits are computed
 /// Where the states have not seen all tokens before these, they see them first.
-/// Returns: kOk | kToken | kContextFull | kCancelled | kDeadline | as ExpertSource (all three: whole chunks are kept, of the others
-///          nothing)
+/// Returns: kOk | kToken | kContextFull | kRefill (the states want tokens whose ids are gone) | kCancelled | kDeadline | as
+///          ExpertSource (all three: whole chunks are kept, of the others nothing)
 Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callback, void *ctx);
 
-/// Computes the `count` tokens that stand in session->tokens behind the conversation, and the logits of each, in one pass; the first
+/// Computes the `count` tokens whose ids stand behind the conversation's, and the logits of each, in one pass; the first
 /// of them joins the conversation. Only where no state sees tokens that may not stay (MayDraft).
 /// count: at most the chunk, the rows of logits and what is left of the context
 /// Returns: as Feed, the conversation as it was
@@ -98,8 +119,8 @@ void AcceptDraft(Session *session, size_t index);
 bool MayDraft(const Session &session);
 
 /// Drops the tokens from `position` on. States cannot forget: they start anew, and see the rest again when tokens are fed.
-/// Returns: kOk | kArgument
-Status Rewind(Session *session, size_t position);
+/// Returns: kOk | kArgument | kRefill (the rest has left memory, in parts: nothing changed)
+Status Rewind(Session *session, uint64_t position);
 
 /// What text is, beside text: flags of acorn.h.
 struct TextFlags {

@@ -9,7 +9,8 @@ namespace {
 
 /// What the length of a snapshot depends on, beside the model.
 struct Contents {
-  uint32_t profile, position, computed;
+  uint32_t profile;
+  uint64_t position, computed;
   uint32_t logits;  // vocab_size or 0
 };
 
@@ -21,27 +22,38 @@ struct Part {
   const Step *step;  // whose it is; tokens and logits: null
   uint64_t offset;   // from the snapshot's start
   uint64_t bytes;    // without what follows up to the next part
-  uint64_t rows;     // of keys and values
+  uint64_t rows;     // of keys and values: the prefix and the newest tokens
 };
+
+/// Of a conversation's ids, the newest that a session without an end still has.
+uint64_t IdsOf(const Model &model, const Contents &contents) {
+  const uint64_t most = model.graph.max_context;
+  return contents.position < most ? contents.position : most;
+}
+
+/// The tokens before token `computed` that it sees.
+uint64_t SeenOf(const Cache &cache, uint64_t computed) {
+  return cache.window == 0 || computed < cache.window ? computed : cache.window - 1;
+}
 
 /// body(part) for the parts in their order. What a session computes at its rate is all that is there: dimensions that only lower
 /// rates have are never read again.
 template <typename Body>
 void ForParts(const Model &model, const Contents &contents, const Body &body) {
-  const uint64_t rows = model.graph.prefix_tokens.size() + contents.computed;
   uint64_t offset = kSnapshotHeaderBytes;
-  const auto visit = [&](PartKind kind, const Step *step, uint64_t bytes) {
+  const auto visit = [&](PartKind kind, const Step *step, uint64_t bytes, uint64_t rows = 0) {
     const Part part = {kind, step, offset, bytes, rows};
     offset += AlignUp(bytes, kSnapshotAlignment);
     body(part);
   };
-  visit(PartKind::kTokens, nullptr, contents.position * sizeof(int32_t));
+  visit(PartKind::kTokens, nullptr, IdsOf(model, contents) * sizeof(int32_t));
   visit(PartKind::kLogits, nullptr, contents.logits * sizeof(int32_t));
   for (const Step &step : model.graph.profiles[contents.profile].body) {
     if (step.kind == OpKind::kAppend) {
       const Cache &cache = model.graph.caches[step.append.cache];
-      visit(PartKind::kKeys, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.k_dim, cache.bits));
-      visit(PartKind::kValues, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.v_dim, cache.bits));
+      const uint64_t rows = model.extent.prefix_rows + SeenOf(cache, contents.computed);
+      visit(PartKind::kKeys, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.k_dim, cache.bits), rows);
+      visit(PartKind::kValues, &step, kv_cache::CacheBytes(rows, cache.kv_heads, step.append.v_dim, cache.bits), rows);
     } else if (step.kind == OpKind::kConv && contents.computed != 0) {
       const ConvOp &op = step.conv;
       visit(PartKind::kConv, &step, uint64_t{op.taps - 1} * op.in.width * sizeof(int16_t));
@@ -71,11 +83,20 @@ struct CacheSlice {
   uint64_t heads, rows, dim, bits;
   bool keys;
   Rows memory, snapshot;
+  bool is_ring;  // in memory; else rows stand where they stand in the snapshot
+  uint64_t prefix_rows;
+  uint64_t first_token;  // of the rows behind them
+  kv_cache::TokenRows token_rows;
+
+  uint64_t MemoryRow(uint64_t row) const {
+    return row < prefix_rows ? row : token_rows.RowOf(first_token + (row - prefix_rows));
+  }
 };
 
 constexpr size_t kValueTileRows = 4;
 
-CacheSlice SliceOf(const Model &model, const Part &part) {
+// computed: tokens of which the part has the newest
+CacheSlice SliceOf(const Model &model, const Part &part, uint64_t computed) {
   const AppendOp &op = part.step->append;
   const Cache &cache = model.graph.caches[op.cache];
   const bool keys = part.kind == PartKind::kKeys;
@@ -85,7 +106,30 @@ CacheSlice SliceOf(const Model &model, const Part &part) {
     const uint64_t tile_bytes = kv_cache::HeadBytes(kv_cache::kTileRows, head_dim, cache.bits) / tiles;
     return Rows{tile_bytes, kv_cache::HeadBytes(rows, head_dim, cache.bits)};
   };
-  return {cache.kv_heads, part.rows, dim, cache.bits, keys, rows_of(model.cache_rows, cache.head_dim), rows_of(part.rows, dim)};
+  const kv_cache::TokenRows token_rows = kv_cache::TokenRowsOf(model.extent, cache.window);
+  const uint64_t prefix_rows = model.extent.prefix_rows;
+  return {cache.kv_heads, part.rows, dim, cache.bits, keys, rows_of(token_rows.all(), cache.head_dim), rows_of(part.rows, dim),
+          cache.window != 0, prefix_rows, computed - (part.rows - prefix_rows), token_rows};
+}
+
+enum class Way : uint8_t { kSave, kLoad };
+
+/// Rows that turn in memory and stand in the order of their tokens in a snapshot, one by one: of a tile's units, which hold some bytes
+/// for each of its rows, as many as the snapshot has.
+void CopyRing(const CacheSlice &slice, Way way, uint8_t *to, const uint8_t *from) {
+  const uint64_t tile_rows = slice.keys ? kv_cache::kTileRows : kValueTileRows, row_bytes = slice.keys ? 4 : 1;
+  const uint64_t unit = tile_rows * row_bytes;
+  const auto offset_of = [&](const Rows &rows, uint64_t head, uint64_t row) {
+    return head * rows.head_bytes + row / tile_rows * rows.tile_bytes + row % tile_rows * row_bytes;
+  };
+  for (uint64_t head = 0; head < slice.heads; ++head) {
+    for (uint64_t row = 0; row < slice.rows; ++row) {
+      const uint64_t memory = offset_of(slice.memory, head, slice.MemoryRow(row)), snapshot = offset_of(slice.snapshot, head, row);
+      uint8_t *out = to + (way == Way::kSave ? snapshot : memory);
+      const uint8_t *in = from + (way == Way::kSave ? memory : snapshot);
+      for (uint64_t at = 0; at < slice.snapshot.tile_bytes; at += unit) __builtin_memcpy(out + at, in + at, row_bytes);
+    }
+  }
 }
 
 /// The first rows of each head, of each tile as much as both have: a rate's dimensions are the first of the tile too.
@@ -186,7 +230,7 @@ bool IsLegal(const Model &model, const Part &part, const uint8_t *data) {
 /// Where the session keeps a part.
 uint8_t *PlaceOf(const Session &session, const Part &part) {
   switch (part.kind) {
-    case PartKind::kTokens: return reinterpret_cast<uint8_t *>(session.tokens.data());
+    case PartKind::kTokens: return reinterpret_cast<uint8_t *>(IdAt(session, session.position - part.bytes / sizeof(int32_t)));
     case PartKind::kLogits: return reinterpret_cast<uint8_t *>(session.logit_rows.data());
     case PartKind::kKeys: return session.caches[part.step->append.cache].k;
     case PartKind::kValues: return reinterpret_cast<uint8_t *>(session.caches[part.step->append.cache].v);
@@ -198,8 +242,12 @@ uint8_t *PlaceOf(const Session &session, const Part &part) {
 
 void SavePart(const Session &session, const Part &part, uint8_t *out) {
   if (part.kind == PartKind::kKeys || part.kind == PartKind::kValues) {
-    const CacheSlice slice = SliceOf(*session.model, part);
-    CopyRows(slice, out, slice.snapshot, PlaceOf(session, part), slice.memory);
+    const CacheSlice slice = SliceOf(*session.model, part, session.state_position);
+    if (slice.is_ring) {
+      CopyRing(slice, Way::kSave, out, PlaceOf(session, part));
+    } else {
+      CopyRows(slice, out, slice.snapshot, PlaceOf(session, part), slice.memory);
+    }
     ClearPadding(slice, out);
   } else {
     // The last of several rows of logits may be the one that is pending.
@@ -209,10 +257,14 @@ void SavePart(const Session &session, const Part &part, uint8_t *out) {
   __builtin_memset(out + part.bytes, 0, AlignUp(part.bytes, kSnapshotAlignment) - part.bytes);
 }
 
-void LoadPart(Session *session, const Part &part, const uint8_t *data) {
+void LoadPart(Session *session, const Contents &contents, const Part &part, const uint8_t *data) {
   if (part.kind == PartKind::kKeys || part.kind == PartKind::kValues) {
-    const CacheSlice slice = SliceOf(*session->model, part);
-    CopyRows(slice, PlaceOf(*session, part), slice.memory, data, slice.snapshot);
+    const CacheSlice slice = SliceOf(*session->model, part, contents.computed);
+    if (slice.is_ring) {
+      CopyRing(slice, Way::kLoad, PlaceOf(*session, part), data);
+    } else {
+      CopyRows(slice, PlaceOf(*session, part), slice.memory, data, slice.snapshot);
+    }
   } else if (part.bytes != 0) {
     __builtin_memcpy(PlaceOf(*session, part), data, part.bytes);
   }
@@ -239,16 +291,19 @@ Status ReadHeader(const Session &session, Span<const uint8_t> snapshot, Contents
   const uint32_t rate = LoadLittle32(p + kSnapshotRateAt);
   contents->profile = 0;
   while (contents->profile < graph.profiles.size() && graph.profiles[contents->profile].rate != rate) ++contents->profile;
-  contents->position = LoadLittle32(p + kSnapshotTokensAt);
-  contents->computed = LoadLittle32(p + kSnapshotComputedAt);
+  contents->position = LoadLittle64(p + kSnapshotTokensAt);
   contents->logits = LoadLittle32(p + kSnapshotLogitsAt);
-  const bool behind = contents->computed != contents->position;
-  if (contents->profile == graph.profiles.size() || contents->position > graph.max_context || LoadLittle32(p + kSnapshotReservedAt) != 0 ||
-      contents->computed > contents->position || (behind && graph.states.empty()) ||
+  const uint64_t behind = LoadLittle32(p + kSnapshotBehindAt), position = contents->position;
+  bool grows = graph.caches.empty();  // what sessions keep, with their tokens
+  for (const Cache &cache : graph.caches) grows = grows || cache.window == 0;
+  // What the states have not seen they will see from the ids, which are then all there.
+  if (contents->profile == graph.profiles.size() || position > (grows ? graph.max_context : kSnapshotMostTokens) || behind > position ||
+      (behind != 0 && (graph.states.empty() || position > graph.max_context)) ||
       (contents->logits != 0 && (contents->logits != graph.vocab_size || contents->position == 0))) {
     return Status::kInvalid;
   }
-  if (contents->position > model.dims.context) return Status::kContextFull;
+  contents->computed = position - behind;
+  if (position > model.dims.tokens) return Status::kContextFull;
   // The parts take no more than the session's own memory does, so that sums of sizes are as safe as the plan's.
   const uint64_t bytes = LoadLittle64(p + kSnapshotBytesAt);
   if (bytes != BytesOf(model, *contents)) return Status::kInvalid;
@@ -273,7 +328,7 @@ Status SaveSession(const Session &session, Span<uint8_t> out) {
   Put(header, kSnapshotBytesAt, bytes);
   Put(header, kSnapshotModelAt, session.model->file_checksum);
   Put(header, kSnapshotTokensAt, contents.position);
-  Put(header, kSnapshotComputedAt, contents.computed);
+  Put(header, kSnapshotBehindAt, static_cast<uint32_t>(contents.position - contents.computed));
   Put(header, kSnapshotLogitsAt, contents.logits);
   Put(header, kSnapshotBodyChecksumAt, WideChecksum(header + kSnapshotHeaderBytes, bytes - kSnapshotHeaderBytes));
   Put(header, kSnapshotHeaderChecksumAt, Checksum(header, kSnapshotHeaderChecksumAt));
@@ -294,9 +349,11 @@ Status LoadSession(Session *session, Span<const uint8_t> snapshot) {
   // From here on nothing fails.
   session->profile = contents.profile;
   ResetSession(session);
-  ForParts(model, contents, [&](const Part &part) { LoadPart(session, part, data + part.offset); });
-  WritePrefix(session);  // which is the model's, whatever the snapshot says
   session->position = contents.position;
+  session->first_token = contents.position - IdsOf(model, contents);
+  ForParts(model, contents, [&](const Part &part) { LoadPart(session, contents, part, data + part.offset); });
+  WritePrefix(session);  // which is the model's, whatever the snapshot says
+  session->written = session->loaded = contents.computed;
   if (contents.computed != 0 || session->states.empty()) session->state_position = contents.computed;
   if (contents.logits != 0) session->logits = session->logit_rows.data();
   return Status::kOk;

@@ -27,9 +27,11 @@ Status EncodeText(Model *model, Span<const int32_t> before, Span<const char> tex
 Status FeedText(Session *session, Span<const char> text, TextFlags flags) {
   Model *model = session->model;
   const Span<const int32_t> prefix = model->graph.prefix_tokens;
-  const Span<const int32_t> before(session->tokens.data(), session->position);
-  // The ids go straight to where the conversation's next tokens belong.
-  const Span<int32_t> room = session->tokens.subspan(session->position, model->dims.context - session->position);
+  // The ids go straight to where the conversation's next tokens belong; of a session without an end, as many as it keeps.
+  const uint64_t context = model->dims.context, left = RoomOf(*session), most = left < context ? left : context;
+  MakeRoom(session, most);
+  const Span<const int32_t> before = NewestIds(*session);
+  const Span<int32_t> room(IdAt(*session, session->position), most);
   size_t count = 0;
   const Status status = EncodeText(model, before, text, flags, room, &count);
   if (status == Status::kBuffer) return Status::kContextFull;

@@ -20,8 +20,10 @@ uint64_t DigestAppended(uint64_t digest, const AppendOp &op, const RunContext &c
   const Cache &cache = context.graph->caches[op.cache];
   const CachePlace &place = context.caches[op.cache];
   const size_t dims = cache.head_dim, bits = cache.bits;  // dims: from row to row
-  const size_t head_bytes = kv_cache::HeadBytes(context.cache_rows, dims, bits);
-  for (size_t row = context.first_row; row < context.first_row + context.m; ++row) {
+  const kv_cache::TokenRows rows = TokenRowsOf(context, cache);
+  const size_t head_bytes = kv_cache::HeadBytes(rows.all(), dims, bits);
+  for (size_t i = 0; i < context.m; ++i) {
+    const size_t row = rows.RowOf(context.first_token + i);
     for (uint32_t head = 0; head < cache.kv_heads; ++head) {
       const uint8_t *k = place.k + head * head_bytes;
       for (size_t d = 0; d < op.k_dim; ++d) digest = Digest(digest, kv_cache::KeyAt(k, row, d, dims, bits));

@@ -65,6 +65,9 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--expert-bits 4 --expert-ranking loss", 2, "--expert-ranking loss needs --expert-bits auto");
   ExpectRefused("--expert-bits auto --expert-budget fast", 2, "bits such as 3.2 or a loss such as 2% are wanted");
   ExpectRefused("--expert-bits auto --expert-ranking usage", 2, "it needs --expert-budget in bits");
+  ExpectRefused("--window 0", 2, "--window");
+  ExpectRefused("--window 255", 2, "a window of 255 tokens: the model was trained for 256 positions, so at most 254 are possible");
+  ExpectRefused("--prefix all", 2, "--prefix");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
   ExpectRefused("--profiles 0", 2, "--profiles 0: a rate beyond 0 is wanted");
@@ -192,6 +195,26 @@ TEST_F(Convert, HoldsSeveralRates) {
   EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find("Pruning rates"), std::string::npos);
   ASSERT_EQ(Run("", "plain.acorn").exit_code, 0);
   EXPECT_EQ(Inspect("plain.acorn")["rates"], nlohmann::json({0}));
+}
+
+TEST_F(Convert, GivesEveryLayerAWindow) {
+  ASSERT_EQ(Run("--window 20").exit_code, 0);
+  const nlohmann::json file = Inspect();
+  EXPECT_EQ(file["windows"], nlohmann::json({20, 20}));
+  EXPECT_EQ(file["provenance"]["window"], "20");
+  EXPECT_GE(file["prefix_tokens"].size(), 1u);
+  EXPECT_EQ(file["body"]["Rotate"], 2 * 3);  // queries once more, for the prefix
+  EXPECT_EQ(file["max_context"], 256);  // of ids
+  ASSERT_EQ(Run("--window 20 --kv 4 --prefix none", "none.acorn").exit_code, 0);
+  EXPECT_EQ(Inspect("none.acorn")["windows"], nlohmann::json({20, 20}));
+  EXPECT_EQ(Inspect("none.acorn")["prefix_tokens"].size(), 0u);
+  EXPECT_EQ(Inspect("none.acorn")["body"]["Rotate"], 2 * 2);
+  ASSERT_EQ(Run("--window 20 --kv 4 --recipe rtn", "rtn.acorn").exit_code, 0);
+  EXPECT_EQ(Inspect("rtn.acorn")["prefix_tokens"], nlohmann::json({1}));
+  ASSERT_EQ(Run("--profiles 0,30 --window 20", "rates.acorn").exit_code, 0);
+  EXPECT_EQ(Inspect("rates.acorn")["windows"], nlohmann::json({20, 20}));
+  ASSERT_EQ(Run("", "plain.acorn").exit_code, 0);
+  EXPECT_EQ(Inspect("plain.acorn")["windows"], nlohmann::json({0, 0}));
 }
 
 TEST_F(Convert, BadFilesHaveTheirExitCodes) {

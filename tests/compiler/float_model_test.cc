@@ -75,6 +75,10 @@ INSTANTIATE_TEST_SUITE_P(Data, SmallFamilies, testing::Values("gemma", "phi3", "
                                          "granite_h", "granite_h_dense"),
                          [](const testing::TestParamInfo<const char *> &family) { return std::string(family.param); });
 
+// Sliding windows of 6 tokens, in all layers and from the second on.
+TEST(FloatModel, SmallMistral) { ExpectGolden(test::DataPath("small_mistral"), test::DataPath("small_mistral/golden.json")); }
+TEST(FloatModel, SmallQwen2) { ExpectGolden(test::DataPath("small_qwen2"), test::DataPath("small_qwen2/golden.json")); }
+
 class TinyModels : public testing::TestWithParam<const char *> {};
 
 TEST_P(TinyModels, EveryLogit) {

@@ -45,7 +45,7 @@ void ExpectNear(const Matrix &got, const std::vector<double> &want, const char *
   }
 }
 
-std::vector<double> NaiveAttention(const ModelConfig &config, const Matrix &q, const Matrix &k, const Matrix &v,
+std::vector<double> NaiveAttention(const ModelConfig &config, const Matrix &q, const Matrix &sink_q, const Matrix &k, const Matrix &v,
                                    const LayerPrefix &prefix) {
   const int64_t dim = config.head_dim;
   const int64_t before = prefix.k.rows();
@@ -60,7 +60,7 @@ std::vector<double> NaiveAttention(const ModelConfig &config, const Matrix &q, c
         double score = 0;
         for (int64_t d = 0; d < dim; ++d) {
           const double key = is_prefix ? prefix.k(j, kv + d) : k(j - before, kv + d);
-          score += q(t, head * dim + d) * key;
+          score += (is_prefix ? sink_q : q)(t, head * dim + d) * key;
         }
         const bool is_seen = is_prefix || config.sliding_window == 0 || before + t - j < config.sliding_window;
         weights.push_back(is_seen ? std::exp(score / std::sqrt(static_cast<double>(dim))) : 0.0);
@@ -170,8 +170,11 @@ TEST(FloatOps, AttentionWithGroupsPrefixAndWindow) {
         const Matrix q = Random(tokens, 48, 4), k = Random(tokens, 16, 5), v = Random(tokens, 16, 6);
         const LayerPrefix prefix{Random(prefix_rows, 16, 7), Random(prefix_rows, 16, 8), {}, {}};
         Matrix out(tokens, 48);
-        Attention(out, config, q, k, v, prefix_rows == 0 ? nullptr : &prefix);
-        ExpectNear(out, NaiveAttention(config, q, k, v, prefix), "attention");
+        Attention(out, config, q, q, k, v, prefix_rows == 0 ? nullptr : &prefix, sliding_window);
+        ExpectNear(out, NaiveAttention(config, q, q, k, v, prefix), "attention");
+        const Matrix sink_q = Random(tokens, 48, 9);
+        Attention(out, config, q, sink_q, k, v, prefix_rows == 0 ? nullptr : &prefix, sliding_window);
+        ExpectNear(out, NaiveAttention(config, q, sink_q, k, v, prefix), "attention of another query for sinks");
       }
     }
   }

@@ -546,6 +546,50 @@ TEST_F(Folder, ReadsDefaultsAndTokens) {
   EXPECT_EQ(Open(config)->config().activation, ActivationKind::kGeluTanh);
 }
 
+TEST_F(Folder, ReadsWindowsOfSomeLayers) {
+  json config = SmallConfig();
+  const auto windows = [&] {
+    const auto source = Open(config);
+    std::vector<int64_t> all;
+    for (int64_t layer = 0; layer < source->config().layers; ++layer) all.push_back(source->config().WindowOf(layer));
+    return all;
+  };
+  const int64_t layers = static_cast<int64_t>(windows().size());
+  ASSERT_EQ(layers, 2);
+  config["model_type"] = "mistral";
+  config["sliding_window"] = 32;
+  EXPECT_EQ(windows(), (std::vector<int64_t>{32, 32}));
+  config["layer_types"] = {"full_attention", "sliding_attention"};
+  EXPECT_EQ(windows(), (std::vector<int64_t>{0, 32}));
+  config["layer_types"] = {"full_attention", "full_attention"};
+  EXPECT_EQ(windows(), (std::vector<int64_t>{0, 0}));
+  config["layer_types"] = {"full_attention", "chunked_attention"};
+  EXPECT_ERROR(Open(config), kBad, "layer_types");
+  config["layer_types"] = json::array({"full_attention"});
+  EXPECT_ERROR(Open(config), kBad, "layer_types");
+  // By the user, whatever the source says.
+  config["layer_types"] = {"full_attention", "sliding_attention"};
+  Open(config);
+  SourceOptions options;
+  options.window = 9;
+  const auto chosen = OpenSourceModel(folder_.path(), options);
+  EXPECT_EQ(chosen->config().WindowOf(0), 9);
+  EXPECT_EQ(chosen->config().WindowOf(1), 9);
+  EXPECT_TRUE(chosen->config().chosen_window);
+  options.window = chosen->config().max_context - 1;
+  EXPECT_ERROR(OpenSourceModel(folder_.path(), options), ExitCode::kUsage, "trained for");
+}
+
+TEST(SourceModel, QwenHasWindowsFromALayerOn) {
+  const ModelConfig qwen2 = OpenSourceModel(test::DataPath("small_qwen2"))->config();
+  EXPECT_EQ(qwen2.WindowOf(0), 0);
+  EXPECT_EQ(qwen2.WindowOf(1), 6);
+  EXPECT_EQ(qwen2.WindowOf(2), 6);
+  SourceOptions options;
+  options.window = 9;
+  EXPECT_ERROR(OpenSourceModel(test::DataPath("small_mamba2"), options), ExitCode::kUsage, "attention");
+}
+
 TEST_F(Folder, RefusesConfigs) {
   const auto refuse = [&](const char *key, const json &value, const char *message) {
     json config = SmallConfig();

@@ -196,11 +196,10 @@ void Convert(const SourceModel &source, const Case &c, const std::string &path) 
   Convert(source, options, path);
 }
 
-/// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens or what
-/// of it a sliding window sees whole: the device's context ends there.
+/// Root mean square error of the file's logits relative to the float model's, over one window of the calibration tokens.
 double LogitError(const SourceModel &source, const std::string &path) {
   const CalibrationWindows windows = SomeWindows(source.config());
-  const int64_t sliding = source.config().sliding_window, length = sliding > 0 ? std::min<int64_t>(sliding, 64) : 64;
+  constexpr int64_t length = 64;
   const std::vector<int32_t> ids(windows.ids.begin(), windows.ids.begin() + length);
   const Matrix want = HeadScorer(source).Logits(RunLayers(source, ids, {0, length}));
   const std::string file = test::ReadFile(path);
@@ -274,8 +273,12 @@ INSTANTIATE_TEST_SUITE_P(
     Recipes, SmallFamilies,
     testing::Values(FamilyCase{"gemma_rtn", "gemma", Recipe::kRtn, 0.1},
                     FamilyCase{"gemma_fast", "gemma", Recipe::kFast, 0.09},
-                    FamilyCase{"phi3_rtn", "phi3", Recipe::kRtn, 0.1},
-                    FamilyCase{"phi3_fast", "phi3", Recipe::kFast, 0.09},
+                    FamilyCase{"phi3_rtn", "phi3", Recipe::kRtn, 0.14},
+                    FamilyCase{"phi3_fast", "phi3", Recipe::kFast, 0.115},
+                    FamilyCase{"mistral_rtn", "mistral", Recipe::kRtn, 0.14},
+                    FamilyCase{"mistral_fast", "mistral", Recipe::kFast, 0.13},
+                    FamilyCase{"qwen2_rtn", "qwen2", Recipe::kRtn, 0.155},
+                    FamilyCase{"qwen2_fast", "qwen2", Recipe::kFast, 0.13},
                     FamilyCase{"stablelm_rtn", "stablelm", Recipe::kRtn, 0.09},
                     FamilyCase{"stablelm_fast", "stablelm", Recipe::kFast, 0.07}),
     [](const testing::TestParamInfo<FamilyCase> &c) { return std::string(c.param.name); });

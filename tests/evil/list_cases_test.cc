@@ -302,6 +302,9 @@ TEST(EvilCaches, EveryRule) {
   for (const uint32_t dim : {0u, 15u, 514u, 1u << 31, UINT32_MAX}) {
     add(("of heads of " + std::to_string(dim)).c_str(), [=](C &c) { c.head_dim = dim; return 0; });
   }
+  for (const uint32_t window : {65536u, 1u << 31, UINT32_MAX}) {  // with the prefix more than the sums of attention have room for
+    add(("of a window of " + std::to_string(window)).c_str(), [=](C &c) { c.window = window; return 0; });
+  }
   add("of more heads than its prefix", [](C &c) { c.kv_heads *= 2; return c.prefix_k->offset(); });
   AddRanges(&cases, [](const char *name, const auto &harm) {
     return ElementCase<C>("caches", (std::string("keys ") + name).c_str(), &schema::ModelT::caches,

@@ -127,7 +127,29 @@ TEST(EvilSteps, AttentionAndItsCache) {
   const auto cache = [](const char *name, const std::function<void(schema::CacheT &)> &harm) {
     return StepCase<T>(name, Op::Attention, [=](T &op, ModelT &m) { harm(*m.caches[op.cache]); });
   };
+  const auto sinks = [](const char *name, const std::function<void(T &)> &harm) {
+    return StepCase<T>(name, Op::Attention, [=](T &op, ModelT &m) {
+      m.caches[op.cache]->window = 9;
+      op.sink_q = std::make_unique<schema::Slice>(*op.q);
+      harm(op);
+    });
+  };
   ExpectAllRefused(Spec(), {
+      StepCase<T>("with queries for sinks and no window", Op::Attention,
+                  [](T &op, ModelT &) { op.sink_q = std::make_unique<schema::Slice>(*op.q); }),
+      StepCase<T>("with queries for sinks and no prefix", Op::Attention,
+                  [](T &op, ModelT &m) {
+                    op.sink_q = std::make_unique<schema::Slice>(*op.q);
+                    m.prefix_tokens.clear();
+                    for (auto &one : m.caches) one->window = 9;
+                  }),
+      sinks("with fewer queries for sinks", [](T &op) { Narrow(op.sink_q, 2); }),
+      sinks("with no queries for sinks", [](T &op) { Narrow(op.sink_q, op.sink_q->width()); }),
+      sinks("with queries for sinks beside their value",
+            [](T &op) { *op.sink_q = schema::Slice(op.sink_q->value(), op.sink_q->offset() + 1, op.sink_q->width()); }),
+      sinks("with queries for sinks of no value", [](T &op) { *op.sink_q = schema::Slice(65535, 0, op.sink_q->width()); }),
+      sinks("with queries for sinks of 16 bits", [](T &op) { *op.sink_q = schema::Slice(0, 0, op.sink_q->width()); }),
+      sinks("with queries for sinks in its output", [](T &op) { *op.sink_q = schema::Slice(op.out->value(), 0, op.sink_q->width()); }),
       With(Op::Rotate, "of no heads", &R::heads, 0),
       With(Op::Rotate, "of heads that do not divide", &R::heads, 5),
       With(Op::Rotate, "of 2^31 heads", &R::heads, uint64_t{1} << 31),

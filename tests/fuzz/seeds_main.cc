@@ -90,7 +90,7 @@ void AddSnapshots(const fs::path &root) {
   Seeds seeds(root, "snapshot");
   for (const test::ModelSpec &spec : SnapshotSpecs()) {
     acorn_options options = {};
-    options.context_tokens = kSnapshotContext;
+    options.context_tokens = SnapshotContext(spec);
     test::ModelSession model(test::BuildModel(spec), options);
     acorn_session *session = model.session();
     const auto save = [&] {

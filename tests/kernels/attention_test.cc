@@ -41,6 +41,9 @@ struct Problem {
   Scores scores;
   int32_t exp_multiplier, exp_shift, out_shift, zero_point;
   size_t used_k = 0, used_v = 0, used_run = 0;  // the first dimensions, and how many outputs lie side by side; 0: all
+  size_t sinks = 0, window = 0;  // of the rows the first ones, and of the others how many newest a query sees; 0: all
+  size_t tokens() const { return rows - sinks; }
+  size_t ring_rows() const { return kv_cache::TokenRowsOf({sinks, UINT64_MAX, m}, window).count; }
   size_t k_dim() const { return used_k == 0 ? head_dim : used_k; }
   size_t v_dim() const { return used_v == 0 ? head_dim : used_v; }
   size_t run() const { return used_run == 0 ? v_dim() : used_run; }
@@ -52,7 +55,7 @@ struct Problem {
 struct Layer {
   Layer(const Problem &p, size_t width_bits)
       : width(p.kv_heads * p.head_dim),
-        capacity(p.rows + 5),
+        capacity(p.window == 0 ? p.rows + 5 : kv_cache::PaddedRows(p.sinks) + p.ring_rows()),
         bits(width_bits),
         k(p.rows * width),
         v(p.rows * width),
@@ -71,9 +74,15 @@ struct Layer {
     }
     for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
     for (int8_t &b : v_cache) b = -77;
+    const size_t side_by_side = p.window == 0 ? p.rows : p.sinks;
+    if (side_by_side != 0) Append(p, 0, 0, side_by_side);
+    for (size_t t = 0; p.window != 0 && t < p.tokens(); ++t) Append(p, kv_cache::PaddedRows(p.sinks) + t % p.ring_rows(), p.sinks + t, 1);
+  }
+  /// Rows of k and v from `from` on to rows of the cache.
+  void Append(const Problem &p, size_t to, size_t from, size_t rows) {
     append::Select(test::HostFeatures())
-        ->copy({k_cache.data(), v_cache.data(), capacity, 0, p.rows, p.kv_heads, p.head_dim, p.head_dim, p.head_dim, bits,
-                k.data(), v.data(), width, width, nullptr, 0});
+        ->copy({k_cache.data(), v_cache.data(), capacity, to, rows, p.kv_heads, p.head_dim, p.head_dim, p.head_dim, bits,
+                k.data() + from * width, v.data() + from * width, width, width, nullptr, 0});
   }
   size_t width, capacity, bits;
   std::vector<int8_t> k, v;  // [rows, kv_heads, head_dim]
@@ -81,20 +90,33 @@ struct Layer {
   GuardedBuffer<int8_t> v_cache;
 };
 
-int64_t Num(const std::vector<uint64_t> &e, const Layer &layer, size_t column) {
+/// The rows that the one at `position` sees.
+std::vector<size_t> SeenRows(const Problem &p, size_t position) {
+  std::vector<size_t> rows;
+  for (size_t j = 0; j <= position; ++j) {
+    if (p.window == 0 || j < p.sinks || position - j < p.window) rows.push_back(j);
+  }
+  return rows;
+}
+
+int64_t Num(const std::vector<uint64_t> &e, const std::vector<size_t> &seen, const Layer &layer, size_t column) {
   int64_t num = 0;
-  for (size_t j = 0; j < e.size(); ++j) num += static_cast<int64_t>(e[j]) * layer.v[j * layer.width + column];
+  for (size_t j = 0; j < e.size(); ++j) num += static_cast<int64_t>(e[j]) * layer.v[seen[j] * layer.width + column];
   return num;
 }
 
-void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_t *y, size_t position, size_t kv_head,
-              const attention::Args &args) {
-  for (size_t head = 0; head < p.heads_per_kv; ++head, q += p.k_dim(), y += p.run()) {
-    std::vector<int64_t> score(position + 1);
+void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_t *sink_q, const int8_t *y, size_t position,
+              size_t kv_head, const attention::Args &args) {
+  const std::vector<size_t> seen = SeenRows(p, position);
+  for (size_t head = 0; head < p.heads_per_kv; ++head, q += p.k_dim(), sink_q += p.k_dim(), y += p.run()) {
+    std::vector<int64_t> score;
     int64_t max = INT64_MIN;
-    for (size_t j = 0; j <= position; ++j) {
-      for (size_t d = 0; d < p.k_dim(); ++d) score[j] += q[d] * layer.k[j * layer.width + kv_head * p.head_dim + d];
-      max = std::max(max, score[j]);
+    for (const size_t j : seen) {
+      const int8_t *query = j < p.sinks ? sink_q : q;
+      int64_t sum = 0;
+      for (size_t d = 0; d < p.k_dim(); ++d) sum += query[d] * layer.k[j * layer.width + kv_head * p.head_dim + d];
+      score.push_back(sum);
+      max = std::max(max, sum);
     }
     std::vector<uint64_t> e;
     uint64_t den = 0;
@@ -106,7 +128,7 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
     while ((den >> bits) != 0) ++bits;
     const test::Wide r = (test::Wide{args.out_multiplier[head]} << (bits - 8)) / static_cast<test::Wide>(den);
     for (size_t d = 0; d < p.v_dim(); ++d) {
-      const test::Wide num = Num(e, layer, kv_head * p.head_dim + d);
+      const test::Wide num = Num(e, seen, layer, kv_head * p.head_dim + d);
       ASSERT_EQ(y[d / p.run() * p.run_step() + d % p.run()], test::Sat8(test::Rs(num * r, p.out_shift + bits - 8) + p.zero_point))
           << "position " << position << " head " << head << " d " << d;
     }
@@ -116,16 +138,25 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
 void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer) {
   SCOPED_TRACE(testing::Message() << kernel.name << " rows=" << p.rows << " m=" << p.m << " heads=" << p.heads_per_kv
                                   << " head_dim=" << p.head_dim << " k_dim=" << p.k_dim() << " v_dim=" << p.v_dim()
-                                  << " run=" << p.run() << " bits=" << layer.bits << " exp " << p.exp_multiplier
+                                  << " run=" << p.run() << " sinks=" << p.sinks << " window=" << p.window
+                                  << " bits=" << layer.bits << " exp " << p.exp_multiplier
                                   << '/' << p.exp_shift);
   test::Corners corners(p.rows + p.m);
   const size_t q_width = p.heads_per_kv * p.k_dim(), q_stride = q_width + 3, y_stride = p.y_width() + 1;
   GuardedBuffer<int8_t> q((p.m - 1) * q_stride + q_width), y((p.m - 1) * y_stride + p.y_width());
   GuardedBuffer<int32_t> exp_multiplier(p.heads_per_kv), out_multiplier(p.heads_per_kv);
+  GuardedBuffer<int8_t> sink_q(q.size() + p.m - 1);  // of another stride
   for (int8_t &b : q) b = static_cast<int8_t>(p.scores == Scores::kExtreme ? 127 : corners.Signed(127));
+  for (int8_t &b : sink_q) b = static_cast<int8_t>(corners.Signed(127));
   for (int32_t &v : exp_multiplier) v = static_cast<int32_t>(p.exp_multiplier - p.exp_multiplier / 3 * corners.Between(0, 1));
   for (int32_t &v : out_multiplier) v = static_cast<int32_t>(corners.Between(1 << 30, 2147483647));
-  GuardedBuffer<uint8_t> scratch(attention::ScratchBytes(p.rows, p.head_dim));
+  const size_t first_token = p.tokens() - p.m;  // of the queries
+  const size_t oldest = p.window == 0 || first_token < p.window ? 0 : first_token - p.window + 1;
+  const size_t first = oldest / kv_cache::kTileRows * kv_cache::kTileRows;
+  const size_t ring_rows = p.window == 0 ? kv_cache::PaddedRows(layer.capacity) : p.ring_rows();
+  const size_t first_key = p.window == 0 ? p.rows - p.m : first_token - first;
+  const bool turned = p.sinks % 2 != 0;  // else sinks see the queries as they are
+  GuardedBuffer<uint8_t> scratch(attention::ScratchBytes(attention::KeyRows(p.sinks, first_key + p.m), p.head_dim));
   for (size_t kv_head = 0; kv_head < p.kv_heads; ++kv_head) {
     for (int8_t &b : y) b = 99;
     const size_t block = kv_head * kv_cache::HeadBytes(layer.capacity, p.head_dim, layer.bits);
@@ -141,7 +172,13 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
                                   p.run(),
                                   p.run_step(),
                                   layer.bits,
-                                  p.rows - p.m,
+                                  p.sinks,
+                                  first % ring_rows,
+                                  ring_rows,
+                                  first_key,
+                                  p.window == 0 ? attention::kNoWindow : p.window,
+                                  turned ? sink_q.data() : nullptr,
+                                  turned ? q_stride + 1 : 0,
                                   layer.k_cache.data() + block,
                                   layer.v_cache.data() + block,
                                   exp_multiplier.data(),
@@ -152,7 +189,8 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
                                   scratch.data()};
     kernel.run(args);
     for (size_t row = 0; row < p.m; ++row) {
-      CheckRow(p, layer, q.data() + row * q_stride, y.data() + row * y_stride, args.first_position + row, kv_head, args);
+      const int8_t *query = q.data() + row * q_stride, *sink_query = turned ? sink_q.data() + row * (q_stride + 1) : query;
+      CheckRow(p, layer, query, sink_query, y.data() + row * y_stride, p.rows - p.m + row, kv_head, args);
     }
     for (size_t i = 0; i < y.size(); ++i) {
       const size_t column = i % y_stride;
@@ -218,11 +256,51 @@ TEST(Attention, Scales) {
   }
 }
 
+// Windows at and around the edges of tiles and chunks, before and after the ring has turned, with sinks and without.
+TEST(Attention, Windows) {
+  for (size_t window : {1, 2, 15, 16, 17, 33}) {
+    for (size_t m : {1, 2, 16}) {
+      for (size_t sinks : {0, 1, 2, 17}) {
+        for (size_t tokens : {m, m + 1, m + 14, m + 32, m + 61, 5 * window + m, 8 * window + m + 7}) {
+          Problem p = {sinks + tokens, 1, 3, 32, m, Scores::kAny, 1 << 20, 20, 30, 5};
+          p.sinks = sinks, p.window = window;
+          CheckAll(p);
+        }
+      }
+    }
+  }
+}
+
+TEST(Attention, WindowsOfNarrowerHeads) {
+  for (size_t heads : {1, 2, 8, 9}) {
+    for (size_t tokens : {7, 40, 177}) {
+      Problem p = {3 + tokens, 2, heads, 80, 5, Scores::kExtreme, 1 << 20, 21, 31, -7, 48, 64, 32};
+      p.sinks = 3, p.window = 21;
+      CheckAll(p);
+    }
+  }
+}
+
+// Keys outside of the window neither weigh nor raise the largest score.
+TEST(Attention, WindowsOfEveryScale) {
+  for (int32_t multiplier : {0, 1, 1 << 30, 2147483647}) {
+    for (int32_t shift : {1, 31, 62}) {
+      Problem p = {1 + 90, 1, 3, 64, 6, Scores::kAny, multiplier, shift, 24, 0};
+      p.sinks = 1, p.window = 20;
+      CheckAll(p);
+    }
+  }
+}
+
 TEST(Attention, LongContexts) {
   CheckAll({3001, 1, 3, 64, 2, Scores::kAny, 1 << 16, 22, 30, 0});
   // The largest cache: sums at their bounds.
   CheckAll({kv_cache::kMaxRows, 1, 2, 16, 1, Scores::kAlike, 1 << 16, 20, 30, 0});
   CheckAll({kv_cache::kMaxRows, 1, 1, 4, 1, Scores::kExtreme, 1 << 16, 62, 30, 0});
+  // The widest window that sinks leave.
+  Problem p = {kv_cache::kMaxRows + 100, 1, 1, 4, 1, Scores::kExtreme, 1 << 16, 62, 30, 0};
+  p.sinks = 64, p.window = kv_cache::kMaxRows - 64;
+  CheckAll(p);
 }
 
 #if defined(__aarch64__)

@@ -53,7 +53,7 @@ TEST(RotaryTable, HoldsThePhases) {
   const uint64_t frequencies[3] = {0x28be60db9391054bu, 0xffffffffffffffffu, 12345678901234u};
   for (uint64_t first : {uint64_t{0}, uint64_t{65530}}) {
     GuardedBuffer<int16_t> cosine(15), sine(15);
-    rotate::FillTable(cosine.data(), sine.data(), frequencies, 3, first, 5);
+    rotate::FillTable(cosine.data(), sine.data(), frequencies, 3, first, 5, rotate::kNoLimit);
     for (size_t row = 0; row < 5; ++row) {
       for (size_t i = 0; i < 3; ++i) {
         const auto turns = static_cast<test::Wide>(first + row) * frequencies[i];

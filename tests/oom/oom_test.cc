@@ -113,7 +113,8 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
         if (status == ACORN_OK) status = acorn_session_decode(opened.session, nullptr, token);
       }
       const auto ignore = [](void *, size_t, const int32_t *, size_t) { return 0; };
-      if (status == ACORN_OK) status = acorn_session_rewind(opened.session, 3);
+      const uint64_t back = GetParam().windows.empty() ? 3 : 0;  // a window has moved past it
+      if (status == ACORN_OK) status = acorn_session_rewind(opened.session, back);
       if (status == ACORN_OK) status = acorn_session_score(opened.session, tokens.data(), tokens.size() / 2, ignore, nullptr);
       uint32_t rates[16];
       size_t count = 0;

@@ -230,20 +230,27 @@ uint32_t Exp2(int64_t t) {
   return static_cast<uint32_t>(i == 0 ? p : RoundShift(p, static_cast<int>(i)));
 }
 
-void Attend(const AttentionHead &head, const int32_t *q, const int8_t *k, const int8_t *v, uint64_t keys, int32_t *y) {
-  Require(keys >= 1 && keys <= 65536, "attention: rows out of range");
-  std::vector<int64_t> scores(keys, 0);
-  for (uint64_t j = 0; j < keys; ++j) {
-    for (uint32_t d = 0; d < head.k_dim; ++d) scores[j] += int64_t{q[d]} * k[j * head.stride + d];
-    RequireInside(scores[j], Power(31), "attention: score past s32");
+void Attend(const AttentionHead &head, const std::vector<SeenKeys> &seen, const int8_t *k, const int8_t *v, int32_t *y) {
+  std::vector<uint64_t> rows;
+  std::vector<int64_t> scores;
+  for (const SeenKeys &keys : seen) {
+    for (uint64_t j = keys.begin; j < keys.end; ++j) {
+      int64_t score = 0;
+      for (uint32_t d = 0; d < head.k_dim; ++d) score += int64_t{keys.q[d]} * k[j * head.stride + d];
+      RequireInside(score, Power(31), "attention: score past s32");
+      rows.push_back(j);
+      scores.push_back(score);
+    }
   }
+  const size_t keys = rows.size();
+  Require(keys >= 1 && keys <= 65536, "attention: rows out of range");
   const int64_t largest = *std::max_element(scores.begin(), scores.end());
   uint64_t den = 0;
   std::vector<int64_t> num(head.v_dim, 0);
-  for (uint64_t j = 0; j < keys; ++j) {
+  for (size_t j = 0; j < keys; ++j) {
     const uint32_t e = Exp2(Apply(head.exponent, largest - scores[j]));
     den += e;
-    for (uint32_t d = 0; d < head.v_dim; ++d) num[d] += int64_t{e} * v[j * head.stride + d];
+    for (uint32_t d = 0; d < head.v_dim; ++d) num[d] += int64_t{e} * v[rows[j] * head.stride + d];
   }
   const int b = Bits(den);
   Require(b >= 8, "attention: denominator too small");

@@ -76,7 +76,7 @@ void RotatePair(const uint64_t *frequency, uint64_t position, Factor factor, Ran
                 int32_t *yb);
 int32_t Sine(uint32_t phase);
 
-/// §7: one query head q [k_dim] to y [v_dim] against `keys` rows that lie `stride` apart.
+/// §7: one query head to y [v_dim] over rows of a cache that lie `stride` apart.
 struct AttentionHead {
   Factor exponent, result;
   int zero_point;
@@ -84,7 +84,12 @@ struct AttentionHead {
   uint64_t stride;
 };
 uint32_t Exp2(int64_t t);
-void Attend(const AttentionHead &head, const int32_t *q, const int8_t *k, const int8_t *v, uint64_t keys, int32_t *y);
+/// Rows [begin, end), and the query that meets them, [k_dim].
+struct SeenKeys {
+  const int32_t *q;
+  uint64_t begin, end;
+};
+void Attend(const AttentionHead &head, const std::vector<SeenKeys> &seen, const int8_t *k, const int8_t *v, int32_t *y);
 
 /// §8: one value.
 int32_t Gate(const std::vector<int16_t> &table, Factor index, int shift, int32_t gate, int32_t up);

@@ -234,7 +234,8 @@ void ReferenceModel::Execute(Run *run, const schema::Rotate &op) const {
       const Factor factor{multipliers[head], op.shift()};
       const int32_t *x = run->Row(op.input(), row) + head * head_dim;
       int32_t *y = run->Row(op.out(), row) + head * head_dim;
-      const uint64_t position = run->first_position + row;
+      uint64_t position = run->first_position + row;
+      if (rope->limit() != 0) position = std::min<uint64_t>(position, rope->limit());
       if (sorted.empty()) {
         Rotate(frequencies, position, head_dim, factor, RangeOf(op.out()), x, y);
         continue;
@@ -296,8 +297,13 @@ void ReferenceModel::Execute(Run *run, const schema::Attention &op) const {
                                uint64_t{cache->kv_heads()} * head_dim};
       const uint32_t kv_offset = head / per_kv * head_dim;
       std::vector<int32_t> y(v_dim);
-      Attend(spec, run->Row(op.q(), row) + head * k_dim, run->k[op.cache()].data() + kv_offset,
-             run->v[op.cache()].data() + kv_offset, run->first_position + row + 1, y.data());
+      // All rows are kept here, also those that nobody sees any more.
+      const int32_t *q = run->Row(op.q(), row) + head * k_dim;
+      const int32_t *sink_q = op.sink_q() == nullptr ? q : run->Row(op.sink_q(), row) + head * k_dim;
+      const uint64_t prefix = run->first_position, end = prefix + row + 1, window = cache->window();
+      std::vector<SeenKeys> seen = {{q, 0, end}};
+      if (window != 0) seen = {{sink_q, 0, prefix}, {q, std::max(prefix, end < window ? 0 : end - window), end}};
+      Attend(spec, seen, run->k[op.cache()].data() + kv_offset, run->v[op.cache()].data() + kv_offset, y.data());
       for (uint32_t d = 0; d < v_dim; ++d) {
         out[(d / side_by_side * op.heads() + head) * side_by_side + d % side_by_side] = y[d];
       }

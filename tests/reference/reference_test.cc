@@ -68,7 +68,7 @@ TEST(ReferenceAttention, AgreesWithSoftmax) {
   for (int8_t &value : v) value = static_cast<int8_t>(random.Between(-127, 127));
   // exponent: octaves in Q15 for a score; result: 1.5.
   const AttentionHead head{{int64_t{3} << 20, 20}, {int64_t{3} << 29, 30}, 4, kDim, kDim, kDim};
-  Attend(head, q.data(), k.data(), v.data(), kKeys, y.data());
+  Attend(head, {{q.data(), 0, kKeys}}, k.data(), v.data(), y.data());
   std::vector<double> weights(kKeys);
   double den = 0, largest = -1e30;
   for (int pass = 0; pass < 2; ++pass) {

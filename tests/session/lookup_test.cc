@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "tests/support/model_builder.h"
@@ -76,13 +77,15 @@ Answer Generated(ModelSession *session, const Ids &prompt, acorn_generation gene
   Answer answer;
   struct Context {
     acorn_session *session;
-    size_t vocab;
+    size_t vocab, kept;
     Answer *answer;
-  } context = {session->session(), 0, &answer};
+  } context = {session->session(), 0, 0, &answer};
   acorn_model_info info = {};
   info.struct_size = sizeof info;
   EXPECT_EQ(acorn_model_get_info(session->model(), &info), ACORN_OK);
   context.vocab = info.vocab_size;
+  context.kept = info.max_context;
+  if (session->plan().endless != 0 && generation.max_tokens == 0) generation.max_tokens = 4 * info.max_context;
   generation.struct_size = sizeof generation;
   generation.sampling.struct_size = sizeof generation.sampling;
   generation.ctx = &context;
@@ -92,7 +95,7 @@ Answer Generated(ModelSession *session, const Ids &prompt, acorn_generation gene
     const int32_t *logits = nullptr;
     EXPECT_EQ(acorn_session_logits(to.session, &logits), ACORN_OK);
     to.answer->logits.insert(to.answer->logits.end(), logits, logits + to.vocab);
-    EXPECT_EQ(acorn_session_tokens(to.session)[acorn_session_position(to.session) - 1], token);
+    EXPECT_EQ(acorn_session_tokens(to.session)[std::min<size_t>(acorn_session_position(to.session), to.kept) - 1], token);
     return 0;
   };
   EXPECT_EQ(acorn_session_prefill(session->session(), prompt.data(), prompt.size()), ACORN_OK);
@@ -145,9 +148,11 @@ TEST_P(Drafts, ChangeNoAnswer) {
     if (session.plan().state_bytes != 0) {
       EXPECT_EQ(answer.timings.drafted_tokens, 0u);
     }
-    // The conversation is the same too: rewound, it goes on as the other one does.
+    // The conversation is the same too: rewound, as far as windows and states reach, it goes on as the other one does.
     for (ModelSession *rewound : {&plain, &session}) {
-      ASSERT_EQ(acorn_session_rewind(rewound->session(), prompt.size() + 2), ACORN_OK);
+      const size_t end = acorn_session_position(rewound->session()), back = session.plan().state_bytes == 0 ? end - 2 : end;
+      const size_t to = GetParam().windows.empty() ? prompt.size() + 2 : back;
+      ASSERT_EQ(acorn_session_rewind(rewound->session(), to), ACORN_OK);
     }
     EXPECT_EQ(session.Score({9, 4, 9, 4}), plain.Score({9, 4, 9, 4}));
   }

@@ -103,11 +103,12 @@ AlignedBytes WithHistory(const AlignedBytes &file, ModelSession *opened) {
   auto model = GraphOf(file);
   MoreConstants constants(*model);
   const size_t rows = graph.prefix_tokens.size() + session.position;
-  model->prefix_tokens.insert(model->prefix_tokens.end(), session.tokens.begin(), session.tokens.begin() + session.position);
-  model->max_context -= session.position;
+  model->prefix_tokens.insert(model->prefix_tokens.end(), session.tokens.begin(), session.tokens.begin() + static_cast<std::ptrdiff_t>(session.position));
+  model->max_context -= static_cast<uint32_t>(session.position);
   for (size_t i = 0; i < graph.caches.size(); ++i) {
     const Cache &cache = graph.caches[i];
-    const size_t head_bytes = kv_cache::HeadBytes(session.model->cache_rows, cache.head_dim, cache.bits);
+    const size_t cache_rows = kv_cache::TokenRowsOf(session.model->extent, cache.window).all();
+    const size_t head_bytes = kv_cache::HeadBytes(cache_rows, cache.head_dim, cache.bits);
     std::vector<int8_t> k, v;
     for (size_t row = 0; row < rows; ++row) {
       for (size_t head = 0; head < cache.kv_heads; ++head) {
@@ -186,6 +187,7 @@ TEST_P(Rates, AnEmptyConversationIsThatOfTheRateAlone) {
 
 // What was computed before the switch stands in a file's constant prefix; the rest is fed at the new rate.
 TEST_P(Rates, AHigherRateGoesOnFromWhatTheOldOneComputed) {
+  if (!spec().windows.empty()) GTEST_SKIP() << "a prefix is seen for ever, tokens are not";
   std::vector<uint32_t> rates = {0};
   for (const ProfileSpec &profile : spec().profiles) rates.push_back(profile.rate);
   for (const size_t history : {size_t{1}, size_t{13}}) {
@@ -207,6 +209,7 @@ TEST_P(Rates, AHigherRateGoesOnFromWhatTheOldOneComputed) {
 
 // What its tokens would leave behind, to the bit: at each rate, for any chunks, after a reset and after rewinds.
 TEST_P(Rates, AConstantPrefixIsAConversationThatHasBeen) {
+  if (!spec().windows.empty()) GTEST_SKIP() << "a prefix is seen for ever, tokens are not";
   for (size_t i = 0; i <= spec().profiles.size(); ++i) {
     const uint32_t rate = i == 0 ? 0 : spec().profiles[i - 1].rate;
     ModelSession kept = Opened(file_, rate);

@@ -112,10 +112,12 @@ class Builder {
   Edge Norm(const char *role, const Edge &input, int zero_point);
   Edge Linear(const char *role, const Edge &input, const Stored &weight, DType dtype, double rms);
   std::vector<uint8_t> Pairs(uint32_t count) const;
-  Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms);
-  Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms);
+  Edge Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms, uint16_t rope);
+  Edge Positioned(const char *role, const Edge &input, uint32_t heads, double rms, uint16_t rope = 0);
+  uint32_t WindowOf(size_t cache) const { return spec_.windows.empty() ? 0 : spec_.windows[cache % spec_.windows.size()]; }
+  uint16_t SinkRope(uint32_t window);
   uint16_t AddCache();
-  Edge Attend(const Edge &q, const Edge &k, const Edge &v);
+  Edge Attend(const Edge &q, const Edge *sink_q, const Edge &k, const Edge &v);
   Edge Gate(const char *role, const Edge &gate, const Edge &up);
   Edge Transform(const Edge &input);
   Edge Hadamard(const char *role, const Edge &input, uint32_t block, DType type, double rms, int zero_point);
@@ -132,7 +134,7 @@ class Builder {
   void AddExpertSet(const Edge &ffn_in);
   Edge Layer(Edge residual, Mixer mixer);
   Edge Body(const Widths &widths);
-  void AddRope();
+  void AddRope(uint32_t limit);
   AlignedBytes Finish(const Edge &body_out, const Edge &logits);
 
   const ModelSpec &spec_;
@@ -142,6 +144,7 @@ class Builder {
   flatbuffers::FlatBufferBuilder fbb_;
   std::vector<schema::Value> values_;
   std::map<std::string, uint16_t> roles_;
+  std::map<uint32_t, uint16_t> sink_ropes_;  // by limit
   std::vector<flatbuffers::Offset<schema::Weight>> weights_;
   std::vector<flatbuffers::Offset<schema::Rope>> ropes_;
   std::vector<flatbuffers::Offset<schema::Cache>> caches_;
@@ -298,25 +301,25 @@ std::vector<uint8_t> Builder::Pairs(uint32_t count) const {
   return frequencies;
 }
 
-Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms) {
+Edge Builder::Rotate(const char *role, const Edge &input, uint32_t heads, DType type, double rms, uint16_t rope) {
   const Edge out = NewValue(role, type, input.width, rms);
   const Factors factors = MakeFactors(Spread(heads, std::ldexp(rms / input.rms, -14)), std::ldexp(1, 30));
   const Slice in = input.slice(), out_slice = out.slice();
   const Ref multipliers = segments_.Put(constants_, factors.multipliers);
   Ref pairs;
   if (spec_.sorted_pairs) pairs = segments_.Put(constants_, Pairs(input.width / heads / 2));
-  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, 0, &multipliers, factors.shift,
+  Push(Op::Rotate, schema::CreateRotate(fbb_, &in, &out_slice, heads, rope, &multipliers, factors.shift,
                                         spec_.sorted_pairs ? &pairs : nullptr)
                        .Union());
   return out;
 }
 
 // Heads for attention: rotated, and for a cache of 4 bits through a Hadamard transform of each head.
-Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, double rms) {
-  if (spec_.kv_bits == 8) return Rotate(role, input, heads, DType::S8, rms);
+Edge Builder::Positioned(const char *role, const Edge &input, uint32_t heads, double rms, uint16_t rope) {
+  if (spec_.kv_bits == 8) return Rotate(role, input, heads, DType::S8, rms, rope);
   const uint32_t block = widths_.k_dim & (0 - widths_.k_dim);
   const std::string rotated = std::string(role) + "_rotated";
-  return Hadamard(role, Rotate(rotated.c_str(), input, heads, DType::S16, kRms16), block, DType::S8, rms, 0);
+  return Hadamard(role, Rotate(rotated.c_str(), input, heads, DType::S16, kRms16, rope), block, DType::S8, rms, 0);
 }
 
 uint16_t Builder::AddCache() {
@@ -336,11 +339,11 @@ uint16_t Builder::AddCache() {
     prefix_v = prefix(v_dim, narrow ? 4 : 60);
   }
   caches_.push_back(schema::CreateCache(fbb_, spec_.kv_heads, dims, spec_.prefix_rows > 0 ? &prefix_k : nullptr,
-                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits)));
+                                        spec_.prefix_rows > 0 ? &prefix_v : nullptr, static_cast<uint8_t>(spec_.kv_bits), WindowOf(caches_.size())));
   return static_cast<uint16_t>(caches_.size() - 1);
 }
 
-Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
+Edge Builder::Attend(const Edge &q, const Edge *sink_q, const Edge &k, const Edge &v) {
   const uint16_t cache = again_ ? static_cast<uint16_t>(next_cache_++) : AddCache();
   const Factors v_factors = MakeFactors(Spread(spec_.kv_heads, k.rms / v.rms), kInt16);
   const Slice k_slice = k.slice(), v_slice = v.slice(), q_slice = q.slice();
@@ -354,12 +357,13 @@ Edge Builder::Attend(const Edge &q, const Edge &k, const Edge &v) {
   const double octaves = 1.5 * 1.4427 * 32768 / (q.rms * k.rms * std::sqrt(widths_.k_dim));
   const Factors exponent = MakeFactors(Spread(spec_.heads, octaves), 2.0 * 127 * 127 * widths_.k_dim);
   const Factors result = MakeNormalised(Spread(spec_.heads, 1.4 * kRms8 / k.rms));
-  const Slice out_slice = out.slice();
+  const Slice out_slice = out.slice(), sinks = sink_q == nullptr ? q_slice : sink_q->slice();
   const Ref exponents = segments_.Put(constants_, exponent.multipliers),
             results = segments_.Put(constants_, result.multipliers);
   Push(Op::Attention, schema::CreateAttention(fbb_, &q_slice, &out_slice, cache, spec_.heads, &exponents, exponent.shift,
                                               &results, result.shift, static_cast<int16_t>(out.zero_point),
-                                              widths_.v_dim == cache_dim_ ? 0 : widths_.v_dim, static_cast<uint8_t>(spec_.attention_run))
+                                              widths_.v_dim == cache_dim_ ? 0 : widths_.v_dim, static_cast<uint8_t>(spec_.attention_run),
+                                              sink_q == nullptr ? nullptr : &sinks)
                           .Union());
   return out;
 }
@@ -426,9 +430,20 @@ Edge Builder::AttentionMixer(const Edge &normed) {
     q = RmsNorm("q_norm", q, spec_.heads, DType::S16, kRms16, 0);
     k = RmsNorm("k_norm", k, spec_.kv_heads, DType::S16, kRms16, 0);
   }
+  const Random query_random = random_;
   const Edge rotated_q = Positioned("q", q, spec_.heads, kRms8);
   const Edge rotated_k = Positioned("k", k, spec_.kv_heads, spec_.kv_bits == 4 ? kRms4 : kRms8);
-  const Edge mixed = Attend(rotated_q, rotated_k, v);
+  const uint32_t window = WindowOf(again_ ? next_cache_ : caches_.size());
+  Edge sink_q = rotated_q;
+  const bool own_queries = window != 0 && spec_.prefix_rows != 0 && spec_.sink_queries;
+  if (own_queries) {
+    // The same multipliers, so that it is the same query at another position.
+    const Random before = random_;
+    random_ = query_random;
+    sink_q = Positioned("sink_q", q, spec_.heads, kRms8, SinkRope(window));
+    random_ = before;
+  }
+  const Edge mixed = Attend(rotated_q, own_queries ? &sink_q : nullptr, rotated_k, v);
   return Linear("attention_out", mixed, AddWeight(spec_.linear, spec_.hidden, mixed.width), DType::S16, kRms16);
 }
 
@@ -642,14 +657,22 @@ Edge Builder::Experts(const Edge &ffn_in) {
   return out;
 }
 
-void Builder::AddRope() {
+// The rope of queries for sinks: no farther from them than in a window that is full for the first time.
+uint16_t Builder::SinkRope(uint32_t window) {
+  const uint32_t limit = spec_.prefix_rows + window - 1;
+  const auto [entry, added] = sink_ropes_.emplace(limit, static_cast<uint16_t>(ropes_.size()));
+  if (added) AddRope(limit);
+  return entry->second;
+}
+
+void Builder::AddRope(uint32_t limit) {
   std::vector<uint64_t> frequencies(spec_.rotary_dims / 2);
   for (size_t i = 0; i < frequencies.size(); ++i) {
     const double angle = std::pow(spec_.rope_base, -2.0 * static_cast<double>(i) / spec_.rotary_dims);
     frequencies[i] = static_cast<uint64_t>(std::ldexp(angle / 6.283185307179586, 64));
   }
   const Ref frequencies_ref = segments_.Put(constants_, frequencies);
-  ropes_.push_back(schema::CreateRope(fbb_, spec_.rotary_dims, &frequencies_ref));
+  ropes_.push_back(schema::CreateRope(fbb_, spec_.rotary_dims, &frequencies_ref, limit));
 }
 
 AlignedBytes Builder::Finish(const Edge &body_out, const Edge &logits) {
@@ -701,7 +724,7 @@ AlignedBytes Builder::Build() {
     throw std::invalid_argument("ModelSpec: widths do not fit");
   }
   constants_ = segments_.Open(schema::SegmentKind::Constants);
-  AddRope();
+  AddRope(0);
   weight_segment_ = segments_.Open(schema::SegmentKind::Weights);
   const Edge residual = Body({});
   steps_ = &head_;

@@ -78,6 +78,8 @@ struct ModelSpec {
   bool bias = false;  // of every linear layer; where it is false, zero points alone are folded in
   bool qk_norm = false;
   double rope_base = 10000;
+  std::vector<uint32_t> windows;  // of cache i: [i mod size], 0: none; empty: none anywhere
+  bool sink_queries = true;       // of caches with windows behind a constant prefix
   std::vector<Mixer> mixers = {Mixer::kAttention};  // of layer i: [i mod size]
   // State-space layers.
   uint32_t state_heads = 4, state_head_dim = 8, state_groups = 1, state_columns = 16, taps = 4;

@@ -138,13 +138,30 @@ std::vector<ModelSpec> VariedSpecs() {
     spec.experts = 5, spec.top_k = 3, spec.expert_weights = {w4g32, w8, w2g32}, spec.expert_ffn = 224;
     spec.expert_slices = {96, 32, 64, 32}, spec.shared_expert = true;
   }
+  add("window", w8, w8).windows = {7};
+  {
+    ModelSpec &spec = add("window_sinks", w4g32, w8);
+    spec.windows = {5, 19}, spec.prefix_rows = 2, spec.heads = 6, spec.qk_norm = true;
+  }
+  {
+    ModelSpec &spec = add("window_of_some_layers", w8, w8);
+    spec.windows = {0, 9, 1}, spec.layers = 3, spec.prefix_rows = 1, spec.kv_bits = 4;
+  }
+  {
+    ModelSpec &spec = add("window_plain_sinks", w8, w8);
+    spec.windows = {16}, spec.prefix_rows = 3, spec.sink_queries = false, spec.sorted_pairs = spec.widened = true;
+  }
+  {
+    ModelSpec &spec = add("window_hybrid", w8, w8);
+    spec.mixers = {Mixer::kStateSpace, Mixer::kAttention}, spec.windows = {11}, spec.prefix_rows = 1;
+  }
   return specs;
 }
 
 std::vector<ModelSpec> ElasticSpecs() {
   const WeightKind w8{WeightFormat::kW8, Layout::kX16C8}, w8_panels{WeightFormat::kW8, Layout::kX8C8, 16};
   const WeightKind w4g32{WeightFormat::kW4G32, Layout::kC4};
-  std::vector<ModelSpec> specs(5);
+  std::vector<ModelSpec> specs(6);
   for (size_t i = 0; i < specs.size(); ++i) {
     specs[i].seed = 200 + i;
     specs[i].head = w8;
@@ -181,6 +198,11 @@ std::vector<ModelSpec> ElasticSpecs() {
     spec.name = "elastic_experts", spec.head_dim = 32, spec.layers = 3, spec.experts = 7;
     spec.expert_weights = {w4g32, {WeightFormat::kW8, Layout::kX8C8}}, spec.expert_ffn = 160, spec.expert_slices = {64, 32, 64};
     spec.profiles = {{15, {16, 16}}, {25, {16, 16, 0, 0, 0, 2}}, {40, {16, 16, 0, 0, 0, 1}}};
+  }
+  {
+    ModelSpec &spec = specs[5];
+    spec.name = "elastic_window", spec.prefix_rows = 1, spec.head_dim = 32, spec.windows = {6, 13};
+    spec.profiles = {{20, {16, 32, 64, 0, 0}}, {35, {16, 16, 32, 0, 0}}};
   }
   return specs;
 }

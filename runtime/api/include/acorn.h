@@ -38,7 +38,7 @@ enum {
   ACORN_ERR_TOKEN = 0x12,        /* token id outside the vocabulary */
   ACORN_ERR_TEXT = 0x13,         /* text cannot be encoded: no tokenizer, no chat template */
   ACORN_ERR_RATE = 0x14,         /* the model file holds no such rate: acorn_model_rates */
-  ACORN_ERR_REFILL = 0x15,       /* a lower rate needs what a higher one left out: reset the session, feed its tokens again */
+  ACORN_ERR_REFILL = 0x15,       /* what is asked for needs the conversation anew: reset the session, feed its tokens again */
   ACORN_ERR_FOREIGN = 0x20,      /* not an Acorn file */
   ACORN_ERR_VERSION = 0x21,      /* an Acorn file of another version */
   ACORN_ERR_TRUNCATED = 0x22,    /* image shorter than it says */
@@ -93,7 +93,9 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_image_resident(uint64_t *bytes, con
 /// Zero in any field means its default.
 typedef struct acorn_options {
   uint32_t struct_size;
-  uint32_t context_tokens; /* real tokens a session can hold; default and limit: the model's max_context */
+  /// Real tokens a session can hold. Limit: the model's max_context. Default: the same, or, where attention sees a window of them in
+  /// every layer, no end: the session then keeps the ids of the newest max_context tokens (docs/ENDLESS.md).
+  uint32_t context_tokens;
   uint32_t chunk_tokens;   /* tokens of prefill computed together, 1 to 1024; default 128; changes memory and speed, no result */
   uint32_t logit_rows;     /* rows of logits held at once, 1 to 256; default 1; more make acorn_session_score faster */
   uint32_t max_sessions;   /* default 1 */
@@ -131,7 +133,8 @@ typedef struct acorn_options {
 /// expert slots.
 typedef struct acorn_memory_plan {
   uint32_t struct_size;
-  uint32_t context_tokens, chunk_tokens, logit_rows, max_sessions, threads; /* as resolved from the options and the port */
+  uint32_t context_tokens, chunk_tokens, logit_rows, max_sessions, threads; /* as resolved from the options and the port; context_tokens
+                                                                               of an endless session: the newest, whose ids it keeps */
   uint64_t image_bytes;          /* the file; const, never copied */
   uint64_t model_bytes;          /* parsed graph */
   uint64_t session_bytes;        /* one session: keys and values, states, logits, token history, sampler */
@@ -146,7 +149,7 @@ typedef struct acorn_memory_plan {
   uint64_t expert_record_bytes;  /* of a slot, at the same rate */
   uint64_t state_bytes;          /* of session_bytes: what state-space layers keep, the same for any context; 0: there are none */
   uint32_t rates;                /* that the file holds: rows of acorn_plan_rate */
-  uint32_t reserved;
+  uint32_t endless;              /* 1: a session has no end, and what it keeps does not grow: acorn_options.context_tokens */
 } acorn_memory_plan;
 
 /// Verifies the image's header and graph and computes the plan. Nothing is kept; nothing is written but *plan and *fault.
@@ -298,18 +301,23 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_session_decode(acorn_session *sessi
 /// The logits of the last token: [vocab_size].  ACORN_ERR_STATE when there is none.
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_logits(acorn_session *session, const int32_t **logits);
 
-/// Real tokens in the conversation, and how many it can hold.
-ACORN_API size_t acorn_session_position(const acorn_session *session);
-ACORN_API size_t acorn_session_capacity(const acorn_session *session);
-/// The conversation's tokens: [acorn_session_position].
+/// Real tokens in the conversation, and how many it can hold; UINT64_MAX: there is no end.
+ACORN_API uint64_t acorn_session_position(const acorn_session *session);
+ACORN_API uint64_t acorn_session_capacity(const acorn_session *session);
+/// The conversation's tokens: [acorn_session_position], or of a session without an end the newest max_context of them where that is
+/// less. Valid until the session's next call.
 ACORN_API const int32_t *acorn_session_tokens(const acorn_session *session);
 /// Drops every token from `position` on; the next prefill or decode goes on from there, with the bits of a session that never
 /// went further. No logits until then. Costs nothing by itself; but where acorn_memory_plan.state_bytes is not 0, what the layers
 /// keep cannot be taken back: the next call that appends computes the tokens before `position` once more, which takes as long as
 /// their prefill did and can end as that can (ACORN_ERR_CANCELLED, ACORN_ERR_DEADLINE, ACORN_ERR_STORAGE, ACORN_ERR_STALLED: call
 /// again, nothing of the conversation is lost, and what was computed of it stands), at the rate that the session has then. The routing hook and the trace do not see these tokens twice.
-/// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one)
-ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, size_t position);
+/// Where attention sees a window, older tokens leave memory as new ones come. 0 is always possible, and so is chunk_tokens back, less
+/// what was computed and is not kept (wrong guesses, a chunk that was stopped), and any position while nothing has been overwritten;
+/// else ACORN_ERR_REFILL: reset the session and feed the tokens again. After acorn_session_load memory holds what the next token sees
+/// and no more; with states, a session without an end goes back while it has no more than max_context tokens.
+/// Returns: ACORN_OK | ACORN_ERR_ARGUMENT (position beyond the present one) | ACORN_ERR_REFILL (nothing changed)
+ACORN_NODISCARD ACORN_API acorn_status acorn_session_rewind(acorn_session *session, uint64_t position);
 
 /// A session in one run of bytes (docs/SNAPSHOTS.md): tokens, keys and values, states, rate and pending logits. It does not depend
 /// on the machine, the context, the chunk or the threads, and what follows it is equal to the bit on all of them. What is not the
@@ -340,7 +348,7 @@ typedef struct acorn_sampling {
   uint32_t top_p_q16;              /* 0 or ≥ 65536: off */
   uint32_t min_p_q16;              /* 0: off */
   uint32_t repetition_penalty_q16; /* 0 or 65536: off */
-  uint32_t repetition_window;      /* last tokens that are penalised; 0: all */
+  uint32_t repetition_window;      /* last tokens that are penalised; 0: all of acorn_session_tokens */
   uint32_t reserved;
   uint64_t seed; /* the same seed gives the same text on every machine */
 } acorn_sampling;
@@ -378,7 +386,7 @@ typedef int (*acorn_token_callback)(void *ctx, int32_t token, const char *text, 
 
 typedef struct acorn_generation {
   uint32_t struct_size;
-  uint32_t max_tokens; /* 0: until the context is full */
+  uint32_t max_tokens; /* 0: until the context is full, which is never in a session without an end */
   acorn_sampling sampling;
   const char *const *stop_strings; /* zero-terminated, at most 16 of at most 63 bytes; not part of the text given out */
   size_t stop_count;

@@ -20,11 +20,11 @@ __m512i LoadValues(const int8_t *v) {
   return _mm512_sub_epi8(Nibbles<0>(nibbles), _mm512_set1_epi8(kv_cache::kNibbleOffset));
 }
 
-/// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
+/// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` of a run on.
 template <int kBits, int kPairCount, int kTiles>
-void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
+void ScoreBlock(const Pass &pass, const KeyRun &run, size_t pair, size_t tile) {
   const size_t tile_bytes = pass.tile_bytes;
-  const uint8_t *k = pass.args.k + tile * tile_bytes;
+  const uint8_t *k = run.k + tile * tile_bytes;
   const int8_t *q = pass.q + pair * pass.q_stride;
   __m512i sum[kPairCount][kTiles];
   for (auto &row : sum) {
@@ -49,23 +49,23 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
       add(d + 4, nibbles);
     }
   }
-  uint8_t *out = pass.scores + pair * pass.score_stride + tile * kTileScores;
+  uint8_t *out = pass.scores + pair * pass.score_stride + (run.tile + tile) * kTileScores;
   for (int p = 0; p < kPairCount; ++p) {
     for (int t = 0; t < kTiles; ++t) _mm512_store_si512(out + p * pass.score_stride + t * kTileScores, sum[p][t]);
   }
 }
 
 template <int kBits, int kTiles>
-void ScoreTiles(const Pass &pass, size_t tile) {
+void ScoreTiles(const Pass &pass, const KeyRun &run, size_t tile) {
   size_t pair = 0;
-  for (; pair + 4 <= pass.pairs; pair += 4) ScoreBlock<kBits, 4, kTiles>(pass, pair, tile);
+  for (; pair + 4 <= pass.pairs; pair += 4) ScoreBlock<kBits, 4, kTiles>(pass, run, pair, tile);
   switch (pass.pairs - pair) {
     case 3:
-      return ScoreBlock<kBits, 3, kTiles>(pass, pair, tile);
+      return ScoreBlock<kBits, 3, kTiles>(pass, run, pair, tile);
     case 2:
-      return ScoreBlock<kBits, 2, kTiles>(pass, pair, tile);
+      return ScoreBlock<kBits, 2, kTiles>(pass, run, pair, tile);
     case 1:
-      return ScoreBlock<kBits, 1, kTiles>(pass, pair, tile);
+      return ScoreBlock<kBits, 1, kTiles>(pass, run, pair, tile);
     default:
       return;
   }
@@ -98,27 +98,33 @@ struct Exponential {
   __m512i factor, maximum, furthest;
 };
 
+/// The lanes of a tile whose keys are in [first, last).
+inline __mmask16 Seen(size_t tile, size_t first, size_t last) {
+  const size_t begin = tile * kTileRows;
+  if (first <= begin && last >= begin + kTileRows) return 0xffff;
+  const __mmask16 below = Mask16(first > begin ? first - begin : 0);
+  return static_cast<__mmask16>(Mask16(last > begin ? last - begin : 0) & ~below);
+}
+
+inline __m512i Largest(__m512i max, const uint8_t *scores, size_t first, size_t last) {
+  for (size_t tile = first / kTileRows; tile * kTileRows < last; ++tile) {
+    max = _mm512_mask_max_epi32(max, Seen(tile, first, last), max, _mm512_load_si512(scores + tile * kTileScores));
+  }
+  return max;
+}
+
 /// Turns the scores of one pair into the bytes of E, 0 for keys that it does not see; returns the sum of E.
 uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
-  const size_t keys = pass.keys[pair], head = pass.head[pair];
-  const size_t whole = keys / kTileRows;
-  const __mmask16 rest = Mask16(keys % kTileRows);
-  __m512i max = _mm512_set1_epi32(INT32_MIN);
-  for (size_t tile = 0; tile < whole; ++tile) max = _mm512_max_epi32(max, _mm512_load_si512(scores + tile * kTileScores));
-  if (rest != 0) max = _mm512_mask_max_epi32(max, rest, max, _mm512_load_si512(scores + whole * kTileScores));
-
+  const size_t first = pass.first[pair], last = pass.last[pair], head = pass.head[pair];
+  const __m512i max = Largest(Largest(_mm512_set1_epi32(INT32_MIN), scores, 0, pass.args.sinks), scores, first, last);
   const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, _mm512_reduce_max_epi32(max));
   const __m512i quads = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1));
-  __m512i sum = _mm512_setzero_si512();  // a lane holds at most 4096 values of 65535
+  __m512i sum = _mm512_setzero_si512();  // a lane holds one value of a tile, at most 65535: a pair sees keys of some 4100 tiles
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
     uint8_t *at = scores + tile * kTileScores;
-    __m512i e = _mm512_setzero_si512();
-    if (tile < whole) {
-      e = exponential(_mm512_load_si512(at));
-    } else if (tile == whole && rest != 0) {
-      e = _mm512_maskz_mov_epi32(rest, exponential(_mm512_load_si512(at)));
-    }
+    const __mmask16 seen = tile < pass.sink_tiles ? Seen(tile, 0, pass.args.sinks) : Seen(tile, first, last);
+    const __m512i e = seen == 0 ? _mm512_setzero_si512() : _mm512_maskz_mov_epi32(seen, exponential(_mm512_load_si512(at)));
     sum = _mm512_add_epi32(sum, e);
     _mm512_store_si512(at, _mm512_shuffle_epi8(e, quads));
   }
@@ -132,18 +138,18 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   const Args &args = pass.args;
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
-  const int8_t *v = args.v + d * kBits / 2;
   __m512i high[kPairCount][kVectors], low[kPairCount][kVectors];
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm512_setzero_si512();
   }
-  for (size_t tile = 0; tile < pass.tiles; ++tile) {
-    for (int quad = 0; quad < 4; ++quad) {
+  for (size_t run = 0; run < pass.run_count; ++run) {
+    const int8_t *v = pass.runs[run].v + d * kBits / 2;
+    for (size_t quad = 0; quad < 4 * pass.runs[run].tiles(); ++quad, e += 16) {
       __m512i value[kVectors];
       for (int i = 0; i < kVectors; ++i) value[i] = LoadValues<kBits>(v + 8 * kBits * i);
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
-        const uint8_t *bytes = e + p * pass.score_stride + 16 * quad;
+        const uint8_t *bytes = e + p * pass.score_stride;
         const __m512i e_high = _mm512_set1_epi32(LoadQuad(bytes)), e_low = _mm512_set1_epi32(LoadQuad(bytes + 4));
         for (int i = 0; i < kVectors; ++i) {
           high[p][i] = _mm512_dpbusd_epi32(high[p][i], e_high, value[i]);
@@ -151,7 +157,6 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
         }
       }
     }
-    e += kTileScores;
   }
   for (int p = 0; p < kPairCount; ++p) {
     const Normaliser &normaliser = normalisers[pair + p];
@@ -184,12 +189,16 @@ void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
 template <int kBits>
 struct Engine {
   static constexpr bool kWholeVectors = false;
+  static constexpr int32_t kKeyOffset = kBits == 8 ? 128 : kv_cache::kNibbleOffset;
 
-  static void Scores(const Pass &pass) {
+  static void Queries(const Pass &) {}
+
+  static void Scores(const Pass &pass, const KeyRun &run) {
+    const size_t tiles = run.tiles();
     size_t tile = 0;
-    for (; tile + 4 <= pass.tiles; tile += 4) ScoreTiles<kBits, 4>(pass, tile);
-    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
-    for (; tile < pass.tiles; ++tile) ScoreTiles<kBits, 1>(pass, tile);
+    for (; tile + 4 <= tiles; tile += 4) ScoreTiles<kBits, 4>(pass, run, tile);
+    for (; tile + 2 <= tiles; tile += 2) ScoreTiles<kBits, 2>(pass, run, tile);
+    for (; tile < tiles; ++tile) ScoreTiles<kBits, 1>(pass, run, tile);
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf(pass, pair); }

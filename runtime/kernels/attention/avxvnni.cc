@@ -4,11 +4,11 @@
 namespace acorn::attention {
 namespace {
 
-/// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` on.
+/// Scores of kPairCount pairs from `pair` on, over kTiles key tiles from `tile` of a run on.
 template <int kBits, int kPairCount, int kTiles>
-void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
+void ScoreBlock(const Pass &pass, const KeyRun &run, size_t pair, size_t tile) {
   constexpr int kHalves = 2 * kTiles;  // of eight keys
-  const uint8_t *k = pass.args.k + tile * pass.tile_bytes;
+  const uint8_t *k = run.k + tile * pass.tile_bytes;
   const int8_t *q = pass.q + pair * pass.q_stride;
   __m256i sum[kPairCount][kHalves];
   for (auto &row : sum) {
@@ -33,17 +33,17 @@ void ScoreBlock(const Pass &pass, size_t pair, size_t tile) {
       add(d + 4, nibbles);
     }
   }
-  uint8_t *out = pass.scores + pair * pass.score_stride + tile * kTileScores;
+  uint8_t *out = pass.scores + pair * pass.score_stride + (run.tile + tile) * kTileScores;
   for (int p = 0; p < kPairCount; ++p) {
     for (int t = 0; t < kHalves; ++t) _mm256_store_si256(At(out + p * pass.score_stride + t * 32), sum[p][t]);
   }
 }
 
 template <int kBits, int kTiles>
-void ScoreTiles(const Pass &pass, size_t tile) {
+void ScoreTiles(const Pass &pass, const KeyRun &run, size_t tile) {
   size_t pair = 0;
-  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<kBits, 2, kTiles>(pass, pair, tile);
-  if (pair < pass.pairs) ScoreBlock<kBits, 1, kTiles>(pass, pair, tile);
+  for (; pair + 2 <= pass.pairs; pair += 2) ScoreBlock<kBits, 2, kTiles>(pass, run, pair, tile);
+  if (pair < pass.pairs) ScoreBlock<kBits, 1, kTiles>(pass, run, pair, tile);
 }
 
 /// Sums of E times V over sixteen values of a head from `d` on, for kPairCount pairs, and their normalised output.
@@ -52,13 +52,13 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   constexpr int kVectors = 2;  // of eight values
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   const uint8_t *e = pass.scores + pair * pass.score_stride;
-  const auto *v = reinterpret_cast<const uint8_t *>(pass.args.v + d * kBits / 2);
   __m256i high[kPairCount][kVectors], low[kPairCount][kVectors];
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm256_setzero_si256();
   }
-  for (size_t tile = 0; tile < pass.tiles; ++tile) {
-    for (size_t quad = 0; quad < kTileRows; quad += 4) {
+  for (size_t run = 0; run < pass.run_count; ++run) {
+    const auto *v = reinterpret_cast<const uint8_t *>(pass.runs[run].v + d * kBits / 2);
+    for (size_t quad = 0; quad < 4 * pass.runs[run].tiles(); ++quad, e += 16) {
       __m256i value[kVectors];
       if constexpr (kBits == 8) {
         for (int i = 0; i < kVectors; ++i) value[i] = _mm256_load_si256(At(v + 32 * i));
@@ -69,7 +69,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
       }
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
-        const uint8_t *bytes = e + p * pass.score_stride + 4 * quad;
+        const uint8_t *bytes = e + p * pass.score_stride;
         const __m256i e_high = _mm256_set1_epi32(LoadQuad(bytes)), e_low = _mm256_set1_epi32(LoadQuad(bytes + 4));
         for (int i = 0; i < kVectors; ++i) {
           high[p][i] = _mm256_dpbusd_avx_epi32(high[p][i], e_high, value[i]);
@@ -77,7 +77,6 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
         }
       }
     }
-    e += kTileScores;
   }
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) {
@@ -90,11 +89,15 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
 template <int kBits>
 struct Engine {
   static constexpr bool kWholeVectors = false;
+  static constexpr int32_t kKeyOffset = kBits == 8 ? 128 : kv_cache::kNibbleOffset;
 
-  static void Scores(const Pass &pass) {
+  static void Queries(const Pass &) {}
+
+  static void Scores(const Pass &pass, const KeyRun &run) {
+    const size_t tiles = run.tiles();
     size_t tile = 0;
-    for (; tile + 2 <= pass.tiles; tile += 2) ScoreTiles<kBits, 2>(pass, tile);
-    for (; tile < pass.tiles; ++tile) ScoreTiles<kBits, 1>(pass, tile);
+    for (; tile + 2 <= tiles; tile += 2) ScoreTiles<kBits, 2>(pass, run, tile);
+    for (; tile < tiles; ++tile) ScoreTiles<kBits, 1>(pass, run, tile);
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }

@@ -25,15 +25,15 @@ void CoupleQueries(const Pass &pass) {
   }
 }
 
-/// Scores of kCouples couples from `pair` on.
+/// Scores of kCouples couples from `pair` on over a run.
 template <int kBits, int kCouples>
-ACORN_NOINLINE void ScoreCouples(const Pass &pass, size_t pair) {
+ACORN_NOINLINE void ScoreCouples(const Pass &pass, const KeyRun &run, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, k_dim = pass.args.k_dim;
-  const size_t halves = Halves(pass);
+  const size_t halves = Halves(run);
   const int8_t *queries = pass.q + pair * q_stride;
-  uint8_t *out = pass.scores + pair * score_stride;
+  uint8_t *out = pass.scores + pair * score_stride + run.tile * kTileScores;
   for (size_t half = 0; half < halves; ++half, out += kHalfScores) {
-    const uint8_t *k = pass.args.k + half / 2 * pass.tile_bytes + half % 2 * 32;
+    const uint8_t *k = run.k + half / 2 * pass.tile_bytes + half % 2 * 32;
     const int8_t *query = queries;
     int32x4_t sum[kCouples][4];  // of two keys: key 0 pair 0, key 0 pair 1, key 1 pair 0, key 1 pair 1
     Unrolled<kCouples>([&](auto c) { Unrolled<4>([&](auto i) { sum[c][i] = vdupq_n_s32(0); }); });
@@ -85,26 +85,28 @@ struct Output {
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
-  const size_t halves = Halves(pass);
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < v_dim; d += 4 * kVectors) {
-    const uint8_t *e = pass.scores + pair * score_stride;
-    const int8_t *v = pass.args.v + d / 16 * 8 * kBits;
     const size_t fours = d % 16 / 4;  // of sixteen values, before d
     int32x4_t sum[kPairCount][2 * kVectors];  // of two values: high, high, low, low
     Unrolled<kPairCount>([&](auto p) { Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
-    for (size_t half = 0; half < halves; ++half, e += kHalfScores, v += 2 * row_bytes) {
-      int8x16_t value[2 * kVectors];  // eight keys, two values
-      Unrolled<kVectors>([&](auto i) {
-        const uint8x16_t first = vreinterpretq_u8_s8(LoadValues<kBits>(v, fours + i));  // four keys, four values
-        const uint8x16_t second = vreinterpretq_u8_s8(LoadValues<kBits>(v + row_bytes, fours + i));
-        value[2 * i] = vreinterpretq_s8_u8(ZipLow(first, second));
-        value[2 * i + 1] = vreinterpretq_s8_u8(ZipHigh(first, second));
-      });
-      Unrolled<kPairCount>([&](auto p) {
-        const uint8x16_t bytes = vld1q_u8(e + p * score_stride);
-        Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vusmmlaq_s32(sum[p][i], bytes, value[i]); });
-      });
+    for (size_t run = 0; run < pass.run_count; ++run) {
+      const uint8_t *e = pass.scores + pair * score_stride + pass.runs[run].tile * kTileScores;
+      const int8_t *v = pass.runs[run].v + d / 16 * 8 * kBits;
+      const size_t halves = Halves(pass.runs[run]);
+      for (size_t half = 0; half < halves; ++half, e += kHalfScores, v += 2 * row_bytes) {
+        int8x16_t value[2 * kVectors];  // eight keys, two values
+        Unrolled<kVectors>([&](auto i) {
+          const uint8x16_t first = vreinterpretq_u8_s8(LoadValues<kBits>(v, fours + i));  // four keys, four values
+          const uint8x16_t second = vreinterpretq_u8_s8(LoadValues<kBits>(v + row_bytes, fours + i));
+          value[2 * i] = vreinterpretq_s8_u8(ZipLow(first, second));
+          value[2 * i + 1] = vreinterpretq_s8_u8(ZipHigh(first, second));
+        });
+        Unrolled<kPairCount>([&](auto p) {
+          const uint8x16_t bytes = vld1q_u8(e + p * score_stride);
+          Unrolled<2 * kVectors>([&](auto i) { sum[p][i] = vusmmlaq_s32(sum[p][i], bytes, value[i]); });
+        });
+      }
     }
     int8_t *y = pass.q + pair * q_stride + d;
     Unrolled<kPairCount>([&](auto p) {
@@ -119,10 +121,12 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
 template <int kBits>
 struct Engine {
   static constexpr bool kWholeVectors = true;
+  static constexpr int32_t kKeyOffset = kBits == 8 ? 128 : kv_cache::kNibbleOffset;
 
-  static void Scores(const Pass &pass) {
-    CoupleQueries(pass);
-    InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<kBits, couples>(pass, 2 * couple); });
+  static void Queries(const Pass &pass) { CoupleQueries(pass); }
+
+  static void Scores(const Pass &pass, const KeyRun &run) {
+    InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<kBits, couples>(pass, run, 2 * couple); });
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }

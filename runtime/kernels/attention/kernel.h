@@ -10,7 +10,11 @@
 
 namespace acorn::attention {
 
-/// For query row r in [0, m) at position p = first_position + r, each head h, over keys j in [0, p]:
+/// Which keys there are: first `sinks` rows of the cache; behind them, in tiles of their own, a ring of ring_rows, in which key i
+/// stands in row (first_slot + i) mod ring_rows. Query row r sees the sinks and the keys from first_key + r - (window - 1), or from 0
+/// where that is less, to first_key + r. A cache without a window is a ring that never turns, without sinks.
+///
+/// For query row r in [0, m), each head h, over the keys j that it sees, with sink_q in the place of q for sinks:
 ///   score[j] = sum over d of q[d] * K[j][d]
 ///   E[j]     = Exp2(RoundShift((max score - score[j]) * exp_multiplier[h], exp_shift))
 ///   den      = sum of E[j];   num[d] = sum of E[j] * V[j][d];   B = bits(den)
@@ -28,7 +32,12 @@ struct Args {
   size_t run;                     // outputs of a head that lie side by side; divides v_dim
   size_t run_step;                // bytes from run to run of y
   size_t bits;                    // of the cache: 8 or 4
-  size_t first_position;          // first_position + m <= rows written to the cache
+  size_t sinks;                   // 0: none
+  size_t first_slot, ring_rows;   // multiples of kv_cache::kTileRows
+  size_t first_key;               // that of the first row's own token, below ring_rows + 15: all that a row sees has been written
+  size_t window;                  // >= 1; kNoWindow: all
+  const int8_t *sink_q;           // [m, heads, k_dim]; null: q
+  size_t sink_q_stride;           // bytes from row to row
   const uint8_t *k;               // the KV head's block of keys (kv_cache::HeadBytes)
   const int8_t *v;                // the KV head's block of values
   const int32_t *exp_multiplier;  // [heads], >= 0
@@ -36,12 +45,17 @@ struct Args {
   int32_t exp_shift;              // in [1, 62]
   int32_t out_shift;              // in [1, 38]
   int32_t zero_point;             // in [-127, 127]
-  uint8_t *scratch;               // ScratchBytes(first_position + m, head_dim), 64-byte aligned, one for each thread
+  uint8_t *scratch;               // ScratchBytes(KeyRows(sinks, first_key + m), head_dim), 64-byte aligned, one for each thread
 };
+
+constexpr size_t kNoWindow = SIZE_MAX;
 
 constexpr size_t kPairs = 8;  // (row, head) pairs that one pass over the keys serves
 
-/// Scratch of every variant: a score for each pair and key, and the pairs' queries.  rows: keys that the last query row sees
+/// Places for the scores of sinks and of `keys` others, in whole tiles.
+static constexpr size_t KeyRows(size_t sinks, size_t keys) { return kv_cache::PaddedRows(sinks) + kv_cache::PaddedRows(keys); }
+
+/// Scratch of every variant: a score for each pair and key, and the pairs' queries.  rows: KeyRows of the last query row
 static constexpr size_t ScratchBytes(size_t rows, size_t head_dim) {
   return kPairs * (4 * kv_cache::PaddedRows(rows) + AlignUp(head_dim, 64));
 }

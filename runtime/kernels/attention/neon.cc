@@ -20,15 +20,15 @@ inline void StoreByQuads(uint8_t *at, uint16x8_t e) {
   vst1_u8(at + 16, vreinterpret_u8_u16(vget_high_u16(e)));
 }
 
-/// Scores of kPairCount pairs from `pair` on, half a tile at a time.
+/// Scores of kPairCount pairs from `pair` on over a run, half a tile at a time.
 template <int kBits, int kPairCount>
-ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
+ACORN_NOINLINE void ScorePairs(const Pass &pass, const KeyRun &run, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, k_dim = pass.args.k_dim;
-  const size_t halves = Halves(pass);
+  const size_t halves = Halves(run);
   const int8_t *queries = pass.q + pair * q_stride;
-  uint8_t *out = pass.scores + pair * score_stride;
+  uint8_t *out = pass.scores + pair * score_stride + run.tile * kTileScores;
   for (size_t half = 0; half < halves; ++half, out += kHalfScores) {
-    const uint8_t *k = pass.args.k + half / 2 * pass.tile_bytes + half % 2 * 32;
+    const uint8_t *k = run.k + half / 2 * pass.tile_bytes + half % 2 * 32;
     const int8_t *query = queries;
     int32x4_t sum[kPairCount][4];  // of two keys: two partial sums each
     Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
@@ -92,17 +92,17 @@ ACORN_INLINE int8x16x4_t LoadRows(const int8_t *v) {
 template <int kBits, int kPairCount>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
-  const size_t quads = 2 * Halves(pass);
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < v_dim; d += 16) {
-    const uint8_t *e = pass.scores + pair * score_stride;
-    const int8_t *v = pass.args.v + d * kBits / 2;
     uint64x2_t product[kPairCount][8];
     for (int p = 0; p < kPairCount; ++p) {
       for (int i = 0; i < 8; ++i) product[p][i] = outputs[pair + p].offset;
     }
-    for (size_t quad = 0; quad < quads;) {
-      const size_t end = quad + kBlockQuads < quads ? quad + kBlockQuads : quads;
+    size_t run = 0, quad = 0;
+    while (run < pass.run_count) {
+      const size_t quads = 2 * Halves(pass.runs[run]), end = quad + kBlockQuads < quads ? quad + kBlockQuads : quads;
+      const uint8_t *e = pass.scores + pair * score_stride + pass.runs[run].tile * kTileScores + 16 * quad;
+      const int8_t *v = pass.runs[run].v + d * kBits / 2 + quad * row_bytes;
       uint32x4_t sum[kPairCount][4];
       Unrolled<kPairCount>([&](auto p) { Unrolled<4>([&](auto i) { sum[p][i] = vdupq_n_u32(0); }); });
       for (; quad < end; ++quad, e += 16, v += row_bytes) {
@@ -129,6 +129,10 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
           product[p][2 * i + 1] = vmlal_high_u32(product[p][2 * i + 1], sum[p][i], factor);
         });
       });
+      if (quad == quads) {
+        ++run;
+        quad = 0;
+      }
     }
     int8_t *y = pass.q + pair * q_stride + d;
     for (int p = 0; p < kPairCount; ++p, y += q_stride) {
@@ -144,9 +148,12 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
 template <int kBits>
 struct Engine {
   static constexpr bool kWholeVectors = true;
+  static constexpr int32_t kKeyOffset = 0;
 
-  static void Scores(const Pass &pass) {
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count>(pass, pair); });
+  static void Queries(const Pass &) {}
+
+  static void Scores(const Pass &pass, const KeyRun &run) {
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count>(pass, run, pair); });
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByQuads>(pass, pair); }

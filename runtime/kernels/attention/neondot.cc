@@ -5,15 +5,15 @@
 namespace acorn::attention {
 namespace {
 
-/// Scores of kPairCount pairs from `pair` on, 4 * kVectors keys at a time: a tile or half of one.
+/// Scores of kPairCount pairs from `pair` on over a run, 4 * kVectors keys at a time: a tile or half of one.
 template <int kBits, int kPairCount, int kVectors>
-ACORN_NOINLINE void ScorePairs(const Pass &pass, size_t pair) {
+ACORN_NOINLINE void ScorePairs(const Pass &pass, const KeyRun &run, size_t pair) {
   const size_t q_stride = pass.q_stride, score_stride = pass.score_stride, k_dim = pass.args.k_dim;
-  const size_t keys = 8 * Halves(pass);
+  const size_t keys = 8 * Halves(run);
   const int8_t *queries = pass.q + pair * q_stride;
-  uint8_t *out = pass.scores + pair * score_stride;
+  uint8_t *out = pass.scores + pair * score_stride + run.tile * kTileScores;
   for (size_t key = 0; key < keys; key += 4 * kVectors, out += 16 * kVectors) {
-    const uint8_t *k = pass.args.k + key / kTileRows * pass.tile_bytes + key % kTileRows * 4;
+    const uint8_t *k = run.k + key / kTileRows * pass.tile_bytes + key % kTileRows * 4;
     const int8_t *query = queries;
     int32x4_t sum[kPairCount][kVectors];
     Unrolled<kPairCount>([&](auto p) { Unrolled<kVectors>([&](auto i) { sum[p][i] = vdupq_n_s32(0); }); });
@@ -69,11 +69,8 @@ struct Output {
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
   const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
-  const size_t halves = Halves(pass);
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < v_dim; d += 4 * kVectors) {
-    const uint8_t *e = pass.scores + pair * score_stride;
-    const int8_t *v = pass.args.v + d / 16 * 8 * kBits;
     const size_t first = d % 16 / 4;  // of the fours in sixteen values
     uint32x4_t high[kPairCount][kVectors], low[kPairCount][kVectors];  // at most 65536 * 255 * 255, and what they start from
     Unrolled<kPairCount>([&](auto p) {
@@ -82,20 +79,25 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
         low[p][i] = outputs[pair + p].low;
       });
     });
-    for (size_t half = 0; half < halves; ++half, e += kHalfScores) {
-      uint8x16_t bytes[kPairCount];
-      Unrolled<kPairCount>([&](auto p) { bytes[p] = vld1q_u8(e + p * score_stride); });
-      Unrolled<2>([&](auto quad) {
-        constexpr int kHighLane = quad, kLowLane = quad + 2;
-        Unrolled<kVectors>([&](auto i) {
-          const uint8x16_t value = veorq_u8(vreinterpretq_u8_s8(LoadValues<kBits>(v, first + i)), vdupq_n_u8(0x80));
-          Unrolled<kPairCount>([&](auto p) {
-            high[p][i] = vdotq_laneq_u32(high[p][i], value, bytes[p], kHighLane);
-            low[p][i] = vdotq_laneq_u32(low[p][i], value, bytes[p], kLowLane);
+    for (size_t run = 0; run < pass.run_count; ++run) {
+      const uint8_t *e = pass.scores + pair * score_stride + pass.runs[run].tile * kTileScores;
+      const int8_t *v = pass.runs[run].v + d / 16 * 8 * kBits;
+      const size_t halves = Halves(pass.runs[run]);
+      for (size_t half = 0; half < halves; ++half, e += kHalfScores) {
+        uint8x16_t bytes[kPairCount];
+        Unrolled<kPairCount>([&](auto p) { bytes[p] = vld1q_u8(e + p * score_stride); });
+        Unrolled<2>([&](auto quad) {
+          constexpr int kHighLane = quad, kLowLane = quad + 2;
+          Unrolled<kVectors>([&](auto i) {
+            const uint8x16_t value = veorq_u8(vreinterpretq_u8_s8(LoadValues<kBits>(v, first + i)), vdupq_n_u8(0x80));
+            Unrolled<kPairCount>([&](auto p) {
+              high[p][i] = vdotq_laneq_u32(high[p][i], value, bytes[p], kHighLane);
+              low[p][i] = vdotq_laneq_u32(low[p][i], value, bytes[p], kLowLane);
+            });
           });
+          v += row_bytes;
         });
-        v += row_bytes;
-      });
+      }
     }
     int8_t *y = pass.q + pair * q_stride + d;
     Unrolled<kPairCount>([&](auto p) {
@@ -110,10 +112,13 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
 template <int kBits>
 struct Engine {
   static constexpr bool kWholeVectors = true;
+  static constexpr int32_t kKeyOffset = 0;
 
-  static void Scores(const Pass &pass) {
-    if (pass.pairs == kPairs) return ScorePairs<kBits, kPairs, 2>(pass, 0);  // for four vectors there are not enough registers
-    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count, 4>(pass, pair); });
+  static void Queries(const Pass &) {}
+
+  static void Scores(const Pass &pass, const KeyRun &run) {
+    if (pass.pairs == kPairs) return ScorePairs<kBits, kPairs, 2>(pass, run, 0);  // for four vectors there are not enough registers
+    InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count, 4>(pass, run, pair); });
   }
 
   static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }

@@ -1,6 +1,6 @@
 // What the vector variants of attention share. Two passes over the keys for up to kPairs (row, head) pairs: scores into scratch,
 // then, a pair at a time, scores into E in place, then sums of E times values in registers. Sums are exact, so the order of keys
-// does not show. In an anonymous namespace: each variant compiles its own copy with its own flags.
+// does not show: those of a ring come as they lie. In an anonymous namespace: each variant compiles its own copy with its own flags.
 #pragma once
 
 #include "kernels/attention/kernel.h"
@@ -12,18 +12,31 @@ using kv_cache::kTileRows;
 
 constexpr size_t kTileScores = 64;  // bytes of a pair's 16 scores, then of its 16 E as the variant likes to read them
 
-/// Pairs of one pass: consecutive in (row, head) order.
+/// Keys whose tiles lie side by side in the cache. Runs begin on tiles; all but the sinks and the last one end on tiles too.
+struct KeyRun {
+  const uint8_t *k;
+  const int8_t *v;
+  size_t tile;  // the first of the pass's tiles
+  size_t keys;
+  size_t tiles() const { return kv_cache::PaddedRows(keys) / kTileRows; }
+};
+
+/// Pairs of one pass: consecutive in (row, head) order. Its keys are the sinks, padded to whole tiles, and then those of the ring,
+/// from the tile of the first one that any pair sees: they are counted like this wherever scores are looked at.
 struct Pass {
   const Args &args;
   size_t pairs;
-  size_t tiles;         // key tiles that the last pair sees
+  KeyRun runs[3];       // the sinks; the ring up to its end; the ring from its beginning
+  size_t run_count;
+  size_t sink_tiles;
+  size_t tiles;         // of all runs
   size_t tile_bytes;    // of the cache's keys, and of its values
   size_t score_stride;  // bytes from pair to pair
   size_t q_stride;      // bytes from pair to pair
   uint8_t *scores;      // [pairs, tiles, kTileScores]
   int8_t *q;            // [pairs, q_stride], zeros behind k_dim
   size_t head[kPairs];
-  size_t keys[kPairs];  // that the pair sees
+  size_t first[kPairs], last[kPairs];  // the pair sees [first, last) beside the sinks
   int8_t *y[kPairs];    // the pair's outputs, side by side
 };
 
@@ -48,19 +61,86 @@ inline int32_t FurthestDifference(int32_t multiplier, int32_t shift) {
   return static_cast<int32_t>(difference < kMost ? difference : kMost);
 }
 
-/// Engine: static functions Scores(pass); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers), which
-/// stores v_dim outputs of each pair, or, where kWholeVectors is true, more behind them. They take the place of the pair's queries
-/// where that does harm, or where they do not belong side by side.
+/// Where the pairs' keys are.  begin, end: those of the ring, both as the caller counts; begin: of a tile
+inline void FindRuns(Pass *pass, size_t begin, size_t end) {
+  const Args &args = pass->args;
+  const size_t tile_bytes = pass->tile_bytes;
+  pass->run_count = 0;
+  pass->tiles = 0;
+  const auto add = [&](size_t row, size_t keys) {
+    const size_t offset = row / kTileRows * tile_bytes;
+    const KeyRun run = {args.k + offset, args.v + offset, pass->tiles, keys};
+    pass->runs[pass->run_count++] = run;
+    pass->tiles += run.tiles();
+  };
+  if (args.sinks != 0) add(0, args.sinks);
+  pass->sink_tiles = pass->tiles;
+  const size_t ring = pass->sink_tiles * kTileRows;
+  size_t slot = args.first_slot + begin;
+  if (slot >= args.ring_rows) slot -= args.ring_rows;
+  for (size_t left = end - begin; left != 0; slot = 0) {
+    const size_t room = args.ring_rows - slot, keys = left < room ? left : room;
+    add(ring + slot, keys);
+    left -= keys;
+  }
+}
+
+/// The queries of a pass to its place.  head: of the first pair
+template <typename Engine>
+void LoadQueries(const Pass &pass, const int8_t *rows, size_t stride, size_t head) {
+  const Args &args = pass.args;
+  int8_t *q = pass.q;
+  for (size_t pair = 0; pair < pass.pairs; ++pair, q += pass.q_stride) {
+    __builtin_memcpy(q, rows + head * args.k_dim, args.k_dim);
+    if (args.k_dim < pass.q_stride) __builtin_memset(q + args.k_dim, 0, pass.q_stride - args.k_dim);
+    if (++head == args.heads) {
+      head = 0;
+      rows += stride;
+    }
+  }
+  Engine::Queries(pass);
+}
+
+inline int32_t SumOf(const int8_t *q, size_t dims) {
+  int32_t sum = 0;
+  for (size_t d = 0; d < dims; ++d) sum += q[d];
+  return sum;
+}
+
+/// Where keys keep an offset, a score is too large by so many times the sum of its query. Among scores of one query that does not
+/// show; those of sinks are brought to what they would have with the other one.  head, row: of the first pair
+inline void MatchSinks(const Pass &pass, int32_t key_offset, size_t row, size_t head) {
+  const Args &args = pass.args;
+  for (size_t pair = 0; pair < pass.pairs; ++pair) {
+    const int8_t *q = args.q + row * args.q_stride + head * args.k_dim;
+    const int8_t *sink_q = args.sink_q + row * args.sink_q_stride + head * args.k_dim;
+    const int32_t difference = key_offset * (SumOf(q, args.k_dim) - SumOf(sink_q, args.k_dim));
+    auto *score = reinterpret_cast<int32_t *>(pass.scores + pair * pass.score_stride);
+    for (size_t sink = 0; sink < args.sinks; ++sink) score[sink] += difference;
+    if (++head == args.heads) {
+      head = 0;
+      ++row;
+    }
+  }
+}
+
+/// Engine: kKeyOffset, what keys have on top of their values when it multiplies them; static functions Queries(pass), which may order what LoadQueries has put there; Scores(pass, run); Exponentials(pass,
+/// pair), which returns the sum of E; Values(pass, normalisers), which stores v_dim outputs of each pair, or, where kWholeVectors is
+/// true, more behind them. They take the place of the pair's queries where that does harm, or where they do not belong side by side.
 template <typename Engine>
 void RunPasses(const Args &args) {
   Pass pass = {args,
                0,
+               {},
+               0,
+               0,
                0,
                kv_cache::HeadBytes(kTileRows, args.head_dim, args.bits),
-               4 * kv_cache::PaddedRows(args.first_position + args.m),
+               4 * KeyRows(args.sinks, args.first_key + args.m),
                AlignUp(args.head_dim, 64),
                args.scratch,
                nullptr,
+               {},
                {},
                {},
                {}};
@@ -69,22 +149,33 @@ void RunPasses(const Args &args) {
   int8_t *places[kPairs];
   size_t row = 0, head = 0;
   while (row < args.m) {
+    const size_t first_row = row, first_head = head;
     for (pass.pairs = 0; pass.pairs < kPairs && row < args.m; ++pass.pairs) {
-      const size_t pair = pass.pairs;
-      int8_t *q = pass.q + pair * pass.q_stride;
-      __builtin_memcpy(q, args.q + row * args.q_stride + head * args.k_dim, args.k_dim);
-      if (args.k_dim < pass.q_stride) __builtin_memset(q + args.k_dim, 0, pass.q_stride - args.k_dim);
+      const size_t pair = pass.pairs, end = args.first_key + row + 1;
       pass.head[pair] = head;
-      pass.keys[pair] = args.first_position + row + 1;
+      pass.first[pair] = end > args.window ? end - args.window : 0;
+      pass.last[pair] = end;
       places[pair] = args.y + row * args.y_stride + head * args.run;
-      pass.y[pair] = in_place ? places[pair] : q;
+      pass.y[pair] = in_place ? places[pair] : pass.q + pair * pass.q_stride;
       if (++head == args.heads) {
         head = 0;
         ++row;
       }
     }
-    pass.tiles = kv_cache::PaddedRows(pass.keys[pass.pairs - 1]) / kTileRows;
-    Engine::Scores(pass);
+    const size_t begin = pass.first[0] / kTileRows * kTileRows;  // later pairs see no earlier keys
+    FindRuns(&pass, begin, pass.last[pass.pairs - 1]);
+    for (size_t pair = 0; pair < pass.pairs; ++pair) {
+      pass.first[pair] += pass.sink_tiles * kTileRows - begin;
+      pass.last[pair] += pass.sink_tiles * kTileRows - begin;
+    }
+    const bool turned = args.sinks != 0 && args.sink_q != nullptr;
+    if (turned) {
+      LoadQueries<Engine>(pass, args.sink_q + first_row * args.sink_q_stride, args.sink_q_stride, first_head);
+      Engine::Scores(pass, pass.runs[0]);
+      if (Engine::kKeyOffset != 0) MatchSinks(pass, Engine::kKeyOffset, first_row, first_head);
+    }
+    LoadQueries<Engine>(pass, args.q + first_row * args.q_stride, args.q_stride, first_head);
+    for (size_t run = turned ? 1 : 0; run < pass.run_count; ++run) Engine::Scores(pass, pass.runs[run]);
     Normaliser normalisers[kPairs];
     for (size_t pair = 0; pair < pass.pairs; ++pair) {
       normalisers[pair] = Normalise(Engine::Exponentials(pass, pair), args.out_multiplier[pass.head[pair]], args.out_shift);

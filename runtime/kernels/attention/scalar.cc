@@ -4,74 +4,114 @@
 namespace acorn::attention {
 namespace {
 
-/// score[j] for one query over keys [0, keys), padded to whole tiles, all shifted by the same amount: keys have an offset.
+using kv_cache::kTileRows;
+
+/// What one query sees: sinks, in rows [0, sinks) of the cache, and keys [first, last) of the ring behind them. Scores of whole tiles
+/// stand one behind the other: those of the sinks, then those of the ring from key `begin` on.
+struct View {
+  View(const Args &args, size_t row)
+      : sinks(args.sinks),
+        sink_rows(kv_cache::PaddedRows(args.sinks)),
+        last(args.first_key + row + 1),
+        first(last > args.window ? last - args.window : 0),
+        begin(first / kTileRows * kTileRows) {}
+
+  /// The row of the cache that score j belongs to.
+  size_t RowOf(const Args &args, size_t j) const {
+    return j < sink_rows ? j : sink_rows + (args.first_slot + begin + j - sink_rows) % args.ring_rows;
+  }
+
+  /// body(j) for the scores of all keys that are seen.
+  template <typename Body>
+  void ForSeen(const Body &body) const {
+    for (size_t j = 0; j < sinks; ++j) body(j);
+    for (size_t j = sink_rows + first - begin; j < sink_rows + last - begin; ++j) body(j);
+  }
+
+  size_t sinks, sink_rows, last, first, begin;
+};
+
+/// The scores of a tile of keys with one query, all shifted by the same amount: keys have an offset, so by kKeyOffset times the sum of
+/// the query.
 template <int kBits>
-void Scores(int32_t *score, const int8_t *q, const Args &args, size_t keys) {
-  const uint8_t *k = args.k;
-  for (size_t begin = 0; begin < keys; begin += kv_cache::kTileRows) {
-    int32_t sum[kv_cache::kTileRows] = {};
-    for (size_t d = 0; d < args.k_dim; d += 2) {  // k_dim is even, and d and d + 1 lie side by side
-      if constexpr (kBits == 8) {
-        const uint8_t *pair = k + kv_cache::KeyOffset(0, d, args.head_dim);
-        for (size_t row = 0; row < kv_cache::kTileRows; ++row) sum[row] += q[d] * pair[4 * row] + q[d + 1] * pair[4 * row + 1];
-      } else {
-        const kv_cache::NibblePlace place = kv_cache::KeyNibble(0, d, args.head_dim);
-        const uint8_t *pair = k + place.byte;
-        for (size_t row = 0; row < kv_cache::kTileRows; ++row) {
-          sum[row] += q[d] * (pair[4 * row] >> place.shift & 15) + q[d + 1] * (pair[4 * row + 1] >> place.shift & 15);
-        }
+constexpr int32_t kKeyOffset = kBits == 8 ? 128 : kv_cache::kNibbleOffset;
+template <int kBits>
+void ScoreTile(int32_t *score, const int8_t *q, const Args &args, const uint8_t *k) {
+  for (size_t row = 0; row < kTileRows; ++row) score[row] = 0;
+  for (size_t d = 0; d < args.k_dim; d += 2) {  // k_dim is even, and d and d + 1 lie side by side
+    if constexpr (kBits == 8) {
+      const uint8_t *pair = k + kv_cache::KeyOffset(0, d, args.head_dim);
+      for (size_t row = 0; row < kTileRows; ++row) score[row] += q[d] * pair[4 * row] + q[d + 1] * pair[4 * row + 1];
+    } else {
+      const kv_cache::NibblePlace place = kv_cache::KeyNibble(0, d, args.head_dim);
+      const uint8_t *pair = k + place.byte;
+      for (size_t row = 0; row < kTileRows; ++row) {
+        score[row] += q[d] * (pair[4 * row] >> place.shift & 15) + q[d + 1] * (pair[4 * row + 1] >> place.shift & 15);
       }
     }
-    for (size_t row = 0; row < kv_cache::kTileRows; ++row) score[begin + row] = sum[row];
-    k += kv_cache::HeadBytes(kv_cache::kTileRows, args.head_dim, kBits);
   }
 }
 
+template <int kBits>
+void Scores(int32_t *score, const int8_t *q, const int8_t *sink_q, const Args &args, const View &view) {
+  const size_t tile_bytes = kv_cache::HeadBytes(kTileRows, args.head_dim, kBits);
+  for (size_t j = 0; j < view.sink_rows + view.last - view.begin; j += kTileRows) {
+    const uint8_t *k = args.k + view.RowOf(args, j) / kTileRows * tile_bytes;
+    ScoreTile<kBits>(score + j, j < view.sink_rows ? sink_q : q, args, k);
+  }
+  int32_t difference = 0;
+  for (size_t d = 0; d < args.k_dim; ++d) difference += kKeyOffset<kBits> * (q[d] - sink_q[d]);
+  for (size_t j = 0; j < view.sinks; ++j) score[j] += difference;
+}
+
 /// Turns scores into E; returns their sum.
-uint64_t Exponentials(int32_t *score, size_t keys, int64_t multiplier, int shift) {
-  int32_t max = score[0];
-  for (size_t j = 1; j < keys; ++j) max = score[j] > max ? score[j] : max;
+uint64_t Exponentials(int32_t *score, const View &view, int64_t multiplier, int shift) {
+  int32_t max = INT32_MIN;
+  view.ForSeen([&](size_t j) { max = score[j] > max ? score[j] : max; });
   uint64_t den = 0;
-  for (size_t j = 0; j < keys; ++j) {
+  view.ForSeen([&](size_t j) {
     const uint32_t e = Exp2(static_cast<uint64_t>(RoundShift((int64_t{max} - score[j]) * multiplier, shift)));
     score[j] = static_cast<int32_t>(e);
     den += e;
-  }
+  });
   return den;
 }
 
 /// num[d] for d in [begin, begin + kDims).
 constexpr size_t kDims = 16;
 template <int kBits>
-void WeightedValues(int64_t *num, const int32_t *e, const Args &args, size_t keys, size_t begin) {
+void WeightedValues(int64_t *num, const int32_t *e, const Args &args, const View &view, size_t begin) {
   for (size_t d = 0; d < kDims; ++d) num[d] = 0;
-  for (size_t j = 0; j < keys; ++j) {
+  view.ForSeen([&](size_t j) {
+    const size_t row = view.RowOf(args, j);
     if constexpr (kBits == 8) {
-      const int8_t *v = args.v + kv_cache::ValueOffset(j, begin, args.head_dim);  // d and d + 1 lie 4 apart
+      const int8_t *v = args.v + kv_cache::ValueOffset(row, begin, args.head_dim);  // d and d + 1 lie 4 apart
       for (size_t d = 0; d < kDims; ++d) num[d] += e[j] * v[4 * d];
     } else {
-      const int8_t *v = args.v + kv_cache::ValueNibble(j, begin, args.head_dim).byte;
+      const int8_t *v = args.v + kv_cache::ValueNibble(row, begin, args.head_dim).byte;
       for (size_t d = 0; d < kDims / 2; ++d) {
         num[d] += e[j] * ((v[4 * d] & 15) - kv_cache::kNibbleOffset);
         num[d + kDims / 2] += e[j] * ((v[4 * d] >> 4 & 15) - kv_cache::kNibbleOffset);
       }
     }
-  }
+  });
 }
 
 template <int kBits>
 void RunBits(const Args &args) {
-  int32_t *e = reinterpret_cast<int32_t *>(args.scratch);  // [keys], scores at first
+  int32_t *e = reinterpret_cast<int32_t *>(args.scratch);  // scores at first
   for (size_t row = 0; row < args.m; ++row) {
-    const size_t keys = args.first_position + row + 1;
+    const View view(args, row);
     for (size_t head = 0; head < args.heads; ++head) {
-      Scores<kBits>(e, args.q + row * args.q_stride + head * args.k_dim, args, keys);
-      const uint64_t den = Exponentials(e, keys, args.exp_multiplier[head], args.exp_shift);
+      const int8_t *q = args.q + row * args.q_stride + head * args.k_dim;
+      const int8_t *sink_q = args.sink_q == nullptr ? q : args.sink_q + row * args.sink_q_stride + head * args.k_dim;
+      Scores<kBits>(e, q, sink_q, args, view);
+      const uint64_t den = Exponentials(e, view, args.exp_multiplier[head], args.exp_shift);
       const Normaliser normaliser = Normalise(den, args.out_multiplier[head], args.out_shift);
       int8_t *y = args.y + row * args.y_stride + head * args.run;
       for (size_t begin = 0; begin < args.v_dim; begin += kDims) {
         int64_t num[kDims];
-        WeightedValues<kBits>(num, e, args, keys, begin);
+        WeightedValues<kBits>(num, e, args, view, begin);
         const size_t dims = args.v_dim - begin < kDims ? args.v_dim - begin : kDims;
         for (size_t d = 0; d < dims; ++d) {
           int8_t &out = y[(begin + d) / args.run * args.run_step + (begin + d) % args.run];

@@ -44,20 +44,28 @@ struct Exponential {
   __m256i factor, maximum, furthest;
 };
 
-/// All ones in the lanes of keys below `keys`, of the eight keys from `first` on.
-inline __m256i Seen(size_t first, size_t keys) {
+/// All ones in the lanes of keys in [first, last), of the eight keys from `begin` on.
+inline __m256i Seen(size_t begin, size_t first, size_t last) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const auto seen = static_cast<int32_t>(keys <= first ? 0 : keys - first >= 8 ? 8 : keys - first);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(seen), lanes);
+  const auto lanes_below = [&](size_t key) {
+    const auto below = static_cast<int32_t>(key <= begin ? 0 : key - begin >= 8 ? 8 : key - begin);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(below), lanes);
+  };
+  return _mm256_andnot_si256(lanes_below(first), lanes_below(last));
 }
 
-inline int32_t Largest(const uint8_t *scores, size_t keys) {
-  const __m256i least = _mm256_set1_epi32(INT32_MIN);
-  __m256i max = least;
-  for (size_t first = 0; first < keys; first += 8) {
-    const __m256i score = _mm256_load_si256(At(scores + 4 * first));
-    max = _mm256_max_epi32(max, first + 8 <= keys ? score : _mm256_blendv_epi8(least, score, Seen(first, keys)));
+inline bool SeesAll(size_t begin, size_t first, size_t last) { return first <= begin && begin + 8 <= last; }
+
+inline __m256i Largest(__m256i max, const uint8_t *scores, size_t first, size_t last) {
+  for (size_t begin = first / 8 * 8; begin < last; begin += 8) {
+    const __m256i score = _mm256_load_si256(At(scores + 4 * begin));
+    const __m256i larger = _mm256_max_epi32(max, score);
+    max = SeesAll(begin, first, last) ? larger : _mm256_blendv_epi8(max, larger, Seen(begin, first, last));
   }
+  return max;
+}
+
+inline int32_t LargestLane(__m256i max) {
   __m128i half = _mm_max_epi32(_mm256_castsi256_si128(max), _mm256_extracti128_si256(max, 1));
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
   return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
@@ -68,14 +76,17 @@ inline int32_t Largest(const uint8_t *scores, size_t keys) {
 template <typename Engine>
 uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
-  const size_t keys = pass.keys[pair], head = pass.head[pair];
-  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, Largest(scores, keys));
+  const size_t sinks = pass.args.sinks, head = pass.head[pair];
+  const __m256i max = Largest(Largest(_mm256_set1_epi32(INT32_MIN), scores, 0, sinks), scores, pass.first[pair], pass.last[pair]);
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, LargestLane(max));
   const __m256i quads = _mm256_broadcastsi128_si256(Engine::QuadBytes());
-  __m256i sum = _mm256_setzero_si256();  // a lane holds at most 8192 values of 65535
-  for (size_t first = 0; first < pass.tiles * kTileRows; first += 8) {
-    __m256i *at = At(scores + 4 * first);
+  __m256i sum = _mm256_setzero_si256();  // a lane holds two values of a tile, at most 65535: a pair sees keys of some 4100 tiles
+  for (size_t begin = 0; begin < pass.tiles * kTileRows; begin += 8) {
+    const bool is_sink = begin < pass.sink_tiles * kTileRows;
+    const size_t first = is_sink ? 0 : pass.first[pair], last = is_sink ? sinks : pass.last[pair];
+    __m256i *at = At(scores + 4 * begin);
     __m256i e = exponential(_mm256_load_si256(at));
-    if (first + 8 > keys) e = _mm256_and_si256(e, Seen(first, keys));
+    if (!SeesAll(begin, first, last)) e = _mm256_and_si256(e, Seen(begin, first, last));
     sum = _mm256_add_epi32(sum, e);
     _mm256_store_si256(at, _mm256_shuffle_epi8(e, quads));
   }

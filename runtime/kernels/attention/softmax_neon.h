@@ -116,23 +116,31 @@ struct Exponential {
 
 constexpr size_t kHalfScores = kTileScores / 2;
 
-/// Half tiles, of eight keys, that the last pair of a pass sees.
-inline size_t Halves(const Pass &pass) { return (pass.keys[pass.pairs - 1] + 7) / 8; }
+/// Half tiles, of eight keys, of a run.
+inline size_t Halves(const KeyRun &run) { return (run.keys + 7) / 8; }
 
 inline int32x4_t ScoresAt(const uint8_t *scores, int quad) { return vreinterpretq_s32_u8(vld1q_u8(scores + 16 * quad)); }
 
-inline int32_t Largest(const uint8_t *scores, size_t keys) {
-  int32x4_t max = vdupq_n_s32(INT32_MIN);
-  for (; keys >= kTileRows; keys -= kTileRows, scores += kTileScores) {
-    const int32x4_t max0 = vmaxq_s32(ScoresAt(scores, 0), ScoresAt(scores, 1));
-    const int32x4_t max1 = vmaxq_s32(ScoresAt(scores, 2), ScoresAt(scores, 3));
+/// The largest scores of keys in [first, last), lane by lane, and of `max`.
+inline int32x4_t Largest(int32x4_t max, const uint8_t *scores, size_t first, size_t last) {
+  const uint32x4_t lanes = {0, 1, 2, 3};
+  size_t key = first / 4 * 4;
+  const auto four = [&] {
+    const uint32x4_t keys = vaddq_u32(lanes, vdupq_n_u32(static_cast<uint32_t>(key)));
+    const uint32x4_t seen = vandq_u32(vcgeq_u32(keys, vdupq_n_u32(static_cast<uint32_t>(first))),
+                                      vcltq_u32(keys, vdupq_n_u32(static_cast<uint32_t>(last))));
+    max = vmaxq_s32(max, vbslq_s32(seen, ScoresAt(scores + 4 * key, 0), max));
+    key += 4;
+  };
+  if (key < first) four();
+  for (; key + kTileRows <= last; key += kTileRows) {
+    const uint8_t *at = scores + 4 * key;
+    const int32x4_t max0 = vmaxq_s32(ScoresAt(at, 0), ScoresAt(at, 1));
+    const int32x4_t max1 = vmaxq_s32(ScoresAt(at, 2), ScoresAt(at, 3));
     max = vmaxq_s32(max, vmaxq_s32(max0, max1));
   }
-  const int32x4_t lanes = {0, 1, 2, 3};
-  for (auto left = static_cast<int32_t>(keys); left > 0; left -= 4, scores += 16) {
-    max = vmaxq_s32(max, vbslq_s32(vcltq_s32(lanes, vdupq_n_s32(left)), ScoresAt(scores, 0), max));
-  }
-  return vmaxvq_s32(max);
+  while (key < last) four();
+  return max;
 }
 
 /// E of half a tile as high bytes of eight, then low bytes of eight.
@@ -141,30 +149,47 @@ inline void StoreByBytes(uint8_t *at, uint16x8_t e) {
   vst1q_u8(at, vqtbl1q_u8(vreinterpretq_u8_u16(e), high_then_low));
 }
 
-/// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
-/// of its scores, as the variant likes them.
+/// Turns the scores of keys in [begin, end), multiples of 8, into E, 0 for those outside of [first, last); adds them to sum.
 template <void (*kStoreHalf)(uint8_t *at, uint16x8_t e)>
-ACORN_NOINLINE uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
-  uint8_t *at = pass.scores + pair * pass.score_stride;
-  const size_t keys = pass.keys[pair], head = pass.head[pair];
-  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, Largest(at, keys));
-  uint32x4_t sum = vdupq_n_u32(0);  // a lane holds at most 16384 values of 65535
-  size_t first = 0;
-  for (; first + kTileRows <= keys; first += kTileRows, at += kTileScores) {
+ACORN_INLINE uint32x4_t AddExponentials(uint32x4_t sum, uint8_t *scores, const Exponential &exponential, size_t begin, size_t end,
+                                        size_t first, size_t last) {
+  const uint16x8_t lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  size_t key = begin;
+  const auto half = [&] {
+    uint8_t *at = scores + 4 * key;
+    const auto lanes_below = [&](size_t limit) {
+      return vcltq_u16(lanes, vdupq_n_u16(static_cast<uint16_t>(limit <= key ? 0 : limit - key < 8 ? limit - key : 8)));
+    };
+    const uint16x8_t e = exponential(ScoresAt(at, 0), ScoresAt(at, 1));
+    const uint16x8_t seen = vandq_u16(e, vbicq_u16(lanes_below(last), lanes_below(first)));
+    sum = vpadalq_u16(sum, seen);
+    kStoreHalf(at, seen);
+    key += 8;
+  };
+  while (key < end && key < first) half();
+  for (; key + kTileRows <= last; key += kTileRows) {
+    uint8_t *at = scores + 4 * key;
     const uint16x8_t e0 = exponential(ScoresAt(at, 0), ScoresAt(at, 1)), e1 = exponential(ScoresAt(at, 2), ScoresAt(at, 3));
     sum = vpadalq_u16(vpadalq_u16(sum, e0), e1);
     kStoreHalf(at, e0);
     kStoreHalf(at + kHalfScores, e1);
   }
-  const uint16x8_t lanes = {0, 1, 2, 3, 4, 5, 6, 7};
-  for (const size_t end = 8 * Halves(pass); first < end; first += 8, at += kHalfScores) {
-    const auto seen = static_cast<uint16_t>(first < keys ? keys - first : 0);
-    const uint16x8_t e = exponential(ScoresAt(at, 0), ScoresAt(at, 1));
-    const uint16x8_t e_seen = vandq_u16(e, vcltq_u16(lanes, vdupq_n_u16(seen)));
-    sum = vpadalq_u16(sum, e_seen);
-    kStoreHalf(at, e_seen);
-  }
-  return vaddlvq_u32(sum);
+  while (key < end) half();
+  return sum;
+}
+
+/// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
+/// of its scores, as the variant likes them.
+template <void (*kStoreHalf)(uint8_t *at, uint16x8_t e)>
+ACORN_NOINLINE uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+  uint8_t *scores = pass.scores + pair * pass.score_stride;
+  const size_t sinks = pass.args.sinks, first = pass.first[pair], last = pass.last[pair], head = pass.head[pair];
+  const int32x4_t max = Largest(Largest(vdupq_n_s32(INT32_MIN), scores, 0, sinks), scores, first, last);
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, vmaxvq_s32(max));
+  const size_t begin = pass.sink_tiles * kTileRows, end = (pass.last[pass.pairs - 1] + 7) / 8 * 8;
+  uint32x4_t sum = vdupq_n_u32(0);  // a lane holds four values of a tile, at most 65535: a pair sees keys of some 4100 tiles
+  if (sinks != 0) sum = AddExponentials<kStoreHalf>(sum, scores, exponential, 0, (sinks + 7) / 8 * 8, 0, sinks);
+  return vaddlvq_u32(AddExponentials<kStoreHalf>(sum, scores, exponential, begin, end, first, last));
 }
 
 /// The last steps of eight outputs, from 64-bit products of which nothing is known.

@@ -52,10 +52,13 @@ Span<const Kernel> Kernels();
 /// The best variant for a set of Feature bits; never null.
 const Kernel *Select(uint32_t features);
 
-/// Fills cosine and sine for m consecutive positions (rows of the cache, the prefix included) from `first_position` on.
+/// Fills cosine and sine for m consecutive positions (tokens, the prefix included) from `first_position` on.
 ///   cosine, sine   [m, half], Q14
 ///   frequencies    [half], turns per position times 2^64
-void FillTable(int16_t *cosine, int16_t *sine, const uint64_t *frequencies, size_t half, uint64_t first_position, size_t m);
+///   limit          positions behind it count as it; kNoLimit: none does
+constexpr uint64_t kNoLimit = UINT64_MAX;
+void FillTable(int16_t *cosine, int16_t *sine, const uint64_t *frequencies, size_t half, uint64_t first_position, size_t m,
+               uint64_t limit);
 
 /// Sine of `phase` / 2^32 turns in Q14, in [-16384, 16384].
 int32_t Sine(uint32_t phase);

@@ -41,10 +41,12 @@ int32_t Sine(uint32_t phase) {
   return static_cast<int32_t>(quadrant >= 2 ? -s : s);
 }
 
-void FillTable(int16_t *cosine, int16_t *sine, const uint64_t *frequencies, size_t half, uint64_t first_position, size_t m) {
+void FillTable(int16_t *cosine, int16_t *sine, const uint64_t *frequencies, size_t half, uint64_t first_position, size_t m,
+               uint64_t limit) {
   for (size_t row = 0; row < m; ++row) {
+    const uint64_t position = first_position + row < limit ? first_position + row : limit;
     for (size_t i = 0; i < half; ++i) {
-      const uint32_t phase = static_cast<uint32_t>(((first_position + row) * frequencies[i]) >> 32);
+      const uint32_t phase = static_cast<uint32_t>((position * frequencies[i]) >> 32);
       cosine[row * half + i] = static_cast<int16_t>(Sine(phase + (1u << 30)));
       sine[row * half + i] = static_cast<int16_t>(Sine(phase));
     }
