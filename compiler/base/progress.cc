@@ -1,5 +1,6 @@
 #include "base/progress.h"
 
+#include <cmath>
 #include <unistd.h>
 
 #include <atomic>
@@ -21,7 +22,7 @@ std::string FormatSeconds(double seconds) {
   if (seconds < 60) {
     std::snprintf(text, sizeof text, "%.1f s", seconds);
   } else {
-    const long whole = static_cast<long>(seconds + 0.5);
+    const long whole = std::lround(seconds);
     std::snprintf(text, sizeof text, "%ld:%02ld", whole / 60, whole % 60);
   }
   return text;

@@ -105,7 +105,7 @@ void Print(const Options &options, const Measured &measured) {
 
 PerplexityResult Measure(const SourceModel &source, const std::vector<int32_t> &ids, const PerplexityOptions &options) {
   std::unique_ptr<Progress> progress;
-  const PerplexityResult result = Perplexity(source, ids, options, [&](int64_t done, int64_t total) {
+  PerplexityResult result = Perplexity(source, ids, options, [&](int64_t done, int64_t total) {
     if (!progress) progress = std::make_unique<Progress>("perplexity, layers", total);
     progress->Update(done);
   });
