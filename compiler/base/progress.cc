@@ -1,9 +1,9 @@
 #include "base/progress.h"
 
-#include <cmath>
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 
