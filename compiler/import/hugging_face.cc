@@ -198,10 +198,14 @@ bool IsPresent(Presence presence, const JsonReader &config, const char *key) {
 }
 
 // transformers' masks let the token at p see those at j with p - j < sliding_window.
-void ReadSlidingWindow(const JsonReader &config, const Family &family, ModelConfig *out) {
-  if (family.sliding_window_switch && !config.FindBool("use_sliding_window").value_or(false)) return;
-  const int64_t window = config.FindInteger("sliding_window").value_or(0);
-  if (window == 0) return;
+int64_t ReadSlidingWindow(const JsonReader &config, const Family &family) {
+  if (family.sliding_window_switch && !config.FindBool("use_sliding_window").value_or(false)) return 0;
+  return config.FindInteger("sliding_window").value_or(0);
+}
+
+// Which layers have the window.
+void ReadWindowedLayers(const JsonReader &config, const Family &family, ModelConfig *out) {
+  if (out->sliding_window == 0) return;
   std::vector<bool> layers(static_cast<size_t>(out->layers), true);
   if (const json *types = config.Find("layer_types")) {
     if (!types->is_array() || types->size() != layers.size()) config.Bad("layer_types is no array of as many names as there are layers");
@@ -215,9 +219,8 @@ void ReadSlidingWindow(const JsonReader &config, const Family &family, ModelConf
     for (int64_t i = 0; i < std::min(first, out->layers); ++i) layers[static_cast<size_t>(i)] = false;
   }
   const auto windowed = std::count(layers.begin(), layers.end(), true);
-  if (windowed == 0) return;
-  out->sliding_window = window;
-  if (windowed != out->layers) out->windowed_layers = std::move(layers);
+  if (windowed == 0) out->sliding_window = 0;
+  if (windowed != 0 && windowed != out->layers) out->windowed_layers = std::move(layers);
 }
 
 // Which layers have experts. Layers may be dense by their numbers, or but for every decoder_sparse_step-th one.
@@ -442,14 +445,15 @@ ModelConfig ParseHuggingFaceConfig(std::string_view text, const std::string &pat
   out.qk_norm = family.qk_norm;
   out.qk_norm_rows = family.qk_norm_rows;
   if (family.clips_qkv) out.qkv_limit = config.FindReal("clip_qkv").value_or(0);
-  ReadSlidingWindow(config, family, &out);
+  out.sliding_window = ReadSlidingWindow(config, family);
   out.bos_id = ReadTokenId(config, "bos_token_id", family.default_bos);
   out.pad_id = ReadTokenId(config, "pad_token_id", -1);
   AppendTokenIds(config, "eos_token_id", &out.eos_ids);
   if (out.eos_ids.empty() && !object.contains("eos_token_id") && family.default_eos >= 0) {
     out.eos_ids.push_back(family.default_eos);
   }
-  CheckConfig(out, path);
+  CheckConfig(out, path);  // before anything is as long as there are layers
+  ReadWindowedLayers(config, family, &out);
   if (family.is_sparse) ReadExperts(config, family, &out);
   return out;
 }

@@ -567,6 +567,9 @@ TEST_F(Folder, ReadsWindowsOfSomeLayers) {
   EXPECT_ERROR(Open(config), kBad, "layer_types");
   config["layer_types"] = json::array({"full_attention"});
   EXPECT_ERROR(Open(config), kBad, "layer_types");
+  json endless = config;  // nothing is as long as it says before it is looked at
+  endless["num_hidden_layers"] = int64_t{1} << 60;
+  EXPECT_ERROR(Open(endless), kBad, "number of layers");
   // By the user, whatever the source says.
   config["layer_types"] = {"full_attention", "sliding_attention"};
   Open(config);
