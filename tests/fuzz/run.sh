@@ -3,6 +3,7 @@
 #
 #   bash tests/fuzz/run.sh [SECONDS] [TARGET...]   every target, or those named, for SECONDS each (default 60)
 #   ACORN_FUZZ_JOBS=1 bash tests/fuzz/run.sh ...   one at a time instead of two
+#   ACORN_FUZZ_SEED=1 bash tests/fuzz/run.sh ...   the same changes as every run of this seed, as far as time goes (default: others)
 #
 # Inputs that reach something new are kept in build/fuzz/corpus: another run goes on from there. What crashes, hangs, leaks or asks
 # for too much memory is kept in build/fuzz/crashes, and the table says so. Exits with 1 if there is any. Needs what
@@ -22,7 +23,7 @@ readonly all=(model snapshot tokenizer text detokenizer chat safetensors hugging
   sentencepiece)
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
-readonly jobs=${ACORN_FUZZ_JOBS:-2} work=build/fuzz
+readonly jobs=${ACORN_FUZZ_JOBS:-2} seed=${ACORN_FUZZ_SEED:-0} work=build/fuzz
 
 mkdir -p build
 cmake --preset fuzz >"build/fuzz.log" 2>&1 && cmake --build --preset fuzz >>"build/fuzz.log" 2>&1 || {
@@ -40,7 +41,7 @@ run_target() {  # target; leaves its log and its exit status
   mkdir -p "${folders[@]}"
   [ ! -d "tests/fuzz/corpus/$target" ] || folders+=("tests/fuzz/corpus/$target")
   local status=0
-  "$work/fuzz/acorn_fuzz_$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=512 \
+  "$work/fuzz/acorn_fuzz_$target" -seed="$seed" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=512 \
     -print_final_stats=1 -artifact_prefix="$work/crashes/$target-" "${folders[@]}" >"$work/logs/$target" 2>&1 || status=$?
   echo "$status" >"$work/logs/$target.status"
 }
