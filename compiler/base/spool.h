@@ -3,10 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 #include <utility>
 
+#include "base/buffered_output.h"
 #include "base/temporary_file.h"
 
 namespace acorn::compiler {
@@ -29,7 +29,8 @@ class Spool {
   [[noreturn]] void Fail();
 
   std::string target_;
-  std::FILE *file_ = nullptr;
+  int file_ = -1;
+  BufferedOutput output_{-1};
   uint64_t bytes_ = 0;
 };
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -20,7 +21,7 @@ bool SyncFolderOf(const std::string &path) {
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
   const int file = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (file < 0) return false;
-  const int error = fsync(file) == 0 || errno == EINVAL ? 0 : errno;
+  const int error = SyncFile(file) || errno == EINVAL ? 0 : errno;
   close(file);
   errno = error;
   return error == 0;
@@ -28,24 +29,25 @@ bool SyncFolderOf(const std::string &path) {
 
 }  // namespace
 
-TemporaryFile::TemporaryFile(std::string target) : target_(std::move(target)) {
+TemporaryFile::TemporaryFile(std::string target)
+    : target_(std::move(target)), path_(target_ + ".part" + std::to_string(getpid())) {
   // A device or a folder would be replaced by a file.
   struct stat found = {};
   if (stat(target_.c_str(), &found) == 0 && !S_ISREG(found.st_mode)) {
     throw Error(ExitCode::kIo, "cannot write " + target_ + ": it is not a regular file");
   }
-  path_ = target_ + ".part" + std::to_string(getpid());
-  file_ = std::fopen(path_.c_str(), "wb");
-  if (file_ == nullptr) Fail();
+  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (file_ < 0) Fail();
+  output_ = BufferedOutput(file_);
 }
 
 TemporaryFile::~TemporaryFile() {
-  if (file_ != nullptr) std::fclose(file_);
+  if (file_ >= 0) close(file_);
   if (!committed_) std::remove(path_.c_str());
 }
 
 void TemporaryFile::Write(const void *data, size_t bytes) {
-  if (bytes != 0 && std::fwrite(data, 1, bytes, file_) != bytes) Fail();
+  if (!output_.Write(data, bytes)) Fail();
   position_ += bytes;
 }
 
@@ -55,10 +57,9 @@ void TemporaryFile::PadTo(uint64_t position) {
 }
 
 void TemporaryFile::Commit() {
-  if (std::fflush(file_) != 0 || fsync(fileno(file_)) != 0) Fail();
-  std::FILE *file = file_;
-  file_ = nullptr;
-  if (std::fclose(file) != 0) Fail();
+  if (!output_.Flush() || !SyncFile(file_)) Fail();
+  const int file = std::exchange(file_, -1);
+  if (close(file) != 0 && errno != EINTR) Fail();  // after a signal it is closed all the same
   if (std::rename(path_.c_str(), target_.c_str()) != 0) Fail();
   committed_ = true;
   if (!SyncFolderOf(target_)) Fail();

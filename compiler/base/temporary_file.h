@@ -3,8 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <string>
+
+#include "base/buffered_output.h"
 
 namespace acorn::compiler {
 
@@ -30,7 +31,8 @@ class TemporaryFile {
 
   std::string target_;
   std::string path_;
-  std::FILE *file_ = nullptr;
+  int file_ = -1;
+  BufferedOutput output_{-1};
   uint64_t position_ = 0;
   bool committed_ = false;
 };

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "acorn.h"
+#include "base/buffered_output.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/temporary_file.h"
@@ -77,7 +78,7 @@ std::string PublicText(const SecretKey &secret) {
 void WriteNewFile(const std::string &path, mode_t mode, const std::string &text) {
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (file < 0) throw Error(ExitCode::kIo, "cannot create " + path + ": " + std::strerror(errno));
-  const bool written = write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && fsync(file) == 0;
+  const bool written = WriteAll(file, text.data(), text.size()) && SyncFile(file);
   const int error = errno;
   close(file);
   if (written) return;

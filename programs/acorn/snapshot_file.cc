@@ -44,22 +44,30 @@ Target FindTarget(const std::string &path) {
 }
 
 /// Returns: 0 or an errno value
+int Sync(int file) {
+  while (fsync(file) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
+/// Returns: 0 or an errno value
 int WriteAll(int file, const std::vector<uint8_t> &bytes) {
   for (size_t done = 0; done < bytes.size();) {
     const ssize_t count = write(file, bytes.data() + done, bytes.size() - done);
     if (count < 0 && errno != EINTR) return errno;
     if (count > 0) done += static_cast<size_t>(count);
   }
-  return fsync(file) == 0 ? 0 : errno;
+  return Sync(file);
 }
 
 /// The new name is on the disk too. File systems that cannot say so of a folder (EINVAL) do it by themselves or not at all.
 int SyncFolder(const std::string &folder) {
   const int file = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (file < 0) return errno;
-  const int error = fsync(file) == 0 || errno == EINVAL ? 0 : errno;
+  const int error = Sync(file);
   close(file);
-  return error;
+  return error == EINVAL ? 0 : error;
 }
 
 }  // namespace
@@ -77,7 +85,7 @@ void SaveSession(const Device &device, const std::string &path) {
   const int file = mkostemp(made.data(), O_CLOEXEC);
   if (file < 0) FailToSave(path, errno);
   int error = target.exists && fchmod(file, target.mode) != 0 ? errno : WriteAll(file, bytes);
-  if (close(file) != 0 && error == 0) error = errno;
+  if (close(file) != 0 && errno != EINTR && error == 0) error = errno;  // after a signal it is closed all the same
   if (error == 0 && std::rename(made.c_str(), target.path.c_str()) != 0) error = errno;
   if (error != 0) {
     unlink(made.c_str());
