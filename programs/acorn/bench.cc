@@ -29,7 +29,7 @@ Pass RunOnce(const Device &device, const BenchOptions &options, const std::vecto
   acorn_session_reset(session);
   Pass run;
   uint64_t begin = acorn_posix_ticks();
-  Check(acorn_session_prefill(session, ids.data(), options.prompt_tokens), "prefill");
+  device.Check(acorn_session_prefill(session, ids.data(), options.prompt_tokens), "prefill");
   run.prefill_s = Seconds(acorn_posix_ticks() - begin);
   const int32_t *logits = nullptr;
   Check(acorn_session_logits(session, &logits), "prefill");
@@ -37,7 +37,7 @@ Pass RunOnce(const Device &device, const BenchOptions &options, const std::vecto
   for (uint64_t i = 0; i < options.gen_tokens; ++i) {
     const int32_t id = ids[options.prompt_tokens + i];
     begin = acorn_posix_ticks();
-    Check(acorn_session_decode(session, &logits, id), "decode");
+    device.Check(acorn_session_decode(session, &logits, id), "decode");
     run.decode_s += Seconds(acorn_posix_ticks() - begin);
     if (i == 0) run.first_token_ms = (run.prefill_s + run.decode_s) * 1e3;
     if (digest) {

@@ -48,11 +48,11 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
     if (back == ACORN_ERR_REFILL) {  // what the half has pushed out of the window does not come back
       std::fprintf(stderr, "stopped: half the line is part of the conversation\n");
     } else {
-      Check(back, "taking half a line back");
+      device->Check(back, "taking half a line back");
     }
     return true;
   }
-  Check(status, "reading the line");
+  device->Check(status, "reading the line");
   const Generated generated = Generate(device, sampling, nullptr, [](const char *text, size_t bytes) {
     std::fwrite(text, 1, bytes, stdout);
     std::fflush(stdout);

@@ -264,6 +264,19 @@ void Device::Open() {
   Check(acorn_model_get_info(model_, &info_), "reading the model's facts");
 }
 
+void Device::Check(acorn_status status, const char *what) const {
+  const uint32_t group = status >> 4;
+  if (group != 2 && group != 4) return program::Check(status, what);
+  acorn_expert_fault fault = {};
+  fault.struct_size = sizeof fault;
+  const char *path = options_.file.c_str(), *text = acorn_status_text(status);
+  if (model_ == nullptr || acorn_model_expert_fault(model_, &fault) != ACORN_OK || fault.status != status) {
+    Fail(CodeOf(status), "%s: %s: %s", path, what, text);
+  }
+  Fail(CodeOf(status), "%s: %s: %s (expert %u of layer %u, offset %llu)", path, what, text, fault.expert, fault.layer,
+       static_cast<unsigned long long>(fault.offset));
+}
+
 void Device::RequireText(uint32_t flags) const {
   if (info_.has_tokenizer == 0) Fail(ExitCode::kModel, "%s has no tokenizer", options_.file.c_str());
   if ((flags & ACORN_TEXT_CHAT) != 0 && info_.has_chat_template == 0) {

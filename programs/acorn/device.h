@@ -48,6 +48,10 @@ class Device {
   /// Takes the block, opens the model and a session in it.  Throws Failure.
   void Open();
 
+  /// Throws the Failure for a status of a call with the model or the session, naming the file where that is at fault, and the expert
+  /// where one could not be used. ACORN_OK returns.
+  void Check(acorn_status status, const char *what) const;
+
   /// Of the session, which feeds its conversation again where a lower rate asks for that.  False: stopped meanwhile; the session is
   /// then where it came to.  Throws Failure, also for a rate that the file does not hold.
   bool SetRate(uint32_t rate);

@@ -5,15 +5,12 @@
 #include <cstdio>
 
 namespace acorn::program {
-namespace {
 
 ExitCode CodeOf(acorn_status status) {
   if (status == ACORN_ERR_MEMORY) return ExitCode::kMemory;
   if (status >> 4 == 4) return ExitCode::kIo;
   return status >> 4 == 2 ? ExitCode::kModel : ExitCode::kUsage;
 }
-
-}  // namespace
 
 void Fail(ExitCode code, const char *format, ...) {
   char text[1024];

@@ -17,7 +17,10 @@ struct Failure {
 /// Throws a Failure made like printf.
 [[noreturn]] void Fail(ExitCode code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/// Throws the Failure for a status of the library; `what` names what was being done. ACORN_OK returns.
+ExitCode CodeOf(acorn_status status);
+
+/// Throws the Failure for a status of the library; `what` names what was being done. ACORN_OK returns. Calls that may read the model
+/// file have Device::Check.
 void Check(acorn_status status, const char *what);
 
 /// Throws the Failure for a model file that was refused, with the section and the offset where they are known.

@@ -67,7 +67,7 @@ void EvalExact(const Options &options, const std::vector<Question> &questions) {
         acorn_session_append_text(device.session(), question.prompt.data(), question.prompt.size(), ACORN_TEXT_CHAT);
     std::string answer;
     if (status != ACORN_ERR_CONTEXT_FULL) {  // a question that does not fit is a wrong answer
-      Check(status, "reading a question");
+      device.Check(status, "reading a question");
       tokens += Generate(&device, options.sampling, &digests, [&](const char *text, size_t bytes) { answer.append(text, bytes); })
                     .tokens;
     }

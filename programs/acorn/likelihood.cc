@@ -23,7 +23,7 @@ ContinuationScorer::ContinuationScorer(Device *device) : device_(device), unit_(
   acorn_session *session = device->session();
   acorn_session_reset(session);
   const bool starts = !device->Encode("", ACORN_TEXT_BOS).empty();
-  Check(acorn_session_append_text(session, "", 0, ACORN_TEXT_BOS), "reading the start token");
+  device->Check(acorn_session_append_text(session, "", 0, ACORN_TEXT_BOS), "reading the start token");
   start_is_prefix_ = starts && acorn_session_position(session) == 0;
   acorn_session_reset(session);
 }
@@ -89,9 +89,9 @@ ContinuationScore ContinuationScorer::Score(const Continuation &continuation) {
       kept = 0;
       status = acorn_session_rewind(session, kept);
     }
-    Check(status, "rewinding");
-    if (kept < row) Check(acorn_session_prefill(session, ids.data() + kept, row - kept), "reading a context");
-    Check(acorn_session_score(session, ids.data() + row, count - 1 - row, OnLogits, this), "scoring");
+    device_->Check(status, "rewinding");
+    if (kept < row) device_->Check(acorn_session_prefill(session, ids.data() + kept, row - kept), "reading a context");
+    device_->Check(acorn_session_score(session, ids.data() + row, count - 1 - row, OnLogits, this), "scoring");
   }
   tokens_ += count - first;
   ContinuationScore score;

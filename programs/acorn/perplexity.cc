@@ -93,9 +93,9 @@ void Perplexity(int argc, char **argv) {
     const int32_t *begin = ids.data() + i * stride;
     acorn_session_reset(device.session());
     // Row `score_from - 1` predicts position `score_from`; the last token predicts nothing that is scored.
-    if (score_from > 1) Check(acorn_session_prefill(device.session(), begin, score_from - 1), "prefill");
+    if (score_from > 1) device.Check(acorn_session_prefill(device.session(), begin, score_from - 1), "prefill");
     score.targets = begin + score_from;
-    Check(acorn_session_score(device.session(), begin + score_from - 1, window - score_from, OnLogits, &score), "scoring");
+    device.Check(acorn_session_score(device.session(), begin + score_from - 1, window - score_from, OnLogits, &score), "scoring");
     ShowProgress(i + 1, windows, score);
   }
   const double perplexity = std::exp(score.loss / static_cast<double>(score.tokens));

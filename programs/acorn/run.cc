@@ -89,7 +89,7 @@ bool ReadPrompt(Device *device, const std::string &prompt, uint32_t flags) {
          taken == 0 || device->plan().endless != 0 ? "" : " more");
   }
   if (status == ACORN_ERR_DEADLINE) return false;
-  Check(status, "reading the prompt");
+  device->Check(status, "reading the prompt");
   return true;
 }
 

@@ -100,7 +100,7 @@ Generated Generate(Device *device, const SamplingOptions &options, Digests *dige
     return result;
   }
   if (status == ACORN_ERR_ARGUMENT) Fail(ExitCode::kUsage, "a stop string or a sampling option is out of its range");
-  Check(status, "generating");
+  device->Check(status, "generating");
   return result;
 }
 

@@ -30,7 +30,7 @@ Outcome RunOnce(const DeviceOptions &options) {
   device.Open();
   Outcome outcome;
   outcome.report.struct_size = sizeof outcome.report;
-  Check(acorn_session_selftest(device.session(), &outcome.report), "testing");
+  device.Check(acorn_session_selftest(device.session(), &outcome.report), "testing");
   if (outcome.report.kernel != nullptr) outcome.kernel = outcome.report.kernel;
   outcome.isa = device.isa();
   outcome.threads = device.plan().threads;

@@ -29,8 +29,8 @@ void FeedIds(const Device &device, const std::vector<int32_t> &ids, uint64_t pro
     acorn_session_reset(session);
     const size_t count = std::min(window, ids.size() - begin);
     const size_t prompt = std::min<size_t>(prompt_tokens, count);
-    if (prompt != 0) Check(acorn_session_prefill(session, &ids[begin], prompt), "prefill");
-    for (size_t i = prompt; i < count; ++i) Check(acorn_session_decode(session, nullptr, ids[begin + i]), "decode");
+    if (prompt != 0) device.Check(acorn_session_prefill(session, &ids[begin], prompt), "prefill");
+    for (size_t i = prompt; i < count; ++i) device.Check(acorn_session_decode(session, nullptr, ids[begin + i]), "decode");
   }
 }
 
@@ -42,7 +42,7 @@ void Answer(Device *device, const TraceOptions &options, const SamplingOptions &
   if (status == ACORN_ERR_CONTEXT_FULL) {
     Fail(ExitCode::kUsage, "the prompt has %zu tokens, the context holds %u", ids.size(), device->plan().context_tokens);
   }
-  Check(status, "reading the prompt");
+  device->Check(status, "reading the prompt");
   Generate(device, sampling, nullptr, [](const char *, size_t) {});
 }
 

@@ -117,7 +117,7 @@ void ExpectMessage(const std::string &model, const std::vector<std::string> &opt
   EXPECT_EQ(chat.Ask("turn on the heater"), "");
   std::string error;
   EXPECT_EQ(chat.End(&error), 5) << error;
-  EXPECT_NE(error.find(text), std::string::npos) << error;
+  EXPECT_NE(error.find(path + ": " + text), std::string::npos) << error;
 }
 
 TEST(CutFile, TheProgramSaysSo) { ExpectMessage("home.acorn", {"--threads", "2"}, 64, "cannot be read any more: it was cut short"); }
@@ -126,7 +126,7 @@ TEST(CutFile, TheProgramSaysSoOfExperts) {
   const std::string start = ModelBytes("moe.acorn").substr(0, ACORN_HEADER_BYTES);
   uint64_t resident = 0;
   ASSERT_EQ(acorn_image_resident(&resident, start.data(), start.size()), static_cast<acorn_status>(ACORN_OK));
-  ExpectMessage("moe.acorn", {"--threads", "1", "--expert-cache", "200K"}, resident, "a read of the model file failed");
+  ExpectMessage("moe.acorn", {"--threads", "1", "--expert-cache", "200K"}, resident, "reading the line: a read of the model file failed (expert ");
 }
 
 }  // namespace
