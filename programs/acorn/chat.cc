@@ -45,10 +45,13 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
   if (status == ACORN_ERR_CONTEXT_FULL) return false;
   if (status == ACORN_ERR_CANCELLED || status == ACORN_ERR_DEADLINE) {
     const acorn_status back = acorn_session_rewind(session, begin);
-    if (back == ACORN_ERR_REFILL) {  // what the half has pushed out of the window does not come back
+    const bool half = back == ACORN_ERR_REFILL;  // what it has pushed out of the window does not come back
+    if (!half) device->Check(back, "taking half a line back");
+    if (status == ACORN_ERR_DEADLINE) {
+      TellTimeIsOver(sampling, half ? "the line was read: half of it is part of the conversation"
+                                    : "the line was read: it is not part of the conversation");
+    } else if (half) {
       std::fprintf(stderr, "stopped: half the line is part of the conversation\n");
-    } else {
-      device->Check(back, "taking half a line back");
     }
     return true;
   }
@@ -59,7 +62,8 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
   });
   std::fputc('\n', stdout);
   std::fflush(stdout);
-  return generated.stopped || generated.reason != ACORN_STOP_CONTEXT;
+  if (generated.stopped == ACORN_ERR_DEADLINE) TellTimeIsOver(sampling, "the answer was");
+  return generated.stopped != ACORN_OK || generated.reason != ACORN_STOP_CONTEXT;
 }
 
 // A command that may fail and leave the conversation as it was.

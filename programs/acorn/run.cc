@@ -18,7 +18,7 @@ struct Report {
 
 // Nothing but its time stops `acorn run`.
 const char *ReasonName(const Generated &generated) {
-  if (generated.stopped) return "time";
+  if (generated.stopped != ACORN_OK) return "time";
   switch (generated.reason) {
     case ACORN_STOP_LENGTH:
       return "length";
@@ -133,7 +133,7 @@ void Run(int argc, char **argv) {
   const uint64_t begin = acorn_posix_ticks();
   StartTime(&device, sampling);
   const bool read = prompts.empty() || ReadPrompt(&device, prompt, flags);
-  report.generated.stopped = !read;
+  if (!read) report.generated.stopped = ACORN_ERR_DEADLINE;
   const int32_t *logits = nullptr;
   if (read && acorn_session_logits(device.session(), &logits) != ACORN_OK) {
     Fail(ExitCode::kUsage, prompts.empty() ? "nothing follows where the conversation ended: -p TEXT is wanted" : "the prompt is empty");
@@ -147,8 +147,10 @@ void Run(int argc, char **argv) {
   });
   std::fputc('\n', stdout);
   std::fflush(stdout);
-  if (report.generated.stopped) {
-    std::fprintf(stderr, "acorn: the time was over %s\n", read ? "before the answer was" : "before the prompt was read; nothing is saved");
+  if (report.generated.stopped != ACORN_OK) {
+    const char *unread = save.empty() ? "the prompt was read: there is no answer"
+                                      : "the prompt was read: there is no answer, and nothing is saved";
+    TellTimeIsOver(sampling, read ? "the answer was" : unread);
   }
   if (read && !save.empty()) SaveSession(device, save);
   if (json) {

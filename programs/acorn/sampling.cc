@@ -1,5 +1,7 @@
 #include "sampling.h"
 
+#include <cstdio>
+
 #include "error.h"
 
 namespace acorn::program {
@@ -72,6 +74,11 @@ void StartTime(Device *device, const SamplingOptions &options) {
   Check(acorn_session_set_deadline(device->session(), options.time_limit_ms), "setting the time limit");
 }
 
+void TellTimeIsOver(const SamplingOptions &options, const char *before) {
+  std::fprintf(stderr, "acorn: --time-limit %llu: the time was over before %s\n",
+               static_cast<unsigned long long>(options.time_limit_ms), before);
+}
+
 Generated Generate(Device *device, const SamplingOptions &options, Digests *digests,
                    const std::function<void(const char *, size_t)> &text) {
   Context context{device, digests, &text};
@@ -96,7 +103,7 @@ Generated Generate(Device *device, const SamplingOptions &options, Digests *dige
   Generated result;
   const acorn_status status = acorn_session_generate(device->session(), &result.reason, &result.tokens, &generation);
   if (status == ACORN_ERR_CANCELLED || status == ACORN_ERR_DEADLINE) {
-    result.stopped = true;
+    result.stopped = status;
     return result;
   }
   if (status == ACORN_ERR_ARGUMENT) Fail(ExitCode::kUsage, "a stop string or a sampling option is out of its range");

@@ -30,8 +30,8 @@ DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options);
 void CheckLookup(const Device &device, const SamplingOptions &options);
 
 struct Generated {
-  uint32_t reason = 0;  // ACORN_STOP_…
-  bool stopped = false;  // by a request or by the time: there is no reason then
+  uint32_t reason = 0;              // ACORN_STOP_…
+  acorn_status stopped = ACORN_OK;  // ACORN_ERR_CANCELLED, ACORN_ERR_DEADLINE: there is no reason then
   size_t tokens = 0;
 };
 
@@ -39,6 +39,8 @@ struct Generated {
 void AddTimeLimit(Arguments *arguments, SamplingOptions *options);
 /// The time of an answer runs from here on.
 void StartTime(Device *device, const SamplingOptions &options);
+/// Tells on the standard error that the time was over, before what, and what follows from that.
+void TellTimeIsOver(const SamplingOptions &options, const char *before);
 
 /// Generates from the session's present logits. `text` gets what is to be shown, piece by piece.
 /// digests: NULL, or gets the logits that follow each accepted token, and the ids.
