@@ -25,6 +25,15 @@ void Count() {
 
 }  // namespace
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+// A sanitizer has an allocator of its own, which tells of each call. GCC brings no header that declares it.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void *, size_t),
+                                                         void (*on_free)(const volatile void *));
+namespace {
+[[maybe_unused]] const int g_hooked =
+    __sanitizer_install_malloc_and_free_hooks([](const volatile void *, size_t) { Count(); }, [](const volatile void *) {});
+}  // namespace
+#else
 // glibc's own allocator under the names that everything in this process calls.
 extern "C" {
 void *__libc_malloc(size_t bytes);
@@ -53,6 +62,7 @@ int posix_memalign(void **out, size_t alignment, size_t bytes) {
   return *out == nullptr ? 12 : 0;
 }
 }
+#endif
 
 namespace acorn::test {
 namespace {
@@ -72,6 +82,16 @@ acorn_status Plan(const AlignedBytes &file, const acorn_options &options, const 
 acorn_status Open(const AlignedBytes &file, const acorn_options &options, const acorn_port *port, void *block, size_t bytes, Opened *out) {
   const acorn_image image{file.data(), file.size()};
   return acorn_model_open(&out->model, &out->fault, &image, &options, port, block, bytes);
+}
+
+// Without which the next tests would say nothing.
+TEST(MemoryCount, SeesEveryAllocation) {
+  g_allocations = 0;
+  g_counting = true;
+  void *volatile memory = std::malloc(1);
+  g_counting = false;
+  std::free(memory);
+  EXPECT_EQ(g_allocations.load(), 1u);
 }
 
 class Memory : public testing::TestWithParam<ModelSpec> {};
