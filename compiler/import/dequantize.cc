@@ -136,7 +136,7 @@ void Q6_K(float *dst, const uint8_t *src) {
       for (int i = 0; i < 32; ++i) {
         const int nibble = low[j % 2 * 32 + i] >> (j / 2 * 4) & 15;
         const int q = nibble | (high[i] >> (2 * j) & 3) << 4;
-        const int scale = static_cast<int8_t>(scales[j * 2 + i / 16]);
+        const auto scale = static_cast<int8_t>(scales[j * 2 + i / 16]);
         dst[half * 128 + j * 32 + i] = d * static_cast<float>(scale) * static_cast<float>(q - 32);
       }
     }

@@ -24,7 +24,7 @@ enum class HybridKind : uint8_t {
   kGranite,  // layer_types; four multipliers; a shared MLP beside the experts, or instead of them
 };
 
-struct Family {
+struct Family {  // NOLINT(clang-analyzer-optin.performance.Padding): in the order of what it says; there are few
   const char *name;               // ModelConfig::family
   const char *examples;           // models by the name that people know
   const char *model_type;         // config.json

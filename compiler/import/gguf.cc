@@ -206,6 +206,7 @@ GgufTensor ReadTensor(Reader &reader, const std::string &path, uint64_t index) {
 
 void CheckOverlaps(const std::map<std::string, GgufTensor> &tensors, const std::string &path) {
   std::vector<const GgufTensor *> order;
+  order.reserve(tensors.size());
   for (const auto &entry : tensors) order.push_back(&entry.second);
   std::sort(order.begin(), order.end(),
             [](const GgufTensor *a, const GgufTensor *b) { return a->offset_bytes < b->offset_bytes; });

@@ -77,6 +77,7 @@ SafetensorsEntry ParseEntry(const MappedFile &file, const std::string &name, con
 void CheckOverlaps(const MappedFile &file, const std::map<std::string, SafetensorsEntry> &entries) {
   using Row = std::pair<const std::string, SafetensorsEntry>;
   std::vector<const Row *> order;
+  order.reserve(entries.size());
   for (const Row &row : entries) order.push_back(&row);
   std::sort(order.begin(), order.end(),
             [](const Row *a, const Row *b) { return a->second.offset_bytes < b->second.offset_bytes; });

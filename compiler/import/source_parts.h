@@ -35,7 +35,7 @@ enum class Projections : uint8_t {
 };
 
 /// A tensor of the model or of each layer, and the roles that it holds: `roles` of them, from `first` on, one below the other.
-struct TensorName {
+struct TensorName {  // NOLINT(clang-analyzer-optin.performance.Padding): rows of tables read in this order
   TensorRole first;
   const char *name;  // what a layer's number and the dot behind it precede, for roles of a layer; '*' is an expert's number
   int roles = 1;

@@ -55,7 +55,7 @@ void PackXnn(PackedWeight *packed, const QuantizedMatrix &matrix) {
       const uint64_t begin = panel * k_panel;
       const uint64_t depth = XnnPanelDepth(k, k_panel, panel);
       for (uint64_t i = begin; i < begin + depth && channel < n; ++i) {
-        const int32_t w = matrix.weights[channel * k + i];
+        const int8_t w = matrix.weights[channel * k + i];
         const XnnWeightPlace at = XnnWeight(place, channel, i);
         bytes[at.offset] =
             static_cast<uint8_t>((bytes[at.offset] & ~(mask << at.shift)) | uint32_t{XnnEncode(format, layout, w)} << at.shift);
@@ -112,6 +112,7 @@ QuantizedMatrix QuantizedMatrix::Channels(int64_t first, int64_t count) const {
     const auto begin = all.begin() + first * width;
     return std::decay_t<decltype(all)>(begin, begin + count * width);
   };
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): what has multipliers has groups
   const int64_t groups = multipliers.empty() ? 0 : k / group();
   return {format, count, k, rows(weights, k), rows(multipliers, groups), rows(scale, 1)};
 }
@@ -127,8 +128,10 @@ QuantizedMatrix QuantizedMatrix::Inputs(int64_t first, int64_t count) const {
   };
   const int64_t unit = multipliers.empty() ? k : group();
   assert(multipliers.empty() || (first % unit == 0 && count % unit == 0));
+  // NOLINTBEGIN(clang-analyzer-core.DivideZero): as above
   const int64_t groups = multipliers.empty() ? 0 : k / unit;
   return {format, n, count, columns(weights, k, first, count), columns(multipliers, groups, first / unit, count / unit), scale};
+  // NOLINTEND(clang-analyzer-core.DivideZero)
 }
 
 uint64_t QuantizedMatrix::PayloadBytes() const {

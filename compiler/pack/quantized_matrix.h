@@ -20,6 +20,7 @@ struct QuantizedMatrix {
 
   int64_t group() const { return GroupSize(format); }
   int32_t multiplier(int64_t channel, int64_t k_index) const {
+    // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): what has multipliers has groups
     return multipliers.empty() ? 1 : multipliers[static_cast<size_t>(channel * (k / group()) + k_index / group())];
   }
   int32_t weight(int64_t channel, int64_t k_index) const { return weights[static_cast<size_t>(channel * k + k_index)]; }

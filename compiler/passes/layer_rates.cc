@@ -102,6 +102,7 @@ std::vector<double> LayerRates(const std::vector<double> &influence, const std::
   for (size_t i = 0; i < influence.size(); ++i) shares[i] = std::exp(-influence[i] / kTemperature);
   const auto rates_of = [&](double scale) {
     std::vector<double> rates;
+    rates.reserve(shares.size());
     for (const double share : shares) rates.push_back(std::min(kHighestRate, scale * share));
     return rates;
   };

@@ -96,6 +96,7 @@ CalibrationWindows MakeCalibration(const SourceModel &source, const CalibrationO
   CalibrationWindows result;
   result.window = std::min(options.window, source.config().max_context);
   std::vector<int64_t> available;
+  available.reserve(texts.size());
   for (const auto &text : texts) available.push_back(static_cast<int64_t>(text.size()) / result.window);
   const std::vector<int64_t> shares = Shares(available, options.windows);
   for (size_t i = 0; i < texts.size(); ++i) {

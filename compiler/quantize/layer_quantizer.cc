@@ -84,6 +84,7 @@ double Step16(double largest) { return StepFor(largest * kHeadroom16, 32767); }
 
 std::vector<double> HeadSteps(const std::vector<double> &largest) {
   std::vector<double> steps;
+  steps.reserve(largest.size());
   for (const double value : largest) steps.push_back(StepFor(value, 127));
   return steps;
 }

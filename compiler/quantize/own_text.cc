@@ -103,6 +103,7 @@ std::vector<int32_t> OwnText(const QuantizedModel &model, const ModelConfig &con
   options.context_tokens = static_cast<uint32_t>(prompts.window);
   // A model for each thread: their steps are too short to be shared.
   std::vector<std::unique_ptr<OpenedModel>> writers;
+  writers.reserve(static_cast<size_t>(ThreadCount()));
   for (int i = 0; i < ThreadCount(); ++i) writers.push_back(std::make_unique<OpenedModel>(file, options, 1));
   std::vector<uint64_t> randoms;
   for (int64_t i = 0; i < windows; ++i) randoms.push_back(NextRandom(&seed));

@@ -364,6 +364,7 @@ void Page::Training() {
   out_.Close();
   LearningRate(chart.bands);
   std::vector<std::vector<std::string>> rows;
+  rows.reserve(points.size());
   for (const TrainingPoint &point : points) {
     rows.push_back({point.stage, std::to_string(point.step), Plain(point.training_loss), Plain(point.held_out_loss),
                     Plain(point.learning_rate)});
@@ -721,6 +722,7 @@ void Page::Sensitivities() {
   DrawBars("Rise of the loss by tensor", bars, &out_);
   out_.Close();
   std::vector<std::vector<std::string>> rows;
+  rows.reserve(order.size());
   for (const SensitivityReport *row : order) {
     rows.push_back({LayerCell(report_, row->layer), row->weight, row->tried, Plain(row->loss_increase),
                     std::to_string(row->bytes_saved), row->chosen});

@@ -76,6 +76,7 @@ struct FileGraph::State {
   flatbuffers::Offset<flatbuffers::Vector<const schema::Run *>> Runs(const std::vector<IndexRun> &runs) {
     if (runs.empty()) return {};
     std::vector<schema::Run> stored;
+    stored.reserve(runs.size());
     for (const IndexRun &run : runs) stored.emplace_back(run.first, run.count);
     return fbb.CreateVectorOfStructs(stored);
   }

@@ -1,7 +1,6 @@
 #include "write/file_writer.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
@@ -19,7 +18,7 @@ void StoreLittle(uint8_t *p, uint64_t value, int bytes) {
 /// experts: offset of the first segment of experts; 0: none.
 void WriteHeaderAndGraph(TemporaryFile *file, const std::vector<uint8_t> &graph, uint64_t file_bytes, uint64_t experts) {
   uint8_t header[kHeaderBytes] = {};
-  std::memcpy(header + kHeaderMagic, kFileMagic, 8);
+  std::copy_n(kFileMagic, 8, header + kHeaderMagic);
   StoreLittle(header + kHeaderVersion, kFileVersion, 4);
   StoreLittle(header + kHeaderSize, kHeaderBytes, 4);
   StoreLittle(header + kHeaderFileBytes, file_bytes, 8);

@@ -219,6 +219,7 @@ void ModelWriter::Position(const Port &in, uint16_t rope, const Port &rotated, c
   // less in every dimension has at most 127 * sqrt(block) in one.
   const double unit = 127 * std::sqrt(static_cast<double>(block)) / EdgeLimit(EdgeType::kS16);
   std::vector<double> rotated_scales;
+  rotated_scales.reserve(scales.size());
   for (const double scale : scales) rotated_scales.push_back(scale * unit);
   graph_->Rotate(in, rotated, rope, rotated_scales, pairs);
   graph_->Hadamard(Scaled(rotated, unit), Scaled(out, 1), block, scales);

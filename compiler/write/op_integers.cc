@@ -81,6 +81,7 @@ WeightInfo DescribePart(const WeightInfo &whole, const QuantizedMatrix &matrix, 
 
 IntegerFactors EmbeddingIntegers(const Port &out, const std::vector<double> &scales) {
   std::vector<double> factors;
+  factors.reserve(scales.size());
   for (const double scale : scales) factors.push_back(scale / out.scale);
   return MakeFactors(factors, uint64_t{8} * 255);
 }
@@ -164,6 +165,7 @@ std::vector<uint64_t> RopeFrequencyIntegers(const std::vector<double> &turns) {
 
 IntegerFactors RotateIntegers(const Port &in, const std::vector<double> &out_scales) {
   std::vector<double> factors;
+  factors.reserve(out_scales.size());
   for (const double scale : out_scales) factors.push_back(in.scale / scale / 16384);
   // |x * cos - x' * sin| <= 2^15 * 2^14 * 2
   return MakeFactors(factors, uint64_t{1} << 30);
@@ -171,6 +173,7 @@ IntegerFactors RotateIntegers(const Port &in, const std::vector<double> &out_sca
 
 IntegerFactors AppendIntegers(const Port &v, const std::vector<double> &v_scales) {
   std::vector<double> factors;
+  factors.reserve(v_scales.size());
   for (const double scale : v_scales) factors.push_back(v.scale / scale);
   return MakeFactors(factors, 32767);
 }
@@ -214,6 +217,7 @@ AttentionIntegers MakeAttentionIntegers(const Port &q, const Port &out, const st
 
 std::vector<int16_t> FactorTable(const std::vector<double> &factor) {
   std::vector<int16_t> table;
+  table.reserve(factor.size());
   for (const double value : factor) {
     table.push_back(static_cast<int16_t>(std::min(std::max(std::floor(value * 32768 + 0.5), -32768.0), 32767.0)));
   }
