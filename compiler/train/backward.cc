@@ -208,6 +208,7 @@ std::vector<EdgeSums> HadamardBackward(const HadamardShape &shape, const EdgeRow
     }
   });
   std::vector<EdgeSums> totals;
+  totals.reserve(sums.size());
   for (const std::vector<EdgeSums> &of_part : sums) totals.push_back(Total(of_part));
   return totals;
 }

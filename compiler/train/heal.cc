@@ -85,7 +85,7 @@ class Healing {
       const double loss = Step(RateAt(step));
       if (!std::isfinite(loss)) {
         std::fprintf(stderr, "acornc: healing: the loss of step %lld is no number: the best state before it is kept\n",
-                     static_cast<long long>(step + 1));
+                     static_cast<long long>(step) + 1);
         result.end = TrainingEnd::kDiverged;
         break;
       }
