@@ -28,6 +28,7 @@ constexpr size_t kRowChunk = 240;       // rows whose sums are kept at a time: b
 constexpr size_t kInlineRowBlocks = 2;  // up to so many row blocks unpacking every time is cheaper than unpacking to scratch
 constexpr size_t kMaxTiles = 8;
 
+constexpr size_t CeilDivide(size_t a, size_t b) { return (a + b - 1) / b; }
 constexpr size_t PanelCount(size_t k) { return (k + kPanelDepth - 1) / kPanelDepth; }
 
 /// Rows of x that go through a block, with the sums of each 512 elements in a line: [panels of k, m of 16 lanes].
@@ -95,7 +96,10 @@ class Driver {
     } else {
       for (size_t tile = 0; tile < end; tile += Engine::kTiles) {
         const size_t count = end - tile < Engine::kTiles ? end - tile : Engine::kTiles;
-        RunPanels(TilesAt(tile, 1, count), count);
+        const Tiles tiles = TilesAt(tile, 1, count);
+        // Behind the last tiles lies what somebody needs next: other channels, or the next layer.
+        const bool is_last = tile + count >= end;
+        RunPanels(tiles, count, is_last ? tiles.packed[count - 1] + tile_bytes_ : TilesAt(tile + count, 1, 1).packed[0]);
       }
     }
   }
@@ -155,16 +159,42 @@ class Driver {
     });
   }
 
-  void RunPanels(const Tiles &tiles, size_t count) const {
+  // next: the tiles to follow
+  void RunPanels(const Tiles &tiles, size_t count, const uint8_t *next) const {
     for (size_t k = 0; k < args_.k; k += kPanelDepth) {
       const size_t depth = args_.k - k < kPanelDepth ? args_.k - k : kPanelDepth;
       Engine::Unpack(panel_, tiles, count, depth_, k, depth);
+      Ahead ahead = AheadOf(tiles, count, next, k + depth);
       ForRowBlocks([&](size_t row, size_t rows) {
+        ahead.Fetch();
         Tiles at = tiles;
         for (size_t t = 0; t < count; ++t) at.acc[t] += row * args_.acc_stride;
         Engine::Panel(rows, count, RowsAt(row, k), at, panel_, depth / kSubgroup, k == 0 ? Start::kZero : Start::kAcc);
       });
     }
+  }
+
+  // Packed weights on their way to the cache while others are multiplied: a part of them before each row block.
+  struct Ahead {
+    const uint8_t *from;
+    size_t tiles, stride, bytes, step, done;
+
+    void Fetch() {
+      const size_t end = done + step < bytes ? done + step : bytes;
+      for (; done < end; done += kLineBytes) {
+        for (size_t t = 0; t < tiles; ++t) __builtin_prefetch(from + t * stride + done);
+      }
+    }
+  };
+
+  // What Unpack reads when it is called next: columns from k on, or, where these were the last, the first of the tiles to follow.
+  Ahead AheadOf(const Tiles &tiles, size_t count, const uint8_t *next, size_t k) const {
+    Ahead ahead = {next, count, tile_bytes_, depth_.header_bytes, 0, 0};
+    if (k < args_.k) ahead = {tiles.packed[0] + depth_.header_bytes + k / c4::RowDepth(Engine::kBits) * c4::kRowBytes, count, tile_bytes_, 0, 0, 0};
+    const size_t left = k < args_.k ? args_.k - k : args_.k;
+    ahead.bytes += (left < kPanelDepth ? left : kPanelDepth) / c4::RowDepth(Engine::kBits) * c4::kRowBytes;
+    ahead.step = CeilDivide(ahead.bytes, row_blocks_ * kLineBytes) * kLineBytes;
+    return ahead;
   }
 
   const GemmArgs &args_;

@@ -8,7 +8,7 @@ namespace {
 struct Avx2 {
   using V = __m256i;
   using Mask = __m256i;
-  static constexpr size_t kLanes = 8;
+  static constexpr size_t kLanes = 8, kRegisters = 16;
 
   static Mask FirstLanes(size_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -8,7 +8,7 @@ namespace {
 struct Avx512 {
   using V = __m512i;
   using Mask = __mmask16;
-  static constexpr size_t kLanes = 16;
+  static constexpr size_t kLanes = 16, kRegisters = 32;
 
   static Mask FirstLanes(size_t count) { return static_cast<Mask>((1u << count) - 1); }
   static V Load(const int32_t *from, Mask mask) { return _mm512_maskz_loadu_epi32(mask, from); }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/inline.h"
 #include "kernels/requantise/kernel.h"
 
 namespace acorn::requantise {
@@ -21,6 +22,8 @@ constexpr int64_t LimitOf(const int32_t *) { return 2147483647; }
 template <typename Simd>
 struct OneRow {
   using V = typename Simd::V;
+  static constexpr size_t kRegisters = 3;
+  OneRow() = default;
   OneRow(V bias, V multiplier) : bias_(bias), even_(multiplier), odd_(Simd::Odd(multiplier)) {}
 
   void Products(V *even, V *odd, const Args &args, size_t at, typename Simd::Mask mask) const {
@@ -37,6 +40,8 @@ struct OneRow {
 template <typename Simd>
 struct TwoRow {
   using V = typename Simd::V;
+  static constexpr size_t kRegisters = 4;
+  TwoRow() = default;
   TwoRow(V bias, V multiplier)
       : one_(Simd::Set32(1)),
         high_(Simd::Set32(128)),
@@ -104,22 +109,39 @@ struct ShortShift {
   V rounding_, zero_point_, low_, high_;
 };
 
-// A block of columns at a time, so that bias and multipliers stay in registers over all rows.
-template <typename Simd, typename Input, typename Output, typename Shift>
-void RunColumns(const Args &args, const Shift &shift) {
-  for (size_t n = 0; n < args.n; n += Simd::kLanes) {
-    const size_t count = args.n - n < Simd::kLanes ? args.n - n : Simd::kLanes;
-    const typename Simd::Mask mask = Simd::FirstLanes(count);
-    const Input input(args.bias == nullptr ? Simd::Set32(0) : Simd::Load(args.bias + n, mask),
-                      Simd::Load(args.multiplier + n, mask));
-    Output *y = static_cast<Output *>(args.y) + n;
-    size_t at = n;
-    for (size_t m = 0; m < args.m; ++m, at += args.acc_stride, y += args.y_stride) {
+// kVectors vectors of columns from n on, the last of them with `count` columns. Bias and multipliers stay in registers over all rows.
+template <size_t kVectors, typename Simd, typename Input, typename Output, typename Shift>
+void RunBlock(const Args &args, const Shift &shift, size_t n, size_t count) {
+  const auto count_of = [&](size_t v) { return v + 1 == kVectors ? count : Simd::kLanes; };
+  Input input[kVectors];
+  ACORN_UNROLL
+  for (size_t v = 0; v < kVectors; ++v) {
+    const typename Simd::Mask mask = Simd::FirstLanes(count_of(v));
+    const size_t at = n + v * Simd::kLanes;
+    input[v] = Input(args.bias == nullptr ? Simd::Set32(0) : Simd::Load(args.bias + at, mask), Simd::Load(args.multiplier + at, mask));
+  }
+  Output *y = static_cast<Output *>(args.y) + n;
+  size_t at = n;
+  for (size_t m = 0; m < args.m; ++m, at += args.acc_stride, y += args.y_stride) {
+    ACORN_UNROLL
+    for (size_t v = 0; v < kVectors; ++v) {
       typename Simd::V even, odd;
-      input.Products(&even, &odd, args, at, mask);
-      Simd::Store(y, shift.Finish(even, odd), count);
+      input[v].Products(&even, &odd, args, at + v * Simd::kLanes, Simd::FirstLanes(count_of(v)));
+      Simd::Store(y + v * Simd::kLanes, shift.Finish(even, odd), count_of(v));
     }
   }
+}
+
+// Rows of y lie far apart, often in the same few sets of the cache: with blocks of four vectors a row's line is written at once.
+template <typename Simd, typename Input, typename Output, typename Shift>
+void RunColumns(const Args &args, const Shift &shift) {
+  constexpr size_t kVectors = 8 * Input::kRegisters <= Simd::kRegisters ? 4 : 2, kLanes = Simd::kLanes;
+  size_t n = 0;
+  for (; args.n - n >= kVectors * kLanes; n += kVectors * kLanes) {
+    RunBlock<kVectors, Simd, Input, Output>(args, shift, n, kLanes);
+  }
+  for (; args.n - n > kLanes; n += kLanes) RunBlock<1, Simd, Input, Output>(args, shift, n, kLanes);
+  if (n < args.n) RunBlock<1, Simd, Input, Output>(args, shift, n, args.n - n);
 }
 
 template <typename Simd, template <typename> class Input, typename Output>
