@@ -23,6 +23,13 @@ size_t ShareOut(size_t n, size_t nr, uint32_t threads) {
   return best;
 }
 
+// Bias and multipliers, on their way to the cache while few rows are multiplied: they come from memory as the weights do, and
+// requantise would wait for each line of them.
+void FetchAhead(const int32_t *from, size_t count) {
+  constexpr size_t kLineElems = 16;
+  for (size_t i = 0; i < count; i += kLineElems) __builtin_prefetch(from + i, 0, 2);
+}
+
 }  // namespace
 
 Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads) {
@@ -64,6 +71,10 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
   epilogue.multiplier = tile.multipliers + channels.column;
   epilogue.shift = tile.shift;
   epilogue.zero_point = tile.zero_point;
+  if (rows <= kStreamRows) {
+    FetchAhead(epilogue.bias, epilogue.n);
+    FetchAhead(epilogue.multiplier, epilogue.n);
+  }
   for (size_t row = 0; row < rows; row += cut.row_block) {
     if (tile.stop != nullptr && tile.stop->IsAsked()) return;
     gemm.m = rows - row < cut.row_block ? rows - row : cut.row_block;
