@@ -38,7 +38,10 @@ void ScoreBlock(const Pass &pass, const KeyRun &run, size_t pair, size_t tile) {
   };
   for (size_t d = 0; d < pass.args.k_dim; d += 32 / kBits, k += 4 * kTileRows) {
     __m512i key[kTiles];
-    for (int t = 0; t < kTiles; ++t) key[t] = _mm512_load_si512(k + t * tile_bytes);
+    for (int t = 0; t < kTiles; ++t) {
+      key[t] = _mm512_load_si512(k + t * tile_bytes);
+      FetchAhead(k + t * tile_bytes);
+    }
     if constexpr (kBits == 8) {
       add(d, key);
     } else {
@@ -146,7 +149,10 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
     const int8_t *v = pass.runs[run].v + d * kBits / 2;
     for (size_t quad = 0; quad < 4 * pass.runs[run].tiles(); ++quad, e += 16) {
       __m512i value[kVectors];
-      for (int i = 0; i < kVectors; ++i) value[i] = LoadValues<kBits>(v + 8 * kBits * i);
+      for (int i = 0; i < kVectors; ++i) {
+        value[i] = LoadValues<kBits>(v + 8 * kBits * i);
+        FetchAhead(v + 8 * kBits * i);
+      }
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
         const uint8_t *bytes = e + p * pass.score_stride;
