@@ -51,7 +51,7 @@ void Offsets::StartFrom(const Matrix &real) {
   });
 }
 
-void Offsets::Step(torch::Tensor gradient, double rate) {
+void Offsets::Step(const torch::Tensor &gradient, double rate) {
   ++steps_;
   const int64_t n = matrix_->n, k = matrix_->k, width = matrix_->group() == 0 ? k : matrix_->group(), groups = k / width;
   const auto first_correction = 1 - std::pow(kFirstDecay, static_cast<double>(steps_));

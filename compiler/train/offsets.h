@@ -24,7 +24,7 @@ class Offsets {
 
   /// One step of Adam with second moments of rows and columns, of whose product each weight's is estimated (Shazeer and Stern,
   /// Adafactor, ICML 2018, section 3). gradient: [n, k], by the real weight; used up. rate: in steps of the grid.
-  void Step(torch::Tensor gradient, double rate);
+  void Step(const torch::Tensor &gradient, double rate);
 
   /// The integers as they are now [n, k], and back. Offsets stay.
   torch::Tensor Integers() const;

@@ -49,7 +49,7 @@ struct Tiles {
 
 struct Depth {
   size_t k;
-  size_t unused_bytes;  // of each tile, behind the first k columns
+  size_t skipped_bytes;  // between what is read of a tile and what is read next
   uint32_t header_bytes;
   uint32_t group_shift;  // log2(group / 32)
 };
@@ -72,7 +72,7 @@ class Driver {
  private:
   Driver(const GemmArgs &args, size_t first_row, size_t rows) : args_(args), first_row_(first_row), rows_(rows) {
     depth_.k = args.k;
-    depth_.unused_bytes = (args.k_stored - args.k) / c4::RowDepth(Engine::kBits) * c4::kRowBytes;
+    depth_.skipped_bytes = (args.k_stored - args.k) / c4::RowDepth(Engine::kBits) * c4::kRowBytes;
     depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k_stored, args.group));
     depth_.group_shift = GroupShift(args.group);
     tile_bytes_ = c4::TileBytes(args.k_stored, args.group, Engine::kBits);
@@ -110,7 +110,11 @@ class Driver {
     while (begin < end) {
       while (streams > end - begin) streams /= 2;
       const size_t length = (end - begin) / streams;
-      for (size_t i = 0; i < length; ++i) RunStream(TilesAt(begin + i, length, streams), streams);
+      for (size_t i = 0; i < length; ++i) {
+        // Each stream goes on with its next tile; from its last one to where the same stream of the next stretch begins.
+        const size_t tiles_between = i + 1 == length ? (streams - 1) * length : 0;
+        RunStream(TilesAt(begin + i, length, streams), streams, tiles_between * tile_bytes_);
+      }
       begin += length * streams;
     }
   }
@@ -151,11 +155,13 @@ class Driver {
     }
   }
 
-  void RunStream(const Tiles &tiles, size_t count) const {
+  void RunStream(const Tiles &tiles, size_t count, size_t bytes_between) const {
+    Depth depth = depth_;
+    depth.skipped_bytes += bytes_between;
     ForRowBlocks([&](size_t row, size_t rows) {
       Tiles at = tiles;
       for (size_t t = 0; t < count; ++t) at.acc[t] += row * args_.acc_stride;
-      Engine::Stream(rows, count, RowsAt(row, 0), at, depth_);
+      Engine::Stream(rows, count, RowsAt(row, 0), at, depth);
     });
   }
 
@@ -189,10 +195,14 @@ class Driver {
 
   // What Unpack reads when it is called next: columns from k on, or, where these were the last, the first of the tiles to follow.
   Ahead AheadOf(const Tiles &tiles, size_t count, const uint8_t *next, size_t k) const {
-    Ahead ahead = {next, count, tile_bytes_, depth_.header_bytes, 0, 0};
-    if (k < args_.k) ahead = {tiles.packed[0] + depth_.header_bytes + k / c4::RowDepth(Engine::kBits) * c4::kRowBytes, count, tile_bytes_, 0, 0, 0};
-    const size_t left = k < args_.k ? args_.k - k : args_.k;
-    ahead.bytes += (left < kPanelDepth ? left : kPanelDepth) / c4::RowDepth(Engine::kBits) * c4::kRowBytes;
+    const auto bytes_of = [](size_t depth) { return depth / c4::RowDepth(Engine::kBits) * c4::kRowBytes; };
+    const bool goes_on = k < args_.k;
+    const size_t left = goes_on ? args_.k - k : args_.k, depth = left < kPanelDepth ? left : kPanelDepth;
+    Ahead ahead = {next, count, tile_bytes_, depth_.header_bytes + bytes_of(depth), 0, 0};
+    if (goes_on) {
+      ahead.from = tiles.packed[0] + depth_.header_bytes + bytes_of(k);
+      ahead.bytes = bytes_of(depth);
+    }
     ahead.step = CeilDivide(ahead.bytes, row_blocks_ * kLineBytes) * kLineBytes;
     return ahead;
   }

@@ -123,7 +123,7 @@ struct Engine256 {
     const int8_t *x = rows.x;
     size_t prefetch = kPrefetchBytes;
     for (size_t g = 0; g < groups; ++g) {
-      if (g == next_tile) prefetch += depth.unused_bytes;
+      if (g == next_tile) prefetch += depth.skipped_bytes;
       const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
       __m256i dot[kR][kS];
       ACORN_UNROLL

@@ -93,7 +93,7 @@ struct Engine512 {
     const int8_t *x = rows.x;
     size_t weight_offset = depth.header_bytes, prefetch = kPrefetchBytes;
     for (size_t g = 0; g < groups; ++g) {
-      if (g == next_tile) prefetch += depth.unused_bytes;
+      if (g == next_tile) prefetch += depth.skipped_bytes;
       const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
       __m512i dot[kR][kT];
       ACORN_UNROLL
