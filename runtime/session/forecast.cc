@@ -27,6 +27,10 @@ RouterChain ChainOf(const Graph &graph, uint32_t index) {
   return chain;
 }
 
+// Of the experts that a router names a layer early, the first ones come true far more often: of OLMoE's eight 82 % of the first four
+// and 31 % of the others (acornc synth), which keep the storage from what is asked for. Both of two come true alike (82 %).
+uint32_t LikelyOf(uint32_t top_k) { return top_k <= 2 ? top_k : top_k < 4 ? 2 : top_k / 2; }
+
 void GuessByGate(void *ctx, const RunContext &context, uint32_t set, const Route *, size_t) {
   auto *forecast = static_cast<Forecast *>(ctx);
   if (context.m != 1 || set + 1 >= forecast->chains.size() || !forecast->chains[set + 1].known) return;
@@ -42,7 +46,7 @@ void GuessByGate(void *ctx, const RunContext &context, uint32_t set, const Route
   guess.values = values;
   if (RunStep(norm, guess) != Status::kOk || RunStep(router, guess) != Status::kOk) return;
   RouteToken(forecast->routes.data(), forecast->logits.data() + experts.router.offset, experts.router.width, experts);
-  for (uint32_t i = 0; i < experts.top_k; ++i) Prefetch(forecast->streaming, set + 1, forecast->routes[i].expert);
+  for (uint32_t i = 0; i < LikelyOf(experts.top_k); ++i) Prefetch(forecast->streaming, set + 1, forecast->routes[i].expert);
 }
 
 // Paths lead on from the last layer to the next token's first.

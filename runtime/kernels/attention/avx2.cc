@@ -29,7 +29,10 @@ void ScoreBlock(const Pass &pass, const KeyRun &run, size_t pair, size_t tile) {
   };
   for (size_t d = 0; d < pass.args.k_dim; d += 32 / kBits, k += 4 * kTileRows) {
     __m256i bytes[kHalves], key[kHalves];
-    for (int t = 0; t < kHalves; ++t) bytes[t] = _mm256_load_si256(At(k + t / 2 * tile_bytes + t % 2 * 32));
+    for (int t = 0; t < kHalves; ++t) {
+      bytes[t] = _mm256_load_si256(At(k + t / 2 * tile_bytes + t % 2 * 32));
+      if (t % 2 == 0) FetchAhead(k + t / 2 * tile_bytes);
+    }
     if constexpr (kBits == 8) {
       for (int t = 0; t < kHalves; ++t) key[t] = _mm256_xor_si256(bytes[t], _mm256_set1_epi8(-128));
       add(d, key);
@@ -77,6 +80,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
     for (size_t quad = 0; quad < 4 * pass.runs[run].tiles(); ++quad, e += 16) {
       __m256i value[kVectors];
       for (int i = 0; i < kVectors; ++i) value[i] = LoadValues<kBits>(v, d % 16 + 4 * static_cast<size_t>(i));
+      FetchAhead(v);
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
         int64_t words[2];

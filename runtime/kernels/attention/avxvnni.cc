@@ -22,7 +22,10 @@ void ScoreBlock(const Pass &pass, const KeyRun &run, size_t pair, size_t tile) {
   };
   for (size_t d = 0; d < pass.args.k_dim; d += 32 / kBits, k += 4 * kTileRows) {
     __m256i key[kHalves];
-    for (int t = 0; t < kHalves; ++t) key[t] = _mm256_load_si256(At(k + t / 2 * pass.tile_bytes + t % 2 * 32));
+    for (int t = 0; t < kHalves; ++t) {
+      key[t] = _mm256_load_si256(At(k + t / 2 * pass.tile_bytes + t % 2 * 32));
+      if (t % 2 == 0) FetchAhead(k + t / 2 * pass.tile_bytes);
+    }
     if constexpr (kBits == 8) {
       add(d, key);
     } else {
@@ -67,6 +70,7 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
         value[0] = _mm256_sub_epi8(Nibbles<0>(bytes), offset);
         value[1] = _mm256_sub_epi8(Nibbles<1>(bytes), offset);
       }
+      FetchAhead(v);
       v += row_bytes;
       for (int p = 0; p < kPairCount; ++p) {
         const uint8_t *bytes = e + p * pass.score_stride;
