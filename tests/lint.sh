@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # clang-tidy (.clang-tidy) and cppcheck over the library, the ports, the programs and the compiler. Ends with 1 where one of them
-# has something to say. Needs what `toolchains/setup.sh --lint` installs and a configured release build (for its compile commands).
+# has something to say. Needs what `toolchains/setup.sh --lint` installs; configures a build of its own (build/lint), since Clang does
+# not read GCC's precompiled headers.
 #
 #   bash tests/lint.sh [FOLDER...]        default: runtime ports signature programs compiler
 set -euo pipefail
@@ -8,9 +9,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 folders=("$@")
 [ ${#folders[@]} -gt 0 ] || folders=(runtime ports signature programs compiler)
-database=build/release/compile_commands.json
-[ -f "$database" ] || cmake --preset release >/dev/null
-cmake --build build/release --target acorn_generated_header >/dev/null  # sources include it
+database=build/lint/compile_commands.json
+cmake --preset release -B build/lint -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON >/dev/null
+cmake --build build/lint --target acorn_generated_header >/dev/null  # sources include it
 status=0
 
 # unusedFunction, unmatchedSuppression and missingInclude ask about the whole of a program that cppcheck does not see.
@@ -28,7 +29,7 @@ for source in "${sources[@]}"; do
 done
 findings=$(mktemp)
 trap 'rm -f "$findings"' EXIT
-printf '%s\0' "${chosen[@]}" | xargs -0 -n 1 -P "$(nproc)" clang-tidy-14 --quiet -p build/release \
+printf '%s\0' "${chosen[@]}" | xargs -0 -n 1 -P "$(nproc)" clang-tidy-14 --quiet -p build/lint \
   --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-ignored-optimization-argument \
   --extra-arg=-fno-openmp >"$findings" 2>&1 || status=1
 grep -v -E '^[0-9]+ warnings?( and [0-9]+ errors?)? generated|^Suppressed |^Use -header-filter' "$findings" || true
