@@ -53,6 +53,7 @@ void PrepareTraining(const char *) {
   setenv("GOMP_SPINCOUNT", "20000", 0);
   std::vector<std::string> words = CommandLine();
   std::vector<char *> argv;
+  argv.reserve(words.size() + 1);
   for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   // By its own name, which tools show. Where this is not to be had, training is slower.

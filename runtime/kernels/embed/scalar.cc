@@ -28,12 +28,18 @@ void GroupedRow(const Output &out, const Args &args, uint64_t n) {
 void ChannelRow(const Output &out, const Args &args, uint64_t n) {
   const XnnMatrix matrix = {args.format, args.layout, args.n, args.k, args.k_panel == 0 ? args.k : args.k_panel};
   const uint32_t mask = args.format == WeightFormat::kW8 ? 255 : 15;
-  const size_t kr = XnnKr(args.layout);
-  for (size_t i = 0; i < args.k; i += kr) {  // kr weights are neighbours
-    const XnnWeightPlace place = XnnWeight(matrix, n, i);
-    const size_t count = args.k - i < kr ? args.k - i : kr;
-    for (size_t j = 0; j < count; ++j) {
-      out.Store(i + j, XnnDecode(args.format, args.layout, (args.w[place.offset + j] >> place.shift) & mask));
+  const uint32_t kr = XnnKr(args.layout), channel_of_tile = static_cast<uint32_t>(n % XnnNr(args.layout));
+  for (uint64_t panel = 0, i = 0; i < args.k; ++panel) {
+    const uint8_t *const channel = args.w + XnnChannelOffset(matrix, n, panel);
+    const uint64_t depth = XnnPanelDepth(args.k, matrix.k_panel, panel), end = i + depth;
+    const auto place_of = [&](uint32_t block) { return XnnNeighboursPlace(args.format, args.layout, channel_of_tile, block); };
+    // Each place is a line of its own, far from the others and from what was read last: all are asked for before any is waited for.
+    for (uint32_t block = 0; block * kr < depth; ++block) __builtin_prefetch(channel + place_of(block).offset);
+    for (uint32_t block = 0; i < end; ++block) {  // kr weights are neighbours
+      const XnnWeightPlace place = place_of(block);
+      const uint8_t *bytes = channel + place.offset;
+      const uint64_t next = end - i < kr ? end : i + kr;
+      for (; i < next; ++i) out.Store(i, XnnDecode(args.format, args.layout, (*bytes++ >> place.shift) & mask));
     }
   }
 }

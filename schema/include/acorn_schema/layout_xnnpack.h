@@ -132,17 +132,29 @@ struct XnnWeightPlace {
   uint32_t shift;
 };
 
+/// Byte offset of where channel `n` begins in the first row of its tile in panel `panel`.
+static constexpr uint64_t XnnChannelOffset(const XnnMatrix &matrix, uint64_t n, uint64_t panel) {
+  const uint64_t nr = XnnNr(matrix.layout);
+  return XnnTileOffset(matrix, n, panel) + 4 * nr + n % nr * XnnKr(matrix.layout);
+}
+
+/// Place of the `block`-th XnnKr(layout) neighbours of channel `n` in a panel, from XnnChannelOffset on.
+static constexpr XnnWeightPlace XnnNeighboursPlace(WeightFormat format, Layout layout, uint32_t n, uint32_t block) {
+  const uint64_t row_bytes = XnnNr(layout) * XnnKr(layout);
+  if (format == WeightFormat::kW4) return {block / 2 * row_bytes, block % 2 * 4};
+  const uint32_t sr = XnnSr(layout);
+  if (sr == 1) return {block * row_bytes, 0};
+  return {(block - block % sr + (block + sr - n % sr) % sr) * row_bytes, 0};
+}
+
 /// Place of w[n][k_index].  n < padded n, k_index < k.  The XnnKr(layout) weights from a multiple of it on are neighbours.
 /// To pack: fill the rows with XnnPadding, then place the weights.
 static constexpr XnnWeightPlace XnnWeight(const XnnMatrix &matrix, uint64_t n, uint64_t k_index) {
-  const uint64_t nr = XnnNr(matrix.layout), kr = XnnKr(matrix.layout), sr = XnnSr(matrix.layout);
-  const uint64_t inner = k_index % matrix.k_panel;
-  const uint64_t rows = XnnTileOffset(matrix, n, k_index / matrix.k_panel) + 4 * nr;
-  const uint64_t lane = n % nr * kr + inner % kr;
-  const uint64_t neighbours = inner / kr;
-  if (matrix.format == WeightFormat::kW4) return {rows + neighbours / 2 * (nr * kr) + lane, neighbours % 2 == 0 ? 0u : 4u};
-  const uint64_t row = neighbours - neighbours % sr + (neighbours + sr - n % sr) % sr;
-  return {rows + row * (nr * kr) + lane, 0};
+  const uint64_t kr = XnnKr(matrix.layout), inner = k_index % matrix.k_panel;
+  XnnWeightPlace place = XnnNeighboursPlace(matrix.format, matrix.layout, static_cast<uint32_t>(n % XnnNr(matrix.layout)),
+                                            static_cast<uint32_t>(inner / kr));
+  place.offset += XnnChannelOffset(matrix, n, k_index / matrix.k_panel) + inner % kr;
+  return place;
 }
 
 /// The bits stored for weight `w`: a byte (kW8) or a nibble (kW4).
