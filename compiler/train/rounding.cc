@@ -20,6 +20,7 @@ Matrix ToMatrix(const torch::Tensor &tensor) {
 void RoundOnLearnedGrids(const Shaping &shaping, const std::vector<std::vector<int32_t>> &windows, ModelTwin *twin,
                          QuantizedModel *model) {
   std::vector<torch::Tensor> streams;
+  streams.reserve(windows.size());
   for (const std::vector<int32_t> &ids : windows) streams.push_back(twin->EnterLayers(ids));
   const auto layers = static_cast<int64_t>(model->layers.size());
   Progress progress("rounding on learned grids", layers);
