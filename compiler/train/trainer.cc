@@ -229,7 +229,7 @@ class Training {
       const double loss = Step(learner, step_rate);
       if (!std::isfinite(loss)) {
         std::fprintf(stderr, "acornc: training: the loss of step %lld is no number: the best state before it is kept\n",
-                     static_cast<long long>(step_ + 1));
+                     static_cast<long long>(step_) + 1);
         result_.end = TrainingEnd::kDiverged;
         break;
       }
