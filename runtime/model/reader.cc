@@ -438,6 +438,7 @@ Status ModelReader::ReadExpertRecord(uint32_t set_index, uint32_t index, ExpertR
   const schema::Segment *segment = model_->segments()->Get(set->segment());
   const schema::ExpertRecord *record = set->records()->Get(index);
   ACORN_TRY(Walk(sizeof(*record)));
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): sets without slices are refused where they are counted
   out->shape = {set->hidden(), SliceWidth(*set, index % SlicesOf(*set)), static_cast<WeightFormat>(record->format()),
                 static_cast<WeightFormat>(record->down_format()), static_cast<Layout>(set->layout())};
   out->checksum = record->checksum();

@@ -78,7 +78,7 @@ inline void FindRuns(Pass *pass, size_t begin, size_t end) {
     const size_t offset = row / kTileRows * tile_bytes;
     const KeyRun run = {args.k + offset, args.v + offset, pass->tiles, keys};
     pass->runs[pass->run_count++] = run;
-    pass->tiles += run.tiles();
+    pass->tiles += run.tiles();  // NOLINT(clang-analyzer-core.uninitialized.Assign): a pass has pairs, each with a last key
   };
   if (args.sinks != 0) add(0, args.sinks);
   pass->sink_tiles = pass->tiles;
@@ -131,9 +131,10 @@ inline void MatchSinks(const Pass &pass, int32_t key_offset, size_t row, size_t 
   }
 }
 
-/// Engine: kKeyOffset, what keys have on top of their values when it multiplies them; static functions Queries(pass), which may order what LoadQueries has put there; Scores(pass, run); Exponentials(pass,
-/// pair), which returns the sum of E; Values(pass, normalisers), which stores v_dim outputs of each pair, or, where kWholeVectors is
-/// true, more behind them. They take the place of the pair's queries where that does harm, or where they do not belong side by side.
+/// Engine: kKeyOffset, what keys have on top of their values when it multiplies them; static functions Queries(pass), which may order
+/// what LoadQueries has put there; Scores(pass, run); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers),
+/// which stores v_dim outputs of each pair, or, where kWholeVectors is true, more behind them. They take the place of the pair's
+/// queries where that does harm, or where they do not belong side by side.
 template <typename Engine>
 void RunPasses(const Args &args) {
   Pass pass = {args,

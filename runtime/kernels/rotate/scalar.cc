@@ -35,6 +35,7 @@ void RotatePairs(const Args &args) {
                                size_t heads) {
     for (size_t head = 0; head < heads; ++head, x += args.head_dim, y += args.head_dim) {
       for (size_t i = 0; i < kBlockPairs; ++i) {
+        // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): pairs are whole blocks
         const int64_t low = x[i] * cosine[i] - x[i + kBlockPairs] * sine[i];
         const int64_t high = x[i + kBlockPairs] * cosine[i] + x[i] * sine[i];
         y[i] = kSaturate(RoundShift(low * multiplier[head], args.shift));

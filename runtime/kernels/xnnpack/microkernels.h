@@ -35,6 +35,7 @@ using LutMicrokernel = void(size_t n, const uint8_t *x, uint8_t *y, const uint8_
 
 }  // namespace acorn::xnnpack
 
+// NOLINTBEGIN(bugprone-reserved-identifier): XNNPACK's names
 extern "C" {
 #if defined(__x86_64__)
 acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc8w_gemm_minmax_ukernel_1x16c8__avx512vnni_prfm;
@@ -66,3 +67,4 @@ acorn::xnnpack::GemmMicrokernel xnn_qd8_f32_qc4w_gemm_minmax_ukernel_6x16__neon_
 acorn::xnnpack::LutMicrokernel xnn_x8_lut_ukernel__aarch64_neon_tbx128x4_u64;
 #endif
 }
+// NOLINTEND(bugprone-reserved-identifier)

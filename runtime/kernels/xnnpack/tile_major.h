@@ -60,7 +60,7 @@ class TileMajorDriver {
     const size_t share = ShareOf((rows + Form::kRowUnit - 1) / Form::kRowUnit, Form::kRows / Form::kRowUnit) * Form::kRowUnit;
     uint8_t *const unpacked = args.scratch;
     uint8_t *const x = args.scratch + TileScratch(args.k);
-    TileBlock block;
+    TileBlock block = {};
     block.w_step = tile_bytes;
     block.x_stride = 0;
     block.depth = RoundUp(XnnDepth(matrix.format, matrix.layout, k), Form::kStep);

@@ -72,7 +72,7 @@ class TileDriver {
   static void RunRows(const GemmArgs &args, const XnnMatrix &matrix, size_t panel, size_t m, size_t rows) {
     const size_t k = XnnPanelDepth(matrix.k, matrix.k_panel, panel);
     const size_t tile_bytes = XnnTileBytes(matrix.format, matrix.layout, k);
-    TileBlock block;
+    TileBlock block = {};
     block.w = args.w + XnnTileOffset(matrix, args.n_begin, panel);
     block.x = args.scratch;
     block.x_stride = RowBytes(k);
