@@ -136,7 +136,8 @@ uint32_t Exp2(uint64_t t) {
 
 Normaliser Normalise(uint64_t den, int32_t out_multiplier, int32_t out_shift) {
   const int b = BitLength(den);
-  const uint64_t multiplier = (static_cast<uint64_t>(out_multiplier) << (b - 8)) / den;  // NOLINT(clang-analyzer-core.DivideZero): the largest E is not 0
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): the largest E is not 0
+  const uint64_t multiplier = (static_cast<uint64_t>(out_multiplier) << (b - 8)) / den;
   return {static_cast<int64_t>(multiplier), out_shift + b - 8, den};
 }
 
