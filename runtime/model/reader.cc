@@ -18,7 +18,7 @@ constexpr flatbuffers::uoffset_t kMaxTables = 1u << 18;
 
 // Bytes that the first checks may go over for each byte of the image. A file whose tables have arrays of their own takes less than ten, of its
 // constants alone; one whose steps share the same few would take as many as it has steps.
-constexpr uint64_t kMaxWalks = 64;
+constexpr uint64_t kMaxWalks = 16;
 
 // A legal (format, layout) pair and its packed bytes.
 bool PackedBytes(const Weight &weight, uint64_t *bytes) {

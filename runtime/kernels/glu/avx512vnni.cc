@@ -36,12 +36,13 @@ __m512i LookUp(const int16_t *entries, __m512i j) {
   for (size_t i = 0; i < 8; ++i) {
     found[i] = _mm512_permutex2var_epi16(_mm512_load_si512(entries + 64 * i), j, _mm512_load_si512(entries + 64 * i + 32));
   }
+  const __mmask32 by64 = _mm512_test_epi16_mask(j, _mm512_set1_epi16(64)), by128 = _mm512_test_epi16_mask(j, _mm512_set1_epi16(128)),
+                  by256 = _mm512_test_epi16_mask(j, _mm512_set1_epi16(256));
   ACORN_UNROLL
-  for (size_t bit = 0; bit < 3; ++bit) {
-    const __mmask32 odd = _mm512_test_epi16_mask(j, _mm512_set1_epi16(static_cast<int16_t>(64 << bit)));
-    ACORN_UNROLL
-    for (size_t i = 0; i < size_t{4} >> bit; ++i) found[i] = _mm512_mask_mov_epi16(found[2 * i], odd, found[2 * i + 1]);
-  }
+  for (size_t i = 0; i < 4; ++i) found[i] = _mm512_mask_mov_epi16(found[2 * i], by64, found[2 * i + 1]);
+  ACORN_UNROLL
+  for (size_t i = 0; i < 2; ++i) found[i] = _mm512_mask_mov_epi16(found[2 * i], by128, found[2 * i + 1]);
+  found[0] = _mm512_mask_mov_epi16(found[0], by256, found[1]);
   return found[0];
 }
 
