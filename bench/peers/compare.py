@@ -57,7 +57,7 @@ def works(model: Model, quick: bool) -> list:
     prompts, contexts = ((32, 128), (0, 512)) if quick else ((32, 128, 512, 2048), (0, 512, 2048, 8192))
     decodes = [min(tokens, model.context - programs.GENERATED) for tokens in contexts if tokens <= model.context]
     return ([Work("prefill", tokens) for tokens in prompts] + [Work("decode", tokens) for tokens in decodes] +
-            [Work("first_token", 32), Work("start")])
+            [Work("first_token", 32), Work("start", 32)] + ([Work("cold_start", 32)] if programs.can_drop_page_cache() else []))
 
 
 # ---- files ------------------------------------------------------------------------------------------------------------------
@@ -218,6 +218,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
             for program in [acorn, *peers]:
                 if not program.can(work):
                     continue
+                if work.kind == "cold_start":
+                    programs.drop_page_cache()
                 value, process = program.measure(work, 1 if work.tokens >= LONG_TOKENS else 3)
                 row["runs"][program.name].append(value)
                 row["peak_rss_bytes"][program.name].append(process.peak_rss_bytes)

@@ -16,7 +16,8 @@ GENERATED = 32  # tokens that a measurement of decoding takes
 @dataclasses.dataclass(frozen=True)
 class Work:
     """kind: prefill (tokens a prompt), decode (tokens: the context before it), first_token (tokens a prompt; the time until one
-    token after it is decoded), start (a process that opens the model, computes one token and ends)."""
+    token after it is decoded), start (a whole process, whose first run is a prompt of so many tokens), cold_start (the same, nothing
+    of it in the page cache)."""
     kind: str
     tokens: int = 0
 
@@ -27,7 +28,12 @@ class Work:
     @property
     def name(self) -> str:
         return {"prefill": f"prefill of {self.tokens}", "decode": f"decode at {self.tokens}",
-                "first_token": f"first token after {self.tokens}", "start": "process, one token"}[self.kind]
+                "first_token": f"first token after {self.tokens}", "start": f"process, prompt of {self.tokens}",
+                "cold_start": f"process, prompt of {self.tokens}, cold"}[self.kind]
+
+    @property
+    def is_start(self) -> bool:
+        return self.kind in ("start", "cold_start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +46,16 @@ class Run:
 
 class ProgramError(Exception):
     pass
+
+
+def drop_page_cache() -> None:
+    """Programs and models come from storage next. Needs root."""
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+
+
+def can_drop_page_cache() -> bool:
+    return os.access("/proc/sys/vm/drop_caches", os.W_OK)
 
 
 def run(command: list, log: str = "") -> Run:
@@ -90,8 +106,9 @@ class Acorn:
             "prefill": (work.tokens, 0, "prefill_tokens_per_s"),
             "decode": (max(work.tokens, 1), GENERATED, "decode_tokens_per_s"),  # it has no decode without a prompt
             "first_token": (work.tokens, 1, "first_token_ms"),
-            "start": (1, 0, None)}[work.kind]
-        process = run(self.command(prompt, generated, 1 if work.kind == "start" else repetitions, self.threads))
+            "start": (work.tokens, 0, None),
+            "cold_start": (work.tokens, 0, None)}[work.kind]
+        process = run(self.command(prompt, generated, 0 if work.is_start else repetitions, self.threads))
         return (process.seconds * 1e3 if figure is None else json.loads(process.out)[figure]), process
 
     def open_ms(self) -> float:
@@ -128,9 +145,10 @@ class LlamaCpp:
             "prefill": ["-p", work.tokens, "-n", 0],
             "decode": ["-p", 0, "-n", GENERATED, "-d", work.tokens],
             "first_token": ["-p", 0, "-n", 0, "-pg", f"{work.tokens},1"],
-            "start": ["-p", 1, "-n", 0, "--no-warmup"]}[work.kind]
-        process = run(self.command(arguments + ["-t", self.threads, "-r", 1 if work.kind == "start" else repetitions]))
-        if work.kind == "start":
+            "start": ["-p", work.tokens, "-n", 0, "--no-warmup"],
+            "cold_start": ["-p", work.tokens, "-n", 0, "--no-warmup"]}[work.kind]
+        process = run(self.command(arguments + ["-t", self.threads, "-r", 1 if work.is_start else repetitions]))
+        if work.is_start:
             return process.seconds * 1e3, process
         row = json.loads(process.out.splitlines()[-1])
         middle = sorted(row["samples_ns"])[len(row["samples_ns"]) // 2]
@@ -166,7 +184,8 @@ class PythonRuntime:
             "prefill": (work.tokens, 0, "prefill_tokens_per_s"),
             "decode": (max(work.tokens, 1), GENERATED, "decode_tokens_per_s"),
             "first_token": (work.tokens, 1, "first_token_ms"),
-            "start": (1, 0, None)}[work.kind]
+            "start": (work.tokens, 0, None),
+            "cold_start": (work.tokens, 0, None)}[work.kind]
         process = run([self.python, ROOT / "bench/peers" / self.script, "run", self.file, "--prompt", prompt, "--generated",
-                       generated, "--threads", self.threads, "--repetitions", 1 if work.kind == "start" else repetitions])
+                       generated, "--threads", self.threads, "--repetitions", 1 if work.is_start else repetitions])
         return (process.seconds * 1e3 if figure is None else json.loads(process.out.splitlines()[-1])[figure]), process

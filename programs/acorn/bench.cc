@@ -1,5 +1,5 @@
 // acorn bench: prefill and decode speed on uniformly random tokens. One run that is not timed warms the caches up and gives
-// the digest and the kernels' shares; the timed ones must end in the same logits.
+// the digest and the kernels' shares; the timed ones must end in the same logits. Or one run alone, the first of the process.
 #include <algorithm>
 #include <cstdio>
 
@@ -90,7 +90,8 @@ void Bench(int argc, char **argv) {
   Arguments arguments("bench FILE [OPTIONS]", "Tokens per second on uniformly random tokens.");
   arguments.Number("--prompt-tokens", 1, kLongestContext, &bench.prompt_tokens, "tokens of the prompt (default 128)");
   arguments.Number("--gen-tokens", 0, kLongestContext, &bench.gen_tokens, "tokens decoded after it, one by one (default 64)");
-  arguments.Number("--repetitions", 1, 1000, &bench.repetitions, "timed runs; the median is reported (default 5)");
+  arguments.Number("--repetitions", 0, 1000, &bench.repetitions,
+                   "timed runs; the median is reported (default 5); 0: one, the first of the process");
   arguments.Number("--seed", 0, UINT64_MAX, &bench.seed, "of the random tokens (default 0)");
   arguments.Flag("--json", &json, "as one line of JSON");
   AddDeviceOptions(&arguments, &options);
@@ -101,32 +102,40 @@ void Bench(int argc, char **argv) {
          static_cast<unsigned long long>(wanted));
   }
 
-  // Two openings: counting ticks for each kernel costs a little, so the timed runs do without.
-  std::string kernels;
+  DeviceNeeds needs;
+  needs.tokens = wanted;
+  std::string kernels = "{}";
   Pass first;
   std::vector<int32_t> ids;
-  {
-    DeviceNeeds needs;
-    needs.flags = ACORN_OPEN_PROFILE;
-    needs.tokens = wanted;
-    Device profiled(options, needs);
+  // Two openings: counting ticks for each kernel costs a little, so the timed runs do without.
+  if (bench.repetitions != 0) {
+    DeviceNeeds with_profile = needs;
+    with_profile.flags = ACORN_OPEN_PROFILE;
+    Device profiled(options, with_profile);
     profiled.Open();
     ids = RandomIds(bench.seed, wanted, profiled.info().vocab_size);
     first = RunOnce(profiled, bench, ids, true);
     kernels = KernelShares(profiled);
   }
-  DeviceNeeds needs;
-  needs.tokens = wanted;
   Device device(options, needs);
   device.Open();
   std::vector<double> prefill, decode, first_token;
-  RunOnce(device, bench, ids, false);
-  for (uint64_t i = 0; i < bench.repetitions; ++i) {
-    const Pass run = RunOnce(device, bench, ids, false);
-    if (run.last_logits != first.last_logits) Fail(ExitCode::kModel, "two runs of the same tokens gave different logits");
+  const auto add = [&](const Pass &run) {
     prefill.push_back(static_cast<double>(bench.prompt_tokens) / run.prefill_s);
     decode.push_back(bench.gen_tokens == 0 ? 0 : static_cast<double>(bench.gen_tokens) / run.decode_s);
     first_token.push_back(run.first_token_ms);
+  };
+  if (bench.repetitions == 0) {
+    ids = RandomIds(bench.seed, wanted, device.info().vocab_size);
+    first = RunOnce(device, bench, ids, true);
+    add(first);
+  } else {
+    RunOnce(device, bench, ids, false);
+  }
+  for (uint64_t i = 0; i < bench.repetitions; ++i) {
+    const Pass run = RunOnce(device, bench, ids, false);
+    if (run.last_logits != first.last_logits) Fail(ExitCode::kModel, "two runs of the same tokens gave different logits");
+    add(run);
   }
   const Spread prefill_spread = SpreadOf(prefill), decode_spread = SpreadOf(decode);
   if (json) {
@@ -140,8 +149,8 @@ void Bench(int argc, char **argv) {
   std::printf("open     %10.1f ms\n", device.open_ms());
   std::printf("memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(device.plan().block_bytes).c_str(),
               HumanBytes(device.plan().image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
-  std::printf("machine  %s; median of %llu runs\n", DescribeMachine(device).c_str(),
-              static_cast<unsigned long long>(bench.repetitions));
+  std::printf("machine  %s; %s\n", DescribeMachine(device).c_str(),
+              bench.repetitions == 0 ? "the first run" : ("median of " + std::to_string(bench.repetitions) + " runs").c_str());
   std::printf("digest   %016llx\nkernels  %s\n", static_cast<unsigned long long>(first.digests.logits()), kernels.c_str());
 }
 
