@@ -1,5 +1,6 @@
 // append and attention: rows written to a cache by append, then every variant of attention on this machine against the
-// formula in 128-bit arithmetic over the plain keys and values, on exact buffers.
+// formula in 128-bit arithmetic over the plain keys and values, on exact buffers. Calls that can be split into parts of their keys
+// give the same outputs in parts.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -135,6 +136,40 @@ void CheckRow(const Problem &p, const Layer &layer, const int8_t *q, const int8_
   }
 }
 
+/// A call in parts of `part_keys` keys: all scores, then all values, the last part first.
+void RunInParts(const attention::Kernel &kernel, attention::Args args, size_t part_keys) {
+  const size_t keys = args.first_key + args.m, pairs = args.m * args.heads, count = (keys + part_keys - 1) / part_keys;
+  GuardedBuffer<uint8_t> scores(attention::PartScoreBytes(pairs, keys));
+  GuardedBuffer<int8_t> queries(attention::QueryBytes(args.head_dim));
+  GuardedBuffer<int32_t> largest(count * pairs);
+  GuardedBuffer<uint64_t> den(count * pairs);
+  GuardedBuffer<int64_t> num(count * pairs * kv_cache::PaddedDim(args.v_dim));
+  attention::Part part = {0, count, 0, 0, queries.data(), largest.data(), den.data(), num.data()};
+  args.scratch = scores.data();
+  args.part = &part;
+  for (const attention::Run run : {kernel.score_part, kernel.value_part}) {
+    for (part.index = count; part.index-- > 0;) {
+      part.begin = part.index * part_keys;
+      part.end = std::min(part.begin + part_keys, keys);
+      run(args);
+    }
+  }
+  part.index = 0;
+  attention::Join(args);
+}
+
+void CheckParts(const attention::Kernel &kernel, const attention::Args &args, GuardedBuffer<int8_t> *y) {
+  const std::vector<int8_t> whole(y->begin(), y->end());
+  const size_t keys = args.first_key + args.m;
+  for (size_t part_keys : {16, 48, 64, 1040, 32768}) {
+    if (part_keys < keys / 64 || part_keys / 2 > keys) continue;
+    SCOPED_TRACE(testing::Message() << "part_keys=" << part_keys);
+    for (int8_t &b : *y) b = 99;
+    RunInParts(kernel, args, part_keys);
+    for (size_t i = 0; i < whole.size(); ++i) ASSERT_EQ((*y)[i], whole[i]) << i;
+  }
+}
+
 void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer) {
   SCOPED_TRACE(testing::Message() << kernel.name << " rows=" << p.rows << " m=" << p.m << " heads=" << p.heads_per_kv
                                   << " head_dim=" << p.head_dim << " k_dim=" << p.k_dim() << " v_dim=" << p.v_dim()
@@ -198,6 +233,8 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
         ASSERT_EQ(y[i], 99) << "between runs or rows, at " << i;
       }
     }
+    const bool is_plain = p.window == 0 && p.sinks == 0 && p.m * p.heads_per_kv <= attention::kPairs;
+    if (is_plain && kernel.score_part != nullptr) CheckParts(kernel, args, &y);
   }
 }
 
@@ -289,6 +326,33 @@ TEST(Attention, WindowsOfEveryScale) {
       p.sinks = 1, p.window = 20;
       CheckAll(p);
     }
+  }
+}
+
+// Rows that see nothing of the last part, every number of pairs, odd ones too.
+TEST(Attention, BlocksOfRowsInParts) {
+  for (size_t heads : {1, 2, 3, 4, 7, 8}) {
+    for (size_t m = 1; m * heads <= attention::kPairs; ++m) {
+      for (size_t rows : {m + 1, size_t{32}, size_t{33}, size_t{50}, size_t{129}}) {
+        CheckAll({std::max(rows, m), 2, heads, 48, m, Scores::kAny, 1 << 20, 20, 30, 7, 40, 36, 12});
+      }
+    }
+  }
+}
+
+// Scores of one part far below those of another.
+TEST(Attention, ScalesInParts) {
+  for (Scores scores : {Scores::kAny, Scores::kAlike, Scores::kExtreme}) {
+    for (int32_t multiplier : {0, 1, 1 << 15, 2147483647}) {
+      for (int32_t shift : {1, 20, 32, 62}) CheckAll({70, 1, 3, 64, 2, scores, multiplier, shift, 24, 0});
+    }
+  }
+}
+
+TEST(Attention, OnlyScalarIsWhole) {
+  for (const attention::Kernel &kernel : attention::Kernels()) {
+    EXPECT_EQ(kernel.score_part == nullptr, kernel.needs == 0) << kernel.name;
+    EXPECT_EQ(kernel.value_part == nullptr, kernel.needs == 0) << kernel.name;
   }
 }
 

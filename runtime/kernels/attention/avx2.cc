@@ -118,7 +118,11 @@ struct Engine {
     for (; tile < tiles; ++tile) ScoreTiles<kBits, 1>(pass, run, tile);
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
+  static int32_t Largest(const Pass &pass, size_t pair) { return LargestOf(pass, pair); }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair, int32_t largest) {
+    return ExponentialsOf<Engine>(pass, pair, largest);
+  }
 
   static __m128i QuadBytes() { return _mm_setr_epi8(1, -1, 5, -1, 9, -1, 13, -1, 0, -1, 4, -1, 8, -1, 12, -1); }
 
@@ -135,5 +139,7 @@ struct Engine {
 }  // namespace
 
 void RunAvx2(const Args &args) { RunEngine<Engine>(args); }
+void ScorePartAvx2(const Args &args) { ScorePart<Engine>(args); }
+void ValuePartAvx2(const Args &args) { ValuePart<Engine>(args); }
 
 }  // namespace acorn::attention

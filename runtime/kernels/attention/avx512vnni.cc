@@ -109,19 +109,24 @@ inline __mmask16 Seen(size_t tile, size_t first, size_t last) {
   return static_cast<__mmask16>(Mask16(last > begin ? last - begin : 0) & ~below);
 }
 
-inline __m512i Largest(__m512i max, const uint8_t *scores, size_t first, size_t last) {
+inline __m512i LargestLanes(__m512i max, const uint8_t *scores, size_t first, size_t last) {
   for (size_t tile = first / kTileRows; tile * kTileRows < last; ++tile) {
     max = _mm512_mask_max_epi32(max, Seen(tile, first, last), max, _mm512_load_si512(scores + tile * kTileScores));
   }
   return max;
 }
 
+inline int32_t LargestOf(const Pass &pass, size_t pair) {
+  const uint8_t *scores = pass.scores + pair * pass.score_stride;
+  const __m512i max = LargestLanes(_mm512_set1_epi32(INT32_MIN), scores, 0, pass.args.sinks);
+  return _mm512_reduce_max_epi32(LargestLanes(max, scores, pass.first[pair], pass.last[pair]));
+}
+
 /// Turns the scores of one pair into the bytes of E, 0 for keys that it does not see; returns the sum of E.
-uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+uint64_t ExponentialsOf(const Pass &pass, size_t pair, int32_t largest) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
   const size_t first = pass.first[pair], last = pass.last[pair], head = pass.head[pair];
-  const __m512i max = Largest(Largest(_mm512_set1_epi32(INT32_MIN), scores, 0, pass.args.sinks), scores, first, last);
-  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, _mm512_reduce_max_epi32(max));
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, largest);
   const __m512i quads = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1));
   __m512i sum = _mm512_setzero_si512();  // a lane holds one value of a tile, at most 65535: a pair sees keys of some 4100 tiles
   for (size_t tile = 0; tile < pass.tiles; ++tile) {
@@ -133,6 +138,12 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   }
   const __m512i low = _mm512_and_si512(sum, _mm512_set1_epi64(0xffffffff));
   return static_cast<uint64_t>(_mm512_reduce_add_epi64(_mm512_add_epi64(low, _mm512_srli_epi64(sum, 32))));
+}
+
+inline void StoreNum(int64_t *num, Wide v) {
+  const __m512i first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+  _mm512_store_si512(num, _mm512_permutex2var_epi64(v.even, first, v.odd));
+  _mm512_store_si512(num + 8, _mm512_permutex2var_epi64(v.even, second, v.odd));
 }
 
 /// Sums of E times V over 16 * kVectors values of a head from `d` on, for kPairCount pairs, and their normalised output.
@@ -175,15 +186,20 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
       const Wide from_high = MultiplyAll(high[p][i], factor), from_low = MultiplyAll(low[p][i], factor);
       const Wide product = {_mm512_add_epi64(_mm512_slli_epi64(from_high.even, 8), from_low.even),
                             _mm512_add_epi64(_mm512_slli_epi64(from_high.odd, 8), from_low.odd)};
-      Finish<StoreS8, Range::k64Bits>(y + at, Mask16(args.v_dim - at), round(product), args.zero_point);
+      if (pass.num != nullptr) {
+        StoreNum(pass.Num(pair + p, at), product);
+      } else {
+        Finish<StoreS8, Range::k64Bits>(y + at, Mask16(args.v_dim - at), round(product), args.zero_point);
+      }
     }
   }
 }
 
-/// Pairs times vectors at most 8: 16 sums in registers, and enough of them to hide the latency of the dot product.
+/// Pairs times vectors at most 12: 24 sums in registers, and enough of them to hide the latency of the dot product. Values of 64
+/// dimensions are then read in one piece for up to three pairs.
 template <int kBits, int kPairCount>
 void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
-  constexpr int kMostVectors = kPairCount <= 2 ? 4 : 2;
+  constexpr int kMostVectors = kPairCount <= 3 ? 4 : 2;
   const size_t vectors = kv_cache::PaddedDim(pass.args.v_dim) / 16;
   size_t i = 0;
   for (; i + kMostVectors <= vectors; i += kMostVectors) {
@@ -207,7 +223,9 @@ struct Engine {
     for (; tile < tiles; ++tile) ScoreTiles<kBits, 1>(pass, run, tile);
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf(pass, pair); }
+  static int32_t Largest(const Pass &pass, size_t pair) { return LargestOf(pass, pair); }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair, int32_t largest) { return ExponentialsOf(pass, pair, largest); }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     size_t pair = 0;
@@ -228,5 +246,7 @@ struct Engine {
 }  // namespace
 
 void RunAvx512Vnni(const Args &args) { RunEngine<Engine>(args); }
+void ScorePartAvx512Vnni(const Args &args) { ScorePart<Engine>(args); }
+void ValuePartAvx512Vnni(const Args &args) { ValuePart<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -104,7 +104,11 @@ struct Engine {
     for (; tile < tiles; ++tile) ScoreTiles<kBits, 1>(pass, run, tile);
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<Engine>(pass, pair); }
+  static int32_t Largest(const Pass &pass, size_t pair) { return LargestOf(pass, pair); }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair, int32_t largest) {
+    return ExponentialsOf<Engine>(pass, pair, largest);
+  }
 
   static __m128i QuadBytes() { return _mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1); }
 
@@ -121,5 +125,7 @@ struct Engine {
 }  // namespace
 
 void RunAvxVnni(const Args &args) { RunEngine<Engine>(args); }
+void ScorePartAvxVnni(const Args &args) { ScorePart<Engine>(args); }
+void ValuePartAvxVnni(const Args &args) { ValuePart<Engine>(args); }
 
 }  // namespace acorn::attention

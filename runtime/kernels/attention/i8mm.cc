@@ -72,10 +72,6 @@ struct Output {
     return vmlal_high_s32(vqdmull_s32(vget_low_s32(sum), high_factor), sum, low_factor);
   }
 
-  ACORN_INLINE int8x8_t operator()(int32x4_t sum0, int32x4_t sum1, int32x4_t sum2, int32x4_t sum3) const {
-    return finish(Product(sum0), Product(sum1), Product(sum2), Product(sum3));
-  }
-
   int32x2_t high_factor;
   int32x4_t low_factor;
   Finish finish;
@@ -84,7 +80,7 @@ struct Output {
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
-  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride;
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < v_dim; d += 4 * kVectors) {
     const size_t fours = d % 16 / 4;  // of sixteen values, before d
@@ -108,11 +104,12 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
         });
       }
     }
-    int8_t *y = pass.q + pair * q_stride + d;
     Unrolled<kPairCount>([&](auto p) {
       Unrolled<kVectors / 2>([&](auto i) {
         const int32x4_t *eight = sum[p] + 4 * i;
-        vst1_s8(y + p * q_stride + 8 * i, outputs[pair + p](eight[0], eight[1], eight[2], eight[3]));
+        const Output &output = outputs[pair + p];
+        StoreOutputs(pass, output.finish, pair + p, d + 8 * i, output.Product(eight[0]), output.Product(eight[1]),
+                     output.Product(eight[2]), output.Product(eight[3]));
       });
     });
   }
@@ -129,7 +126,11 @@ struct Engine {
     InBlocksOfPairs((pass.pairs + 1) / 2, [&](auto couples, size_t couple) { ScoreCouples<kBits, couples>(pass, run, 2 * couple); });
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }
+  static int32_t Largest(const Pass &pass, size_t pair) { return LargestOf(pass, pair); }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair, int32_t largest) {
+    return ExponentialsOf<StoreByBytes>(pass, pair, largest);
+  }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
@@ -141,5 +142,7 @@ struct Engine {
 }  // namespace
 
 void RunI8mm(const Args &args) { RunEngine<Engine>(args); }
+void ScorePartI8mm(const Args &args) { ScorePart<Engine>(args); }
+void ValuePartI8mm(const Args &args) { ValuePart<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -10,6 +10,8 @@
 
 namespace acorn::attention {
 
+struct Part;
+
 /// Which keys there are: first `sinks` rows of the cache; behind them, in tiles of their own, a ring of ring_rows, in which key i
 /// stands in row (first_slot + i) mod ring_rows. Query row r sees the sinks and the keys from first_key + r - (window - 1), or from 0
 /// where that is less, to first_key + r. A cache without a window is a ring that never turns, without sinks.
@@ -46,6 +48,7 @@ struct Args {
   int32_t out_shift;              // in [1, 38]
   int32_t zero_point;             // in [-127, 127]
   uint8_t *scratch;               // ScratchBytes(KeyRows(sinks, first_key + m), head_dim), 64-byte aligned, one for each thread
+  const Part *part = nullptr;     // for score_part and value_part: which; scratch has PartScoreBytes and is the parts' together
 };
 
 constexpr size_t kNoWindow = SIZE_MAX;
@@ -55,10 +58,28 @@ constexpr size_t kPairs = 8;  // (row, head) pairs that one pass over the keys s
 /// Places for the scores of sinks and of `keys` others, in whole tiles.
 static constexpr size_t KeyRows(size_t sinks, size_t keys) { return kv_cache::PaddedRows(sinks) + kv_cache::PaddedRows(keys); }
 
+/// The queries of a pass.
+static constexpr size_t QueryBytes(size_t head_dim) { return kPairs * AlignUp(head_dim, 64); }
+
 /// Scratch of every variant: a score for each pair and key, and the pairs' queries.  rows: KeyRows of the last query row
 static constexpr size_t ScratchBytes(size_t rows, size_t head_dim) {
-  return kPairs * (4 * kv_cache::PaddedRows(rows) + AlignUp(head_dim, 64));
+  return kPairs * 4 * kv_cache::PaddedRows(rows) + QueryBytes(head_dim);
 }
+
+/// The scores of a call in parts.  pairs: m * heads;  keys: first_key + m
+static constexpr size_t PartScoreBytes(size_t pairs, size_t keys) { return AlignUp(pairs, 2) * 4 * kv_cache::PaddedRows(keys); }
+
+/// One of the parts into which the keys of a call are split, so that threads share the work of one KV head: for calls of at most
+/// kPairs pairs, without window and sinks. First score_part of all parts, then value_part of all, then Join once. Sums are exact,
+/// so any split gives the bits of the call as a whole.
+struct Part {
+  size_t index, count;
+  size_t begin, end;  // its keys: whole tiles, but that the last part ends with first_key + m
+  int8_t *queries;    // QueryBytes, 64-byte aligned, one for each thread
+  int32_t *largest;   // [count, pairs]; score_part writes its own, the largest scores
+  uint64_t *den;      // [count, pairs]; value_part writes its own
+  int64_t *num;       // [count, pairs, PaddedDim(v_dim)], 64-byte aligned; likewise
+};
 
 /// Query rows that make a good task in prefill.
 constexpr size_t kTaskRows = 16;
@@ -70,6 +91,8 @@ struct Kernel {
   const char *name;
   uint32_t needs;  // Feature bits
   Run run;
+  Run score_part = nullptr;  // null: calls cannot be split
+  Run value_part = nullptr;
 };
 
 /// All variants, best first, scalar last.
@@ -77,6 +100,9 @@ Span<const Kernel> Kernels();
 
 /// The best variant for a set of Feature bits; never null.
 const Kernel *Select(uint32_t features);
+
+/// The outputs of a call from its parts.  args.part: any of them
+void Join(const Args &args);
 
 /// 65535 * 2^(-t / 32768), within 6.  t >= 0
 uint32_t Exp2(uint64_t t);

@@ -91,7 +91,7 @@ ACORN_INLINE int8x16x4_t LoadRows(const int8_t *v) {
 /// Sums of E times V for kPairCount pairs, sixteen values of a head at a time, and their normalised output.
 template <int kBits, int kPairCount>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
-  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride;
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < v_dim; d += 16) {
     uint64x2_t product[kPairCount][8];
@@ -134,13 +134,14 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
         quad = 0;
       }
     }
-    int8_t *y = pass.q + pair * q_stride + d;
-    for (int p = 0; p < kPairCount; ++p, y += q_stride) {
+    for (int p = 0; p < kPairCount; ++p) {
       int64x2_t signed_product[8];
       for (int i = 0; i < 8; ++i) signed_product[i] = vreinterpretq_s64_u64(product[p][i]);
       const Finish &finish = outputs[pair + p].finish;
-      vst1_s8(y, finish(signed_product[0], signed_product[1], signed_product[2], signed_product[3]));
-      vst1_s8(y + 8, finish(signed_product[4], signed_product[5], signed_product[6], signed_product[7]));
+      for (int i = 0; i < 8; i += 4) {
+        const int64x2_t *eight = signed_product + i;
+        StoreOutputs(pass, finish, pair + p, d + 2 * i, eight[0], eight[1], eight[2], eight[3]);
+      }
     }
   }
 }
@@ -156,7 +157,11 @@ struct Engine {
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count>(pass, run, pair); });
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByQuads>(pass, pair); }
+  static int32_t Largest(const Pass &pass, size_t pair) { return LargestOf(pass, pair); }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair, int32_t largest) {
+    return ExponentialsOf<StoreByQuads>(pass, pair, largest);
+  }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
@@ -168,5 +173,7 @@ struct Engine {
 }  // namespace
 
 void RunNeon(const Args &args) { RunEngine<Engine>(args); }
+void ScorePartNeon(const Args &args) { ScorePart<Engine>(args); }
+void ValuePartNeon(const Args &args) { ValuePart<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -55,10 +55,6 @@ struct Output {
     return vreinterpretq_s64_u64(vmlal_high_u32(vreinterpretq_u64_s64(product), l, low_factor));
   }
 
-  ACORN_INLINE int8x8_t operator()(uint32x4_t high0, uint32x4_t high1, uint32x4_t low0, uint32x4_t low1) const {
-    return finish(LowHalf(high0, low0), HighHalf(high0, low0), LowHalf(high1, low1), HighHalf(high1, low1));
-  }
-
   uint32x4_t high, low;  // what sums start from
   int32x4_t high_factor;
   uint32x4_t low_factor;
@@ -68,7 +64,7 @@ struct Output {
 /// Sums of E times V for kPairCount pairs, 4 * kVectors values of a head at a time, and their normalised output.
 template <int kBits, int kPairCount, int kVectors>
 ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t pair) {
-  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride, q_stride = pass.q_stride;
+  const size_t v_dim = pass.args.v_dim, score_stride = pass.score_stride;
   const size_t row_bytes = pass.tile_bytes / 4;  // of four cache rows
   for (size_t d = 0; d < v_dim; d += 4 * kVectors) {
     const size_t first = d % 16 / 4;  // of the fours in sixteen values
@@ -99,11 +95,12 @@ ACORN_NOINLINE void ValuePairs(const Pass &pass, const Output *outputs, size_t p
         });
       }
     }
-    int8_t *y = pass.q + pair * q_stride + d;
     Unrolled<kPairCount>([&](auto p) {
       Unrolled<kVectors / 2>([&](auto i) {
-        const int8x8_t out = outputs[pair + p](high[p][2 * i], high[p][2 * i + 1], low[p][2 * i], low[p][2 * i + 1]);
-        vst1_s8(y + p * q_stride + 8 * i, out);
+        const Output &output = outputs[pair + p];
+        const uint32x4_t *h = high[p] + 2 * i, *l = low[p] + 2 * i;
+        StoreOutputs(pass, output.finish, pair + p, d + 8 * i, output.LowHalf(h[0], l[0]), output.HighHalf(h[0], l[0]),
+                     output.LowHalf(h[1], l[1]), output.HighHalf(h[1], l[1]));
       });
     });
   }
@@ -121,7 +118,11 @@ struct Engine {
     InBlocksOfPairs(pass.pairs, [&](auto count, size_t pair) { ScorePairs<kBits, count, 4>(pass, run, pair); });
   }
 
-  static uint64_t Exponentials(const Pass &pass, size_t pair) { return ExponentialsOf<StoreByBytes>(pass, pair); }
+  static int32_t Largest(const Pass &pass, size_t pair) { return LargestOf(pass, pair); }
+
+  static uint64_t Exponentials(const Pass &pass, size_t pair, int32_t largest) {
+    return ExponentialsOf<StoreByBytes>(pass, pair, largest);
+  }
 
   static void Values(const Pass &pass, const Normaliser *normalisers) {
     ValuesOfPairs<Output>(pass, normalisers, [&](auto count, const Output *outputs, size_t pair) {
@@ -133,5 +134,7 @@ struct Engine {
 }  // namespace
 
 void RunNeonDot(const Args &args) { RunEngine<Engine>(args); }
+void ScorePartNeonDot(const Args &args) { ScorePart<Engine>(args); }
+void ValuePartNeonDot(const Args &args) { ValuePart<Engine>(args); }
 
 }  // namespace acorn::attention

@@ -38,7 +38,31 @@ struct Pass {
   size_t head[kPairs];
   size_t first[kPairs], last[kPairs];  // the pair sees [first, last) beside the sinks
   int8_t *y[kPairs];    // the pair's outputs, side by side
+  int64_t *num;         // [pairs, num_stride]: of a part, which stores sums in the place of outputs; else null
+  size_t num_stride;
+
+  int64_t *Num(size_t pair, size_t d) const { return num + pair * num_stride + d; }
 };
+
+inline Pass NewPass(const Args &args, uint8_t *scores, int8_t *q) {
+  return {args,
+          0,
+          {},
+          0,
+          0,
+          0,
+          kv_cache::HeadBytes(kTileRows, args.head_dim, args.bits),
+          4 * KeyRows(args.sinks, args.first_key + args.m),
+          AlignUp(args.head_dim, 64),
+          scores,
+          q,
+          {},
+          {},
+          {},
+          {},
+          nullptr,
+          kv_cache::PaddedDim(args.v_dim)};
+}
 
 /// Keys and values of a long conversation come from memory, in pieces too short for the machine to see a pattern. Beyond the end of
 /// a cache nothing happens.
@@ -132,26 +156,13 @@ inline void MatchSinks(const Pass &pass, int32_t key_offset, size_t row, size_t 
 }
 
 /// Engine: kKeyOffset, what keys have on top of their values when it multiplies them; static functions Queries(pass), which may order
-/// what LoadQueries has put there; Scores(pass, run); Exponentials(pass, pair), which returns the sum of E; Values(pass, normalisers),
-/// which stores v_dim outputs of each pair, or, where kWholeVectors is true, more behind them. They take the place of the pair's
-/// queries where that does harm, or where they do not belong side by side.
+/// what LoadQueries has put there; Scores(pass, run); Largest(pass, pair), of the scores that the pair sees; Exponentials(pass,
+/// pair, largest), which returns the sum of E; Values(pass, normalisers), which stores v_dim outputs of each pair, or, where
+/// kWholeVectors is true, more behind them. They take the place of the pair's queries where that does harm, or where they do not
+/// belong side by side. Where the pass has a place for num, the sums' products with the multipliers go there instead.
 template <typename Engine>
 void RunPasses(const Args &args) {
-  Pass pass = {args,
-               0,
-               {},
-               0,
-               0,
-               0,
-               kv_cache::HeadBytes(kTileRows, args.head_dim, args.bits),
-               4 * KeyRows(args.sinks, args.first_key + args.m),
-               AlignUp(args.head_dim, 64),
-               args.scratch,
-               nullptr,
-               {},
-               {},
-               {},
-               {}};
+  Pass pass = NewPass(args, args.scratch, nullptr);
   pass.q = reinterpret_cast<int8_t *>(args.scratch + kPairs * pass.score_stride);
   const bool in_place = !Engine::kWholeVectors && args.run == args.v_dim;
   int8_t *places[kPairs];
@@ -186,17 +197,69 @@ void RunPasses(const Args &args) {
     for (size_t run = turned ? 1 : 0; run < pass.run_count; ++run) Engine::Scores(pass, pass.runs[run]);
     Normaliser normalisers[kPairs];
     for (size_t pair = 0; pair < pass.pairs; ++pair) {
-      normalisers[pair] = Normalise(Engine::Exponentials(pass, pair), args.out_multiplier[pass.head[pair]], args.out_shift);
+      const uint64_t den = Engine::Exponentials(pass, pair, Engine::Largest(pass, pair));
+      normalisers[pair] = Normalise(den, args.out_multiplier[pass.head[pair]], args.out_shift);
     }
     Engine::Values(pass, normalisers);
     for (size_t pair = 0; pair < pass.pairs && !in_place; ++pair) Scatter(places[pair], pass.y[pair], args);
   }
 }
 
+/// All pairs of a call, of which a pass sees the keys of its part, counted from the part's first.
+inline Pass PassOfPart(const Args &args) {
+  const Part &part = *args.part;
+  Pass pass = NewPass(args, args.scratch + 4 * part.begin, part.queries);
+  for (size_t row = 0; row < args.m; ++row) {
+    const size_t seen = args.first_key + row + 1, end = seen < part.end ? seen : part.end;
+    for (size_t head = 0; head < args.heads; ++head, ++pass.pairs) {
+      pass.head[pass.pairs] = head;
+      pass.last[pass.pairs] = end > part.begin ? end - part.begin : 0;
+    }
+  }
+  FindRuns(&pass, part.begin, part.end);
+  return pass;
+}
+
+template <typename Engine>
+void ScorePass(const Args &args) {
+  const Pass pass = PassOfPart(args);
+  LoadQueries<Engine>(pass, args.q, args.q_stride, 0);
+  Engine::Scores(pass, pass.runs[0]);
+  int32_t *largest = args.part->largest + args.part->index * pass.pairs;
+  for (size_t pair = 0; pair < pass.pairs; ++pair) largest[pair] = Engine::Largest(pass, pair);
+}
+
+template <typename Engine>
+void ValuePass(const Args &args) {
+  const Part &part = *args.part;
+  Pass pass = PassOfPart(args);
+  pass.num = part.num + part.index * pass.pairs * pass.num_stride;
+  Normaliser normalisers[kPairs];  // of products that are sums
+  for (size_t pair = 0; pair < pass.pairs; ++pair) {
+    int32_t largest = INT32_MIN;
+    for (size_t i = 0; i < part.count; ++i) {
+      const int32_t of_part = part.largest[i * pass.pairs + pair];
+      if (of_part > largest) largest = of_part;
+    }
+    const uint64_t den = Engine::Exponentials(pass, pair, largest);
+    part.den[part.index * pass.pairs + pair] = den;
+    normalisers[pair] = {1, 1, den};
+  }
+  Engine::Values(pass, normalisers);
+}
+
 /// Engine: by the bits of the cache.
 template <template <int kBits> class Engine>
 void RunEngine(const Args &args) {
   args.bits == 8 ? RunPasses<Engine<8>>(args) : RunPasses<Engine<4>>(args);
+}
+template <template <int kBits> class Engine>
+void ScorePart(const Args &args) {
+  args.bits == 8 ? ScorePass<Engine<8>>(args) : ScorePass<Engine<4>>(args);
+}
+template <template <int kBits> class Engine>
+void ValuePart(const Args &args) {
+  args.bits == 8 ? ValuePass<Engine<8>>(args) : ValuePass<Engine<4>>(args);
 }
 
 }  // namespace

@@ -126,6 +126,25 @@ void RunBits(const Args &args) {
 
 void RunScalar(const Args &args) { args.bits == 8 ? RunBits<8>(args) : RunBits<4>(args); }
 
+void Join(const Args &args) {
+  const Part &part = *args.part;
+  const size_t pairs = args.m * args.heads, num_stride = kv_cache::PaddedDim(args.v_dim);
+  for (size_t pair = 0; pair < pairs; ++pair) {
+    uint64_t den = 0;
+    for (size_t i = 0; i < part.count; ++i) den += part.den[i * pairs + pair];
+    const size_t row = pair / args.heads, head = pair % args.heads;
+    const Normaliser normaliser = Normalise(den, args.out_multiplier[head], args.out_shift);
+    int8_t *y = args.y + row * args.y_stride + head * args.run;
+    for (size_t begin = 0; begin < args.v_dim; begin += args.run, y += args.run_step) {
+      for (size_t d = 0; d < args.run; ++d) {
+        int64_t num = 0;
+        for (size_t i = 0; i < part.count; ++i) num += part.num[(i * pairs + pair) * num_stride + begin + d];
+        y[d] = SaturateS8(RoundShift(num * normaliser.multiplier, normaliser.shift) + args.zero_point);
+      }
+    }
+  }
+}
+
 uint32_t Exp2(uint64_t t) {
   const uint64_t i = t >> 15;
   if (i > 16) return 0;

@@ -56,7 +56,7 @@ inline __m256i Seen(size_t begin, size_t first, size_t last) {
 
 inline bool SeesAll(size_t begin, size_t first, size_t last) { return first <= begin && begin + 8 <= last; }
 
-inline __m256i Largest(__m256i max, const uint8_t *scores, size_t first, size_t last) {
+inline __m256i LargestLanes(__m256i max, const uint8_t *scores, size_t first, size_t last) {
   for (size_t begin = first / 8 * 8; begin < last; begin += 8) {
     const __m256i score = _mm256_load_si256(At(scores + 4 * begin));
     const __m256i larger = _mm256_max_epi32(max, score);
@@ -71,14 +71,19 @@ inline int32_t LargestLane(__m256i max) {
   return _mm_cvtsi128_si32(_mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
 }
 
+inline int32_t LargestOf(const Pass &pass, size_t pair) {
+  const uint8_t *scores = pass.scores + pair * pass.score_stride;
+  const __m256i max = LargestLanes(_mm256_set1_epi32(INT32_MIN), scores, 0, pass.args.sinks);
+  return LargestLane(LargestLanes(max, scores, pass.first[pair], pass.last[pair]));
+}
+
 /// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. What becomes of the bytes of four
 /// 32-bit E is the variant's choice: Engine::QuadBytes() is their shuffle.
 template <typename Engine>
-uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+uint64_t ExponentialsOf(const Pass &pass, size_t pair, int32_t largest) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
   const size_t sinks = pass.args.sinks, head = pass.head[pair];
-  const __m256i max = Largest(Largest(_mm256_set1_epi32(INT32_MIN), scores, 0, sinks), scores, pass.first[pair], pass.last[pair]);
-  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, LargestLane(max));
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, largest);
   const __m256i quads = _mm256_broadcastsi128_si256(Engine::QuadBytes());
   __m256i sum = _mm256_setzero_si256();  // a lane holds two values of a tile, at most 65535: a pair sees keys of some 4100 tiles
   for (size_t begin = 0; begin < pass.tiles * kTileRows; begin += 8) {
@@ -95,6 +100,12 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
   return static_cast<uint64_t>(_mm_cvtsi128_si64(half)) + static_cast<uint64_t>(_mm_extract_epi64(half, 1));
 }
 
+inline void StoreNum(int64_t *num, Wide v) {
+  const __m256i low = _mm256_unpacklo_epi64(v.even, v.odd), high = _mm256_unpackhi_epi64(v.even, v.odd);
+  _mm256_store_si256(reinterpret_cast<__m256i *>(num), _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_store_si256(reinterpret_cast<__m256i *>(num + 4), _mm256_permute2x128_si256(low, high, 0x31));
+}
+
 /// Eight outputs of a pair from d on, or those that v_dim leaves: num = 256 * high + low.
 inline void StoreOutputs(const Pass &pass, const Normaliser &normaliser, size_t pair, size_t d, __m256i high, __m256i low) {
   const Rounder round(normaliser.shift);
@@ -102,6 +113,7 @@ inline void StoreOutputs(const Pass &pass, const Normaliser &normaliser, size_t 
   const Wide from_high = MultiplyAll(high, factor), from_low = MultiplyAll(low, factor);
   const Wide product = {_mm256_add_epi64(_mm256_slli_epi64(from_high.even, 8), from_low.even),
                         _mm256_add_epi64(_mm256_slli_epi64(from_high.odd, 8), from_low.odd)};
+  if (pass.num != nullptr) return StoreNum(pass.Num(pair, d), product);
   Finish<StoreS8, Range::k64Bits>(pass.y[pair] + d, pass.args.v_dim - d, round(product), pass.args.zero_point);
 }
 

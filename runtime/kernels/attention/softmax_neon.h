@@ -122,7 +122,7 @@ inline size_t Halves(const KeyRun &run) { return (run.keys + 7) / 8; }
 inline int32x4_t ScoresAt(const uint8_t *scores, int quad) { return vreinterpretq_s32_u8(vld1q_u8(scores + 16 * quad)); }
 
 /// The largest scores of keys in [first, last), lane by lane, and of `max`.
-inline int32x4_t Largest(int32x4_t max, const uint8_t *scores, size_t first, size_t last) {
+inline int32x4_t LargestLanes(int32x4_t max, const uint8_t *scores, size_t first, size_t last) {
   const uint32x4_t lanes = {0, 1, 2, 3};
   size_t key = first / 4 * 4;
   const auto four = [&] {
@@ -141,6 +141,12 @@ inline int32x4_t Largest(int32x4_t max, const uint8_t *scores, size_t first, siz
   }
   while (key < last) four();
   return max;
+}
+
+inline int32_t LargestOf(const Pass &pass, size_t pair) {
+  const uint8_t *scores = pass.scores + pair * pass.score_stride;
+  const int32x4_t max = LargestLanes(vdupq_n_s32(INT32_MIN), scores, 0, pass.args.sinks);
+  return vmaxvq_s32(LargestLanes(max, scores, pass.first[pair], pass.last[pair]));
 }
 
 /// E of half a tile as high bytes of eight, then low bytes of eight.
@@ -181,11 +187,10 @@ ACORN_INLINE uint32x4_t AddExponentials(uint32x4_t sum, uint8_t *scores, const E
 /// Turns the scores of one pair into E, 0 for keys that it does not see; returns the sum of E. The E of half a tile take the place
 /// of its scores, as the variant likes them.
 template <void (*kStoreHalf)(uint8_t *at, uint16x8_t e)>
-ACORN_NOINLINE uint64_t ExponentialsOf(const Pass &pass, size_t pair) {
+ACORN_NOINLINE uint64_t ExponentialsOf(const Pass &pass, size_t pair, int32_t largest) {
   uint8_t *scores = pass.scores + pair * pass.score_stride;
   const size_t sinks = pass.args.sinks, first = pass.first[pair], last = pass.last[pair], head = pass.head[pair];
-  const int32x4_t max = Largest(Largest(vdupq_n_s32(INT32_MIN), scores, 0, sinks), scores, first, last);
-  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, vmaxvq_s32(max));
+  const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, largest);
   const size_t begin = pass.sink_tiles * kTileRows, end = (pass.last[pass.pairs - 1] + 7) / 8 * 8;
   uint32x4_t sum = vdupq_n_u32(0);  // a lane holds four values of a tile, at most 65535: a pair sees keys of some 4100 tiles
   if (sinks != 0) sum = AddExponentials<kStoreHalf>(sum, scores, exponential, 0, (sinks + 7) / 8 * 8, 0, sinks);
@@ -208,6 +213,17 @@ struct Finish {
   int64x2_t shift;
   int16x8_t zero_point;
 };
+
+/// Eight outputs of a pair from d on to the place of its queries; of a part, the products, which are its sums.
+ACORN_INLINE void StoreOutputs(const Pass &pass, const Finish &finish, size_t pair, size_t d, int64x2_t p0, int64x2_t p1,
+                               int64x2_t p2, int64x2_t p3) {
+  if (pass.num == nullptr) return vst1_s8(pass.q + pair * pass.q_stride + d, finish(p0, p1, p2, p3));
+  int64_t *num = pass.Num(pair, d);
+  vst1q_s64(num, p0);
+  vst1q_s64(num + 2, p1);
+  vst1q_s64(num + 4, p2);
+  vst1q_s64(num + 6, p3);
+}
 
 /// Calls values(Constant<n>, outputs, pair) for blocks of n pairs, with an Output(normaliser, zero point) for each pair.
 template <typename Output, typename Values>
