@@ -1,5 +1,5 @@
 // append and attention: rows written to a cache by append, then every variant of attention on this machine against the
-// formula in 128-bit arithmetic over the plain keys and values, on exact buffers. Calls that can be split into parts of their keys
+// formula in 128-bit arithmetic over the plain keys and values, on exact buffers. Calls that can be split into parts of keys
 // give the same outputs in parts.
 #include <gtest/gtest.h>
 
