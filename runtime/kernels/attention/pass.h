@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/attention/kernel.h"
+#include "kernels/inline.h"
 
 namespace acorn::attention {
 namespace {
@@ -44,7 +45,7 @@ struct Pass {
   int64_t *Num(size_t pair, size_t d) const { return num + pair * num_stride + d; }
 };
 
-inline Pass NewPass(const Args &args, uint8_t *scores, int8_t *q) {
+ACORN_NOINLINE inline Pass NewPass(const Args &args, uint8_t *scores, int8_t *q) {
   return {args,
           0,
           {},
@@ -72,7 +73,7 @@ inline void FetchAhead(const void *at) {
 }
 
 /// The outputs of a pair to their places, run by run.
-inline void Scatter(int8_t *y, const int8_t *outputs, const Args &args) {
+ACORN_NOINLINE inline void Scatter(int8_t *y, const int8_t *outputs, const Args &args) {
   for (size_t d = 0; d < args.v_dim; d += args.run, y += args.run_step) __builtin_memcpy(y, outputs + d, args.run);
 }
 
@@ -93,7 +94,7 @@ inline int32_t FurthestDifference(int32_t multiplier, int32_t shift) {
 }
 
 /// Where the pairs' keys are.  begin, end: those of the ring, both as the caller counts; begin: of a tile
-inline void FindRuns(Pass *pass, size_t begin, size_t end) {
+ACORN_NOINLINE inline void FindRuns(Pass *pass, size_t begin, size_t end) {
   const Args &args = pass->args;
   const size_t tile_bytes = pass->tile_bytes;
   pass->run_count = 0;
@@ -118,7 +119,7 @@ inline void FindRuns(Pass *pass, size_t begin, size_t end) {
 
 /// The queries of a pass to its place.  head: of the first pair
 template <typename Engine>
-void LoadQueries(const Pass &pass, const int8_t *rows, size_t stride, size_t head) {
+ACORN_NOINLINE void LoadQueries(const Pass &pass, const int8_t *rows, size_t stride, size_t head) {
   const Args &args = pass.args;
   int8_t *q = pass.q;
   for (size_t pair = 0; pair < pass.pairs; ++pair, q += pass.q_stride) {
@@ -140,7 +141,7 @@ inline int32_t SumOf(const int8_t *q, size_t dims) {
 
 /// Where keys keep an offset, a score is too large by so many times the sum of its query. Among scores of one query that does not
 /// show; those of sinks are brought to what they would have with the other one.  head, row: of the first pair
-inline void MatchSinks(const Pass &pass, int32_t key_offset, size_t row, size_t head) {
+ACORN_NOINLINE inline void MatchSinks(const Pass &pass, int32_t key_offset, size_t row, size_t head) {
   const Args &args = pass.args;
   for (size_t pair = 0; pair < pass.pairs; ++pair) {
     const int8_t *q = args.q + row * args.q_stride + head * args.k_dim;
@@ -160,6 +161,21 @@ inline void MatchSinks(const Pass &pass, int32_t key_offset, size_t row, size_t 
 /// pair, largest), which returns the sum of E; Values(pass, normalisers), which stores v_dim outputs of each pair, or, where
 /// kWholeVectors is true, more behind them. They take the place of the pair's queries where that does harm, or where they do not
 /// belong side by side. Where the pass has a place for num, the sums' products with the multipliers go there instead.
+///
+/// The three that are large stand once for calls as a whole and in parts.
+template <typename Engine>
+ACORN_NOINLINE void RunScores(const Pass &pass, const KeyRun &run) {
+  Engine::Scores(pass, run);
+}
+template <typename Engine>
+ACORN_NOINLINE uint64_t RunExponentials(const Pass &pass, size_t pair, int32_t largest) {
+  return Engine::Exponentials(pass, pair, largest);
+}
+template <typename Engine>
+ACORN_NOINLINE void RunValues(const Pass &pass, const Normaliser *normalisers) {
+  Engine::Values(pass, normalisers);
+}
+
 template <typename Engine>
 void RunPasses(const Args &args) {
   Pass pass = NewPass(args, args.scratch, nullptr);
@@ -190,23 +206,23 @@ void RunPasses(const Args &args) {
     const bool turned = args.sinks != 0 && args.sink_q != nullptr;
     if (turned) {
       LoadQueries<Engine>(pass, args.sink_q + first_row * args.sink_q_stride, args.sink_q_stride, first_head);
-      Engine::Scores(pass, pass.runs[0]);
+      RunScores<Engine>(pass, pass.runs[0]);
       if (Engine::kKeyOffset != 0) MatchSinks(pass, Engine::kKeyOffset, first_row, first_head);
     }
     LoadQueries<Engine>(pass, args.q + first_row * args.q_stride, args.q_stride, first_head);
-    for (size_t run = turned ? 1 : 0; run < pass.run_count; ++run) Engine::Scores(pass, pass.runs[run]);
+    for (size_t run = turned ? 1 : 0; run < pass.run_count; ++run) RunScores<Engine>(pass, pass.runs[run]);
     Normaliser normalisers[kPairs];
     for (size_t pair = 0; pair < pass.pairs; ++pair) {
-      const uint64_t den = Engine::Exponentials(pass, pair, Engine::Largest(pass, pair));
+      const uint64_t den = RunExponentials<Engine>(pass, pair, Engine::Largest(pass, pair));
       normalisers[pair] = Normalise(den, args.out_multiplier[pass.head[pair]], args.out_shift);
     }
-    Engine::Values(pass, normalisers);
+    RunValues<Engine>(pass, normalisers);
     for (size_t pair = 0; pair < pass.pairs && !in_place; ++pair) Scatter(places[pair], pass.y[pair], args);
   }
 }
 
 /// All pairs of a call, of which a pass sees the keys of its part, counted from the part's first.
-inline Pass PassOfPart(const Args &args) {
+ACORN_NOINLINE inline Pass PassOfPart(const Args &args) {
   const Part &part = *args.part;
   Pass pass = NewPass(args, args.scratch + 4 * part.begin, part.queries);
   for (size_t row = 0; row < args.m; ++row) {
@@ -224,7 +240,7 @@ template <typename Engine>
 void ScorePass(const Args &args) {
   const Pass pass = PassOfPart(args);
   LoadQueries<Engine>(pass, args.q, args.q_stride, 0);
-  Engine::Scores(pass, pass.runs[0]);
+  RunScores<Engine>(pass, pass.runs[0]);
   int32_t *largest = args.part->largest + args.part->index * pass.pairs;
   for (size_t pair = 0; pair < pass.pairs; ++pair) largest[pair] = Engine::Largest(pass, pair);
 }
@@ -241,11 +257,11 @@ void ValuePass(const Args &args) {
       const int32_t of_part = part.largest[i * pass.pairs + pair];
       if (of_part > largest) largest = of_part;
     }
-    const uint64_t den = Engine::Exponentials(pass, pair, largest);
+    const uint64_t den = RunExponentials<Engine>(pass, pair, largest);
     part.den[part.index * pass.pairs + pair] = den;
     normalisers[pair] = {1, 1, den};
   }
-  Engine::Values(pass, normalisers);
+  RunValues<Engine>(pass, normalisers);
 }
 
 /// Engine: by the bits of the cache.

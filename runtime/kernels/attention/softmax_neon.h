@@ -143,7 +143,7 @@ inline int32x4_t LargestLanes(int32x4_t max, const uint8_t *scores, size_t first
   return max;
 }
 
-inline int32_t LargestOf(const Pass &pass, size_t pair) {
+ACORN_NOINLINE int32_t LargestOf(const Pass &pass, size_t pair) {
   const uint8_t *scores = pass.scores + pair * pass.score_stride;
   const int32x4_t max = LargestLanes(vdupq_n_s32(INT32_MIN), scores, 0, pass.args.sinks);
   return vmaxvq_s32(LargestLanes(max, scores, pass.first[pair], pass.last[pair]));
