@@ -177,15 +177,13 @@ class PythonRuntime:
         self.name, self.script, self.longest, self.file, self.python, self.threads = name, script, longest, file, python, threads
 
     def can(self, work: Work) -> bool:
-        return work.tokens + (0 if work.kind == "prefill" else GENERATED) <= self.longest
+        return not work.is_start and work.tokens + (0 if work.kind == "prefill" else GENERATED) <= self.longest
 
     def measure(self, work: Work, repetitions: int) -> tuple:
         prompt, generated, figure = {
             "prefill": (work.tokens, 0, "prefill_tokens_per_s"),
             "decode": (max(work.tokens, 1), GENERATED, "decode_tokens_per_s"),
-            "first_token": (work.tokens, 1, "first_token_ms"),
-            "start": (work.tokens, 0, None),
-            "cold_start": (work.tokens, 0, None)}[work.kind]
+            "first_token": (work.tokens, 1, "first_token_ms")}[work.kind]
         process = run([self.python, ROOT / "bench/peers" / self.script, "run", self.file, "--prompt", prompt, "--generated",
-                       generated, "--threads", self.threads, "--repetitions", 1 if work.is_start else repetitions])
-        return (process.seconds * 1e3 if figure is None else json.loads(process.out.splitlines()[-1])[figure]), process
+                       generated, "--threads", self.threads, "--repetitions", repetitions])
+        return json.loads(process.out.splitlines()[-1])[figure], process

@@ -65,8 +65,14 @@ static int read_file(acorn_posix_file *file, int fd, size_t bytes) {
   return 0;
 }
 
-static int map_file(acorn_posix_file *file, int fd, size_t bytes) {
-  void *memory = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+static int map_file(acorn_posix_file *file, int fd, size_t bytes, int populate) {
+  int flags = MAP_SHARED;
+#if defined(MAP_POPULATE)
+  if (populate) flags |= MAP_POPULATE;
+#else
+  (void)populate; /* only speed depends on it */
+#endif
+  void *memory = mmap(NULL, bytes, PROT_READ, flags, fd, 0);
   if (memory == MAP_FAILED) return errno;
   (void)madvise(memory, bytes, MADV_WILLNEED); /* starts reading ahead; only speed depends on it */
   file->data = memory;
@@ -84,7 +90,8 @@ int acorn_posix_open_part(acorn_posix_file *file, const char *path, uint32_t res
   if (bytes > SIZE_MAX) {
     error = EFBIG;
   } else if (bytes > 0) {
-    error = residency == ACORN_POSIX_COPY ? read_file(file, fd, (size_t)bytes) : map_file(file, fd, (size_t)bytes);
+    error = residency == ACORN_POSIX_COPY ? read_file(file, fd, (size_t)bytes)
+                                          : map_file(file, fd, (size_t)bytes, residency == ACORN_POSIX_MAP_POPULATED);
     if (error == 0) file->bytes = (size_t)bytes;
   }
   close(fd);

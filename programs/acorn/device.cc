@@ -46,7 +46,8 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Number("--threads", 1, kMaxThreads, &options->threads, "threads (default: the CPUs of this process, at most 16)");
   arguments->Number("--chunk", 1, 1024, &options->chunk, "prompt tokens computed together (default 128)");
   arguments->Bytes("--memory", &options->memory, "refuse to start where the plan needs more");
-  arguments->Text("--residency", &options->residency, "map: read the file in place (default); copy: read it into memory");
+  arguments->Text("--residency", &options->residency, "map: read the file in place (default); populate: the same, all of it at once; "
+                                           "copy: read it into memory");
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
@@ -58,8 +59,8 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
 }
 
 Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options_(options) {
-  if (options_.residency != "map" && options_.residency != "copy") {
-    Fail(ExitCode::kUsage, "--residency %s: map or copy is wanted", options_.residency.c_str());
+  if (options_.residency != "map" && options_.residency != "populate" && options_.residency != "copy") {
+    Fail(ExitCode::kUsage, "--residency %s: map, populate or copy is wanted", options_.residency.c_str());
   }
   posix_ = acorn_posix_create(static_cast<uint32_t>(options_.threads));
   if (posix_ == nullptr) Fail(ExitCode::kMemory, "no threads to be had");
@@ -162,7 +163,9 @@ void Device::SetExperts() {
 // The file, or where experts stream what stands before them, and the port's reads of the rest.
 void Device::OpenImage() {
   const char *path = options_.file.c_str();
-  const uint32_t residency = options_.residency == "copy" ? ACORN_POSIX_COPY : ACORN_POSIX_MAP;
+  const uint32_t residency = options_.residency == "copy"       ? ACORN_POSIX_COPY
+                             : options_.residency == "populate" ? ACORN_POSIX_MAP_POPULATED
+                                                                : ACORN_POSIX_MAP;
   const auto check = [path](int error) {
     if (error == ENOMEM) Fail(ExitCode::kMemory, "%s: no memory for the file", path);
     if (error != 0) Fail(ExitCode::kIo, "%s: %s", path, std::strerror(error));
@@ -181,7 +184,7 @@ void Device::OpenImage() {
     }
   }
   check(acorn_posix_open_part(&file_, path, residency, bytes));
-  if (residency == ACORN_POSIX_MAP) WatchMapping(file_, options_.file);
+  if (residency != ACORN_POSIX_COPY) WatchMapping(file_, options_.file);
   if (!options_.trust.empty()) CheckSignature(options_.file, options_.trust, [this](const TakePiece &take) { ForPieces(take); });
 }
 

@@ -134,7 +134,7 @@ TEST(PosixFiles, MappedAndCopiedAreTheSame) {
   std::string content(100000, 'x');
   for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7);
   const std::string path = folder.Write("file", content);
-  for (const uint32_t residency : {ACORN_POSIX_MAP, ACORN_POSIX_COPY}) {
+  for (const uint32_t residency : {ACORN_POSIX_MAP, ACORN_POSIX_MAP_POPULATED, ACORN_POSIX_COPY}) {
     acorn_posix_file file;
     ASSERT_EQ(acorn_posix_open_file(&file, path.c_str(), residency), 0);
     ASSERT_EQ(file.bytes, content.size());

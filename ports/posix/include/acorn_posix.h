@@ -79,6 +79,7 @@ typedef struct acorn_posix_file {
 
 #define ACORN_POSIX_MAP 0u  /* shared with the page cache, read as it is touched */
 #define ACORN_POSIX_COPY 1u /* read at once into memory of its own, large pages where the system gives them */
+#define ACORN_POSIX_MAP_POPULATED 2u /* mapped, and all pages there when the call returns: it takes longer, the first token does not */
 
 /* Returns: 0, or an errno value with nothing to release. An empty file gives bytes 0 and is legal to close. */
 int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency);
