@@ -130,8 +130,8 @@ void Join(const Args &args) {
   const Part &part = *args.part;
   const size_t pairs = args.m * args.heads, num_stride = kv_cache::PaddedDim(args.v_dim);
   for (size_t pair = 0; pair < pairs; ++pair) {
-    uint64_t den = 0;
-    for (size_t i = 0; i < part.count; ++i) den += part.den[i * pairs + pair];
+    uint64_t den = part.den[pair];
+    for (size_t i = 1; i < part.count; ++i) den += part.den[i * pairs + pair];
     const size_t row = pair / args.heads, head = pair % args.heads;
     const Normaliser normaliser = Normalise(den, args.out_multiplier[head], args.out_shift);
     int8_t *y = args.y + row * args.y_stride + head * args.run;
