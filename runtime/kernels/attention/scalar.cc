@@ -1,5 +1,6 @@
 #include "base/fixed_point.h"
 #include "kernels/attention/kernel.h"
+#include "kernels/inline.h"
 
 namespace acorn::attention {
 namespace {
@@ -53,7 +54,7 @@ void ScoreTile(int32_t *score, const int8_t *q, const Args &args, const uint8_t 
 }
 
 template <int kBits>
-void Scores(int32_t *score, const int8_t *q, const int8_t *sink_q, const Args &args, const View &view) {
+ACORN_NOINLINE void Scores(int32_t *score, const int8_t *q, const int8_t *sink_q, const Args &args, const View &view) {
   const size_t tile_bytes = kv_cache::HeadBytes(kTileRows, args.head_dim, kBits);
   for (size_t j = 0; j < view.sink_rows + view.last - view.begin; j += kTileRows) {
     const uint8_t *k = args.k + view.RowOf(args, j) / kTileRows * tile_bytes;
@@ -65,7 +66,7 @@ void Scores(int32_t *score, const int8_t *q, const int8_t *sink_q, const Args &a
 }
 
 /// Turns scores into E; returns their sum.
-uint64_t Exponentials(int32_t *score, const View &view, int64_t multiplier, int shift) {
+ACORN_NOINLINE uint64_t Exponentials(int32_t *score, const View &view, int64_t multiplier, int shift) {
   int32_t max = INT32_MIN;
   view.ForSeen([&](size_t j) { max = score[j] > max ? score[j] : max; });
   uint64_t den = 0;
@@ -80,7 +81,7 @@ uint64_t Exponentials(int32_t *score, const View &view, int64_t multiplier, int 
 /// num[d] for d in [begin, begin + kDims).
 constexpr size_t kDims = 16;
 template <int kBits>
-void WeightedValues(int64_t *num, const int32_t *e, const Args &args, const View &view, size_t begin) {
+ACORN_NOINLINE void WeightedValues(int64_t *num, const int32_t *e, const Args &args, const View &view, size_t begin) {
   for (size_t d = 0; d < kDims; ++d) num[d] = 0;
   view.ForSeen([&](size_t j) {
     const size_t row = view.RowOf(args, j);
