@@ -166,7 +166,7 @@ void LiveGraph::Linear(const Port &in, const Port &out, const WeightInfo &weight
   live.scales = out_scales;
   live.bias = bias;
   live.step.linear = {ToSlice(in), ToSlice(out), weight.index, {}, live.integer_bias.data(), live.multipliers.data(),
-                      integers.factors.shift, 0};
+                      integers.factors.shift, 0, nullptr};
 }
 
 void LiveGraph::Rotate(const Port &in, const Port &out, uint16_t rope, const std::vector<double> &out_scales,
@@ -208,7 +208,7 @@ void LiveGraph::Glu(const Port &gate, const Port &up, const Port &out, const std
   live.other = up;
   live.constants = std::move(integers.table);
   live.factor = factor;
-  live.step.glu = {ToSlice(gate), ToSlice(up), ToSlice(out), ToScale(integers.index), live.constants.data(), integers.shift};
+  live.step.glu = {ToSlice(gate), ToSlice(up), ToSlice(out), ToScale(integers.index), live.constants.data(), integers.shift, false};
 }
 
 void LiveGraph::Hadamard(const Port &in, const Port &out, uint32_t block, const std::vector<double> &head_units) {

@@ -45,7 +45,7 @@ void Machine::Load(LiveGraph *graph) {
       OpNeeds needs = {0, 0};
       if (live.step.kind == OpKind::kLinear) {
         const LinearOp &op = live.step.linear;
-        needs = Needs(op, view_->weights[op.weight], view_->values[op.in.value].dtype, plan);
+        needs = Needs(op, false, view_->weights[op.weight], view_->values[op.in.value].dtype, plan);
       } else if (live.step.kind == OpKind::kAttention) {
         needs = Needs(live.step.attention, view_->caches[live.step.attention.cache], plan);
       }

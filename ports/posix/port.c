@@ -10,12 +10,13 @@
 #include "acorn_posix.h"
 #include "files.h"
 #include "reads.h"
-#include "threads.h"
+#include "shares.h"
 
 #define DEFAULT_THREADS_LIMIT 16u /* small models gain nothing from more: loops of a decode step take microseconds */
 
 struct acorn_posix {
   acorn_pool *pool;   /* NULL: one thread */
+  acorn_shares shares;
   int fd;             /* what the port's read reads; -1: none */
   char *path;         /* of fd, for messages */
   acorn_reads *reads; /* of fd's file; NULL: none */
@@ -77,6 +78,8 @@ acorn_posix *acorn_posix_create(uint32_t threads) {
   }
   return posix;
 }
+
+int acorn_posix_pin(acorn_posix *posix) { return acorn_shares_pin(&posix->shares, posix->pool, posix->threads); }
 
 void acorn_posix_destroy(acorn_posix *posix) {
   if (posix == NULL) return;
@@ -141,7 +144,7 @@ static uint64_t ticks(void *ctx) {
 
 static void parallel_for(void *ctx, acorn_task task, void *arg, uint32_t count) {
   const acorn_posix *posix = ctx;
-  acorn_pool_run(posix->pool, task, arg, count);
+  acorn_shares_run(&posix->shares, posix->pool, task, arg, count);
 }
 
 static int read_file(void *ctx, void *to, uint64_t offset, size_t bytes) {

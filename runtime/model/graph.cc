@@ -31,6 +31,27 @@ StepInputs InputsOf(const Step &step) {
   return {{}, 0};
 }
 
+bool CanFuse(const Step &linear, const Step &glu) {
+  if (linear.kind != OpKind::kLinear || glu.kind != OpKind::kGlu) return false;
+  const Slice &both = linear.linear.out, &gate = glu.glu.gate, &up = glu.glu.up, &out = glu.glu.out;
+  const uint32_t half = both.width / 2;
+  if (gate.value != both.value || up.value != both.value || out.value == both.value || out.value == linear.linear.in.value) return false;
+  if (gate.width != half || up.width != half || both.width != 2 * half) return false;
+  if (gate.offset != both.offset || up.offset != both.offset + half) return false;
+  const IndexRuns &rows = linear.linear.rows;
+  if (rows.empty()) return half % kMostTileChannels == 0;
+  if (rows.size % 2 != 0) return false;
+  const uint32_t pairs = rows.size / 2;
+  const IndexRun *gates = rows.runs, *ups = gates + pairs;
+  if (ups->first <= gates->first) return false;
+  const uint32_t distance = ups->first - gates->first;
+  for (const IndexRun *run = gates; run != ups; ++run) {
+    const IndexRun &other = run[pairs];
+    if (other.count != run->count || other.first - run->first != distance) return false;
+  }
+  return true;
+}
+
 Slice OutputOf(const Step &step) {
   switch (step.kind) {
     case OpKind::kEmbedding: return step.embedding.out;

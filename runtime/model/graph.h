@@ -175,6 +175,14 @@ struct RmsNormOp {
   int32_t zero_point;
 };
 
+struct GluOp {
+  Slice gate, up, out;
+  Scale index;
+  const int16_t *table;  // [514]
+  int32_t shift;
+  bool fused;  // the linear layer before it does it
+};
+
 struct LinearOp {
   Slice in, out;  // in: the first columns of the weight
   uint32_t weight;
@@ -183,6 +191,7 @@ struct LinearOp {
   const int32_t *multipliers;  // [out.width]
   int32_t shift;
   int32_t zero_point;
+  const GluOp *glu;  // what each task does with its gates and ups, in the place of writing `out`; null: nothing
 };
 
 struct RotateOp {
@@ -213,13 +222,6 @@ struct AttentionOp {
   const int32_t *out_multipliers;  // [heads]
   int32_t out_shift;
   int32_t zero_point;
-};
-
-struct GluOp {
-  Slice gate, up, out;
-  Scale index;
-  const int16_t *table;  // [514]
-  int32_t shift;
 };
 
 struct HadamardOp {
@@ -316,6 +318,10 @@ struct StepInputs {
   uint32_t count;
 };
 StepInputs InputsOf(const Step &step);
+
+/// Whether a task of the linear layer can go on with the Glu: it has one behind it that takes its first half as gates and its second
+/// one as ups, whole tiles of the weight, both at the same distance. Nothing else may want what the linear layer would write.
+bool CanFuse(const Step &linear, const Step &glu);
 
 /// What a step writes; of no width: Append, which writes rows of a cache.
 Slice OutputOf(const Step &step);

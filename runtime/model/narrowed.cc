@@ -30,6 +30,7 @@ Status ModelReader::Read(const void *table, LinearOp *out) {
   out->weight = op.weight();
   out->shift = op.shift();
   out->zero_point = op.zero_point();
+  out->glu = nullptr;
   if ((in != DType::kS8 && in != DType::kS15) || result == DType::kS15 || model_->weights() == nullptr ||
       out->weight >= model_->weights()->size()) {
     return Invalid();

@@ -533,6 +533,7 @@ Status ModelReader::Read(const void *table, GluOp *out) {
   ACORN_TRY(ReadSlice(op.up(), &out->up, &up));
   ACORN_TRY(ReadSlice(op.out(), &out->out, &result));
   out->shift = op.shift();
+  out->fused = false;
   if (gate != DType::kS16 || up != DType::kS16 || result != DType::kS16 || out->gate.width != out->out.width ||
       out->up.width != out->out.width) {
     return Invalid();

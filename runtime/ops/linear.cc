@@ -1,5 +1,5 @@
 // A linear layer: tasks of channels; in each, blocks of rows through a matrix kernel into int32 sums that stay in the cache,
-// then requantise. An s15 input is two s8 rows, high and low (docs/ARITHMETIC.md §3), side by side in the same pass.
+// then requantise; where a Glu follows, that too, of gates and ups that no other cache has seen. An s15 input is two s8 rows, high and low (docs/ARITHMETIC.md §3), side by side in the same pass.
 #include "ops/linear_tile.h"
 
 namespace acorn {
@@ -52,9 +52,59 @@ void ForPieces(const IndexRuns &rows, const GemmKernel &kernel, size_t begin, si
   if (piece.end != 0) body(piece);
 }
 
+// Gates and ups of a block of rows, side by side.  cut: of two matrices
+uint64_t GatedBytes(const Cut &cut, size_t per_token) {
+  return AlignUp(cut.row_block / per_token * 2 * cut.task_channels * sizeof(int16_t), 64);
+}
+
+// A task has the same channels of the gates and of the ups.  rows: of tile.x
+void RunGated(const LinearOp &op, const RunContext &context, const Tile &both, size_t rows) {
+  const GluOp &glu = *op.glu;
+  const IndexRuns gate_rows = {op.rows.runs, op.rows.size / 2};
+  const size_t half = glu.out.width, distance = gate_rows.empty() ? half : gate_rows.end()->first - gate_rows.runs->first;
+  const Cut cut = CutOf(rows, half, both.kernel->nr, context.parallel.threads, 2);
+  glu::Args act = {};
+  act.y_stride = Stride<int16_t>(context, glu.out);
+  act.table = glu.table;
+  act.index_multiplier = glu.index.multiplier;
+  act.index_shift = glu.index.shift;
+  act.shift = glu.shift;
+  context.parallel.For(static_cast<uint32_t>(CeilDiv(half, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
+    const size_t begin = task * cut.task_channels;
+    const size_t end = begin + cut.task_channels < half ? begin + cut.task_channels : half;
+    uint8_t *gated = ThreadScratch(context, thread), *scratch = gated + GatedBytes(cut, both.per_token);
+    ForPieces(gate_rows, *both.kernel, begin, end, [&](const Channels &gates) {
+      const size_t n = gates.count();
+      Tile tile = both;
+      tile.y_row_bytes = 2 * n * sizeof(int16_t);
+      glu::Args own = act;
+      own.gate = reinterpret_cast<const int16_t *>(gated);
+      own.up = own.gate + n;
+      own.gate_stride = own.up_stride = 2 * n;
+      own.n = n;
+      for (size_t row = 0; row < rows; row += cut.row_block) {
+        if (IsStopped(context, thread)) return;
+        const size_t count = rows - row < cut.row_block ? rows - row : cut.row_block;
+        tile.x = both.x + row * both.x_stride;
+        if (gates.runs == 1 && n % kMostTileChannels == 0 && both.kernel->layout == Layout::kC4) {
+          RunTile(tile, count, {gates.begin, gates.end, gates.column, 2, distance, half}, cut, gated, scratch);
+        } else {
+          RunTile(tile, count, gates, cut, gated, scratch);
+          const Channels ups = {gates.begin + distance, gates.end + distance, gates.column + half, gates.runs, gates.run_step};
+          RunTile(tile, count, ups, cut, gated + n * sizeof(int16_t), scratch);
+        }
+        if (context.stop != nullptr && context.stop->IsAsked()) return;  // there may be no gates
+        own.m = count / both.per_token;
+        own.y = Elements<int16_t>(context, glu.out) + row / both.per_token * act.y_stride + gates.column;
+        context.kernels->glu->run(own);
+      }
+    });
+  });
+}
+
 }  // namespace
 
-OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context) {
+OpNeeds Needs(const LinearOp &op, bool with_glu, const Weight &weight, DType input, const PlanContext &context) {
   const GemmKernel *kernel = SelectGemm(weight.format, weight.layout, context.kernels->features);
   const uint64_t factor = RowsPerToken(input);
   const uint64_t most = context.rows * factor;
@@ -63,7 +113,11 @@ OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanC
   for (uint64_t rows = factor; rows <= most; rows += factor) {
     if (rows > kStreamRows && rows != most && rows != kRowBlock) continue;
     const Cut cut = CutOf(rows, op.out.width, kernel->nr, context.threads);
-    const uint64_t bytes = TileScratchBytes(*kernel, cut, op.in.width);
+    uint64_t bytes = TileScratchBytes(*kernel, cut, op.in.width);
+    if (bytes > needs.thread_bytes) needs.thread_bytes = bytes;
+    if (!with_glu) continue;
+    const Cut halves = CutOf(rows, op.out.width / 2, kernel->nr, context.threads, 2);
+    bytes = TileScratchBytes(*kernel, halves, op.in.width, 2) + GatedBytes(halves, factor);
     if (bytes > needs.thread_bytes) needs.thread_bytes = bytes;
   }
   return needs;
@@ -114,6 +168,7 @@ void Run(const LinearOp &op, const RunContext &context) {
   tile.per_token = per_token;
   tile.stop = context.stop;
   tile.y_elem_bytes = DTypeBytes(output);
+  if (op.glu != nullptr) return RunGated(op, context, tile, rows);
   tile.y_row_bytes = context.values[op.out.value].row_bytes;
   uint8_t *y = context.values[op.out.value].data + op.out.offset * tile.y_elem_bytes;
   const Cut cut = CutOf(rows, n, kernel->nr, context.parallel.threads);

@@ -8,12 +8,12 @@ namespace {
 constexpr size_t kLeastChannels = 96;
 
 // The size of task that leaves the busiest thread the least to do; the larger of equals.
-size_t ShareOut(size_t n, size_t nr, uint32_t threads) {
+size_t ShareOut(size_t n, size_t nr, uint32_t threads, size_t matrices) {
   size_t best = nr;
   size_t best_load = SIZE_MAX;
   const size_t fair = CeilDiv(CeilDiv(n, threads), nr) * nr;
-  const size_t least = fair < kLeastChannels ? fair : CeilDiv(kLeastChannels, nr) * nr;
-  for (size_t channels = least; channels <= kMostChannels; channels += nr) {
+  const size_t enough = CeilDiv(kLeastChannels / matrices, nr) * nr, least = fair < enough ? fair : enough;
+  for (size_t channels = least; channels <= kMostChannels / matrices; channels += nr) {
     const size_t load = CeilDiv(CeilDiv(n, channels), threads) * channels;
     if (load <= best_load) {
       best = channels;
@@ -32,17 +32,19 @@ void FetchAhead(const int32_t *from, size_t count) {
 
 }  // namespace
 
-Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads) {
+Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads, size_t matrices) {
   if (rows <= kStreamRows) {
     const size_t tasks = threads == 1 ? 1 : threads * 4;
     const size_t channels = CeilDiv(CeilDiv(n, nr), tasks) * nr;
-    return {channels < kStreamChannels ? channels : kStreamChannels, rows};
+    const size_t most = kStreamChannels / matrices;
+    return {channels < most ? channels : most, rows};
   }
-  return {ShareOut(n, nr, threads), rows < kRowBlock ? rows : kRowBlock};
+  return {ShareOut(n, nr, threads, matrices), rows < kRowBlock ? rows : kRowBlock};
 }
 
-uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k) {
-  return AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64) + AlignUp(kernel.scratch_bytes(cut.row_block, k), 64);
+uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k, size_t matrices) {
+  return AlignUp(cut.row_block * cut.task_channels * matrices * sizeof(int32_t), 64) +
+         AlignUp(kernel.scratch_bytes(cut.row_block, k), 64);
 }
 
 void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch) {
@@ -60,20 +62,19 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
   gemm.runs = channels.runs;
   gemm.run_step = channels.run_step;
   gemm.acc_stride = channels.count();
-  gemm.scratch = scratch + AlignUp(cut.row_block * cut.task_channels * sizeof(int32_t), 64);
+  const size_t parts = channels.column_step == 0 ? 1 : channels.runs;
+  gemm.scratch = scratch + AlignUp(cut.row_block * cut.task_channels * parts * sizeof(int32_t), 64);
   requantise::Args epilogue = {};
-  epilogue.acc = gemm.acc;
-  epilogue.acc_low = gemm.acc + gemm.acc_stride;
   epilogue.acc_stride = gemm.acc_stride * tile.per_token;
   epilogue.y_stride = tile.y_row_bytes / tile.y_elem_bytes;
-  epilogue.n = gemm.acc_stride;
-  epilogue.bias = tile.bias + channels.column;
-  epilogue.multiplier = tile.multipliers + channels.column;
+  epilogue.n = gemm.acc_stride / parts;
   epilogue.shift = tile.shift;
   epilogue.zero_point = tile.zero_point;
   if (rows <= kStreamRows) {
-    FetchAhead(epilogue.bias, epilogue.n);
-    FetchAhead(epilogue.multiplier, epilogue.n);
+    for (size_t part = 0; part < parts; ++part) {
+      FetchAhead(tile.bias + channels.column + part * channels.column_step, epilogue.n);
+      FetchAhead(tile.multipliers + channels.column + part * channels.column_step, epilogue.n);
+    }
   }
   for (size_t row = 0; row < rows; row += cut.row_block) {
     if (tile.stop != nullptr && tile.stop->IsAsked()) return;
@@ -81,8 +82,15 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
     gemm.x = tile.x + row * tile.x_stride;
     tile.kernel->run(gemm);
     epilogue.m = gemm.m / tile.per_token;
-    epilogue.y = y + row / tile.per_token * tile.y_row_bytes;
-    tile.finish(epilogue);
+    for (size_t part = 0; part < parts; ++part) {
+      const size_t column = channels.column + part * channels.column_step;
+      epilogue.acc = gemm.acc + part * epilogue.n;
+      epilogue.acc_low = epilogue.acc + gemm.acc_stride;
+      epilogue.bias = tile.bias + column;
+      epilogue.multiplier = tile.multipliers + column;
+      epilogue.y = y + row / tile.per_token * tile.y_row_bytes + part * epilogue.n * tile.y_elem_bytes;
+      tile.finish(epilogue);
+    }
   }
 }
 

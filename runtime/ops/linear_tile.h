@@ -13,12 +13,12 @@ constexpr size_t kMostChannels = 192;     // of a task beyond: 128 x 192 sums ar
 
 /// How a matrix is cut; the same for Needs and Run.
 struct Cut {
-  size_t task_channels;
+  size_t task_channels;  // of each matrix that a task has some of
   size_t row_block;  // rows of one kernel call
 };
 
-/// rows: of the kernel's input, two for a token of s15
-Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads);
+/// rows: of the kernel's input, two for a token of s15;  n: channels of each of `matrices` alike, 1 or 2
+Cut CutOf(size_t rows, size_t n, size_t nr, uint32_t threads, size_t matrices = 1);
 
 /// b: not 0
 constexpr size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }  // NOLINT(clang-analyzer-core.DivideZero)
@@ -41,17 +41,18 @@ struct Tile {
 };
 
 /// Bytes of scratch that RunTile needs.
-uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k);
+uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k, size_t matrices = 1);
 
 /// Channels [begin, end) of a matrix, which are the columns from `column` on of its output. begin: a multiple of the kernel's nr.
 /// runs, run_step: as in GemmArgs
+/// column_step: where not 0, each run stands for columns so far behind those of the run before; they are written side by side
 struct Channels {
   size_t begin, end, column;
-  size_t runs = 1, run_step = 0;
+  size_t runs = 1, run_step = 0, column_step = 0;
   size_t count() const { return runs * (end - begin); }
 };
 
-/// Channels of `rows` rows of x, at most cut.task_channels in all.  y: the first of them in the first row
+/// Channels of `rows` rows of x, at most cut.task_channels in all, or of each run where column_step is not 0.  y: the first of them in the first row
 void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch);
 
 }  // namespace acorn

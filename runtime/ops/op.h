@@ -154,7 +154,8 @@ void Run(const ScanOp &op, const RunContext &context);
 /// Returns: kOk | as ExpertSource
 Status Run(const ExpertsOp &op, const RunContext &context);
 
-OpNeeds Needs(const LinearOp &op, const Weight &weight, DType input, const PlanContext &context);
+/// with_glu: of a linear layer and the Glu behind it together
+OpNeeds Needs(const LinearOp &op, bool with_glu, const Weight &weight, DType input, const PlanContext &context);
 OpNeeds Needs(const ExpertsOp &op, const ExpertSet &set, const PlanContext &context);
 OpNeeds Needs(const AttentionOp &op, const Cache &cache, const PlanContext &context);
 

@@ -19,6 +19,9 @@ struct Walk {
   uint64_t conflicts[kMaxValues];  // values that live at the same time, as bits
   uint64_t live;                   // after the step that is being looked at
   Columns wanted[kMaxValues];      // of a live value, what is read of it behind that step
+  uint64_t handed;                 // values that a linear layer could hand to the Glu behind it
+  uint64_t kept;                   // values that must lie somewhere even so
+  uint64_t read;                   // values that others read than such a Glu
   uint32_t states;                 // those before the steps that were looked at
   uint32_t read_cache;             // of the attention whose Append is still to come; kNoCache: none
   uint32_t read_k, read_v;         // dimensions of a head that it reads
@@ -30,12 +33,12 @@ void ForBits(uint64_t bits, const Body &body) {
   for (; bits != 0; bits &= bits - 1) body(static_cast<uint32_t>(__builtin_ctzll(bits)));
 }
 
-Status AddNeeds(ModelReader *reader, const Step &step, const Walk &walk, const PlanContext &context, OpNeeds *needs) {
+Status AddNeeds(ModelReader *reader, const Step &step, bool with_glu, const Walk &walk, const PlanContext &context, OpNeeds *needs) {
   OpNeeds own = {0, 0};
   if (step.kind == OpKind::kLinear) {
     Weight weight;
     ACORN_TRY(reader->ReadWeight(step.linear.weight, &weight));
-    own = Needs(step.linear, weight, walk.values[step.linear.in.value].dtype, context);
+    own = Needs(step.linear, with_glu, weight, walk.values[step.linear.in.value].dtype, context);
   } else if (step.kind == OpKind::kAttention) {
     Cache cache;
     ACORN_TRY(reader->ReadCache(step.attention.cache, &cache));
@@ -100,9 +103,22 @@ void Write(const Slice &out, Walk *walk) {
   if (out.width != 0 && out.offset <= wanted.begin && out.offset + out.width >= wanted.end) walk->live &= ~(uint64_t{1} << out.value);
 }
 
+// What a linear layer and a Glu behind it are to each other, if they are that.  next: the step behind, of kind 0 behind the last
+enum class Pair : uint8_t { kNone, kLinear, kGlu };
+Status PairOf(ModelReader *reader, StepList list, uint32_t index, const Step &step, const Step &next, Pair *pair) {
+  *pair = Pair::kNone;
+  if (list == StepList::kHead) return Status::kOk;
+  if (CanFuse(step, next)) *pair = Pair::kLinear;
+  if (step.kind != OpKind::kGlu || index == 0) return Status::kOk;
+  Step before;
+  ACORN_TRY(reader->ReadStep(list, index - 1, &before));
+  if (CanFuse(before, step)) *pair = Pair::kGlu;
+  return Status::kOk;
+}
+
 Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanContext &context, Walk *walk) {
-  for (uint32_t i = count; i-- > 0;) {
-    Step step;
+  Step step, next = {};
+  for (uint32_t i = count; i-- > 0; next = step) {
     ACORN_TRY(reader->ReadStep(list, i, &step));
     if (!CacheOrderHolds(step, walk) || !StateOrderHolds(step, &walk->states)) return reader->Invalid();
     const StepEdges edges = EdgesOf(step);
@@ -114,12 +130,23 @@ Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanC
     Write(OutputOf(step), walk);
     const StepInputs inputs = InputsOf(step);
     for (uint32_t k = 0; k < inputs.count; ++k) Want(inputs.slices[k], walk);
-    ACORN_TRY(AddNeeds(reader, step, *walk, context, &walk->needs));
+    Pair pair;
+    ACORN_TRY(PairOf(reader, list, i, step, next, &pair));
+    if (pair != Pair::kGlu) walk->read |= edges.reads;
+    walk->kept |= (pair == Pair::kGlu ? 0 : edges.reads) | (pair == Pair::kLinear ? 0 : edges.writes);
+    if (pair == Pair::kLinear) {
+      // The Glu's output is written while the linear layer's input is still read.
+      const uint64_t out = EdgesOf(next).writes;
+      walk->handed |= edges.writes;
+      ForBits(edges.reads, [&](uint32_t v) { walk->conflicts[v] |= out; });
+      ForBits(out, [&](uint32_t v) { walk->conflicts[v] |= edges.reads; });
+    }
+    ACORN_TRY(AddNeeds(reader, step, pair == Pair::kLinear, *walk, context, &walk->needs));
   }
   return Status::kOk;
 }
 
-// Largest first, each at the lowest place that none of its conflicts covers.
+// All but `skip`, largest first, each at the lowest place that none of its conflicts covers.
 uint64_t PlaceValues(const Walk &walk, uint32_t count, uint64_t skip, uint64_t *offsets) {
   uint64_t todo = 0;
   for (uint32_t v = 0; v < count; ++v) {
@@ -180,7 +207,9 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
   }
   if (walk.rows[summary.body_out] < dims.chunk) walk.rows[summary.body_out] = dims.chunk;
 
-  uint64_t end = PlaceValues(walk, counts.values, logits, plan->values);
+  // A trace looks at what every step has written.
+  plan->fused = dims.trace_steps != 0 ? 0 : walk.handed & ~(walk.read | body_out | logits);
+  uint64_t end = PlaceValues(walk, counts.values, logits | (plan->fused & ~walk.kept), plan->values);
   plan->ropes = end;
   for (uint32_t i = 0; i < counts.ropes; ++i) {
     Rope rope;

@@ -37,6 +37,7 @@ constexpr uint64_t TokenPlaces(const Dims &dims) {
 /// Offsets from the start of the scratch.
 struct ScratchPlan {
   uint64_t values[kMaxValues];
+  uint64_t fused;    // values that a linear layer hands to the Glu behind it without writing them, as bits
   uint64_t ropes;    // sines and cosines of a chunk, one table after the other
   uint64_t step;     // shared scratch of a step
   uint64_t threads;  // thread scratch

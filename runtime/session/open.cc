@@ -276,7 +276,17 @@ Status Prepare(const OpenRequest &request, Opening *opening) {
   return Status::kOk;
 }
 
-Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
+// Glus become part of the linear layers before them.  fused: of the plan
+void FuseSteps(Span<Step> body, uint64_t fused) {
+  for (size_t i = 0; i + 1 < body.size(); ++i) {
+    if (!CanFuse(body[i], body[i + 1]) || (fused >> body[i].linear.out.value & 1) == 0) continue;
+    body[i].linear.glu = &body[i + 1].glu;
+    body[i + 1].glu.fused = true;
+  }
+}
+
+// fused: of the plan
+Status ReadGraph(Opening *opening, Span<ExpertRecord> records, uint64_t fused, Graph *graph) {
   ModelReader &reader = opening->reader;
   for (uint32_t i = 0; i < graph->values.size(); ++i) ACORN_TRY(reader.ReadValue(i, &graph->values[i]));
   for (uint32_t i = 0; i < graph->weights.size(); ++i) ACORN_TRY(reader.ReadWeight(i, &graph->weights[i]));
@@ -302,6 +312,7 @@ Status ReadGraph(Opening *opening, Span<ExpertRecord> records, Graph *graph) {
       uint8_t &slices = profile.slices[step.experts.set];
       if (step.experts.slices > slices) slices = static_cast<uint8_t>(step.experts.slices);
     }
+    FuseSteps(profile.body, fused);
   }
   for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
   return Status::kOk;
@@ -416,7 +427,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.profiles = lists.profiles;
   model->graph.body = lists.body;
   model->graph.head = lists.head;
-  ACORN_TRY(ReadGraph(&opening, model->expert_records, &model->graph));
+  ACORN_TRY(ReadGraph(&opening, model->expert_records, opening.scratch.fused, &model->graph));
   OpenResidentExperts(&model->resident, &model->graph, request.image);
   model->file_checksum = LoadLittle64(request.image.data() + kHeaderChecksum);
   model->first_profile = opening.profile;
@@ -438,7 +449,9 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->scratch_plan = opening.scratch;
   model->extent = ExtentOf(opening.dims, model->graph.prefix_tokens.size());
   for (size_t i = 0; i < model->profile_of_step.size(); ++i) {
-    model->profile_of_step[i] = ProfileRowOf(model, StepOf(model->graph, i));
+    const Step &step = StepOf(model->graph, i);
+    if (step.kind == OpKind::kGlu && step.glu.fused) continue;  // its time is the linear layer's
+    model->profile_of_step[i] = ProfileRowOf(model, step);
   }
   for (Session *&session : model->sessions) {
     LayOutSession(model->graph, opening.counts, model->dims, TextBytes(model->tokenizer), &arena, &session);

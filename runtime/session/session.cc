@@ -63,6 +63,7 @@ Status RunSteps(Session *session, Span<Step> steps, size_t first, const RunConte
   const bool timed = model->profile || traced;
   uint64_t before = timed ? model->clock.Now() : 0;
   for (size_t i = 0; i < steps.size(); ++i) {
+    if (steps[i].kind == OpKind::kGlu && steps[i].glu.fused) continue;
     if (context.stop != nullptr) {
       ACORN_TRY(context.stop->Take());
       KeepState(session, steps[i]);

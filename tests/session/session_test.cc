@@ -47,6 +47,25 @@ TEST(Session, DecodeGivesWhatPrefillGives) {
   EXPECT_EQ(acorn_session_position(stepwise.session()), kTokens.size());
 }
 
+// The linear layer's tasks hand gates and ups on; a trace, which looks at them, keeps their place.
+TEST(Session, GatesAndUpsTakeNoMemory) {
+  ModelSpec spec = SmallSpec();
+  for (const uint32_t ffn : {512u, 520u}) {  // whole tiles of the weight's 16 channels, or not
+    spec.ffn = ffn, spec.hadamard_block = 8;
+    const AlignedBytes file = BuildModel(spec);
+    acorn_options options = {};
+    options.chunk_tokens = 32;
+    ModelSession own(file, options);
+    options.flags = ACORN_OPEN_TRACE;
+    ModelSession traced(file, options);
+    ASSERT_EQ(own.status(), ACORN_OK);
+    ASSERT_EQ(traced.status(), ACORN_OK);
+    const uint64_t gates = 32 * ffn * sizeof(int16_t), saved = traced.plan().scratch_bytes - own.plan().scratch_bytes;
+    EXPECT_EQ(saved >= gates, ffn == 512) << saved;
+    EXPECT_EQ(own.Score(kTokens), traced.Score(kTokens));
+  }
+}
+
 TEST(Session, RewindRepeats) {
   const ModelSpec spec = SmallSpec();
   ModelSession session(BuildModel(spec));

@@ -17,6 +17,11 @@ typedef struct acorn_posix acorn_posix;
 /* Starts a pool of `threads` threads, the caller's among them; 0: as many as acorn_posix_cpus() says, at most 16.
  * Returns: NULL when threads or memory are not to be had. */
 acorn_posix *acorn_posix_create(uint32_t threads);
+/* Pins each thread of the pool, the caller's among them, to a CPU of its own: of those that this process may use, the ones that the
+ * kernel calls the fastest. The threads then measure their speed, together and for about 1 ms, and where CPUs differ by more than a
+ * quarter (big.LITTLE) a slow one leaves the end of each loop to the faster ones. The caller must be the thread that runs the model.
+ * Returns: 0; EINVAL where there are fewer CPUs than threads; ENOTSUP; or an errno value of sched_setaffinity. */
+int acorn_posix_pin(acorn_posix *posix);
 /* Cancels the reads that are under way and waits until the storage has let go of their memory: on a device that hangs, until the
  * system gives it up. A program that cannot wait asks acorn_posix_stop_reads first. */
 void acorn_posix_destroy(acorn_posix *posix);
@@ -79,7 +84,7 @@ typedef struct acorn_posix_file {
 
 #define ACORN_POSIX_MAP 0u  /* shared with the page cache, read as it is touched */
 #define ACORN_POSIX_COPY 1u /* read at once into memory of its own, large pages where the system gives them */
-#define ACORN_POSIX_MAP_POPULATED 2u /* mapped, and all pages there when the call returns: it takes longer, the first token does not */
+#define ACORN_POSIX_MAP_POPULATED 2u /* mapped, with all pages there when the call returns; the first token comes the sooner */
 
 /* Returns: 0, or an errno value with nothing to release. An empty file gives bytes 0 and is legal to close. */
 int acorn_posix_open_file(acorn_posix_file *file, const char *path, uint32_t residency);

@@ -7,7 +7,8 @@
 namespace acorn::glu {
 namespace {
 
-constexpr size_t kEntries = 512;  // that an element's position may choose: positions have 9 bits and a fraction of 7
+constexpr int kEntries = 512;  // that an element's position may choose: positions have 9 bits and a fraction of 7
+constexpr int kNear = 128;     // of them, around 0: gates below 4
 
 /// Lanes of 32 bits for 32 values, in the order of _mm512_unpack: each 128-bit lane's first four and last four.
 struct Halves {
@@ -29,24 +30,25 @@ struct Tables {
   alignas(64) int16_t next[kEntries];
 };
 
-/// entries[j] for 32 positions.
-__m512i LookUp(const int16_t *entries, __m512i j) {
-  __m512i found[8];
+/// entries[j] for 32 positions below 64 * kPieces.
+template <int kPieces>
+ACORN_INLINE __m512i LookUp(const int16_t *entries, __m512i j) {
+  __m512i found[kPieces];
   ACORN_UNROLL
-  for (size_t i = 0; i < 8; ++i) {
+  for (int i = 0; i < kPieces; ++i) {
     found[i] = _mm512_permutex2var_epi16(_mm512_load_si512(entries + 64 * i), j, _mm512_load_si512(entries + 64 * i + 32));
   }
-  const __mmask32 by64 = _mm512_test_epi16_mask(j, _mm512_set1_epi16(64)), by128 = _mm512_test_epi16_mask(j, _mm512_set1_epi16(128)),
-                  by256 = _mm512_test_epi16_mask(j, _mm512_set1_epi16(256));
   ACORN_UNROLL
-  for (size_t i = 0; i < 4; ++i) found[i] = _mm512_mask_mov_epi16(found[2 * i], by64, found[2 * i + 1]);
-  ACORN_UNROLL
-  for (size_t i = 0; i < 2; ++i) found[i] = _mm512_mask_mov_epi16(found[2 * i], by128, found[2 * i + 1]);
-  found[0] = _mm512_mask_mov_epi16(found[0], by256, found[1]);
+  for (int pieces = kPieces / 2, bit = 64; pieces != 0; pieces /= 2, bit *= 2) {
+    const __mmask32 odd = _mm512_test_epi16_mask(j, _mm512_set1_epi16(static_cast<int16_t>(bit)));
+    ACORN_UNROLL
+    for (int i = 0; i < pieces; ++i) found[i] = _mm512_mask_mov_epi16(found[2 * i], odd, found[2 * i + 1]);
+  }
   return found[0];
 }
 
-template <Range kRange>
+// kIndex: k31Bits where the rounding shift of positions takes at least 17 bits.
+template <Range kRange, Range kIndex>
 class Glu {
  public:
   explicit Glu(const Args &args)
@@ -54,15 +56,22 @@ class Glu {
         round_index_(args.index_shift),
         round_(args.shift),
         index_factor_(_mm512_set1_epi64(args.index_multiplier)),
-        saturating_(SaturatingGate(args.index_multiplier, args.index_shift)) {}
+        saturating_(SaturatingGate(args.index_multiplier, args.index_shift)) {
+    if constexpr (kIndex == Range::k64Bits) return;
+    const auto low = static_cast<int16_t>(args.index_multiplier);
+    index_low_ = _mm512_set1_epi16(low);
+    index_low_negative_ = _mm512_set1_epi16(low < 0 ? -1 : 0);
+    index_high_ = _mm512_set1_epi32((args.index_multiplier >> 16 & 0xffff) | 1 << 16);  // and 1 for `low`
+    index_round_ = _mm512_set1_epi32(1 << (args.index_shift - 17));
+    index_shift_ = _mm_cvtsi32_si128(args.index_shift - 16);
+  }
 
   __m512i operator()(__m512i gates, __m512i ups) const {
     const Halves gate = Widen(gates), up = Widen(ups);
-    // Positions in [0, 65535].
-    const __m512i w = _mm512_packus_epi32(Position(gate.low), Position(gate.high));
+    const __m512i w = Positions(gates, gate);
     const __m512i j = _mm512_srli_epi16(w, 7), f = _mm512_and_si512(w, _mm512_set1_epi16(127));
     // here * (128 - f) + next * f is 128 t before rounding.
-    const Halves entries = Unpack(LookUp(tables_.here, j), LookUp(tables_.next, j));
+    const Halves entries = Entries(w, j);
     const Halves weights = Unpack(_mm512_sub_epi16(_mm512_set1_epi16(128), f), f);
     return _mm512_max_epi16(_mm512_packs_epi32(Product(gate.low, entries.low, weights.low, up.low),
                                                Product(gate.high, entries.high, weights.high, up.high)),
@@ -70,6 +79,32 @@ class Glu {
   }
 
  private:
+  // An element's entry and the one behind it. Most gates are small: those of the table's middle need a fourth of its pieces.
+  Halves Entries(__m512i w, __m512i j) const {
+    constexpr int kFirst = kEntries / 2 - kNear / 2;
+    const __m512i from_first = _mm512_sub_epi16(w, _mm512_set1_epi16(kFirst << 7));
+    if (_mm512_cmplt_epu16_mask(from_first, _mm512_set1_epi16(static_cast<int16_t>(kNear << 7))) == ~__mmask32{0}) {
+      const __m512i near = _mm512_srli_epi16(from_first, 7);
+      return Unpack(LookUp<kNear / 64>(tables_.here + kFirst, near), LookUp<kNear / 64>(tables_.next + kFirst, near));
+    }
+    return Unpack(LookUp<kEntries / 64>(tables_.here, j), LookUp<kEntries / 64>(tables_.next, j));
+  }
+
+  // Positions of 32 gates, in [0, 65535].
+  __m512i Positions(__m512i gates, const Halves &gate) const {
+    if constexpr (kIndex == Range::k64Bits) return _mm512_packus_epi32(Position(gate.low), Position(gate.high));
+    // gate * multiplier is 2^16 times gate * its upper half plus gate * its lower half, of which what lies below 2^16 does not reach
+    // the result.
+    __m512i low = _mm512_mulhi_epi16(gates, index_low_);  // of the lower half as a signed number
+    low = _mm512_add_epi16(low, _mm512_and_si512(gates, index_low_negative_));
+    const Halves pairs = Unpack(gates, low);
+    const auto position = [&](__m512i pair) {
+      const __m512i sum = _mm512_add_epi32(_mm512_madd_epi16(pair, index_high_), index_round_);
+      return _mm512_add_epi32(_mm512_sra_epi32(sum, index_shift_), _mm512_set1_epi32(32768));
+    };
+    return _mm512_packus_epi32(position(pairs.low), position(pairs.high));  // clamps
+  }
+
   __m512i Position(__m512i gate) const {
     const __m512i most = _mm512_set1_epi32(saturating_), least = _mm512_set1_epi32(-saturating_);
     const __m512i clamped = _mm512_min_epi32(_mm512_max_epi32(gate, least), most);
@@ -95,11 +130,13 @@ class Glu {
   Rounder round_index_, round_;
   __m512i index_factor_;
   int32_t saturating_;
+  __m512i index_low_, index_low_negative_, index_high_, index_round_;
+  __m128i index_shift_;
 };
 
-template <Range kRange>
+template <Range kRange, Range kIndex>
 void Rows(const Args &args) {
-  const Glu<kRange> glu(args);
+  const Glu<kRange, kIndex> glu(args);
   for (size_t row = 0; row < args.m; ++row) {
     const int16_t *gate = args.gate + row * args.gate_stride;
     const int16_t *up = args.up + row * args.up_stride;
@@ -113,6 +150,10 @@ void Rows(const Args &args) {
 
 }  // namespace
 
-void RunAvx512Vnni(const Args &args) { args.shift >= kShiftTo31Bits ? Rows<Range::k31Bits>(args) : Rows<Range::k64Bits>(args); }
+void RunAvx512Vnni(const Args &args) {
+  if (args.shift < kShiftTo31Bits) return Rows<Range::k64Bits, Range::k64Bits>(args);
+  const bool index_in_31_bits = args.index_shift >= 18 && args.index_shift <= 46;
+  index_in_31_bits ? Rows<Range::k31Bits, Range::k31Bits>(args) : Rows<Range::k31Bits, Range::k64Bits>(args);
+}
 
 }  // namespace acorn::glu

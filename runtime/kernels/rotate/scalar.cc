@@ -34,6 +34,7 @@ void RotatePairs(const Args &args) {
   ForPairBlocks<Out>(args, [&](const int16_t *x, Out *y, const int16_t *cosine, const int16_t *sine, const int32_t *multiplier,
                                size_t heads) {
     for (size_t head = 0; head < heads; ++head, x += args.head_dim, y += args.head_dim) {
+#pragma GCC unroll 1  // written out it is 7 KB of an image
       for (size_t i = 0; i < kBlockPairs; ++i) {
         // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): pairs are whole blocks
         const int64_t low = x[i] * cosine[i] - x[i + kBlockPairs] * sine[i];
