@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/experts/simulated_storage.h"
@@ -40,7 +43,8 @@ std::vector<Way> Ways() {
 #endif
 }
 
-constexpr uint32_t kPrefetches[] = {ACORN_PREFETCH_GATE, ACORN_PREFETCH_OFF, ACORN_PREFETCH_PATH};  // one for each policy
+constexpr uint32_t kPrefetches = 3;
+constexpr size_t kDevices = 6;
 
 class StreamingLogits : public testing::TestWithParam<ModelSpec> {};
 
@@ -55,20 +59,31 @@ TEST_P(StreamingLogits, EqualAllResident) {
   ASSERT_EQ(all, GetParam().layers * GetParam().experts);
   ASSERT_EQ(useful, GetParam().layers * GetParam().top_k);
   const AlignedBytes image = ResidentPart(file);
-  for (const uint32_t slots : {1u, GetParam().top_k, useful, all / 2 + 1, all}) {
+  const acorn_device_preset *presets = nullptr;
+  ASSERT_EQ(acorn_device_presets(&presets), kDevices);
+  std::set<std::pair<size_t, uint32_t>> decoded;  // one token at a time, which is when guesses are made: by device and prefetch
+  const uint32_t sizes[] = {1, GetParam().top_k, useful, all / 2 + 1, all};
+  for (uint32_t size = 0; size < std::size(sizes); ++size) {
+    const uint32_t slots = sizes[size];
     for (const Way &way : Ways()) {
+      // Each device with each prefetch, and both with each policy and either number of threads.
+      const uint32_t prefetch = (way.policy + 2 * size) % kPrefetches;
+      const size_t preset = (way.policy + (way.threads == 1 ? 0 : 3) + size) % kDevices;
+      if (way.chunk == 1) decoded.insert({preset, prefetch});
       acorn_simulated_options device = {};
+      device.timing = presets[preset].timing;
       device.seed = slots + way.chunk;
       device.jitter_ns = 200000;  // results out of order
       Storage storage(file, device, way.threads);
       acorn_options options = Streaming(slots, slot_bytes, way.policy);
       options.chunk_tokens = way.chunk;
-      if (way.chunk == 1) options.expert_prefetch = kPrefetches[way.policy];
+      options.expert_prefetch = prefetch;
       ModelSession session(image, options, storage.port());
       ASSERT_EQ(session.status(), ACORN_OK) << acorn_status_text(session.status()) << " " << session.fault().section;
       EXPECT_EQ(session.plan().expert_slots, slots);
       ASSERT_EQ(session.Score(tokens), expected)
-          << slots << " slots, policy " << way.policy << ", chunk " << way.chunk << ", threads " << way.threads;
+          << slots << " slots, policy " << way.policy << ", chunk " << way.chunk << ", threads " << way.threads << ", prefetch "
+          << prefetch << ", " << presets[preset].name;
       acorn_expert_stats stats;
       ASSERT_EQ(acorn_model_expert_stats(session.model(), &stats), ACORN_OK);
       EXPECT_GE(stats.misses + stats.prefetches_used, GetParam().top_k);
@@ -80,6 +95,9 @@ TEST_P(StreamingLogits, EqualAllResident) {
       }
     }
   }
+#if !defined(ACORN_EMULATED)
+  EXPECT_EQ(decoded.size(), kDevices * kPrefetches);
+#endif
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, StreamingLogits, testing::ValuesIn(SparseSpecs()),
@@ -224,12 +242,13 @@ TEST_P(StreamingFaults, CancelDuringAStall) {
   ModelSession session(file_, Streaming(3, slot_bytes_), storage.port());
   const acorn_simulated_fault fault = {ACORN_SIMULATED_STALL, UINT32_MAX, experts_at_, file_.size() - experts_at_};
   ASSERT_EQ(acorn_simulated_add_fault(storage.device(), &fault), 0);
-  // The request comes from inside the first look at the clock of the wait: as if from another thread.
+  // The request comes as a wait begins, as if from another thread: nobody looks for longer before it ends.
   struct Wrapped {
     acorn_port inner;
     acorn_session *session;
     int waits;
-  } wrapped = {*storage.port(), nullptr, 0};
+    uint64_t cancelled;  // ticks
+  } wrapped = {*storage.port(), nullptr, 0, 0};
   acorn_port port = *storage.port();
   port.ctx = &wrapped;
   port.cpu_features = 0;
@@ -244,7 +263,10 @@ TEST_P(StreamingFaults, CancelDuringAStall) {
   };
   port.read_wait = [](void *ctx, acorn_read_result *results, size_t capacity, uint64_t timeout, size_t *count) {
     auto *w = static_cast<Wrapped *>(ctx);
-    if (timeout != 0 && ++w->waits == 3) acorn_session_cancel(w->session);
+    if (timeout != 0 && ++w->waits == 3) {
+      w->cancelled = w->inner.ticks(w->inner.ctx);
+      acorn_session_cancel(w->session);
+    }
     return w->inner.read_wait(w->inner.ctx, results, capacity, timeout, count);
   };
   port.read_cancel = [](void *ctx, uint64_t id) {
@@ -254,10 +276,11 @@ TEST_P(StreamingFaults, CancelDuringAStall) {
   ModelSession waiting(file_, Streaming(3, slot_bytes_), &port);
   ASSERT_EQ(waiting.status(), ACORN_OK);
   wrapped.session = waiting.session();
-  const uint64_t before = storage.port()->ticks(storage.port()->ctx);
   waiting.Score(tokens_);
   EXPECT_EQ(waiting.status(), ACORN_ERR_CANCELLED);
-  EXPECT_LE(storage.port()->ticks(storage.port()->ctx) - before, 200000000u);  // three slices of a wait
+  const uint64_t took = storage.port()->ticks(storage.port()->ctx) - wrapped.cancelled;
+  EXPECT_GE(took, 4000000u - 2 * device.tick_ns);
+  EXPECT_LE(took, 4000000u + 10 * device.tick_ns);  // 4 ms, and looks at the clock
   // The request is met: the next call waits for itself.
   EXPECT_EQ(acorn_session_prefill(waiting.session(), tokens_.data(), 1), static_cast<acorn_status>(ACORN_ERR_STALLED));
 }
