@@ -38,6 +38,12 @@ void LogWarning(void *, uint32_t level, const char *message, size_t bytes) {
   if (level == 1) std::fprintf(stderr, "acorn: warning: %.*s\n", static_cast<int>(bytes), message);
 }
 
+void TellNoExperts(const std::string &file) {
+  static bool told = false;  // once, however often a subcommand opens the file
+  if (!told) std::fprintf(stderr, "acorn: warning: %s has no experts: --expert-cache is without effect\n", file.c_str());
+  told = true;
+}
+
 }  // namespace
 
 void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
@@ -111,6 +117,7 @@ Device::Device(const DeviceOptions &options, const DeviceNeeds &needs) : options
     fault.status = status;
     FailModel(options_.file.c_str(), fault);
   }
+  if (options_.expert_cache != 0 && plan_.experts == 0) TellNoExperts(options_.file);
 }
 
 // context: 0: the model's

@@ -35,9 +35,9 @@ void PrintRates(const std::vector<acorn_rate_plan> &rows) {
               HumanBytes(rows.front().prunable_bytes).c_str());
 }
 
-void PrintTable(const std::string &file, const acorn_memory_plan &plan, const std::vector<acorn_rate_plan> &rates) {
-  std::printf("%s: context %s%u, chunk %u, %u threads\n", file.c_str(), plan.endless != 0 ? "without an end, the last " : "",
-              plan.context_tokens, plan.chunk_tokens, plan.threads);
+void PrintTable(const DeviceOptions &options, const acorn_memory_plan &plan, const std::vector<acorn_rate_plan> &rates) {
+  std::printf("%s: context %s%u, chunk %u, %u threads\n", options.file.c_str(),
+              plan.endless != 0 ? "without an end, the last " : "", plan.context_tokens, plan.chunk_tokens, plan.threads);
   for (const PlanClass &part : ClassesOf(plan)) {
     std::printf("  %-13s %13llu  %11s  %s\n", part.name, static_cast<unsigned long long>(part.bytes),
                 HumanBytes(part.bytes).c_str(), part.what);
@@ -52,8 +52,9 @@ void PrintTable(const std::string &file, const acorn_memory_plan &plan, const st
   std::printf("  %u experts of %s; one token visits %u of them\n", plan.experts, HumanBytes(plan.expert_record_bytes).c_str(),
               plan.useful_expert_slots);
   if (plan.expert_slots != 0 && plan.expert_slots < plan.useful_expert_slots) {
-    std::printf("  warning: room for %u: every expert is read anew for every token. From --expert-cache %llu on some stay.\n",
-                plan.expert_slots, static_cast<unsigned long long>(plan.useful_expert_slots) * plan.expert_record_bytes);
+    std::printf("  warning: room for %u: %s read anew for every token. From --expert-cache %llu on those of one token stay\n",
+                plan.expert_slots, options.expert_policy == "lru" ? "every expert is" : "all but the most popular experts are",
+                static_cast<unsigned long long>(plan.useful_expert_slots) * plan.expert_record_bytes);
   }
 }
 
@@ -115,7 +116,7 @@ void Plan(int argc, char **argv) {
   if (json) {
     PrintJson(options.file, device.plan(), device.RatePlans());
   } else {
-    PrintTable(options.file, device.plan(), device.RatePlans());
+    PrintTable(options, device.plan(), device.RatePlans());
   }
 }
 

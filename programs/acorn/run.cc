@@ -68,12 +68,9 @@ void PrintStats(const Device &device, const Report &report) {
   }
   std::fprintf(stderr, "memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(plan.block_bytes).c_str(),
                HumanBytes(plan.image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
-  if (plan.expert_slots != 0) {
-    const ExpertFigures experts = ReadExperts(device);
-    std::fprintf(stderr, "experts  %u of %u in memory; %llu hits, %llu misses, %s read, %.1f ms waited\n", plan.expert_slots, plan.experts,
-                 static_cast<unsigned long long>(experts.hits), static_cast<unsigned long long>(experts.misses),
-                 HumanBytes(experts.bytes_read).c_str(), experts.stall_ms);
-  }
+  const std::string experts = DescribeExperts(device), dials = DescribeDials(device);
+  if (!experts.empty()) std::fprintf(stderr, "experts  %s\n", experts.c_str());
+  if (!dials.empty()) std::fprintf(stderr, "dials    %s\n", dials.c_str());
   std::fprintf(stderr, "machine  %s\n", DescribeMachine(device).c_str());
   std::fprintf(stderr, "digest   %016llx\n", static_cast<unsigned long long>(report.digests.logits()));
 }

@@ -40,6 +40,8 @@ ExpertFigures ReadExperts(const Device &device) {
   figures.hits = stats.hits;
   figures.misses = stats.misses;
   figures.bytes_read = stats.bytes_read;
+  figures.prefetches = stats.prefetches;
+  figures.prefetches_used = stats.prefetches_used;
   figures.stall_ms = static_cast<double>(stats.stall_ticks) / 1e6;
   return figures;
 }
@@ -81,6 +83,12 @@ void WriteMachine(JsonWriter *json, const Device &device) {
   figures.Number("misses", experts.misses);
   figures.Number("bytes_read", experts.bytes_read);
   figures.Decimal("stall_ms", experts.stall_ms);
+  figures.Number("prefetches", experts.prefetches);
+  figures.Number("prefetches_used", experts.prefetches_used);
+  if (plan.expert_slots != 0) {
+    figures.Text("policy", device.options().expert_policy);
+    figures.Text("prefetch", device.options().prefetch);
+  }
   json->Raw("experts", figures.Finish());
   JsonWriter dials;  // those that are on
   if (device.options().drop_experts_q16 != 0) dials.Decimal("drop_experts", device.options().drop_experts_q16 / 65536.0);
@@ -92,6 +100,34 @@ std::string DescribeMachine(const Device &device) {
   std::string text = std::to_string(device.plan().threads) + " threads, " + device.isa();
   if (device.plan().rates > 1) text += ", rate " + std::to_string(acorn_session_rate(device.session())) + " %";
   return text;
+}
+
+std::string DescribeExperts(const Device &device) {
+  const acorn_memory_plan &plan = device.plan();
+  if (plan.expert_slots == 0) return "";
+  const ExpertFigures experts = ReadExperts(device);
+  char text[256];
+  std::snprintf(text, sizeof text, "%u of %u in memory; %llu hits, %llu misses, %s read, %.1f ms waited", plan.expert_slots,
+                plan.experts, static_cast<unsigned long long>(experts.hits), static_cast<unsigned long long>(experts.misses),
+                HumanBytes(experts.bytes_read).c_str(), experts.stall_ms);
+  std::string out = text;
+  if (device.options().prefetch == "off") return out;
+  std::snprintf(text, sizeof text, "; %llu guesses read, %llu used", static_cast<unsigned long long>(experts.prefetches),
+                static_cast<unsigned long long>(experts.prefetches_used));
+  return out + text;
+}
+
+std::string DescribeDials(const Device &device) {
+  const DeviceOptions &options = device.options();
+  std::string out;
+  const auto add = [&out](const char *name, uint32_t value_q16) {
+    char text[64];
+    std::snprintf(text, sizeof text, "%s%s %g", out.empty() ? "" : ", ", name, value_q16 / 65536.0);
+    if (value_q16 != 0) out += text;
+  };
+  add("--drop-experts", options.drop_experts_q16);
+  add("--cache-aware-routing", options.cache_routing_q16);
+  return out.empty() ? out : out + ": another answer than without";
 }
 
 std::string HumanBytes(uint64_t bytes) {

@@ -48,6 +48,7 @@ Speeds ReadSpeeds(const Device &device);
 /// What streaming experts has cost since the model was opened.
 struct ExpertFigures {
   uint64_t hits = 0, misses = 0, bytes_read = 0;
+  uint64_t prefetches = 0, prefetches_used = 0;
   double stall_ms = 0;
 };
 ExpertFigures ReadExperts(const Device &device);
@@ -59,6 +60,11 @@ std::string KernelShares(const Device &device);
 void WriteMachine(JsonWriter *json, const Device &device);
 /// The same for people, in a few words: threads, instruction set, and the rate where the file holds more than one.
 std::string DescribeMachine(const Device &device);
+
+/// How many experts are in memory, and what the others have cost; empty where none streams.
+std::string DescribeExperts(const Device &device);
+/// The dials that are on; empty: none.
+std::string DescribeDials(const Device &device);
 
 /// "12.3 MiB" or "45.6 KiB"
 std::string HumanBytes(uint64_t bytes);
