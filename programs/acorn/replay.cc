@@ -263,7 +263,10 @@ void Replay(int argc, char **argv) {
   const std::vector<ReplayPolicyName> policies = ParsePolicies(options.policy);
   const RoutingTrace trace = Load(options);
   const std::string name = options.synthetic.empty() ? options.trace : "synthetic " + options.synthetic;
-  if (settings.prefetch == ExpertPrefetch::kGate && !trace.facts.guesses) Fail(ExitCode::kUsage, "--prefetch gate: %s holds no guesses", name.c_str());
+  if (settings.prefetch == ExpertPrefetch::kGate && !trace.facts.guesses) {
+    Fail(ExitCode::kUsage, "--prefetch gate: %s holds no guesses: acorn trace MODEL --prefetch gate records a trace with them",
+         name.c_str());
+  }
   const ReplayEvents events(trace);
   Report report = {name, trace.facts, trace.Tokens(), events.Largest(), settings.storage, options.prefetch, policies, {}};
   for (const uint32_t slots : ParseSizes(options.cache, trace.facts)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "acorn_schema/file.h"
 #include "error.h"
 #include "experts/streaming.h"
 #include "statistics.h"
@@ -18,15 +19,16 @@ double Median(std::vector<double> values) {
 
 uint64_t ToNs(double ns) { return static_cast<uint64_t>(std::clamp(ns, 0.0, static_cast<double>(kMaxTraceNs))); }
 
-// A record comes from storage to memory, not to the caches: many of them are checked in turn.
+// A record comes from storage to memory, not to a core's own caches: enough for several is checked in turn.
 double MeasureCheck(uint64_t record_bytes) {
-  constexpr uint64_t kBeyondCaches = 64u << 20;
-  const std::vector<uint8_t> memory(std::max(kBeyondCaches, 2 * record_bytes), 1);
+  constexpr uint64_t kBeyondCaches = 3u << 20;
+  const uint64_t bytes = BytesOfLastRead(record_bytes);
+  const std::vector<uint8_t> memory(std::max(kBeyondCaches, 2 * bytes), 1);
   std::vector<double> times;
   [[maybe_unused]] volatile uint64_t sum = 0;  // computed, whoever wants it
-  for (uint64_t at = 0; at + record_bytes <= memory.size(); at += record_bytes) {
+  for (uint64_t at = 0; at + bytes <= memory.size(); at += bytes) {
     const uint64_t begin = acorn_posix_ticks();
-    sum = HashLastRead(memory.data() + at, record_bytes);
+    sum = WideChecksum(memory.data() + at, bytes);
     times.push_back(static_cast<double>(acorn_posix_ticks() - begin));
   }
   return Median(times);
@@ -88,12 +90,54 @@ RoutingLocality LocalityOf(const RoutingTrace &trace) {
   return out;
 }
 
+uint64_t DigestOf(const RoutingTrace &trace) {
+  const TraceFacts &facts = trace.facts;
+  Fnv digest;
+  int32_t token = 0;
+  for (const RoutingChunk &chunk : trace.chunks) {
+    for (uint32_t row = 0; row < chunk.tokens; ++row, ++token) {
+      for (uint32_t layer = 0; layer < facts.layers; ++layer) {
+        for (uint32_t k = 0; k < facts.top_k; ++k) {
+          const uint16_t expert = chunk.choices[(size_t{layer} * chunk.tokens + row) * facts.top_k + k].expert;
+          if (expert == kNoExpert) continue;
+          const int32_t values[] = {static_cast<int32_t>(layer), token, expert};
+          digest.Add(values, 3);
+        }
+      }
+    }
+  }
+  return digest.value();
+}
+
+Foresight ForesightOf(const RoutingTrace &trace) {
+  const TraceFacts &facts = trace.facts;
+  uint64_t right = 0, guessed = 0, chosen = 0;
+  for (const RoutingChunk &chunk : trace.chunks) {
+    if (chunk.tokens != 1 || chunk.guesses.empty()) continue;
+    for (size_t begin = facts.top_k; begin < chunk.choices.size(); begin += facts.top_k) {
+      for (size_t i = begin; i < begin + facts.top_k; ++i) {
+        chosen += chunk.choices[i].expert != kNoExpert;
+        if (chunk.guesses[i] == kNoExpert) continue;
+        ++guessed;
+        for (size_t k = begin; k < begin + facts.top_k; ++k) right += chunk.choices[k].expert == chunk.guesses[i];
+      }
+    }
+  }
+  const auto share = [right](uint64_t of) { return of == 0 ? 0 : static_cast<double>(right) / static_cast<double>(of); };
+  return {share(chosen), share(guessed)};
+}
+
 RoutingRecorder::RoutingRecorder(Device *device) : device_(device) {
   ReadFacts();
   acorn_session_set_routing_hook(device_->session(), OnRoutes, this);
+  trace_.facts.guesses = device_->options().prefetch == "gate";
+  if (trace_.facts.guesses) acorn_session_set_guess_hook(device_->session(), OnGuess, this);
 }
 
-RoutingRecorder::~RoutingRecorder() { acorn_session_set_routing_hook(device_->session(), nullptr, nullptr); }
+RoutingRecorder::~RoutingRecorder() {
+  acorn_session_set_routing_hook(device_->session(), nullptr, nullptr);
+  acorn_session_set_guess_hook(device_->session(), nullptr, nullptr);
+}
 
 void RoutingRecorder::ReadFacts() {
   TraceFacts &facts = trace_.facts;
@@ -131,10 +175,18 @@ void RoutingRecorder::OnRoutes(void *ctx, uint32_t layer, const acorn_route *rou
   if (layer == 0) {
     recorder->moments_.push_back(recorder->Now());
     recorder->trace_.chunks.push_back({static_cast<uint32_t>(tokens), {}, {}});
+    const TraceFacts &facts = recorder->trace_.facts;
+    if (facts.guesses) recorder->trace_.chunks.back().guesses.assign(facts.layers * tokens * facts.top_k, kNoExpert);
   }
   recorder->moments_.back().last_ns = acorn_posix_ticks();
   std::vector<RoutingChoice> &choices = recorder->trace_.chunks.back().choices;
   for (size_t i = 0; i < tokens * top_k; ++i) choices.push_back({routes[i].expert, routes[i].weight_q15});
+}
+
+void RoutingRecorder::OnGuess(void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t count) {
+  auto *recorder = static_cast<RoutingRecorder *>(ctx);
+  const size_t row = size_t{layer} * tokens * recorder->trace_.facts.top_k;
+  for (size_t i = 0; i < count; ++i) recorder->trace_.chunks.back().guesses[row + i] = routes[i].expert;
 }
 
 RoutingTrace RoutingRecorder::Finish() {

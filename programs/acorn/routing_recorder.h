@@ -18,9 +18,21 @@ struct RoutingLocality {
 };
 RoutingLocality LocalityOf(const RoutingTrace &trace);
 
+/// FNV-1a-64 over the int32 values layer, token, expert of each choice, token by token from 0 on, each layer by layer, the router's
+/// best first: the same for any chunks, threads and cache.
+uint64_t DigestOf(const RoutingTrace &trace);
+
+/// Single tokens, the first layer apart, for which nothing is guessed. Of their choices the share that was guessed, and of the guesses
+/// the share that came true.
+struct Foresight {
+  double of_choices = 0, of_guesses = 0;
+};
+Foresight ForesightOf(const RoutingTrace &trace);
+
 class RoutingRecorder {
  public:
-  /// device: opened with ACORN_OPEN_PROFILE; its session reports to this object until it is gone.
+  /// device: opened with ACORN_OPEN_PROFILE; its session reports to this object until it is gone, with --prefetch gate the gate's
+  /// guesses too.
   /// Throws Failure where the model has no experts, or layers that differ in how many.
   explicit RoutingRecorder(Device *device);
   ~RoutingRecorder();
@@ -39,6 +51,7 @@ class RoutingRecorder {
   };
 
   static void OnRoutes(void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t top_k);
+  static void OnGuess(void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t count);
   Moment Now() const;
   void ReadFacts();
   void MeasureTimes();

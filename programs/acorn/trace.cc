@@ -70,6 +70,12 @@ void PrintJson(const Device &device, const RoutingTrace &trace) {
   json.Decimal("repeated", locality.repeated);
   json.Decimal("repeated_by_chance", locality.repeated_by_chance);
   json.Decimal("popular_quarter", locality.popular_quarter);
+  if (facts.guesses) {
+    const Foresight foresight = ForesightOf(trace);
+    json.Decimal("foreseen", foresight.of_choices);
+    json.Decimal("guesses_right", foresight.of_guesses);
+  }
+  json.Hex("routing_digest", DigestOf(trace));
   json.Number("layer_ns", facts.layer_ns);
   json.Number("layer_more_ns", facts.layer_more_ns);
   json.Number("expert_ns", facts.expert_ns);
@@ -94,11 +100,15 @@ void PrintText(const Device &device, const RoutingTrace &trace) {
               static_cast<double>(facts.layer_ns) / 1e3, static_cast<double>(facts.expert_ns) / 1e3,
               static_cast<double>(facts.head_ns) / 1e3, static_cast<double>(facts.check_ns) / 1e3, static_cast<double>(facts.layer_more_ns) / 1e3,
               static_cast<double>(facts.expert_more_ns) / 1e3);
-  if (device.plan().expert_slots == 0) return;
-  const ExpertFigures experts = ReadExperts(device);
-  std::printf("cache      %u of %u experts in memory; %" PRIu64 " hits, %" PRIu64 " misses, %s read, %.1f ms waited\n",
-              device.plan().expert_slots, device.plan().experts, experts.hits, experts.misses,
-              HumanBytes(experts.bytes_read).c_str(), experts.stall_ms);
+  if (facts.guesses) {
+    const Foresight foresight = ForesightOf(trace);
+    std::printf("gate       foresees %.1f %% of the choices of single tokens; %.1f %% of its guesses come true\n",
+                100 * foresight.of_choices, 100 * foresight.of_guesses);
+  }
+  const std::string experts = DescribeExperts(device), dials = DescribeDials(device);
+  if (!experts.empty()) std::printf("experts    %s\n", experts.c_str());
+  if (!dials.empty()) std::printf("dials      %s\n", dials.c_str());
+  std::printf("digest     %016" PRIx64 "\n", DigestOf(trace));
 }
 
 }  // namespace

@@ -173,9 +173,14 @@ Status MakeSampling(const acorn_sampling &in, acorn::SamplerParams *out) {
 
 // The caller's hook by its own type, which session/ does not know.
 void TellRoutes(void *ctx, uint32_t set, const acorn::Route *routes, size_t tokens, size_t top_k) {
-  const Session &session = *static_cast<const Session *>(ctx);
-  const auto hook = reinterpret_cast<acorn_routing_hook>(session.routing_callback);
-  hook(session.routing_callback_ctx, set, reinterpret_cast<const acorn_route *>(routes), tokens, top_k);
+  const auto &caller = *static_cast<const acorn::CallersHook *>(ctx);
+  const auto hook = reinterpret_cast<acorn_routing_hook>(caller.callback);
+  hook(caller.ctx, set, reinterpret_cast<const acorn_route *>(routes), tokens, top_k);
+}
+
+void SetHook(acorn::RoutingHook *to, acorn::CallersHook *caller, acorn_routing_hook hook, void *ctx) {
+  *caller = {reinterpret_cast<void (*)()>(hook), ctx};
+  *to = {caller, hook == nullptr ? nullptr : TellRoutes};
 }
 
 // Feeds under the clock of prefill.
@@ -476,7 +481,7 @@ acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
     if (candidate->taken) continue;
     candidate->taken = true;
     candidate->logit_hook = nullptr;
-    candidate->routing_hook = {};
+    candidate->routing_hook = candidate->guess_hook = {};
     candidate->profile = model->first_profile;
     candidate->stop.deadline = acorn::Stop::kNever;
     acorn::ResetSession(candidate);
@@ -562,10 +567,11 @@ void acorn_session_set_logit_hook(acorn_session *session, acorn_logit_hook hook,
 }
 
 void acorn_session_set_routing_hook(acorn_session *session, acorn_routing_hook hook, void *ctx) {
-  if (session == nullptr) return;
-  session->routing_callback = reinterpret_cast<void (*)()>(hook);
-  session->routing_callback_ctx = ctx;
-  session->routing_hook = {session, hook == nullptr ? nullptr : TellRoutes};
+  if (session != nullptr) SetHook(&session->routing_hook, &session->routing_caller, hook, ctx);
+}
+
+void acorn_session_set_guess_hook(acorn_session *session, acorn_routing_hook hook, void *ctx) {
+  if (session != nullptr) SetHook(&session->guess_hook, &session->guess_caller, hook, ctx);
 }
 
 acorn_status acorn_session_sample(acorn_session *session, int32_t *token, const acorn_sampling *sampling) {

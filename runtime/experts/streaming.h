@@ -99,8 +99,8 @@ struct StreamingShape {
 uint64_t ReadBytes(const ExpertRecord *records, uint32_t slices);
 
 /// What is left to do with an expert of one slice and so many bytes when the last of its reads has landed, for tools that count with
-/// its time: the hash of what that read brought.
-uint64_t HashLastRead(const uint8_t *record, uint64_t record_bytes);
+/// its time: WideChecksum() of so many bytes.
+uint64_t BytesOfLastRead(uint64_t record_bytes);
 
 /// Bytes of the slots of any profile with room to align them to 16 KiB; UINT64_MAX, which no arena has, where 64 bits are too few.
 uint64_t SlotArrayBytes(const StreamingShape &shape);

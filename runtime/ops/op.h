@@ -114,6 +114,7 @@ struct RunContext {
   uint8_t *thread_scratch;    // [threads, thread_scratch_bytes]
   uint64_t thread_scratch_bytes;
   RoutingHook routing_hook;
+  RoutingHook guess_hook;     // sees what a gate foresees of a layer's routes: [1, some of top_k]
   kv_cache::Extent extent;    // of the session's caches
   ExpertSource experts;       // of a model that has some
   ExpertForecast forecast;

@@ -46,7 +46,12 @@ void GuessByGate(void *ctx, const RunContext &context, uint32_t set, const Route
   guess.values = values;
   if (RunStep(norm, guess) != Status::kOk || RunStep(router, guess) != Status::kOk) return;
   RouteToken(forecast->routes.data(), forecast->logits.data() + experts.router.offset, experts.router.width, experts);
-  for (uint32_t i = 0; i < LikelyOf(experts.top_k); ++i) Prefetch(forecast->streaming, set + 1, forecast->routes[i].expert);
+  const uint32_t count = LikelyOf(experts.top_k);
+  for (uint32_t i = 0; forecast->streaming != nullptr && i < count; ++i) {
+    Prefetch(forecast->streaming, set + 1, forecast->routes[i].expert);
+  }
+  const RoutingHook &hook = context.guess_hook;
+  if (hook.run != nullptr) hook.run(hook.ctx, set + 1, forecast->routes.data(), 1, count);
 }
 
 // Paths lead on from the last layer to the next token's first.

@@ -26,7 +26,7 @@ struct Forecast {
   ExpertPrefetch way;  // kOff: nobody guesses
   const Graph *graph;
   Span<Step> body;  // of the profile in use
-  StreamingExperts *streaming;
+  StreamingExperts *streaming;  // null: experts lie in the image, and nothing is read
   // kGate
   Span<RouterChain> chains;  // [sets]
   Span<int8_t> normed;       // one row
@@ -47,7 +47,7 @@ struct ForecastShape {
 /// Lays the buffers out, or counts them.
 void LayOutForecast(const ForecastShape &shape, Arena *arena, Forecast *forecast);
 
-/// Finds the chains, once the graph is read.
+/// Finds the chains, once the graph is read.  streaming: null where no expert streams
 void OpenForecast(Forecast *forecast, const Graph *graph, StreamingExperts *streaming);
 
 /// For RunContext: called by the step of a set's experts.  body: what runs

@@ -184,6 +184,8 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
     if (router.width > forecast.logits) forecast.logits = router.width;
     if (step.experts.top_k > forecast.top_k) forecast.top_k = step.experts.top_k;
   }
+  // A gate is of use to a guess hook wherever the experts are.
+  if (request.expert_cache_bytes != 0 || request.prefetch == ExpertPrefetch::kGate) opening->forecast = forecast;
   if (request.expert_cache_bytes == 0) {
     return reader.has_experts() ? Status::kOk : reader.Fail(Status::kTruncated, "experts", 0, request.image.size());
   }
@@ -192,7 +194,6 @@ Status ResolveExperts(const OpenRequest &request, Opening *opening) {
   if (shape.layouts[0].count == 0) return reader.Fail(Status::kMemory, "expert cache", 0, shape.layouts[0].bytes);
   opening->dims.expert_slots = layout.count;
   shape.pool.policy = request.expert_policy;
-  opening->forecast = forecast;
   return Status::kOk;
 }
 
@@ -432,7 +433,9 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->file_checksum = LoadLittle64(request.image.data() + kHeaderChecksum);
   model->first_profile = opening.profile;
   model->dials = request.dials;
-  if (model->forecast.way != ExpertPrefetch::kOff) OpenForecast(&model->forecast, &model->graph, &model->streaming);
+  if (model->forecast.way != ExpertPrefetch::kOff) {
+    OpenForecast(&model->forecast, &model->graph, opening.dims.expert_slots == 0 ? nullptr : &model->streaming);
+  }
   model->streaming.graph = &model->graph;
   model->streaming.storage = Storage(request.port, opening.reader.file_bytes());
   model->streaming.clock = request.clock;

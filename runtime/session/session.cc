@@ -28,13 +28,16 @@ RunContext MakeContext(Session *session, Place *values) {
   context.extent = model->extent;
   context.dials = model->dials;
   context.routing_hook = session->routing_hook;
+  context.guess_hook = session->guess_hook;
   if (model->dims.expert_slots == 0) {
     context.experts = SourceOf(&model->resident, session->profile);
   } else {
     model->streaming.stop = &session->stop;
     context.experts = SourceOf(&model->streaming, session->profile);
-    if (model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast, BodyOf(*session));
   }
+  // Of experts that lie in the image nothing is read ahead: a guess is made for who looks.
+  const bool guesses = model->dims.expert_slots != 0 || context.guess_hook.run != nullptr;
+  if (guesses && model->forecast.way != ExpertPrefetch::kOff) context.forecast = ForecastOf(&model->forecast, BodyOf(*session));
   return context;
 }
 
@@ -130,7 +133,7 @@ Status RunBody(Session *session, uint64_t first, size_t m, Pass pass) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
-  if (pass == Pass::kAgain) context.routing_hook = {};
+  if (pass == Pass::kAgain) context.routing_hook = context.guess_hook = {};
   context.stop = StopOf(session, m);
   model->kept_count = 0;
   context.tokens = IdAt(*session, first);

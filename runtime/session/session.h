@@ -36,6 +36,12 @@ struct Timings {
   uint64_t drafted_tokens, accepted_tokens;  // guessed by a generation, and guessed right
 };
 
+/// A hook of the caller's, whose type only the wall knows, and what it is called with.
+struct CallersHook {
+  void (*callback)(void);
+  void *ctx;
+};
+
 struct Session {
   Model *model;
   bool taken;
@@ -55,9 +61,8 @@ struct Session {
   Detokenizer detokenizer;
   void (*logit_hook)(void *ctx, int32_t *logits, size_t vocab_size);
   void *logit_hook_ctx;
-  RoutingHook routing_hook;
-  void (*routing_callback)(void);  // of the caller, and what it is called with: the wall's
-  void *routing_callback_ctx;
+  RoutingHook routing_hook, guess_hook;
+  CallersHook routing_caller, guess_caller;
   Timings timings;
 };
 

@@ -75,6 +75,52 @@ TEST(RoutingHook, ChangesNothingAndEndsWhenItIsTaken) {
   EXPECT_TRUE(calls.empty());
 }
 
+struct Heard {
+  std::vector<Call> routes, guesses;
+};
+
+// The same wherever the experts are; each before its layer's router speaks, and far more often right than by chance (2 of 7).
+TEST(GuessHook, IsToldWhatTheGateForesees) {
+  const AlignedBytes file = BuildModel(SparseSpec());
+  const auto hear = [&](const acorn_options &options) {
+    ModelSession session(file, options);
+    Heard heard;
+    acorn_session_set_routing_hook(
+        session.session(), [](void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t top_k) {
+          Collect(&static_cast<Heard *>(ctx)->routes, layer, routes, tokens, top_k);
+        }, &heard);
+    acorn_session_set_guess_hook(
+        session.session(), [](void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t count) {
+          auto *all = static_cast<Heard *>(ctx);
+          EXPECT_EQ(all->routes.back().layer + 1, layer);
+          EXPECT_EQ(all->routes.back().tokens, 1u);
+          Collect(&all->guesses, layer, routes, tokens, count);
+        }, &heard);
+    EXPECT_EQ(acorn_session_prefill(session.session(), kTokens.data(), 5), ACORN_OK);
+    EXPECT_TRUE(heard.guesses.empty());
+    for (int32_t token = 0; token < 30; ++token) EXPECT_EQ(acorn_session_decode(session.session(), nullptr, token), ACORN_OK);
+    return heard;
+  };
+  acorn_options options = {};
+  EXPECT_TRUE(hear(options).guesses.empty());
+  options.expert_prefetch = ACORN_PREFETCH_PATH;
+  EXPECT_TRUE(hear(options).guesses.empty());
+  options.expert_prefetch = ACORN_PREFETCH_GATE;
+  const Heard heard = hear(options);
+  ASSERT_EQ(heard.guesses.size(), 2u * 30);
+  size_t right = 0;
+  for (size_t i = 0; i < heard.guesses.size(); ++i) {
+    const Call &guess = heard.guesses[i], &routes = heard.routes[3 + i / 2 * 3 + 1 + i % 2];
+    EXPECT_EQ(guess.tokens, 1u);
+    ASSERT_EQ(guess.layer, routes.layer);
+    EXPECT_NE(guess.routes[0].expert, guess.routes[1].expert);
+    for (const acorn_route &guessed : guess.routes) {
+      for (const acorn_route &route : routes.routes) right += guessed.expert == route.expert;
+    }
+  }
+  EXPECT_GT(right, heard.guesses.size()) << "of " << 2 * heard.guesses.size();
+}
+
 TEST(ExpertInfo, SaysWhereEachOneLies) {
   const AlignedBytes file = BuildModel(SparseSpec());
   ModelSession session(file);

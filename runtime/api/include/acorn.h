@@ -145,7 +145,8 @@ typedef struct acorn_memory_plan {
   uint32_t reference_tokens;     /* of the file's reference run: the context that acorn_session_selftest needs; 0: no run */
   uint32_t experts;              /* of the model, all layers together; 0: it has none */
   uint32_t expert_slots;         /* experts that are in memory at once, at the rate of the options; 0: none streams */
-  uint32_t useful_expert_slots;  /* what one token needs: with fewer, every expert is read anew for every token */
+  uint32_t useful_expert_slots;  /* what one token needs: with fewer, only the most popular experts are found again, and with
+                                    ACORN_EXPERTS_LRU none */
   uint64_t expert_record_bytes;  /* of a slot, at the same rate */
   uint64_t state_bytes;          /* of session_bytes: what state-space layers keep, the same for any context; 0: there are none */
   uint32_t rates;                /* that the file holds: rows of acorn_plan_rate */
@@ -368,6 +369,11 @@ typedef struct acorn_route {
 typedef void (*acorn_routing_hook)(void *ctx, uint32_t layer, const acorn_route *routes, size_t tokens, size_t top_k);
 /// hook: NULL for none, which is how a session opens, and costs nothing.
 ACORN_API void acorn_session_set_routing_hook(acorn_session *session, acorn_routing_hook hook, void *ctx);
+/// As the routing hook, for what ACORN_PREFETCH_GATE foresees: while a single token is computed, once for each layer but the first,
+/// before the routing hook hears of that layer. routes [1, top_k or fewer]: the experts worth a read, the likeliest first, and the
+/// weights that they would have. Also where no expert streams; not called without that option, or of a layer that the gate cannot
+/// foresee. hook: likewise; what it costs is the guess, where none would be made without it.
+ACORN_API void acorn_session_set_guess_hook(acorn_session *session, acorn_routing_hook hook, void *ctx);
 
 /// Chooses the next token from the present logits; does not append it. The generator's counter is the position, so that
 /// rewinding repeats the choice.
