@@ -234,6 +234,14 @@ void Measure(const SourceModel &source, const CalibrationWindows &windows, const
   choice->loss_of_all = loss_of(probe.low_x());
 }
 
+void CheckBits(double bits, double low, double high) {
+  if (bits >= low && bits <= high) return;
+  char text[160];
+  std::snprintf(text, sizeof text, "convert: --expert-budget: %.4g bits are %s than the %.4g that experts of %d bits take", bits,
+                bits < low ? "less" : "more", bits < low ? low : high, bits < low ? 2 : 4);
+  throw Error(ExitCode::kUsage, text);
+}
+
 }  // namespace
 
 double BitsOfExpert(WeightFormat format, int64_t hidden, int64_t ffn) {
@@ -258,6 +266,9 @@ ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindow
     high = choice.formats[static_cast<size_t>(layer)][0];
     choice.experts += config.experts;
   }
+  const int64_t ffn = ExpertShapeOf(config, options).padded;
+  const double high_bits = BitsOfExpert(high, config.hidden, ffn), low_bits = BitsOfExpert(kLow, config.hidden, ffn);
+  if (budget.bits != 0) CheckBits(budget.bits, low_bits, high_bits);
   if (ranking == ExpertRanking::kRandom) {
     const std::vector<double> numbers = RandomNumbers(static_cast<size_t>(config.layers * config.experts), seed);
     for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -278,15 +289,8 @@ ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindow
 
   // Errors of experts know nothing of one another, so that their losses nearly add up: to what all together were measured at.
   const double unit = sum > 0 ? choice.loss_of_all / sum : 0;
-  const int64_t ffn = ExpertShapeOf(config, options).padded;
-  const double high_bits = BitsOfExpert(high, config.hidden, ffn), low_bits = BitsOfExpert(kLow, config.hidden, ffn);
   const auto count = static_cast<double>(order.size());
   const auto average = [&](double lowered) { return (low_bits * lowered + high_bits * (count - lowered)) / count; };
-  if (budget.bits != 0 && average(count) > budget.bits) {
-    char text[120];
-    std::snprintf(text, sizeof text, "%.3g bits are less than the %.3g that experts of 2 bits take", budget.bits, average(count));
-    throw Error(ExitCode::kUsage, std::string("convert: --expert-budget: ") + text);
-  }
   for (const Place &place : order) {
     const double loss = choice.loss + unit * place.importance;
     if (budget.bits != 0 ? average(static_cast<double>(choice.lowered)) <= budget.bits : std::expm1(loss) > budget.loss) break;

@@ -35,7 +35,7 @@ struct ExpertChoice {
 };
 
 /// Quantises the model with `options`, whose experts have 4 bits alike, on a few of the windows and runs trials on others.
-/// Throws Error(kUsage) when not even 2 bits for all experts keep to a budget of bits.
+/// Throws Error(kUsage) for a budget of bits below what 2 for all experts take, or above what 4 do.
 ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                               ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed);
 

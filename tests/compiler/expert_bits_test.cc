@@ -167,8 +167,12 @@ TEST(ExpertBitsOfHybrids, ExpertsSeeTheTokensOfTheSource) {
   }
 }
 
-TEST_F(ExpertBits, RefusesFewerBitsThanTwo) {
-  EXPECT_ERROR(Choose(ExpertRanking::kRandom, {2.0, 0}), ExitCode::kUsage, "--expert-budget: 2 bits are less than");
+TEST_F(ExpertBits, RefusesFewerBitsThanTwoAndMoreThanFour) {
+  EXPECT_ERROR(Choose(ExpertRanking::kRandom, {2.0, 0}), ExitCode::kUsage, "--expert-budget: 2 bits are less than the ");
+  EXPECT_ERROR(Choose(ExpertRanking::kRandom, {6, 0}), ExitCode::kUsage, "--expert-budget: 6 bits are more than the ");
+  EXPECT_ERROR(Choose(ExpertRanking::kImportance, {6, 0}), ExitCode::kUsage, "that experts of 4 bits take");
+  const double most = BitsOfExpert(WeightFormat::kW4G32, 64, ExpertShapeOf(source_->config(), options_).padded);
+  EXPECT_EQ(Choose(ExpertRanking::kRandom, {most, 0}).lowered, 0);
 }
 
 }  // namespace
