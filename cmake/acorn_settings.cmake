@@ -41,8 +41,8 @@ if(ACORN_SANITIZE)
     # GCC 12 takes the sanitizers' checks of a pointer for its value, and its own intrinsics for a mistake (GCC bug 105593).
     $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overflow;-Wno-uninitialized;-Wno-maybe-uninitialized>)
   target_link_options(acorn_common_flags INTERFACE -fsanitize=${sanitizers})
-  target_compile_definitions(acorn_common_flags INTERFACE ACORN_DEBUG_CHECKS)
 endif()
+target_compile_definitions(acorn_common_flags INTERFACE $<$<OR:$<CONFIG:Debug>,$<BOOL:${ACORN_SANITIZE}>>:ACORN_DEBUG_CHECKS>)
 
 if(ACORN_COVERAGE)
   target_compile_options(acorn_common_flags INTERFACE --coverage -fprofile-update=atomic)

@@ -477,6 +477,7 @@ acorn_status acorn_token_text(const acorn_model *model, char *text, size_t capac
 
 acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
   if (session == nullptr || model == nullptr) return ACORN_ERR_ARGUMENT;
+  const acorn::Exclusive exclusive(model);
   for (Session *candidate : model->sessions) {
     if (candidate->taken) continue;
     candidate->taken = true;
@@ -492,11 +493,15 @@ acorn_status acorn_session_open(acorn_session **session, acorn_model *model) {
 }
 
 void acorn_session_close(acorn_session *session) {
-  if (session != nullptr) session->taken = false;
+  if (session == nullptr) return;
+  const acorn::Exclusive exclusive(session->model);
+  session->taken = false;
 }
 
 void acorn_session_reset(acorn_session *session) {
-  if (session != nullptr) acorn::ResetSession(session);
+  if (session == nullptr) return;
+  const acorn::Exclusive exclusive(session->model);
+  acorn::ResetSession(session);
 }
 
 acorn_status acorn_session_set_rate(acorn_session *session, uint32_t rate) {

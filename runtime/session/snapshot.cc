@@ -316,6 +316,7 @@ Status ReadHeader(const Session &session, Span<const uint8_t> snapshot, Contents
 uint64_t SnapshotBytes(const Session &session) { return BytesOf(*session.model, ContentsOf(session)); }
 
 Status SaveSession(const Session &session, Span<uint8_t> out) {
+  const Exclusive exclusive(session.model);
   const Contents contents = ContentsOf(session);
   const uint64_t bytes = BytesOf(*session.model, contents);
   if (out.size() < bytes) return Status::kBuffer;

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/experts/simulated_storage.h"
@@ -215,20 +217,16 @@ INSTANTIATE_TEST_SUITE_P(Models, Concurrent,
 #if defined(ACORN_DEBUG_CHECKS)
 /// A port whose loop lets somebody else use the model: what a caller without a lock does now and then, always.
 struct Intruder {
-  acorn_session *session = nullptr;
-  acorn_status status = kOk;
+  std::function<void()> use;
 };
 
 void LetIn(void *ctx, acorn_task task, void *arg, uint32_t count) {
-  auto *intruder = static_cast<Intruder *>(ctx);
-  if (acorn_session *session = intruder->session; session != nullptr) {
-    intruder->session = nullptr;
-    std::thread([&] { intruder->status = acorn_session_decode(session, nullptr, 1); }).join();
-  }
+  if (const std::function<void()> use = std::exchange(static_cast<Intruder *>(ctx)->use, nullptr)) std::thread(use).join();
   for (uint32_t i = 0; i < count; ++i) task(arg, i, 0);
 }
 
-void UseTwice(bool same_session) {
+/// `use`: what another thread does to a session while a prefill of it, or of one beside it, runs.
+void UseTwice(bool same_session, const std::function<void(acorn_session *, acorn_model *)> &use) {
   const ModelSpec spec = SpecNamed("w4g32_tied_groups");
   Intruder intruder;
   acorn_port port = {};
@@ -239,7 +237,7 @@ void UseTwice(bool same_session) {
   ModelSession session(BuildModel(spec), Options(2), &port);
   acorn_session *other = nullptr;
   EXPECT_EQ(acorn_session_open(&other, session.model()), kOk);
-  intruder.session = same_session ? session.session() : other;
+  intruder.use = [&] { use(same_session ? session.session() : other, session.model()); };
   const int32_t tokens[] = {1, 2, 3};
   EXPECT_EQ(acorn_session_prefill(session.session(), tokens, 3), kOk);
 }
@@ -247,8 +245,25 @@ void UseTwice(bool same_session) {
 
 TEST(ConcurrentDeathTest, TwoCallsAtOnceStopABuildWithDebugChecks) {
 #if defined(ACORN_DEBUG_CHECKS)
-  EXPECT_DEATH(UseTwice(true), "");
-  EXPECT_DEATH(UseTwice(false), "");
+  static constexpr int32_t kToken = 1;
+  std::vector<uint8_t> snapshot(1 << 20);
+  const auto ignore = [](acorn_status) {};
+  const std::pair<const char *, std::function<void(acorn_session *, acorn_model *)>> calls[] = {
+      {"prefill", [&](acorn_session *s, acorn_model *) { ignore(acorn_session_prefill(s, &kToken, 1)); }},
+      {"decode", [&](acorn_session *s, acorn_model *) { ignore(acorn_session_decode(s, nullptr, kToken)); }},
+      {"rewind", [&](acorn_session *s, acorn_model *) { ignore(acorn_session_rewind(s, 0)); }},
+      {"rate", [&](acorn_session *s, acorn_model *) { ignore(acorn_session_set_rate(s, 0)); }},
+      {"save", [&](acorn_session *s, acorn_model *) { ignore(acorn_session_save(s, snapshot.data(), snapshot.size())); }},
+      {"load", [&](acorn_session *s, acorn_model *) { ignore(acorn_session_load(s, snapshot.data(), snapshot.size())); }},
+      {"reset", [&](acorn_session *s, acorn_model *) { acorn_session_reset(s); }},
+      {"close", [&](acorn_session *s, acorn_model *) { acorn_session_close(s); }},
+      {"open", [&](acorn_session *, acorn_model *m) { acorn_session *s; ignore(acorn_session_open(&s, m)); }},
+  };
+  for (const auto &[name, use] : calls) {
+    for (const bool same_session : {true, false}) {
+      EXPECT_DEATH(UseTwice(same_session, use), "") << name << (same_session ? ", the same session" : ", another session");
+    }
+  }
 #else
   GTEST_SKIP() << "this build has no debug checks";
 #endif
