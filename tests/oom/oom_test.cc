@@ -1,8 +1,6 @@
 // The third promise: the plan is exact, nothing outside the block is touched, and nothing is allocated after open.
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <set>
@@ -10,59 +8,10 @@
 #include <vector>
 
 #include "acorn.h"
+#include "tests/support/allocations.h"
 #include "tests/support/guarded_buffer.h"
 #include "tests/support/recorded_model.h"
 #include "tests/support/thread_port.h"
-
-namespace {
-
-std::atomic<bool> g_counting{false};
-std::atomic<uint64_t> g_allocations{0};
-
-void Count() {
-  if (g_counting.load(std::memory_order_relaxed)) g_allocations.fetch_add(1);
-}
-
-}  // namespace
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-// A sanitizer has an allocator of its own, which tells of each call. GCC brings no header that declares it.
-extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void *, size_t),
-                                                         void (*on_free)(const volatile void *));
-namespace {
-[[maybe_unused]] const int g_hooked =
-    __sanitizer_install_malloc_and_free_hooks([](const volatile void *, size_t) { Count(); }, [](const volatile void *) {});
-}  // namespace
-#else
-// glibc's own allocator under the names that everything in this process calls.
-extern "C" {
-void *__libc_malloc(size_t bytes);
-void *__libc_calloc(size_t count, size_t bytes);
-void *__libc_realloc(void *old, size_t bytes);
-void *__libc_memalign(size_t alignment, size_t bytes);
-void *malloc(size_t bytes) {
-  Count();
-  return __libc_malloc(bytes);
-}
-void *calloc(size_t count, size_t bytes) {
-  Count();
-  return __libc_calloc(count, bytes);
-}
-void *realloc(void *old, size_t bytes) {
-  Count();
-  return __libc_realloc(old, bytes);
-}
-void *aligned_alloc(size_t alignment, size_t bytes) {
-  Count();
-  return __libc_memalign(alignment, bytes);
-}
-int posix_memalign(void **out, size_t alignment, size_t bytes) {
-  Count();
-  *out = __libc_memalign(alignment, bytes);
-  return *out == nullptr ? 12 : 0;
-}
-}
-#endif
 
 namespace acorn::test {
 namespace {
@@ -86,12 +35,10 @@ acorn_status Open(const AlignedBytes &file, const acorn_options &options, const 
 
 // Without which the next tests would say nothing.
 TEST(MemoryCount, SeesEveryAllocation) {
-  g_allocations = 0;
-  g_counting = true;
+  const AllocationCount allocations;
   void *volatile memory = std::malloc(1);
-  g_counting = false;
+  EXPECT_EQ(allocations.value(), 1u);
   std::free(memory);
-  EXPECT_EQ(g_allocations.load(), 1u);
 }
 
 class Memory : public testing::TestWithParam<ModelSpec> {};
@@ -122,8 +69,7 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
       sampling.top_p_q16 = 60000;
       sampling.repetition_penalty_q16 = 70000;
 
-      g_allocations = 0;
-      g_counting = true;
+      const AllocationCount allocations;
       acorn_status status = Open(file, options, port.get(), block.data(), block.size(), &opened);
       if (status == ACORN_OK) status = acorn_session_open(&opened.session, opened.model);
       if (status == ACORN_OK) status = acorn_session_prefill(opened.session, tokens.data(), tokens.size());
@@ -145,10 +91,10 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
       }
       acorn_selftest_report report = {};
       if (status == ACORN_OK && chunk == 5) status = acorn_session_selftest(opened.session, &report);
-      g_counting = false;
+      const uint64_t allocated = allocations.value();
       EXPECT_EQ(report.passed, chunk == 5 ? 1u : 0u);
       EXPECT_EQ(status, ACORN_OK) << acorn_status_text(status);
-      EXPECT_EQ(g_allocations.load(), 0u);
+      EXPECT_EQ(allocated, 0u);
     }
   }
 }
