@@ -1,6 +1,8 @@
 // Calls that end early: wherever a request or the time is heard, inside a step too, the chunk under way leaves nothing behind, and
 // what is fed again has the bits of a session that was never stopped. The place is counted, by looks at the clock.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/time.h>
 
 #include <atomic>
 #include <memory>
@@ -24,6 +26,25 @@ constexpr uint64_t kStride = 1;
 constexpr acorn_status kOk = ACORN_OK, kCancelled = ACORN_ERR_CANCELLED, kDeadline = ACORN_ERR_DEADLINE;
 constexpr uint64_t kFarMs = 1000000000;  // a deadline that is looked for and never comes
 constexpr size_t kChunk = 4, kBefore = 3;
+
+std::atomic<acorn_session *> g_signalled{nullptr};  // whose call a signal stops; null: none's
+
+/// While it lives, a signal cancels the call of `g_signalled`.
+class CancellingSignal {
+ public:
+  explicit CancellingSignal(int signal) : signal_(signal) {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { acorn_session_cancel(g_signalled); };  // null: does nothing
+    action.sa_flags = SA_RESTART;
+    EXPECT_EQ(sigaction(signal_, &action, &before_), 0);
+  }
+  CancellingSignal(const CancellingSignal &) = delete;
+  ~CancellingSignal() { sigaction(signal_, &before_, nullptr); }
+
+ private:
+  int signal_;
+  struct sigaction before_ = {};
+};
 
 /// Another port whose clock is looked at through this one: counts the looks, and cancels at one of them. Where the other has no
 /// clock, a look is a millisecond.
@@ -58,21 +79,30 @@ class LookedAtPort {
 
   const acorn_port *get() const { return &port_; }
   uint64_t looks() const { return looks_; }
-  /// The so many-th look from now on cancels a session's call.
-  void CancelAt(acorn_session *session, uint64_t look) {
+  /// The so many-th look from now on cancels a session's call, itself or from the handler of a signal.
+  void CancelAt(acorn_session *session, uint64_t look, bool by_signal) {
     session_ = session;
     cancel_at_ = looks_ + look;
+    by_signal_ = by_signal;
   }
   void Forget() { session_ = nullptr; }
 
  private:
   uint64_t Look() {
     ++looks_;
-    if (session_ != nullptr && looks_ == cancel_at_) acorn_session_cancel(session_);
+    if (session_ != nullptr && looks_ == cancel_at_) Cancel();
     return inner_.ticks == nullptr ? looks_ : inner_.ticks(inner_.ctx);
+  }
+  void Cancel() {
+    if (!by_signal_) return acorn_session_cancel(session_);
+    const CancellingSignal signal(SIGUSR1);
+    g_signalled = session_;
+    EXPECT_EQ(raise(SIGUSR1), 0);
+    g_signalled = nullptr;
   }
 
   acorn_port inner_, port_;
+  bool by_signal_ = false;
   acorn_session *session_ = nullptr;
   uint64_t looks_ = 0, cancel_at_ = 0;
 };
@@ -83,7 +113,7 @@ std::vector<uint8_t> Snapshot(acorn_session *session) {
   return bytes;
 }
 
-enum class Way { kCancel, kTime };
+enum class Way { kCancel, kSignal, kTime };
 
 struct Case {
   std::string spec;
@@ -123,9 +153,9 @@ class Stops : public testing::TestWithParam<Case> {
 
   /// From here on a call ends at the so many-th look.
   void Arm(uint64_t look) {
-    if (GetParam().way == Way::kCancel) {
+    if (GetParam().way != Way::kTime) {
       EXPECT_EQ(acorn_session_set_deadline(session(), kFarMs), kOk);
-      port_->CancelAt(session(), look);
+      port_->CancelAt(session(), look, GetParam().way == Way::kSignal);
     } else {
       EXPECT_EQ(acorn_session_set_deadline(session(), look), kOk);
     }
@@ -134,7 +164,7 @@ class Stops : public testing::TestWithParam<Case> {
     port_->Forget();
     EXPECT_EQ(acorn_session_set_deadline(session(), ACORN_NO_DEADLINE), kOk);
   }
-  acorn_status Stopped() const { return GetParam().way == Way::kCancel ? kCancelled : kDeadline; }
+  acorn_status Stopped() const { return GetParam().way == Way::kTime ? kDeadline : kCancelled; }
 
   /// The first tokens, at rate 0, and from here on the highest rate.
   void Begin(acorn_session *session) const {
@@ -258,6 +288,7 @@ std::vector<Case> Cases() {
       cases.push_back({spec, 1, 0, way});
     }
   }
+  for (const char *spec : {"elastic_dense", "state_space_hybrid"}) cases.push_back({spec, 1, 0, Way::kSignal});
   // Other threads hear what one of them has seen; and waits for storage, whose clock is its own.
   cases.push_back({"state_space_hybrid", 3, 0, Way::kCancel});
   for (const char *spec : {"elastic_hybrid_experts", "elastic_experts"}) cases.push_back({spec, 1, 4, Way::kCancel});
@@ -266,7 +297,7 @@ std::vector<Case> Cases() {
 
 INSTANTIATE_TEST_SUITE_P(Session, Stops, testing::ValuesIn(Cases()), [](const testing::TestParamInfo<Case> &way) {
   return way.param.spec + "_" + std::to_string(way.param.threads) + "_threads_" + std::to_string(way.param.slots) + "_slots_" +
-         (way.param.way == Way::kCancel ? "cancel" : "deadline");
+         (way.param.way == Way::kCancel ? "cancel" : way.param.way == Way::kSignal ? "signal" : "deadline");
 });
 
 // From another thread, whenever: what a call leaves can be gone on with.
@@ -303,6 +334,56 @@ TEST(Stop, FromAnotherThread) {
   ASSERT_EQ(acorn_session_prefill(session.session(), tokens.data(), tokens.size()), kOk);
   EXPECT_EQ(Snapshot(session.session()), expected);
 }
+
+#if !defined(__SANITIZE_THREAD__)  // which hands signals on when it likes
+// A timer's signal, between any two instructions of a call: it ends as if another thread had asked.
+TEST(Stop, FromASignalHandler) {
+#if defined(ACORN_EMULATED)
+  constexpr int kTimes = 3;
+#else
+  constexpr int kTimes = 20;
+#endif
+  const ModelSpec spec = VariedSpecs().front();
+  const std::vector<int32_t> tokens = SomeTokens(spec.vocab_size, 60);
+  const AlignedBytes file = BuildModel(spec);
+  ModelSession whole(file), session(file);
+  ASSERT_EQ(acorn_session_prefill(whole.session(), tokens.data(), tokens.size()), kOk);
+  const std::vector<uint8_t> prefilled = Snapshot(whole.session());
+  ASSERT_EQ(acorn_session_decode(whole.session(), nullptr, 1), kOk);
+  const std::vector<uint8_t> decoded = Snapshot(whole.session());
+  const CancellingSignal signal(SIGALRM);
+  itimerval timer = {};
+  timer.it_interval.tv_usec = timer.it_value.tv_usec = 200;
+  ASSERT_EQ(setitimer(ITIMER_REAL, &timer, nullptr), 0);
+  // What comes between two calls is for nobody.
+  const auto stoppable = [&](const auto &call) {
+    g_signalled = session.session();
+    const acorn_status status = call();
+    g_signalled = nullptr;
+    EXPECT_TRUE(status == kOk || status == kCancelled) << status;
+    return status == kCancelled;
+  };
+  for (int stopped = 0; stopped < kTimes && !HasFailure();) {
+    const size_t at = acorn_session_position(session.session());
+    if (at == tokens.size()) {
+      acorn_session_reset(session.session());
+      continue;
+    }
+    stopped += stoppable([&] { return acorn_session_prefill(session.session(), tokens.data() + at, tokens.size() - at); });
+  }
+  for (int stopped = 0; stopped < kTimes && !HasFailure();) {
+    ASSERT_EQ(acorn_session_load(session.session(), prefilled.data(), prefilled.size()), kOk);
+    const bool was_stopped = stoppable([&] { return acorn_session_decode(session.session(), nullptr, 1); });
+    stopped += was_stopped;
+    ASSERT_EQ(Snapshot(session.session()), was_stopped ? prefilled : decoded);
+  }
+  timer = {};
+  ASSERT_EQ(setitimer(ITIMER_REAL, &timer, nullptr), 0);
+  acorn_session_reset(session.session());
+  ASSERT_EQ(acorn_session_prefill(session.session(), tokens.data(), tokens.size()), kOk);
+  EXPECT_EQ(Snapshot(session.session()), prefilled);
+}
+#endif
 
 TEST(Stop, ADeadlineNeedsAClock) {
   ModelSession session(BuildModel(VariedSpecs().front()));
