@@ -1,5 +1,6 @@
 #include "experts/resident.h"
 
+#include "experts/streaming.h"
 #include "model/expert_record.h"
 
 namespace acorn {
@@ -10,6 +11,7 @@ Status Begin(void *ctx, uint32_t set, Span<const uint32_t> wanted, Span<const ui
   experts->set = set;
   experts->wanted = wanted;
   experts->handed_out = 0;
+  *experts->fault = {};
   return Status::kOk;
 }
 
@@ -23,7 +25,11 @@ Status Next(void *ctx, bool, size_t *index, const uint8_t **record) {
   uint8_t *verified = &experts->verified[static_cast<size_t>(slices - experts->graph->expert_sets[0].records.data())];
   for (uint32_t i = 0; i < experts->graph->profiles[experts->profile].slices[experts->set]; ++i) {
     if (verified[i] != 0) continue;
-    ACORN_TRY(CheckExpertRecord(set, slices[i], experts->image.data() + slices[i].offset));
+    const Status status = CheckExpertRecord(set, slices[i], experts->image.data() + slices[i].offset);
+    if (status != Status::kOk) {
+      *experts->fault = {status, experts->set, experts->wanted[*index], slices->offset, 0};
+      return status;
+    }
     verified[i] = 1;
   }
   ++experts->handed_out;
@@ -36,9 +42,10 @@ bool IsThere(void *, uint32_t, uint32_t) { return true; }
 
 }  // namespace
 
-void OpenResidentExperts(ResidentExperts *experts, const Graph *graph, Span<const uint8_t> image) {
+void OpenResidentExperts(ResidentExperts *experts, const Graph *graph, Span<const uint8_t> image, ExpertFault *fault) {
   experts->graph = graph;
   experts->image = image;
+  experts->fault = fault;
   for (uint8_t &verified : experts->verified) verified = 0;
 }
 

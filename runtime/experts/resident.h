@@ -7,10 +7,13 @@
 
 namespace acorn {
 
+struct ExpertFault;
+
 struct ResidentExperts {
   const Graph *graph;
   Span<const uint8_t> image;
   Span<uint8_t> verified;  // [slices of all sets]
+  ExpertFault *fault;      // of the model
   uint32_t profile;        // of the session that runs
   // the visit
   uint32_t set;
@@ -19,7 +22,7 @@ struct ResidentExperts {
 };
 
 /// experts->verified: set before, as many as there are slices.
-void OpenResidentExperts(ResidentExperts *experts, const Graph *graph, Span<const uint8_t> image);
+void OpenResidentExperts(ResidentExperts *experts, const Graph *graph, Span<const uint8_t> image, ExpertFault *fault);
 
 /// For sessions at that profile.
 ExpertSource SourceOf(ResidentExperts *experts, uint32_t profile);

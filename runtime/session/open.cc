@@ -429,7 +429,7 @@ Status OpenModel(const OpenRequest &request, Span<uint8_t> block, Model **out, F
   model->graph.body = lists.body;
   model->graph.head = lists.head;
   ACORN_TRY(ReadGraph(&opening, model->expert_records, opening.scratch.fused, &model->graph));
-  OpenResidentExperts(&model->resident, &model->graph, request.image);
+  OpenResidentExperts(&model->resident, &model->graph, request.image, &model->streaming.fault);
   model->file_checksum = LoadLittle64(request.image.data() + kHeaderChecksum);
   model->first_profile = opening.profile;
   model->dials = request.dials;

@@ -194,5 +194,30 @@ TEST(EvilExperts, Contents) {
   }
 }
 
+// In the image too what is met is told, as it is of records that stream.
+TEST(EvilExperts, ADamagedRecordIsNamedWhereItIsMet) {
+  const AlignedBytes file = BuildModel(Spec());
+  const ModelT model = *GraphOf(file);
+  const E &set = *model.expert_sets[1];
+  AlignedBytes bad = file;
+  for (const schema::ExpertRecord &record : set.records) {
+    bad.data()[model.segments[set.segment].offset() + record.offset() + 100] ^= 1;
+  }
+  ModelSession session(bad), healthy(file);
+  ASSERT_EQ(session.status(), static_cast<acorn_status>(ACORN_OK));
+  acorn_expert_fault fault = {};
+  const int32_t token = 1;
+  ASSERT_EQ(acorn_session_prefill(session.session(), &token, 1), static_cast<acorn_status>(ACORN_ERR_DAMAGED));
+  ASSERT_EQ(acorn_model_expert_fault(session.model(), &fault), static_cast<acorn_status>(ACORN_OK));
+  EXPECT_EQ(fault.status, static_cast<acorn_status>(ACORN_ERR_DAMAGED));
+  EXPECT_EQ(fault.layer, 1u);
+  ASSERT_LT(fault.expert, set.records.size());
+  EXPECT_EQ(fault.offset, model.segments[set.segment].offset() + set.records[fault.expert].offset());
+  EXPECT_EQ(fault.error, 0);
+  ASSERT_EQ(acorn_session_prefill(healthy.session(), &token, 1), static_cast<acorn_status>(ACORN_OK));
+  ASSERT_EQ(acorn_model_expert_fault(healthy.model(), &fault), static_cast<acorn_status>(ACORN_OK));
+  EXPECT_EQ(fault.status, static_cast<acorn_status>(ACORN_OK));
+}
+
 }  // namespace
 }  // namespace acorn::test
