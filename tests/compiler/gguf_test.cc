@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tests/compiler/expect_error.h"
+#include "tests/support/allocations.h"
 #include "tests/support/temp_folder.h"
 #include "text/tokenizer_model.h"
 
@@ -103,6 +104,7 @@ TEST_F(Gguf, ReadsValuesAndTensors) {
   }
 }
 
+// CVE-2024-32878: what was not read yet was freed when a file ended too early.
 TEST_F(Gguf, RefusesEveryTruncation) {
   const std::string whole = Build(Example());
   for (size_t size = 0; size < whole.size(); ++size) {
@@ -126,6 +128,34 @@ TEST_F(Gguf, SurvivesEveryDamagedByte) {
   }
 }
 
+// CVE-2024-21802, -21825, -21836, -23496, -23605: counts and lengths as the file gives them; ggml's issue 1516: memory for as many.
+// Nothing is asked for before the file has it: what a refusal takes goes with the file's size.
+TEST_F(Gguf, RefusesCountsThatTheFileCannotHold) {
+  const std::string whole = Build(Example());
+  const std::string path = folder_.Write("x.gguf", whole);
+  constexpr size_t kTensorCount = 8, kKeyCount = 16;
+  const size_t string_length = 24, tokens = whole.find("tokens") + 6 + 8, name = whole.find("w", tokens) - 8;
+  for (const size_t at : {kTensorCount, kKeyCount, string_length, tokens, name}) {
+    for (const int bits : {31, 32, 61, 63, 64}) {
+      for (const uint64_t less : {0, 1}) {
+        const uint64_t count = (bits == 64 ? 0 : uint64_t{1} << bits) - less;
+        if (count == 0) continue;
+        std::string bad = whole;
+        bad.replace(at, 8, Le(count, 8));
+        folder_.Write("x.gguf", bad);
+        const test::AllocationCount allocations;
+        try {
+          const GgufFile file(path);
+          ADD_FAILURE() << count << " at " << at << " is taken";
+        } catch (const Error &fault) {
+          EXPECT_EQ(fault.code(), kBad);
+        }
+        EXPECT_LT(allocations.bytes(), 1u << 17) << count << " at " << at;
+      }
+    }
+  }
+}
+
 TEST_F(Gguf, RefusesVersionsAndTypes) {
   Parts parts;
   parts.version = 1;
@@ -144,8 +174,18 @@ TEST_F(Gguf, RefusesVersionsAndTypes) {
   EXPECT_ERROR(OpenAndClose(parts), kBad, "metadata k at offset");
   parts.keys = {Key("k", GgufType::kUint8) + "1", Key("k", GgufType::kUint8) + "1"};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "k is given twice");
-  parts.keys = {Key("general.alignment", GgufType::kUint32) + Le(24, 4)};
-  EXPECT_ERROR(OpenAndClose(parts), kBad, "no power of two");
+  // llama.cpp's pull request 24263: a name of no letters, which an assert looked at. Here it is a name that nobody asks for.
+  parts.keys = {Key("", GgufType::kUint8) + "1"};
+  EXPECT_EQ(Open(Build(parts)).FindInteger(""), '1');
+  // llama.cpp's pull request 26318: an alignment that a sum wraps around by, or that is no number.
+  for (const uint64_t alignment : {uint64_t{24}, uint64_t{0}, uint64_t{1} << 21, uint64_t{1} << 63, ~uint64_t{0}}) {
+    parts.keys = {Key("general.alignment", GgufType::kUint64) + Le(alignment, 8)};
+    EXPECT_ERROR(OpenAndClose(parts), kBad, "no power of two");
+  }
+  parts.keys = {Key("general.alignment", GgufType::kString) + Str("32")};
+  EXPECT_ERROR(OpenAndClose(parts), kBad, "general.alignment is no integer");
+  parts.keys = {Key("general.alignment", GgufType::kFloat32) + Le(0x42000000, 4)};
+  EXPECT_ERROR(OpenAndClose(parts), kBad, "general.alignment is no integer");
 }
 
 TEST_F(Gguf, RefusesTensors) {
@@ -153,6 +193,11 @@ TEST_F(Gguf, RefusesTensors) {
   parts.data_bytes = 256;
   parts.tensors = {Tensor("w", {64}, 10, 0)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "tensor w: type 10 is not supported; known are F32");
+  // CVE-2024-42477: a type that is looked up as it comes.
+  for (const uint32_t type : {255u, 1u << 31, ~0u}) {
+    parts.tensors = {Tensor("w", {64}, type, 0)};
+    EXPECT_ERROR(OpenAndClose(parts), kBad, "type " + std::to_string(type) + " is not supported");
+  }
   parts.tensors = {Tensor("w", {63}, 2, 0)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "no whole Q4_0 blocks");
   parts.tensors = {Tensor("w", {64, 2}, 0, 0)};
@@ -163,14 +208,44 @@ TEST_F(Gguf, RefusesTensors) {
   EXPECT_ERROR(OpenAndClose(parts), kBad, "does not fit");
   parts.tensors = {Tensor("w", {uint64_t{1} << 40, uint64_t{1} << 40}, 0, 0)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "out of range");
-  parts.tensors = {Tensor("w", {0}, 0, 0)};
-  EXPECT_ERROR(OpenAndClose(parts), kBad, "out of range");
+  // llama.cpp's pull request 24263: a dimension of 0, and a division by it.
+  for (const std::vector<uint64_t> &dims : {std::vector<uint64_t>{0}, {4, 0}, {1, 0}, {1, 2, 0, 4}, {4, ~uint64_t{0}}}) {
+    parts.tensors = {Tensor("w", dims, 0, 0)};
+    EXPECT_ERROR(OpenAndClose(parts), kBad, "out of range");
+  }
+  // openvino.genai's pull request 4170: more dimensions than places for them, looked at by an assert.
   parts.tensors = {Tensor("w", {1, 1, 1, 1, 1}, 0, 0)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "5 dimensions");
+  parts.tensors = {Tensor("w", std::vector<uint64_t>(9, 1), 0, 0)};
+  EXPECT_ERROR(OpenAndClose(parts), kBad, "9 dimensions");
+  for (const uint32_t count : {0u, 1u << 31, ~0u}) {
+    parts.tensors = {Str("w") + Le(count, 4)};
+    EXPECT_ERROR(OpenAndClose(parts), kBad, std::to_string(count) + " dimensions");
+  }
   parts.tensors = {Tensor("w", {16}, 0, 0), Tensor("v", {16}, 0, 32)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "tensors w and v overlap");
   parts.tensors = {Tensor("w", {8}, 0, 0), Tensor("w", {8}, 0, 32)};
   EXPECT_ERROR(OpenAndClose(parts), kBad, "w is given twice");
+}
+
+// llama.cpp's pull request 26690: arrays read as if their elements were of the type that is wanted.
+TEST_F(Gguf, RefusesArraysOfOtherElements) {
+  const auto read = [&](const std::string &scores, const std::string &types) {
+    Parts parts;
+    parts.keys = {Key("tokenizer.ggml.model", GgufType::kString) + Str("llama"),
+                  Key("tokenizer.ggml.tokens", GgufType::kArray) + Array(GgufType::kString, 2) + Str("a") + Str("b"),
+                  Key("tokenizer.ggml.scores", GgufType::kArray) + scores,
+                  Key("tokenizer.ggml.token_type", GgufType::kArray) + types};
+    return ReadGgufTokenizer(Open(Build(parts)), {});
+  };
+  const std::string scores = Array(GgufType::kFloat32, 2) + Le(0, 8), types = Array(GgufType::kInt32, 2) + Le(1, 4) + Le(1, 4);
+  EXPECT_EQ(read(scores, types).tokens.size(), 2u);
+  EXPECT_ERROR(read(Array(GgufType::kUint8, 2) + "ab", types), kBad, "scores is no array of floats");
+  EXPECT_ERROR(read(scores, Array(GgufType::kFloat32, 2) + Le(0, 8)), kBad, "token_type is no array of integers");
+  EXPECT_ERROR(read(scores, Array(GgufType::kString, 2) + Str("") + Str("")), kBad, "token_type is no array of integers");
+  // Narrower ones are read as wide as they are.
+  EXPECT_EQ(read(scores, Array(GgufType::kUint8, 2) + "\1\1").tokens.size(), 2u);
+  EXPECT_ERROR(read(scores, Array(GgufType::kInt32, 1) + Le(1, 4)), kBad, "token_type");
 }
 
 // Sorting by a number that is none has no end that is right.

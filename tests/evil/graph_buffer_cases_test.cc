@@ -72,7 +72,7 @@ void ExpectAllRefused(const Bytes &file, const std::vector<Case> &cases) {
   }
 }
 
-// CVE-2025-54949 and executorch's pull request 22118: the offset of the root was believed.
+// CVE-2025-54949, CVE-2025-30402, GHSA-xc7w-r669-48pf and executorch's pull request 22118: offsets in the buffer were believed.
 TEST(EvilBuffer, Root) {
   const AlignedBytes file = BuildModel(Spec());
   ExpectOpens("unharmed", file);
@@ -119,6 +119,7 @@ TEST(EvilBuffer, Vtables) {
 }
 
 // CVE-2024-21802, -21825, -21836, -23496, -23605: n_tensors, n_kv, lengths of strings and arrays as the file gives them.
+// CVE-2025-54950, -54951: the like in a FlatBuffer.
 TEST(EvilBuffer, Lengths) {
   struct Vector {
     const char *name;
@@ -213,8 +214,8 @@ TEST(EvilBuffer, VectorsAskew) {
   }
 }
 
-// ggml's issue 1516: 160 bytes that ask for gigabytes. One table may stand in many places of a list, and one array be many steps':
-// the work of checking them stays in proportion to the file.
+// ggml's issue 1516: 160 bytes that ask for gigabytes. CVE-2020-15213: an output as long as the largest number in the input. One
+// table may stand in many places of a list, and one array be many steps': the work of checking them stays in proportion to the file.
 TEST(EvilBuffer, Bombs) {
   const AlignedBytes file = BuildModel(Spec());
   const schema::ModelT model = *GraphOf(file);

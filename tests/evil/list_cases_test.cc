@@ -50,6 +50,7 @@ TEST(EvilSegments, EveryRule) {
       {"askew by 1", 0, at(first, first.offset() + 1), ACORN_ERR_INVALID},
       {"askew by 64", 1, at(second, second.offset() + 64), ACORN_ERR_INVALID},
       {"askew by 4096", 1, at(second, second.offset() + 4096), ACORN_ERR_INVALID},
+      // CVE-2020-15214: an order that is believed.
       {"where the one before it is", 1, at(second, first.offset()), ACORN_ERR_INVALID},
       {"behind the end", 1, at(second, (file.size() / kSegmentAlignment + 1) * kSegmentAlignment), ACORN_ERR_TRUNCATED},
       {"at 2^31", 1, at(second, uint64_t{1} << 31), ACORN_ERR_TRUNCATED},
@@ -245,7 +246,7 @@ TEST(EvilWeights, EveryRule) {
   add("of a format without groups in C4", [](W &w) { w.layout = 3; });
   add("of a depth that groups do not divide", [](W &w) { w.format = 3, w.layout = 3, w.k = w.k_panel = 48; });
   add("of panels where there are groups", [](W &w) { w.format = 3, w.layout = 3, w.k_panel = 32; });
-  // CVE-2023-27579: no channels, and a division by them.
+  // CVE-2023-27579, CVE-2022-23557: no channels, and a division by them.
   add("of no channels", [](W &w) { w.n = 0; });
   add("of no depth", [](W &w) { w.k = w.k_panel = 0; });
   add("of no panel", [](W &w) { w.k_panel = 0; });
@@ -257,7 +258,7 @@ TEST(EvilWeights, EveryRule) {
   add("of a panel of 24", [](W &w) { w.k_panel = 24; });
   add("of a panel deeper than it is", [](W &w) { w.k_panel = w.k + 16; });
   add("of a panel of 2^32 - 1", [](W &w) { w.k_panel = UINT32_MAX; });
-  // CVE-2026-7482, CVE-2026-33298: more elements than bytes.
+  // CVE-2026-7482, CVE-2026-33298, CVE-2022-23559, CVE-2025-54952: more elements than bytes, and products that pass any type.
   add("of more channels than bytes", [](W &w) { w.n += 16; }, true);
   add("deeper than its bytes", [](W &w) { w.k_panel = w.k *= 2; }, true);
   add("of 2^20 by 2^20", [](W &w) { w.n = w.k = w.k_panel = 1u << 20; }, true);

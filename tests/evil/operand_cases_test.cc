@@ -129,7 +129,8 @@ std::vector<SliceOperand> SliceOperands() {
   };
 }
 
-// CVE-2020-15211: the index -1 of a tensor, legal everywhere because it was legal somewhere.
+// CVE-2020-15211: the index -1 of a tensor, legal everywhere because it was legal somewhere. CVE-2025-30404, -30405: a place plus a
+// size that wraps around, and lies outside the memory that it is said to lie in.
 TEST(EvilOperands, Slices) {
   const Bench bench;
   struct Row {
@@ -165,6 +166,7 @@ TEST(EvilOperands, Slices) {
         return 0;
       });
     }
+    // CVE-2020-15209: a tensor without memory.
     if (std::string(name) == "shared_gate") continue;  // legal: the shared expert then counts whole
     bench.ExpectRefused(type, std::string(name) + " absent", [&](StepT &step, schema::ModelT &) {
       get(step) = nullptr;
@@ -191,7 +193,7 @@ std::vector<Operand<RefPtr>> RefOperands() {
 }
 
 // CVE-2026-7482: a tensor that is longer than the file. CVE-2025-53630, CVE-2026-27940: offset + size that wraps around.
-// CVE-2026-33298: sizes that are a product, and shorter than what is read.
+// CVE-2026-33298, CVE-2022-23558: sizes that are a product, and shorter than what is read. CVE-2024-42479: a place that is believed.
 TEST(EvilOperands, Ranges) {
   const Bench bench;
   struct Row {

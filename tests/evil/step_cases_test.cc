@@ -35,12 +35,13 @@ TEST(EvilSteps, Embedding) {
       With(Op::Embedding, "weight -1", &T::weight, 65535),
       StepCase<T>("weight after the last", Op::Embedding,
                   [](T &op, ModelT &m) { op.weight = static_cast<uint16_t>(m.weights.size()); }),
+      // CVE-2022-23559: rows of a table, longer or more than it has.
       With(Op::Embedding, "of another weight", &T::weight, 1),
       Narrowed(Op::Embedding, "of another depth", &T::out),
   });
 }
 
-// CVE-2023-27579: a count of 0 that something is divided by. Here and below: groups, heads, blocks, panels.
+// CVE-2023-27579, CVE-2022-23557: a count of 0 that something is divided by. Here and below: groups, heads, blocks, panels.
 TEST(EvilSteps, Norms) {
   using T = schema::RmsNormT;
   const auto factor = [](const char *name, int32_t multiplier, uint8_t shift) {
@@ -93,7 +94,7 @@ TEST(EvilSteps, Linear) {
       weight("of a weight of no depth", [](auto &w) { w.k = 0; }),
       weight("of a weight of no channels", [](auto &w) { w.n = 0; }),
       weight("of a weight of 2^32 - 1 channels", [](auto &w) { w.n = UINT32_MAX; }),
-      // CVE-2022-23560: the index lists of a sparse tensor.
+      // CVE-2022-23560, -23561: the index lists of a sparse tensor. CVE-2020-15212: indices that say where is written to.
       runs("of a run of no rows", [](uint32_t n) { return Runs{{0, n}, {0, 0}}; }),
       runs("of a run askew", [](uint32_t n) { return Runs{{8, n - 8}, {0, 8}}; }),
       runs("of a run past the last row", [](uint32_t n) { return Runs{{16, n}}; }),
@@ -241,6 +242,7 @@ TEST(EvilSteps, Order) {
          m.body.erase(m.body.begin() + static_cast<std::ptrdiff_t>(IndexOf(m.body, Op::Append, 1)));
          return Where(IndexOf(m.body, Op::Attention, 0));
        }},
+      // CVE-2020-15209: a tensor that nobody gave a content.
       {"a head that starts from what nobody computed", "head",
        [](ModelT &m) {
          m.values.emplace_back(schema::DType::S16, m.values[m.body_out].width());
@@ -250,6 +252,7 @@ TEST(EvilSteps, Order) {
        }},
       {"a head that writes no logits", "head", [](ModelT &m) { m.head.pop_back(); return Where(m.head.size()); }},
   });
+  // CVE-2020-15210: one tensor as an operator's input and output.
   const auto self = [](const char *name, Op type, const auto &harm) {
     return GraphCase{name, "body", [=](ModelT &m) {
                        const size_t index = IndexOf(m.body, type);

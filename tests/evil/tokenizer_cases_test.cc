@@ -207,7 +207,7 @@ TEST(EvilTokenizer, Entries) {
     return [=](Bytes &s, H &h) { Entry<layout::Special>(s, h.specials, 0) = {id, flags}; };
   };
   ExpectAllRefused({
-      // CVE-2025-49847: the length of a token, cast to a narrower type.
+      // CVE-2025-49847: the length of a token, cast to a narrower type. CVE-2020-15214: an order that is believed.
       {"token starts that fall", kStarts, 9, starts(10, 5)},
       {"a token of 2^31 bytes", kStarts, 99, starts(100, 0x80000063u)},
       {"a token that ends at 2^32 - 1", kStarts, 99, starts(100, UINT32_MAX)},
@@ -215,6 +215,7 @@ TEST(EvilTokenizer, Entries) {
       {"text before the first token", kStarts, 0, starts(0, 1)},
       {"text behind the last token", kStarts, 259, [](Bytes &, H &h) { ++h.token_text.count; }},
       {"a last token past the text", kStarts, 259, [](Bytes &, H &h) { --h.token_text.count; }},
+      // CVE-2020-15212: indices that say where is written to.
       {"byte id -2", kByteIds, 0, byte_id(0, -2)},
       {"byte id after the last", kByteIds, 255, byte_id(255, 259)},
       {"byte id -2^31", kByteIds, 128, byte_id(128, INT32_MIN)},
