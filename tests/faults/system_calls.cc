@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -72,12 +73,18 @@ class Tracer {
   }
 
   void Enter(pid_t thread, Pending *pending) {
-    const char *name = NameOf(*pending);
-    if (name == nullptr) return;
-    outcome_->calls.push_back(name);
-    if (outcome_->calls.size() != fault_.number) return;
+    const bool refused = !fault_.reads_of.empty() && pending->number == SYS_io_uring_setup;
+    const char *name = fault_.reads_of.empty() ? NameOf(*pending) : NameOfRead(*pending);
+    if (name != nullptr) outcome_->calls.push_back(name);
+    if (!refused && (name == nullptr || outcome_->calls.size() != fault_.number)) return;
     user_regs_struct registers = {};
     ptrace(PTRACE_GETREGS, thread, nullptr, &registers);
+    if (refused) {
+      pending->injected = ENOSYS;
+      registers.orig_rax = ~0ull;  // no call
+      ptrace(PTRACE_SETREGS, thread, nullptr, &registers);
+      return;
+    }
     switch (fault_.kind) {
       case CallFault::Kind::kNone:
         break;
@@ -89,7 +96,7 @@ class Tracer {
         registers.orig_rax = ~0ull;  // no call
         break;
       case CallFault::Kind::kShort:
-        if (pending->number == SYS_write && registers.rdx > 1) registers.rdx /= 2;
+        if (pending->number == SYS_write || !fault_.reads_of.empty()) registers.rdx = Half(registers.rdx);
         break;
     }
     ptrace(PTRACE_SETREGS, thread, nullptr, &registers);
@@ -103,8 +110,25 @@ class Tracer {
       ptrace(PTRACE_SETREGS, thread, nullptr, &registers);
       return;
     }
-    if (OpensForWriting(pending) && result >= 0) written_.insert(static_cast<uint64_t>(result));
-    if (pending.number == SYS_close) written_.erase(pending.arguments[0]);
+    const auto file = static_cast<uint64_t>(result);
+    if (OpensForWriting(pending) && result >= 0) written_.insert(file);
+    if ((pending.number == SYS_open || pending.number == SYS_openat) && result >= 0 && !fault_.reads_of.empty()) {
+      std::error_code ignored;
+      const std::string link = "/proc/" + std::to_string(program_) + "/fd/" + std::to_string(file);
+      const std::string path = std::filesystem::read_symlink(link, ignored).string();
+      if (path.find(fault_.reads_of) != std::string::npos) read_.insert(file);
+    }
+    if (pending.number == SYS_close) {
+      written_.erase(pending.arguments[0]);
+      read_.erase(pending.arguments[0]);
+    }
+  }
+
+  /// Of direct reads the system gives whole blocks only, or nothing but the file's end.
+  static uint64_t Half(uint64_t bytes) {
+    constexpr uint64_t kPage = 4096;
+    const uint64_t half = bytes % kPage == 0 ? bytes / 2 / kPage * kPage : bytes / 2;
+    return half == 0 ? bytes : half;
   }
 
   static bool OpensForWriting(const Pending &call) {
@@ -145,11 +169,17 @@ class Tracer {
     }
   }
 
+  /// Null: it reads none of the files.
+  const char *NameOfRead(const Pending &call) const {
+    if (read_.count(call.arguments[0]) == 0) return nullptr;
+    return call.number == SYS_read ? "read" : call.number == SYS_pread64 ? "pread" : nullptr;
+  }
+
   pid_t program_;
   CallFault fault_;
   TracedOutcome *outcome_;
   std::map<pid_t, Pending> threads_;
-  std::set<uint64_t> written_;  // file descriptors that are open for writing
+  std::set<uint64_t> written_, read_;  // file descriptors that are open for writing; of the files whose reads count
 };
 
 }  // namespace
@@ -181,6 +211,7 @@ bool RunTraced(const std::vector<std::string> &words, const CallFault &fault, Tr
   }
   *outcome = {};
   Tracer(program, fault, outcome).Run();
+  outcome->out = ReadFile(out);
   outcome->err = ReadFile(err);
   return true;
 }

@@ -14,6 +14,9 @@
 #include <vector>
 
 #include "acorn_posix.h"
+extern "C" {
+#include "ports/posix/reads.h"
+}
 #include "tests/support/temp_folder.h"
 
 namespace acorn {
@@ -351,6 +354,40 @@ const auto kMethods = testing::Values(ACORN_POSIX_READS_URING, ACORN_POSIX_READS
 #endif
 INSTANTIATE_TEST_SUITE_P(Posix, Reads, testing::Combine(kMethods, testing::Values(0u, 1u), testing::Values(1u, 3u, 64u)),
                          ParamName);
+
+// What both ways to read make of the system's answers; from io_uring no test can have them.
+TEST(ReadAnswers, ShortAndInterruptedReadsGoOnAndOnlyAnEndEnds) {
+  acorn_reads reads = {};
+  reads.direct = 1;
+  reads.alignment = 4096;
+  const auto read_of = [](size_t bytes) {
+    acorn_read read = {};
+    read.request.bytes = bytes;
+    return read;
+  };
+  acorn_read read = read_of(16384);
+  for (const int answer : {-EINTR, 4096, -EAGAIN, 8192, -EINTR}) EXPECT_EQ(acorn_read_advance(&reads, &read, answer), 0) << answer;
+  EXPECT_EQ(acorn_read_step(&read), 4096u);
+  EXPECT_EQ(acorn_read_advance(&reads, &read, 4096), 1);
+  EXPECT_EQ(read.done, 16384u);
+  EXPECT_EQ(read.error, 0);
+  for (const int end : {0, 100}) {  // of the file
+    read = read_of(16384);
+    EXPECT_EQ(acorn_read_advance(&reads, &read, 4096), 0);
+    EXPECT_EQ(acorn_read_advance(&reads, &read, end), 1) << end;
+    EXPECT_EQ(read.done, 4096u + static_cast<size_t>(end));
+    EXPECT_EQ(read.error, 0);
+  }
+  read = read_of(16384);
+  EXPECT_EQ(acorn_read_advance(&reads, &read, -EIO), 1);
+  EXPECT_EQ(read.error, EIO);
+  for (const int answer : {4096, -EINTR, -ECANCELED}) {
+    read = read_of(16384);
+    read.cancelled = 1;
+    EXPECT_EQ(acorn_read_advance(&reads, &read, answer), 1) << answer;
+    EXPECT_EQ(read.error, ACORN_READ_CANCELLED);
+  }
+}
 
 TEST(ReadOptions, AreChecked) {
   acorn_posix *posix = acorn_posix_create(1);
