@@ -62,6 +62,7 @@ class FaultyPort {
   /// kCancelled: what is asked to stop.
   void set_session(acorn_session *session) { session_ = session; }
   bool reached() const { return chances_ >= number_; }
+  uint64_t callbacks() const { return callbacks_; }
   /// From here on nothing fails, and what was lost is found.
   void Mend() {
     mended_ = reached();
@@ -82,6 +83,7 @@ class FaultyPort {
     return lasting_ == Lasting::kOnce ? chances_ == number_ : chances_ >= number_;
   }
   void Called() {
+    ++callbacks_;
     if (Strikes(Fault::kCancelled)) acorn_session_cancel(session_);
   }
 
@@ -181,7 +183,7 @@ class FaultyPort {
   Storage storage_;
   acorn_port inner_, port_ = {};
   Fault fault_;
-  uint64_t number_, chances_ = 0;
+  uint64_t number_, chances_ = 0, callbacks_ = 0;
   Lasting lasting_;
   bool mended_ = false, stands_ = false;
   uint64_t ahead_ = 0, stood_at_ = 0;

@@ -2,6 +2,8 @@
 // Each time the call that met it says so, the same call again goes on as if nothing had been, and no slot is lost.
 #include <gtest/gtest.h>
 
+#include <cinttypes>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -55,6 +57,24 @@ constexpr bool kEmulated = true;
 constexpr uint64_t kStride = 1;
 constexpr bool kEmulated = false;
 #endif
+
+/// What this process has swept, said in the end.
+struct Swept : testing::Environment {
+  void TearDown() override {
+    std::printf("swept: %" PRIu64 " callbacks of undisturbed lives, %" PRIu64 " faults in them, %" PRIu64 " lives\n", callbacks, faults,
+                lives);
+  }
+  void Count(const FaultyPort &port, Fault fault) {
+    ++lives;
+    if (fault == Fault::kNone) {
+      callbacks += port.callbacks();
+    } else {
+      faults += port.reached() ? 1 : 0;
+    }
+  }
+  uint64_t faults = 0, callbacks = 0, lives = 0;
+};
+Swept *const g_swept = static_cast<Swept *>(testing::AddGlobalTestEnvironment(new Swept));
 
 struct Case {
   Fault fault;
@@ -204,6 +224,7 @@ void Sweep(const AlignedBytes &file, Reads reads, const acorn_options &options, 
   FaultyPort undisturbed(file, reads, Fault::kNone, 1, Lasting::kOnce);
   const uint64_t digest = Life(file, options, &undisturbed, kOk).Run();
   ASSERT_FALSE(testing::Test::HasFailure());
+  g_swept->Count(undisturbed, Fault::kNone);
   for (const Case &one : cases) {
     uint64_t number = 1;
     for (bool reached = true; reached; number += kStride) {
@@ -212,6 +233,7 @@ void Sweep(const AlignedBytes &file, Reads reads, const acorn_options &options, 
           << "fault " << static_cast<int>(one.fault) << ", number " << number << ", lasting " << static_cast<int>(one.lasting);
       ASSERT_FALSE(testing::Test::HasFailure())
           << "fault " << static_cast<int>(one.fault) << ", number " << number << ", lasting " << static_cast<int>(one.lasting);
+      g_swept->Count(port, one.fault);
       reached = port.reached();
     }
     const std::string name = std::to_string(static_cast<int>(one.fault)) + "_" + std::to_string(static_cast<int>(one.lasting));
@@ -324,6 +346,7 @@ TEST(PortFaults, ALostReadWithoutAClock) {
     port.get()->ticks_per_second = 0;
     const uint64_t found = Life(file, options, &port, ACORN_ERR_STORAGE).Run();
     if (number == 0) digest = found;
+    g_swept->Count(port, number == 0 ? Fault::kNone : Fault::kReadLost);
     ASSERT_EQ(found, digest) << number;
     ASSERT_FALSE(HasFailure()) << number;
     if (number != 0 && !port.reached()) break;
