@@ -7,7 +7,7 @@
 #   bash toolchains/setup.sh --fetch   also what fetching a model from PyPI needs
 #   bash toolchains/setup.sh --train   also LibTorch, for recipes that need gradients
 #   bash toolchains/setup.sh --fuzz    also Clang with libFuzzer, for tests/fuzz/run.sh
-#   bash toolchains/setup.sh --lint    also clang-tidy and cppcheck, for tests/lint.sh
+#   bash toolchains/setup.sh --lint    also clang-tidy and cppcheck, for tests/lint.sh, and gcovr, for tests/coverage.sh
 #
 # Works on Debian 12 and 13. Where the release has no libxnnpack-dev (Debian 12), the packages of Debian 13 are
 # downloaded with apt into its own folders (signatures checked) and unpacked under build/deps; nothing is installed over
@@ -95,6 +95,7 @@ missing_packages() {
   if [ "$lint" = 1 ]; then
     has_program clang-tidy-14 || echo clang-tidy-14
     has_program cppcheck || echo cppcheck
+    has_program gcovr || echo gcovr
   fi
 }
 
