@@ -40,8 +40,9 @@ run_target() {  # target; leaves its log and its exit status
   local target=$1 folders=("$work/corpus/$1" "$work/seeds/$1")
   mkdir -p "${folders[@]}"
   [ ! -d "tests/fuzz/corpus/$target" ] || folders+=("tests/fuzz/corpus/$target")
-  local status=0
-  "$work/fuzz/acorn_fuzz_$target" -seed="$seed" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=512 \
+  local status=0 words=()
+  case "$target" in text | tokenizer | chat) words=(-dict=tests/fuzz/text.dict) ;; esac
+  "$work/fuzz/acorn_fuzz_$target" "${words[@]}" -seed="$seed" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=512 \
     -print_final_stats=1 -artifact_prefix="$work/crashes/$target-" "${folders[@]}" >"$work/logs/$target" 2>&1 || status=$?
   echo "$status" >"$work/logs/$target.status"
 }
