@@ -3,7 +3,8 @@
 # set of this machine and on every emulated one; and the first machine's conversation, saved half way, goes on with the same bits on
 # every other: saved again, the files are equal. Prints a table of digests and ends with "N passed, N failed".
 #
-#   bash tests/same_bits.sh           stories260K (three weight formats, and a cache of 4 bits) and the home model; about 3 minutes
+#   bash tests/same_bits.sh           stories260K (three weight formats, a cache of 4 bits, a window, a pruning rate), the models of
+#                                     examples/models (dense, mixture), a Mamba2 and a hybrid of it with experts; about 4 minutes
 #   bash tests/same_bits.sh --all     SmolLM2-135M-Instruct as well (converted first where it is not there yet)
 #
 # Needs the builds of the presets release, aarch64, armhf and riscv64: what is missing is a failure, a CPU's instruction
@@ -15,6 +16,7 @@ readonly acorn=build/release/bin/acorn acornc=build/release/bin/acornc
 readonly models=build/models work=build/same_bits
 readonly stories=../shared/data/models/stories260K
 readonly prompt="Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her big red ball. One day,"
+readonly short_prompt="Once upon a time, there was a girl"  # for models that read letters, and hold 128
 readonly tokens=64
 
 all=0
@@ -29,6 +31,7 @@ mkdir -p "$models" "$work"
 # ---- the files -------------------------------------------------------------------------------------------------------
 
 files=()
+declare -A prompt_of=() rate_of=()  # by file, where they are others
 story() {  # NAME OPTION...: stories260K converted so
   local file="$work/stories260K-$1.acorn"
   shift
@@ -40,10 +43,32 @@ if [ -e "$stories/stories260K.bin" ]; then
   story w4 --weights w4 --group channel
   story w4g32 --weights w4 --group 32 --head w4
   story kv4 --kv 4
+  story window --window 24
+  story rates --profiles 0,25
+  rate_of[${files[-1]}]=25
 else
   echo "same_bits: without stories260K ($stories is not there)" >&2
 fi
-files+=(examples/models/home.acorn)
+files+=(examples/models/home.acorn examples/models/moe.acorn)
+# Of the kinds that there is no small checkpoint of with weights that mean something and a tokenizer: random weights, which read and
+# write letters without an end.
+letters() {
+  local id=3 letter
+  printf '{"added_tokens":[{"id":1,"content":"<s>","special":true}],"normalizer":{"type":"Sequence","normalizers":['
+  printf '{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}]},'
+  printf '"model":{"type":"BPE","byte_fallback":true,"unk_token":"<unk>","vocab":{"<unk>":0,"<s>":1,"▁":2'
+  for letter in {a..z} {A..O} . , - +; do printf ',"%s":%d' "$letter" $((id++)); done
+  printf '},"merges":[]}}\n'
+}
+for name in small_mamba2 small_granite_h; do
+  rm -rf "${work:?}/$name"
+  cp -r "tests/data/$name" "$work/$name"
+  sed -i 's/"eos_token_id": 2/"eos_token_id": []/' "$work/$name/config.json"
+  letters >"$work/$name/tokenizer.json"
+  "$acornc" convert "$work/$name" -o "$work/$name.acorn" --calibration-windows 4 2>/dev/null >&2
+  files+=("$work/$name.acorn")
+  prompt_of[${files[-1]}]=$short_prompt
+done
 if [ "$all" = 1 ]; then
   smollm2=$models/smollm2-135m-instruct.acorn
   if [ ! -e "$smollm2" ]; then
@@ -94,13 +119,15 @@ sum() { sha256sum "$1" 2>/dev/null | head -c 16; }
 report=$work/report.md
 : >"$report"
 for file in "${files[@]}"; do
-  printf '\n%s, %s sampled tokens:\n\n| machine | kernels | digest of the logits | digest of the ids | self-test | saved | saved, and half of it computed elsewhere |\n|---|---|---|---|---|---|---|\n' \
-    "$(basename "$file")" "$tokens" >>"$report"
+  rate=${rate_of[$file]:-0}
+  begun=(-p "${prompt_of[$file]:-$prompt}" --rate "$rate")  # a conversation goes on at the rate that it was saved at
+  printf '\n%s, %s sampled tokens%s:\n\n| machine | kernels | digest of the logits | digest of the ids | self-test | saved | saved on the first machine, continued here |\n|---|---|---|---|---|---|---|\n' \
+    "$(basename "$file")" "$tokens" "$([ "$rate" = 0 ] || echo " at rate $rate")" >>"$report"
   wanted="" saved=""
   for i in "${!names[@]}"; do
     read -r -a program <<<"${programs[i]}"
     read -r -a option <<<"${options[i]}"
-    json=$(run "$whole" -p "$prompt" -n "$tokens" --json 2>&1 >/dev/null) || true
+    json=$(run "$whole" "${begun[@]}" -n "$tokens" --json 2>&1 >/dev/null) || true
     digest=$(value digest <<<"$json") ids=$(value ids_digest <<<"$json") isa=$(value isa <<<"$json")
     [ -n "$digest" ] || digest="no answer: ${json:0:60}"
     [ -n "$wanted" ] || wanted="$digest $ids $tokens"
@@ -115,7 +142,7 @@ for file in "${files[@]}"; do
     fi
     if [ -z "$saved" ]; then
       saved=$(sum "$whole")
-      run "$half" -p "$prompt" -n $((tokens / 2)) >"$work/said" 2>&1 || true
+      run "$half" "${begun[@]}" -n $((tokens / 2)) >"$work/said" 2>&1 || true
     fi
     run "$rest" --load "$half" -n $((tokens - tokens / 2)) >"$work/said" 2>&1 || true
     [ -n "$saved" ] && [ "$(sum "$whole") $(sum "$rest")" = "$saved $saved" ] && result=0 || result=1
