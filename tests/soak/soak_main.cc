@@ -65,6 +65,7 @@ int Soak(const Options &options) {
     std::printf("%s: block %" PRIu64 " bytes, %u of %u experts in memory, %u rates\n", file.c_str(), plan.block_bytes, plan.expert_slots,
                 plan.experts, plan.rates);
   }
+  TouchMappedFiles();
   Dice dice(options.seed);
   Canceller canceller;
   Counts counts = {};
