@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything from nothing: set-up, builds for this machine and for every other one, every test (the others' under QEMU), the
-# digests of all machines side by side, a minute of each fuzz target and beside them a soak of three minutes. No input, no
-# questions. Ends with "N passed, N failed".
+# digests of all machines side by side, what hostile files and faults meet under sanitizers, a minute of each fuzz target and
+# beside them a soak of three minutes. No input, no questions. Ends with "N passed, N failed".
 #
 #   bash tests/run.sh                     all of it
 #   bash tests/run.sh --all               also SmolLM2-135M-Instruct on every machine (a quarter of an hour more, with its conversion)
@@ -14,15 +14,19 @@ jobs=$(nproc 2>/dev/null || echo 2)
 [ "$jobs" -le 8 ] || jobs=8
 presets=(release aarch64 armhf riscv64 s390x aarch64-baremetal)
 same_bits=(bash tests/same_bits.sh)
-# Of one seed: a gate says the same of the same tree. Four at a time, more than there may be CPUs: a minute of each is meant.
-fuzz=(env ACORN_FUZZ_SEED=1 ACORN_FUZZ_JOBS=4 bash tests/fuzz/run.sh 60)
+# Of one seed: a gate says the same of the same tree. Five at a time, more than there may be CPUs: a minute of each is meant.
+fuzz=(env ACORN_FUZZ_SEED=1 ACORN_FUZZ_JOBS=5 bash tests/fuzz/run.sh 60)
+# Models without and with rates, states and experts; the latter are made by ctest.
+soak=(build/release/tests/acorn_soak --minutes 3 examples/models/{home,moe}.acorn
+  build/release/soak/{llama,qwen2_moe,mamba2,bamba}.acorn)
+sanitize=1
 options=()
 for argument in "$@"; do
   case "$argument" in
     --all) same_bits+=(--all) ;;
-    --host) presets=(release) same_bits=() fuzz=() ;;
+    --host) presets=(release) same_bits=() fuzz=() soak=() sanitize=0 ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    *) options+=("$argument") fuzz=() ;;
+    *) options+=("$argument") fuzz=() soak=() sanitize=0 ;;
   esac
 done
 
@@ -59,24 +63,41 @@ suite() {  # NAME COMMAND...: runs it and adds up what its closing line says, ct
   summary+=$(printf '%-18s %5d passed, %d failed  (%d s)' "$name" "$good" "$bad" $((SECONDS - begin)))$'\n'
 }
 
-for preset in "${presets[@]}"; do
-  begin=$SECONDS
-  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs"; } </dev/null; then
+build() {  # PRESET OPTION...: configures and builds it
+  local begin=$SECONDS preset=$1
+  shift
+  if ! { cmake --preset "$preset" && cmake --build "build/$preset" -j "$jobs" "$@"; } </dev/null; then
     failed=$((failed + 1))
     summary+="$preset: did not build"$'\n'
-    continue
+    return 1
   fi
   echo "tests: built $preset in $((SECONDS - begin)) s" >&2
-  suite "$preset" ctest --preset "$preset" -j 2 --output-on-failure "${options[@]}"
+}
+
+for preset in "${presets[@]}"; do
+  ! build "$preset" || suite "$preset" ctest --preset "$preset" -j 2 --output-on-failure "${options[@]}"
 done
 [ "${#same_bits[@]}" = 0 ] || suite same_bits "${same_bits[@]}"
 
-if [ "${#fuzz[@]}" != 0 ]; then
-  build/release/tests/acorn_soak examples/models/*.acorn --minutes 3 >build/soak.log 2>&1 </dev/null &
-  soak=$!
-  suite fuzz "${fuzz[@]}"
+if [ "$sanitize" = 1 ]; then
+  checks=(ctest -j 2 --output-on-failure "${options[@]}" -R)
+  # The fuzz targets' build has AddressSanitizer, UndefinedBehaviorSanitizer and debug checks too, and a library wanted anyway.
+  preset=sanitize
+  [ "${#fuzz[@]}" = 0 ] || preset=fuzz
+  ! build "$preset" --target acorn_hostile ||
+    suite sanitize "${checks[@]}" '^(evil_[a-z_]*|session_stop|port_faults|oom)\.|^session\..*Snapshot' --test-dir "build/$preset"
+  ! build thread-sanitize --target acorn_test_session_concurrent ||
+    suite thread-sanitize "${checks[@]}" '^session_concurrent\.' --test-dir build/thread-sanitize
+fi
+
+if [ "${#soak[@]}" != 0 ]; then
+  "${soak[@]}" >build/soak.log 2>&1 </dev/null &
+  soaks=$!
+fi
+[ "${#fuzz[@]}" = 0 ] || suite fuzz "${fuzz[@]}"
+if [ "${#soak[@]}" != 0 ]; then
   soaked="1 passed, 0 failed"
-  wait "$soak" || soaked="0 passed, 1 failed"
+  wait "$soaks" || soaked="0 passed, 1 failed"
   suite soak bash -c "cat build/soak.log; echo '$soaked'"
 fi
 

@@ -150,7 +150,8 @@ TEST(EvilOperands, Slices) {
       {"whose end wraps around", [](const auto &s, const auto &) { return schema::Slice(s.value(), 0u - s.width(), s.width()); }},
   };
   for (const SliceOperand &slice : SliceOperands()) {
-    const auto &[type, name, get] = slice.operand;
+    const auto &[type, name, operand] = slice.operand;
+    const auto &get = operand;  // which a lambda may capture
     for (const Row &row : rows) {
       bench.ExpectRefused(type, name + (std::string(" ") + row.name), [&](StepT &step, schema::ModelT &model) {
         *get(step) = row.change(*get(step), model);

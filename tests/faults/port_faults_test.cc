@@ -54,7 +54,10 @@ ModelSpec SpecNamed(const std::string &name) {
 constexpr uint64_t kStride = 61;
 constexpr bool kEmulated = true;
 #else
-constexpr uint64_t kStride = 1;
+#if !defined(ACORN_FAULT_STRIDE)
+#define ACORN_FAULT_STRIDE 1
+#endif
+constexpr uint64_t kStride = ACORN_FAULT_STRIDE;
 constexpr bool kEmulated = false;
 #endif
 

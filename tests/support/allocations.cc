@@ -28,7 +28,11 @@ uint64_t AllocationCount::bytes() const { return g_bytes; }
 
 }  // namespace acorn::test
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if !defined(__has_feature)  // Clang's way to tell of a sanitizer; GCC's is a macro for each
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || \
+    __has_feature(thread_sanitizer)
 // A sanitizer has an allocator of its own, which tells of each call. GCC brings no header that declares it.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void *, size_t),
                                                          void (*on_free)(const volatile void *));
