@@ -85,6 +85,7 @@ void acorn_posix_destroy(acorn_posix *posix) {
   if (posix == NULL) return;
   acorn_reads_destroy(posix->reads);
   if (posix->pool != NULL) acorn_pool_destroy(posix->pool);
+  acorn_shares_unpin(&posix->shares);
   if (posix->fd >= 0) close(posix->fd);
   free(posix->path);
   free(posix);

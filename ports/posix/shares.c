@@ -142,7 +142,10 @@ int acorn_shares_pin(acorn_shares *shares, acorn_pool *pool, uint32_t threads) {
   struct pinning pinning;
   memset(&pinning, 0, sizeof pinning);
   pinning.threads = threads;
+  acorn_shares_unpin(shares);
   if (threads > ACORN_SHARES_MAX || list_cpus(pinning.cpus) < threads) return EINVAL;
+  if (sched_getaffinity(0, sizeof shares->before, &shares->before) != 0) return errno;
+  shares->pinned = 1;
   if (pool != NULL) {
     acorn_pool_run(pool, pin_one, &pinning, threads);
   } else {
@@ -153,6 +156,11 @@ int acorn_shares_pin(acorn_shares *shares, acorn_pool *pool, uint32_t threads) {
   return 0;
 }
 
+void acorn_shares_unpin(acorn_shares *shares) {
+  if (shares->pinned) sched_setaffinity(0, sizeof shares->before, &shares->before);
+  shares->pinned = 0;
+}
+
 #else
 
 int acorn_shares_pin(acorn_shares *shares, acorn_pool *pool, uint32_t threads) {
@@ -161,5 +169,7 @@ int acorn_shares_pin(acorn_shares *shares, acorn_pool *pool, uint32_t threads) {
   (void)threads;
   return ENOTSUP;
 }
+
+void acorn_shares_unpin(acorn_shares *shares) { (void)shares; }
 
 #endif

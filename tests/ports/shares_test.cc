@@ -83,7 +83,7 @@ int OnlyCpu() {
 
 TEST(Pin, EachThreadHasACpuOfItsOwn) {
   std::thread([] {  // whose affinity ends with it
-    const uint32_t threads = std::min(acorn_posix_cpus(), 4u);
+    const uint32_t all = acorn_posix_cpus(), threads = std::min(all, 4u);
     acorn_posix *posix = acorn_posix_create(threads);
     ASSERT_NE(posix, nullptr);
     ASSERT_EQ(acorn_posix_pin(posix), 0);
@@ -101,6 +101,7 @@ TEST(Pin, EachThreadHasACpuOfItsOwn) {
       EXPECT_TRUE(seen.insert(cpu).second) << "two threads on CPU " << cpu;
     }
     acorn_posix_destroy(posix);
+    EXPECT_EQ(acorn_posix_cpus(), all);  // and the next one can have as many
   }).join();
 }
 

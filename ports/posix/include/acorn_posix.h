@@ -19,7 +19,8 @@ typedef struct acorn_posix acorn_posix;
 acorn_posix *acorn_posix_create(uint32_t threads);
 /* Pins each thread of the pool, the caller's among them, to a CPU of its own: of those that this process may use, the ones that the
  * kernel calls the fastest. The threads then measure their speed, together and for about 1 ms, and where CPUs differ by more than a
- * quarter (big.LITTLE) a slow one leaves the end of each loop to the faster ones. The caller must be the thread that runs the model.
+ * quarter (big.LITTLE) a slow one leaves the end of each loop to the faster ones. The caller must be the thread that runs the model, and
+ * later destroys the port, which lets it run where it could before. Threads that it starts meanwhile have its CPU.
  * Returns: 0; EINVAL where there are fewer CPUs than threads; ENOTSUP; or an errno value of sched_setaffinity. */
 int acorn_posix_pin(acorn_posix *posix);
 /* Cancels the reads that are under way and waits until the storage has let go of their memory: on a device that hangs, until the
