@@ -55,6 +55,8 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Bytes("--memory", &options->memory, "refuse to start where the plan needs more");
   arguments->Text("--residency", &options->residency,
                   "map: read the file in place (default); populate: the same, all of it at once; copy: read it into memory");
+  arguments->Flag("--large-pages", &options->large_pages,
+                  "the library's memory in large pages: long conversations are faster, and all of it is resident at once");
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
@@ -261,7 +263,8 @@ void Device::Open() {
     Fail(ExitCode::kMemory, "%s needs %llu bytes, --memory gives %llu (a smaller --context or --chunk needs less)",
          options_.file.c_str(), static_cast<unsigned long long>(needed), static_cast<unsigned long long>(options_.memory));
   }
-  block_ = plan_.expert_slots != 0 ? acorn_posix_allocate_for_reads(plan_.block_bytes) : acorn_posix_allocate(plan_.block_bytes);
+  const bool large_pages = options_.large_pages || plan_.expert_slots != 0;
+  block_ = large_pages ? acorn_posix_allocate_for_reads(plan_.block_bytes) : acorn_posix_allocate(plan_.block_bytes);
   if (block_ == nullptr) {
     Fail(ExitCode::kMemory, "no memory for the %llu bytes of the plan", static_cast<unsigned long long>(plan_.block_bytes));
   }

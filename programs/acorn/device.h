@@ -17,7 +17,7 @@ constexpr uint64_t kNoRate = UINT64_MAX;
 struct DeviceOptions {
   std::string file;
   uint64_t context = 0, threads = 0, chunk = 0;  // 0: default
-  bool pin = false;
+  bool pin = false, large_pages = false;
   uint64_t rate = kNoRate;                       // percent; kNoRate: 0, or that of a conversation that is loaded
   uint64_t memory = 0;                           // 0: no limit
   uint64_t expert_cache = 0;                     // bytes; 0: experts are used where they lie in the file

@@ -56,6 +56,7 @@ TEST_F(CommandLine, BadUsageIsTwo) {
   ExpectFailure({"plan", "MODEL", "--chunk", "4000"}, 2, {"--chunk 4000"});
   ExpectFailure({"plan", "MODEL", "--context", "161"}, 2, {"161", "160"});
   ExpectFailure({"plan", "MODEL", "--residency", "moon"}, 2, {"map, populate or copy"});
+  ExpectFailure({"plan", "MODEL", "--pin", "--threads", "256"}, 2, {"--pin: more threads than the "});
   ExpectFailure({"plan", "MODEL", "--isa", "mmx"}, 2, {"--isa mmx", "avx512vnni"});
   ExpectFailure({"plan", "MODEL", "--memory", "3Q"}, 2, {"--memory 3Q"});
   ExpectFailure({"run", "MODEL"}, 2, {"-p TEXT"});
@@ -235,7 +236,8 @@ TEST_F(CommandLine, NothingButTheMachineChangesWithTheMachinesOptions) {
       Report({"bench", "MODEL", "--prompt-tokens", "40", "--gen-tokens", "9", "--repetitions", "1", "--json"});
   const std::vector<Words> variants = {{"--threads", "1"},  {"--threads", "2"},      {"--threads", "3"},
                                        {"--chunk", "1"},    {"--chunk", "7"},        {"--chunk", "64"},
-                                       {"--isa", "scalar"}, {"--residency", "copy"}, {"--residency", "populate"}, {"--context", "100"}};
+                                       {"--isa", "scalar"}, {"--residency", "copy"}, {"--residency", "populate"}, {"--context", "100"},
+                                       {"--large-pages", "--threads", "2"}, {"--pin", "--threads", "1"}};
   for (const Words &variant : variants) {
     Words words = {"bench", "MODEL", "--prompt-tokens", "40", "--gen-tokens", "9", "--repetitions", "1", "--json"};
     words.insert(words.end(), variant.begin(), variant.end());
