@@ -35,7 +35,8 @@ bool CanFuse(const Step &linear, const Step &glu) {
   if (linear.kind != OpKind::kLinear || glu.kind != OpKind::kGlu) return false;
   const Slice &both = linear.linear.out, &gate = glu.glu.gate, &up = glu.glu.up, &out = glu.glu.out;
   const uint32_t half = both.width / 2;
-  if (gate.value != both.value || up.value != both.value || out.value == both.value || out.value == linear.linear.in.value) return false;
+  if (gate.value != both.value || up.value != both.value) return false;
+  if (out.value == both.value || out.value == linear.linear.in.value) return false;
   if (gate.width != half || up.width != half || both.width != 2 * half) return false;
   if (gate.offset != both.offset || up.offset != both.offset + half) return false;
   const IndexRuns &rows = linear.linear.rows;

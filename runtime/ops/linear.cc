@@ -1,5 +1,6 @@
 // A linear layer: tasks of channels; in each, blocks of rows through a matrix kernel into int32 sums that stay in the cache,
-// then requantise; where a Glu follows, that too, of gates and ups that no other cache has seen. An s15 input is two s8 rows, high and low (docs/ARITHMETIC.md §3), side by side in the same pass.
+// then requantise; where a Glu follows, that too, of gates and ups that no other cache has seen. An s15 input is two s8 rows, high
+// and low (docs/ARITHMETIC.md §3), side by side in the same pass.
 #include "ops/linear_tile.h"
 
 namespace acorn {

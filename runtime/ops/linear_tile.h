@@ -52,7 +52,8 @@ struct Channels {
   size_t count() const { return runs * (end - begin); }
 };
 
-/// Channels of `rows` rows of x, at most cut.task_channels in all, or of each run where column_step is not 0.  y: the first of them in the first row
+/// Channels of `rows` rows of x, at most cut.task_channels in all, or of each run where column_step is not 0.
+/// y: the first of them in the first row
 void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch);
 
 }  // namespace acorn

@@ -33,7 +33,8 @@ void ForBits(uint64_t bits, const Body &body) {
   for (; bits != 0; bits &= bits - 1) body(static_cast<uint32_t>(__builtin_ctzll(bits)));
 }
 
-Status AddNeeds(ModelReader *reader, const Step &step, bool with_glu, const Walk &walk, const PlanContext &context, OpNeeds *needs) {
+Status AddNeeds(ModelReader *reader, const Step &step, bool with_glu, const Walk &walk, const PlanContext &context,
+                OpNeeds *needs) {
   OpNeeds own = {0, 0};
   if (step.kind == OpKind::kLinear) {
     Weight weight;

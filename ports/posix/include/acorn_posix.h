@@ -95,9 +95,9 @@ void acorn_posix_close_file(acorn_posix_file *file);
 
 /* Memory for the library's block, aligned to pages; NULL when there is none. */
 void *acorn_posix_allocate(size_t bytes);
-/* The same in large pages where the system gives them, for a block whose caches are long or that experts are read into: storage reaches memory in fewer
- * pieces then (twice the speed of direct reads and a quarter of their CPU time, bench/results). All of it soon counts as resident,
- * not only what was touched; never more than `bytes`, in pages. */
+/* The same in large pages where the system gives them, for a block whose caches are long or that experts are read into: storage
+ * reaches memory in fewer pieces then (twice the speed of direct reads and a quarter of their CPU time, bench/results). All of it
+ * soon counts as resident, not only what was touched; never more than `bytes`, in pages. */
 void *acorn_posix_allocate_for_reads(size_t bytes);
 void acorn_posix_release(void *memory, size_t bytes);
 
