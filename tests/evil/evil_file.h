@@ -83,14 +83,18 @@ acorn_status Refusal(const std::string &where, const Call &call) {
   (void)where;
   return call();
 #else
+#if defined(__clang__)  // the fuzz targets' build, which counts every branch and comparison: up to ten times what sanitizers alone take
+  constexpr int64_t kMostNs = 1000000000;
+#else
   constexpr int64_t kMostNs = 50000000;
+#endif
   const auto now_ns = [] {
     timespec time = {};
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     return int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
   };
   acorn_status status = ACORN_OK;
-  int64_t least_ns = kMostNs;
+  int64_t least_ns = INT64_MAX;
   for (int tries = 0; tries < 3 && least_ns >= kMostNs; ++tries) {
     const AllocationCount allocations;
     const int64_t begin_ns = now_ns();

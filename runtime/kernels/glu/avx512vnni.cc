@@ -128,10 +128,9 @@ class Glu {
 
   Tables tables_;
   Rounder round_index_, round_;
-  __m512i index_factor_;
-  int32_t saturating_;
-  __m512i index_low_, index_low_negative_, index_high_, index_round_;
+  __m512i index_factor_, index_low_, index_low_negative_, index_high_, index_round_;
   __m128i index_shift_;
+  int32_t saturating_;
 };
 
 template <Range kRange, Range kIndex>
