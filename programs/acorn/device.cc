@@ -56,7 +56,7 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Text("--residency", &options->residency,
                   "map: read the file in place (default); populate: the same, all of it at once; copy: read it into memory");
   arguments->Flag("--large-pages", &options->large_pages,
-                  "the library's memory in large pages: long conversations are faster, and all of it is resident at once");
+                  "the library's memory in large pages: long prompts are a little faster, and all of it is resident at once");
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
