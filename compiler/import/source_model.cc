@@ -300,7 +300,8 @@ void CheckConfig(const ModelConfig &config, const std::string &path) {
   CheckRange(path, "hidden size", config.hidden, kMaxWidth);
   if (config.HasAttention() || config.ffn != 0) CheckRange(path, "FFN size", config.ffn, kMaxWidth);
   CheckLayerCount(config.layers, path);
-  if (config.HasAttention()) CheckAttention(config, path);
+  // A hybrid whose layers are all state spaces says sizes of heads too, and shapes are computed with them.
+  if (config.HasAttention() || config.heads != 0) CheckAttention(config, path);
   if (config.HasStateSpace()) CheckStateSpace(config, path);
   CheckRange(path, "vocabulary size", config.vocab, kMaxVocab);
   CheckRange(path, "context length", config.max_context, kMaxContext);

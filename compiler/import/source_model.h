@@ -67,7 +67,7 @@ struct ModelConfig {
   int64_t hidden = 0;
   int64_t layers = 0;
   int64_t ffn = 0;  // of a dense layer; 0: there is none behind the attention or the state-space part
-  int64_t heads = 0;  // this and the three below are 0 where no layer has attention
+  int64_t heads = 0;  // this and the three below are 0 in families without attention
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t rotary_dims = 0;  // even, at most head_dim; the first dims of each head are rotated; 0: positions are not told apart

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "graph/float_model.h"
+#include "import/hugging_face_config.h"
 #include "tests/compiler/expect_error.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
@@ -201,6 +202,14 @@ TEST(SourceModel, HybridsDifferWhereTheyShould) {
   EXPECT_EQ(dense.experts, 0);
   EXPECT_EQ(dense.ffn, 40);
   EXPECT_EQ(dense.rotary_dims, 8);
+}
+
+TEST(SourceModel, ChecksTheHeadsOfAHybridWithoutAttention) {
+  json config = json::parse(test::ReadFile(test::DataPath("small_bamba/config.json")));
+  config.erase("attn_layer_indices");
+  EXPECT_FALSE(ParseHuggingFaceConfig(config.dump(), "c").HasAttention());
+  config["num_key_value_heads"] = INT64_MAX / 2;
+  EXPECT_ERROR(ParseHuggingFaceConfig(config.dump(), "c"), kBad, "number of KV heads");
 }
 
 TEST(SourceModel, RefusesHybridsByWhatIsWrong) {
