@@ -128,9 +128,12 @@ uint64_t ExponentialsOf(const Pass &pass, size_t pair, int32_t largest) {
   const size_t first = pass.first[pair], last = pass.last[pair], head = pass.head[pair];
   const Exponential exponential(pass.args.exp_multiplier[head], pass.args.exp_shift, largest);
   const __m512i quads = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1));
+  // Memory has nothing else to do: a line of values comes with each tile (1.06 of the speed of exponentials and sums; two: 1.0).
+  const int8_t *values = pass.runs[pass.run_count - 1].v + pair * pass.tiles * 64;
   __m512i sum = _mm512_setzero_si512();  // a lane holds one value of a tile, at most 65535: a pair sees keys of some 4100 tiles
-  for (size_t tile = 0; tile < pass.tiles; ++tile) {
+  for (size_t tile = 0; tile < pass.tiles; ++tile, values += 64) {
     uint8_t *at = scores + tile * kTileScores;
+    __builtin_prefetch(values, 0, 2);
     const __mmask16 seen = tile < pass.sink_tiles ? Seen(tile, 0, pass.args.sinks) : Seen(tile, first, last);
     const __m512i e = seen == 0 ? _mm512_setzero_si512() : _mm512_maskz_mov_epi32(seen, exponential(_mm512_load_si512(at)));
     sum = _mm512_add_epi32(sum, e);
@@ -208,6 +211,10 @@ void ValuesOf(const Pass &pass, const Normaliser *normalisers, size_t pair) {
   for (; i < vectors; ++i) ValueBlock<kBits, kPairCount, 1>(pass, normalisers, pair, 16 * i);
 }
 
+/// So few pairs wait for keys, which come from memory fastest in the order of their addresses: 0.78 of a plain read loop's speed
+/// against 0.52 for four tiles side by side (Zen 5, 3 pairs, 8,000 keys).
+constexpr size_t kPairsInOrder = 4;
+
 template <int kBits>
 struct Engine {
   static constexpr bool kWholeVectors = false;
@@ -218,8 +225,10 @@ struct Engine {
   static void Scores(const Pass &pass, const KeyRun &run) {
     const size_t tiles = run.tiles();
     size_t tile = 0;
-    for (; tile + 4 <= tiles; tile += 4) ScoreTiles<kBits, 4>(pass, run, tile);
-    for (; tile + 2 <= tiles; tile += 2) ScoreTiles<kBits, 2>(pass, run, tile);
+    if (pass.pairs > kPairsInOrder) {
+      for (; tile + 4 <= tiles; tile += 4) ScoreTiles<kBits, 4>(pass, run, tile);
+      for (; tile + 2 <= tiles; tile += 2) ScoreTiles<kBits, 2>(pass, run, tile);
+    }
     for (; tile < tiles; ++tile) ScoreTiles<kBits, 1>(pass, run, tile);
   }
 
