@@ -53,6 +53,11 @@ void ForPieces(const IndexRuns &rows, const GemmKernel &kernel, size_t begin, si
   if (piece.end != 0) body(piece);
 }
 
+// Of which threads the scratch holds what kernels make of a loop's rows: a thread makes it in its first task.
+struct Prepared {
+  bool by[kMaxThreads] = {};
+};
+
 // Gates and ups of a block of rows, side by side.  cut: of two matrices
 uint64_t GatedBytes(const Cut &cut, size_t per_token) {
   return AlignUp(cut.row_block / per_token * 2 * cut.task_channels * sizeof(int16_t), 64);
@@ -70,6 +75,7 @@ void RunGated(const LinearOp &op, const RunContext &context, const Tile &both, s
   act.index_multiplier = glu.index.multiplier;
   act.index_shift = glu.index.shift;
   act.shift = glu.shift;
+  Prepared prepared;
   context.parallel.For(static_cast<uint32_t>(CeilDiv(half, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
     const size_t begin = task * cut.task_channels;
     const size_t end = begin + cut.task_channels < half ? begin + cut.task_channels : half;
@@ -87,12 +93,14 @@ void RunGated(const LinearOp &op, const RunContext &context, const Tile &both, s
         if (IsStopped(context, thread)) return;
         const size_t count = rows - row < cut.row_block ? rows - row : cut.row_block;
         tile.x = both.x + row * both.x_stride;
+        const bool is_prepared = prepared.by[thread] && rows <= cut.row_block;
+        prepared.by[thread] = true;
         if (gates.runs == 1 && n % kMostTileChannels == 0 && both.kernel->layout == Layout::kC4) {
-          RunTile(tile, count, {gates.begin, gates.end, gates.column, 2, distance, half}, cut, gated, scratch);
+          RunTile(tile, count, {gates.begin, gates.end, gates.column, 2, distance, half}, cut, gated, scratch, is_prepared);
         } else {
-          RunTile(tile, count, gates, cut, gated, scratch);
+          RunTile(tile, count, gates, cut, gated, scratch, is_prepared);
           const Channels ups = {gates.begin + distance, gates.end + distance, gates.column + half, gates.runs, gates.run_step};
-          RunTile(tile, count, ups, cut, gated + n * sizeof(int16_t), scratch);
+          RunTile(tile, count, ups, cut, gated + n * sizeof(int16_t), scratch, true);
         }
         if (context.stop != nullptr && context.stop->IsAsked()) return;  // there may be no gates
         own.m = count / both.per_token;
@@ -173,12 +181,14 @@ void Run(const LinearOp &op, const RunContext &context) {
   tile.y_row_bytes = context.values[op.out.value].row_bytes;
   uint8_t *y = context.values[op.out.value].data + op.out.offset * tile.y_elem_bytes;
   const Cut cut = CutOf(rows, n, kernel->nr, context.parallel.threads);
+  Prepared prepared;
   context.parallel.For(static_cast<uint32_t>(CeilDiv(n, cut.task_channels)), [&](uint32_t task, uint32_t thread) {
     if (IsStopped(context, thread)) return;
     const size_t begin = task * cut.task_channels;
     const size_t end = begin + cut.task_channels < n ? begin + cut.task_channels : n;
     ForPieces(op.rows, *kernel, begin, end, [&](const Channels &piece) {
-      RunTile(tile, rows, piece, cut, y + piece.column * tile.y_elem_bytes, ThreadScratch(context, thread));
+      RunTile(tile, rows, piece, cut, y + piece.column * tile.y_elem_bytes, ThreadScratch(context, thread), prepared.by[thread]);
+      prepared.by[thread] = true;
     });
   });
 }

@@ -47,7 +47,7 @@ uint64_t TileScratchBytes(const GemmKernel &kernel, const Cut &cut, size_t k, si
          AlignUp(kernel.scratch_bytes(cut.row_block, k), 64);
 }
 
-void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch) {
+void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch, bool prepared) {
   GemmArgs gemm = {};
   gemm.w = tile.weights;
   gemm.x_stride = tile.x_stride;
@@ -58,12 +58,13 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
   gemm.n_begin = channels.begin;
   gemm.n_end = channels.end;
   gemm.n = tile.n;
-  gemm.acc = reinterpret_cast<int32_t *>(scratch);
+  gemm.scratch = scratch;  // at the same place whatever the channels are
+  gemm.acc = reinterpret_cast<int32_t *>(scratch + AlignUp(tile.kernel->scratch_bytes(cut.row_block, tile.k), 64));
   gemm.runs = channels.runs;
   gemm.run_step = channels.run_step;
   gemm.acc_stride = channels.count();
   const size_t parts = channels.column_step == 0 ? 1 : channels.runs;
-  gemm.scratch = scratch + AlignUp(cut.row_block * cut.task_channels * parts * sizeof(int32_t), 64);
+  gemm.prepared = prepared && rows <= cut.row_block;
   requantise::Args epilogue = {};
   epilogue.acc_stride = gemm.acc_stride * tile.per_token;
   epilogue.y_stride = tile.y_row_bytes / tile.y_elem_bytes;

@@ -54,6 +54,7 @@ struct Channels {
 
 /// Channels of `rows` rows of x, at most cut.task_channels in all, or of each run where column_step is not 0.
 /// y: the first of them in the first row
-void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch);
+/// prepared: the call before on this scratch was of the same rows of the same x
+void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut &cut, uint8_t *y, uint8_t *scratch, bool prepared = false);
 
 }  // namespace acorn

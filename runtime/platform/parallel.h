@@ -5,6 +5,8 @@
 
 namespace acorn {
 
+constexpr uint32_t kMaxThreads = 256;  // of a session
+
 /// Runs loop bodies on the port's threads, or on the caller's where there are none.
 struct Parallel {
   using Task = void (*)(void *arg, uint32_t task, uint32_t thread);

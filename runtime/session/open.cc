@@ -11,7 +11,6 @@ constexpr uint32_t kDefaultChunk = 128;
 constexpr uint32_t kMaxChunk = 1024;
 constexpr uint32_t kMaxLogitRows = 256;
 constexpr uint32_t kMaxSessions = 1024;
-constexpr uint32_t kMaxThreads = 256;
 
 // Everything that PlanModel and OpenModel both need.
 struct Opening {

@@ -21,6 +21,7 @@ TEST_P(GemmS8W2g, EqualsScalar) { grouped_gemm::CheckAgainstScalar(kFamily, GetP
 TEST_P(GemmS8W2g, AnyRangeOfTiles) { grouped_gemm::CheckRanges(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, FirstGroupsOnly) { grouped_gemm::CheckDepths(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, RunsSideBySide) { grouped_gemm::CheckRuns(kFamily, GetParam()); }
+TEST_P(GemmS8W2g, WhatWasMadeOfTheInputServesAgain) { grouped_gemm::CheckPrepared(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, ReadsNothingBeforeItsBuffers) { grouped_gemm::CheckBeginnings(kFamily, GetParam()); }
 TEST_P(GemmS8W2g, ScratchGrowsWithRowsAndDepth) { grouped_gemm::CheckScratch(GetParam()); }
 

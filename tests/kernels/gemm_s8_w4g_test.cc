@@ -21,6 +21,7 @@ TEST_P(GemmS8W4g, EqualsScalar) { grouped_gemm::CheckAgainstScalar(kFamily, GetP
 TEST_P(GemmS8W4g, AnyRangeOfTiles) { grouped_gemm::CheckRanges(kFamily, GetParam()); }
 TEST_P(GemmS8W4g, FirstGroupsOnly) { grouped_gemm::CheckDepths(kFamily, GetParam()); }
 TEST_P(GemmS8W4g, RunsSideBySide) { grouped_gemm::CheckRuns(kFamily, GetParam()); }
+TEST_P(GemmS8W4g, WhatWasMadeOfTheInputServesAgain) { grouped_gemm::CheckPrepared(kFamily, GetParam()); }
 TEST_P(GemmS8W4g, ReadsNothingBeforeItsBuffers) { grouped_gemm::CheckBeginnings(kFamily, GetParam()); }
 TEST_P(GemmS8W4g, ScratchGrowsWithRowsAndDepth) { grouped_gemm::CheckScratch(GetParam()); }
 

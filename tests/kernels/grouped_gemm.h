@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "acorn_schema/layout.h"
@@ -259,6 +260,29 @@ inline void CheckRuns(const Family &family, const GemmKernel &kernel) {
           ASSERT_EQ(acc[row * width + run * c.channels + channel], want[i])
               << Describe(p) << " run " << run << " of " << c.channels << " row " << row << " channel " << channel;
         }
+      }
+    }
+  }
+}
+
+/// What a call has made of x serves the next one, of other channels.
+inline void CheckPrepared(const Family &family, const GemmKernel &kernel) {
+  for (const size_t k : {size_t{320}, size_t{640}, size_t{1152}}) {
+    for (size_t m : {size_t{1}, size_t{2}, size_t{3}, size_t{kernel.mr} + 1, size_t{37}, size_t{128}, size_t{250}}) {
+      const Problem p = {m, 150, k, family.formats[0], Values::kRandom};
+      const Data data(p);
+      GuardedBuffer<uint8_t> scratch((kernel.scratch_bytes(m, k) + 63) / 64 * 64);
+      bool prepared = false;
+      for (const auto &[begin, end] : {std::pair<size_t, size_t>{0, 48}, {48, 149}, {16, 32}}) {
+        const size_t width = end - begin;
+        GuardedBuffer<int32_t> acc(m * width);
+        GemmArgs args = {data.x.data(), data.x_stride, data.packed.data(), m,   p.depth(),  p.k,   p.group(),     0,
+                         begin,         end,           p.n,                acc.data(), width, scratch.data()};
+        args.prepared = prepared;
+        kernel.run(args);
+        ExpectEqual(std::vector<int32_t>(acc.begin(), acc.end()), Formula(p, data, begin, end), width, Describe(p));
+        if (testing::Test::HasFatalFailure()) return;
+        prepared = true;
       }
     }
   }

@@ -76,11 +76,12 @@ class Driver {
     depth_.header_bytes = static_cast<uint32_t>(c4::HeaderBytes(args.k_stored, args.group));
     depth_.group_shift = GroupShift(args.group);
     tile_bytes_ = c4::TileBytes(args.k_stored, args.group, Engine::kBits);
+    panel_ = args.scratch + PanelCount(args.k) * rows * kLineBytes;
     row_blocks_ = (rows + Engine::kRows - 1) / Engine::kRows;
     run_tiles_ = c4::Tiles(args.n_end - args.n_begin);
   }
 
-  void RunChunk() {
+  void SumUp() const {
     uint8_t *line = args_.scratch;
     for (size_t k = 0; k < args_.k; k += kPanelDepth) {
       const size_t depth = args_.k - k < kPanelDepth ? args_.k - k : kPanelDepth;
@@ -88,8 +89,10 @@ class Driver {
         Engine::Sums(line, args_.x + (first_row_ + r) * args_.x_stride + k, depth);
       }
     }
-    panel_ = line;
+  }
 
+  void RunChunk() {
+    if (!args_.prepared || rows_ != args_.m) SumUp();
     const size_t end = args_.runs * run_tiles_;
     if (row_blocks_ <= kInlineRowBlocks) {
       StreamTiles(0, end);

@@ -260,6 +260,8 @@ class DriverArm {
         rows_(rows),
         prepared_(args.scratch + rows * kSumsBytes) {}
 
+  bool IsPrepared() const { return args_.prepared && rows_ == args_.m; }
+
   static constexpr size_t EvenUp(size_t rows) { return (rows + 1) / 2 * 2; }
 
   // The last tile may not be wanted whole. An engine writes 16 channels, so its sums go to scratch first.
@@ -295,9 +297,11 @@ class DriverArm {
   // Weights come from memory once: with more than one block of rows they take turns at each tile.
   void RunStream() const {
     const size_t stride = Engine::StreamBytes(args_.k);
-    ForRowBlocks(Engine::kStreamBlockRows, 1, [&](size_t row, size_t rows) {
-      Engine::PrepareStream(prepared_ + row * stride, x_ + row * args_.x_stride, args_.x_stride, rows, args_.k);
-    });
+    if (!IsPrepared()) {
+      ForRowBlocks(Engine::kStreamBlockRows, 1, [&](size_t row, size_t rows) {
+        Engine::PrepareStream(prepared_ + row * stride, x_ + row * args_.x_stride, args_.x_stride, rows, args_.k);
+      });
+    }
     const size_t whole = WholeTiles(), step = rows_ <= Engine::kStreamBlockRows ? whole : 1;
     for (size_t run = 0; run < args_.runs; ++run) {
       for (size_t t = 0; t < whole; t += step) {
@@ -343,9 +347,11 @@ class DriverArm {
     const size_t k = first * args_.group, depth = count * args_.group;
     const size_t row_bytes = Engine::PanelRowBytes(depth);
     if constexpr (Engine::PanelRowBytes(kPanelDepth) != 0) {
-      ForRowBlocks(Engine::kPanelBlockRows, Engine::kPanelUnit, [&](size_t row, size_t rows) {
-        Engine::PreparePanel(prepared_ + row * row_bytes, x_ + row * args_.x_stride + k, args_.x_stride, rows, depth);
-      });
+      if (!IsPrepared() || depth != args_.k) {  // of several panels the last one's rows are there
+        ForRowBlocks(Engine::kPanelBlockRows, Engine::kPanelUnit, [&](size_t row, size_t rows) {
+          Engine::PreparePanel(prepared_ + row * row_bytes, x_ + row * args_.x_stride + k, args_.x_stride, rows, depth);
+        });
+      }
     }
     for (size_t run = 0; run < args_.runs; ++run) {
       for (size_t t = 0; t < WholeTiles(); ++t) {
