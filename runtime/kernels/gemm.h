@@ -31,7 +31,7 @@ struct GemmArgs {
   // side. With more than one a run is whole tiles long.
   size_t runs = 1;
   size_t run_step = 0;  // channels, a multiple of nr
-  // The call before on this scratch had the same x, m and k, and x has not changed: what was made of x is still there. Or not said.
+  // The call before on this scratch had the same x, m and k: what the kernel made of x is still there. false: not known
   bool prepared = false;
 };
 
