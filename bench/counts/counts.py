@@ -37,6 +37,8 @@ MATMUL = [
 OPERATORS = {
     "acorn": [
         (r"acorn::(gemm_\w+|lut_u8|requantise|rmsnorm|layernorm|rotate|append|attention|glu|hadamard|add|embed)::", r"\1"),
+        (r"acorn::grouped::.*Nibbles", "gemm_s8_w4g"),  # engines and drivers for groups, by the codes that they unpack
+        (r"acorn::grouped::", "gemm_s8_w2g"),
         (r"\(acorn::WeightFormat\)1\b", "gemm_s8_w8"),  # templates that the two families share (schema's layout.h)
         (r"\(acorn::WeightFormat\)2\b", "gemm_s8_w4"),
         (r"^xnn_\w*gemm", "gemm of XNNPACK"),
