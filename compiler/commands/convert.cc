@@ -100,7 +100,7 @@ WeightFormat BodyFormat(const Options &options) {
   return WeightFormat::kW8;
 }
 
-/// Of all experts; with auto, of those that keep their bits.
+/// Of all experts; with auto, of those in four bits.
 WeightFormat ExpertFormat(const Options &options) {
   return options.expert_bits == "2" ? WeightFormat::kW2G32 : options.expert_bits == "8" ? WeightFormat::kW8 : FourBits(options);
 }
@@ -433,12 +433,14 @@ void ChooseExperts(const SourceModel &source, const Options &options, const Cali
     if (choice.prefix_tokens) recipe->prefix_tokens = choice.prefix_tokens;
     *importance = std::move(choice.importance);
     char line[200];
-    std::snprintf(line, sizeof line, "auto: %lld of %lld experts in 2 bits, the others in %s; %.3f bits a weight",
-                  static_cast<long long>(choice.lowered), static_cast<long long>(choice.experts), text.c_str(), choice.bits);
+    std::snprintf(line, sizeof line, "auto: of %lld experts %lld in 2 bits, %lld in 4 (%s), %lld in 8; %.3f bits a weight",
+                  static_cast<long long>(choice.experts), static_cast<long long>(choice.in_two),
+                  static_cast<long long>(choice.in_four), text.c_str(),
+                  static_cast<long long>(choice.experts - choice.in_two - choice.in_four), choice.bits);
     text = line;
-    if (choice.loss_of_all > 0) {
-      std::snprintf(line, sizeof line, "; estimated loss %.4f nats a token, %.4f with all in 2 bits", choice.loss,
-                    choice.loss_of_all);
+    if (choice.loss_of_two > 0) {
+      std::snprintf(line, sizeof line, "; estimated loss %.4f nats a token, %.4f with all in 4 bits, %.4f in 2", choice.loss,
+                    choice.loss_of_four, choice.loss_of_two);
       text += line;
     }
     std::fprintf(stderr, "acornc: experts: %s\n", text.c_str());
@@ -578,7 +580,7 @@ void AddConvertCommand(CLI::App *app) {
   command->add_option("--expert-bits", o->expert_bits, "bits of the routed experts (default: as --weights)")
       ->check(CLI::IsMember({"2", "4", "8", "auto"}));
   command->add_option("--expert-budget", o->expert_budget,
-                      "of --expert-bits auto: average bits (3.2), or loss of perplexity over 4 bits (2%, the default)");
+                      "of --expert-bits auto: average bits (3.2), or loss of perplexity over 8 bits (2%, the default)");
   command->add_option("--expert-ranking", o->expert_ranking,
                       "of --expert-bits auto: a trial for each expert (importance, the default) or each layer (loss); usage and "
                       "random are there to compare with")

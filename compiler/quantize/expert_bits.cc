@@ -1,6 +1,7 @@
 #include "quantize/expert_bits.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
@@ -17,9 +18,18 @@
 namespace acorn::compiler {
 namespace {
 
-constexpr WeightFormat kLow = WeightFormat::kW2G32;
 constexpr int64_t kTrialWindows = 8;
 constexpr double kScaleBits = 32;
+constexpr double kTiny = 1e-30;  // no error is divided by less
+
+/// What an expert may be lowered to, from 8 bits: 4 first, then 2.
+enum Level : size_t { kFour, kTwo, kLevels };
+using Levels = std::array<WeightFormat, kLevels>;
+/// [layers, experts] for each level
+using Losses = std::array<std::vector<std::vector<double>>, kLevels>;
+
+/// Of an expert in 4 bits where one in 2 bits loses 1 and nobody measures: steps of a quarter make a sixteenth of the squared error.
+constexpr double kUnmeasuredFour = 1.0 / 16;
 
 /// The transforms that the weights of down and of a state-space layer's out expect.
 class TransformObserver : public LayerObserver {
@@ -80,7 +90,7 @@ class ShareObserver : public TransformObserver {
   const std::vector<double> &tokens() const { return tokens_; }
 
  private:
-  /// What the expert in 2 bits makes of the same tokens.
+  /// What the lowered expert makes of the same tokens.
   Matrix Low(const ExpertWeights &expert, const std::vector<int64_t> &at) const {
     const auto rows = static_cast<int64_t>(at.size());
     Matrix x(rows, ffn_in_.cols());
@@ -104,7 +114,7 @@ class ShareObserver : public TransformObserver {
   std::vector<double> error_, tokens_;
 };
 
-/// Carries the hidden states of every trial through the layers beside those of the float model.
+/// Carries the hidden states of every trial, in which experts have 2 bits, through the layers beside those of the float model.
 class ExpertProbe : public LayerProbe {
  public:
   struct Trial {
@@ -112,21 +122,24 @@ class ExpertProbe : public LayerProbe {
     Matrix x;
   };
 
-  ExpertProbe(const Matrix &x, int64_t window, ExpertRanking ranking)
-      : window_(window), ranking_(ranking), float_x_(x), low_x_(x) {}
+  ExpertProbe(const Matrix &x, int64_t window, ExpertRanking ranking, const Levels &formats)
+      : window_(window), ranking_(ranking), formats_(formats), float_x_(x) {
+    low_x_.fill(x);
+  }
 
   void OnLayer(const LayerView &view) override {
     for (Trial &trial : trials_) Run(view, &trial.x);
     if (!view.rounded.experts.empty()) return TryExperts(view);
-    Run(view, &low_x_);
+    for (Matrix &x : low_x_) Run(view, &x);
     Run(view, &float_x_);
   }
 
   const std::vector<Trial> &trials() const { return trials_; }
   const Matrix &float_x() const { return float_x_; }
-  const Matrix &low_x() const { return low_x_; }
-  /// [layers, experts]: an expert's part of the error of its layer, and its tokens; empty for dense layers.
-  const std::vector<std::vector<double>> &errors() const { return errors_; }
+  /// All experts at this level.
+  const Matrix &low_x(Level level) const { return low_x_[level]; }
+  /// [layers, experts]: an expert's part of the squared error of its layer, and its tokens; empty for dense layers.
+  const Losses &errors() const { return errors_; }
   const std::vector<std::vector<double>> &tokens() const { return tokens_; }
 
  private:
@@ -137,17 +150,24 @@ class ExpertProbe : public LayerProbe {
   }
 
   void TryExperts(const LayerView &view) {
+    Matrix float_out;
+    for (const Level level : {kFour, kTwo}) float_out = TryLevel(view, level);
+    float_x_ = std::move(float_out);
+  }
+
+  /// Returns what the layer itself makes of float_x_.
+  Matrix TryLevel(const LayerView &view, Level level) {
     std::vector<ExpertWeights> low;
-    for (const ExpertMatrices &expert : view.round_experts(kLow)) {
+    for (const ExpertMatrices &expert : view.round_experts(formats_[level])) {
       low.push_back({Dequantize(expert.gate), Dequantize(expert.up), Dequantize(expert.down)});
     }
     const auto layer = static_cast<size_t>(view.layer);
-    errors_.resize(layer + 1);
+    errors_[level].resize(layer + 1);
     tokens_.resize(layer + 1);
     Matrix float_out = float_x_;
     ShareObserver shares(view, low);
     Run(view, &float_out, &shares);
-    errors_[layer] = shares.error();
+    errors_[level][layer] = shares.error();
     tokens_[layer] = shares.tokens();
     const ExpertLoader whole = view.weights->experts;
     const auto lower = [&](int64_t only) {
@@ -161,27 +181,25 @@ class ExpertProbe : public LayerProbe {
       trials_.push_back({view.layer, only, float_x_});
       Run(view, &trials_.back().x);
     };
-    if (ranking_ == ExpertRanking::kImportance) {
+    if (level == kTwo && ranking_ == ExpertRanking::kImportance) {
       for (int64_t e = 0; e < view.config.experts; ++e) attempt(e);
-    } else if (ranking_ == ExpertRanking::kLoss) {
+    } else if (level == kTwo && ranking_ == ExpertRanking::kLoss) {
       attempt(-1);
     }
     lower(-1);
-    Run(view, &low_x_);
+    Run(view, &low_x_[level]);
     view.weights->experts = whole;
-    float_x_ = std::move(float_out);
+    return float_out;
   }
 
   int64_t window_;
   ExpertRanking ranking_;
-  Matrix float_x_, low_x_;
+  Levels formats_;
+  Matrix float_x_;
+  std::array<Matrix, kLevels> low_x_;
   std::vector<Trial> trials_;
-  std::vector<std::vector<double>> errors_, tokens_;
-};
-
-struct Place {
-  size_t layer, expert;
-  double importance;
+  Losses errors_;
+  std::vector<std::vector<double>> tokens_;
 };
 
 /// Numbers that are the same on every machine.
@@ -192,9 +210,28 @@ std::vector<double> RandomNumbers(size_t count, uint64_t seed) {
   return numbers;
 }
 
-/// Runs the trials and fills `choice->importance`; loss_of_all too where the ranking measures losses.
-void Measure(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options, ExpertRanking ranking,
-             ExpertChoice *choice) {
+/// Makes the numbers add up to `sum`.
+void Scale(std::vector<std::vector<double>> *layers, double sum) {
+  double before = 0;
+  for (const auto &layer : *layers) before += std::accumulate(layer.begin(), layer.end(), 0.0);
+  for (auto &layer : *layers) {
+    for (double &number : layer) number *= sum / std::max(before, kTiny);
+  }
+}
+
+/// What experts cost whose importance is no loss.
+Losses Unmeasured(const std::vector<std::vector<double>> &importance) {
+  Losses losses = {importance, importance};
+  for (auto &layer : losses[kFour]) {
+    for (double &loss : layer) loss *= kUnmeasuredFour;
+  }
+  return losses;
+}
+
+/// Runs the trials. Fills prefix_tokens and importance, and where the ranking measures losses loss_of_four and loss_of_two; returns
+/// what an expert costs at each level, in nats a token where it is measured.
+Losses Measure(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options, ExpertRanking ranking,
+               const Levels &formats, ExpertChoice *choice) {
   const ModelConfig &config = source.config();
   const std::vector<int32_t> prefix = PrefixOf(source, windows, options);
   choice->prefix_tokens = prefix;
@@ -202,7 +239,7 @@ void Measure(const SourceModel &source, const CalibrationWindows &windows, const
   const SearchTokens tokens = ChooseSearchTokens(windows, kTrialWindows, trials, config.hidden);
   LayerQuantizer quantizer(source, options, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration),
                            prefix.empty() ? Matrix(0, config.hidden) : Embed(source, prefix));
-  ExpertProbe probe(Embed(source, tokens.trial), tokens.trial_window, ranking);
+  ExpertProbe probe(Embed(source, tokens.trial), tokens.trial_window, ranking, formats);
   Progress progress("ranking experts, layers", config.layers);
   ConversionReport unused;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -211,35 +248,80 @@ void Measure(const SourceModel &source, const CalibrationWindows &windows, const
   }
   progress.Finish();
 
-  choice->importance = ranking == ExpertRanking::kUsage ? probe.tokens() : probe.errors();
-  choice->importance.resize(static_cast<size_t>(config.layers));
-  if (ranking == ExpertRanking::kUsage) return;
+  if (ranking == ExpertRanking::kUsage) {
+    choice->importance = probe.tokens();
+    choice->importance.resize(static_cast<size_t>(config.layers));
+    return Unmeasured(choice->importance);
+  }
   const HeadScorer scorer(source);
   const Matrix reference = scorer.Logits(ScoredRows(probe.float_x()));
   const auto loss_of = [&](const Matrix &x) { return std::max(0.0, Divergence(reference, scorer.Logits(ScoredRows(x)))); };
   Progress scoring("ranking experts, losses", static_cast<int64_t>(probe.trials().size()));
   int64_t done = 0;
+  choice->importance = probe.errors()[kTwo];
+  choice->importance.resize(static_cast<size_t>(config.layers));
   for (const ExpertProbe::Trial &trial : probe.trials()) {
     std::vector<double> &layer = choice->importance[static_cast<size_t>(trial.layer)];
     const double loss = loss_of(trial.x);
     if (trial.expert >= 0) {
       layer[static_cast<size_t>(trial.expert)] = loss;
     } else {
-      const double sum = std::max(std::accumulate(layer.begin(), layer.end(), 0.0), 1e-30);
+      const double sum = std::max(std::accumulate(layer.begin(), layer.end(), 0.0), kTiny);
       for (double &error : layer) error *= loss / sum;
     }
     scoring.Update(++done);
   }
   scoring.Finish();
-  choice->loss_of_all = loss_of(probe.low_x());
+  choice->loss_of_four = loss_of(probe.low_x(kFour));
+  choice->loss_of_two = loss_of(probe.low_x(kTwo));
+
+  // A loss goes with the square of the error that makes it.
+  Losses losses = {choice->importance, choice->importance};
+  for (size_t layer = 0; layer < losses[kFour].size(); ++layer) {
+    for (size_t e = 0; e < losses[kFour][layer].size(); ++e) {
+      losses[kFour][layer][e] *= probe.errors()[kFour][layer][e] / std::max(probe.errors()[kTwo][layer][e], kTiny);
+    }
+  }
+  // Errors of experts know nothing of one another, so that their losses nearly add up: to what all together were measured at.
+  Scale(&losses[kFour], choice->loss_of_four);
+  Scale(&losses[kTwo], choice->loss_of_two);
+  return losses;
 }
 
-void CheckBits(double bits, double low, double high) {
-  if (bits >= low && bits <= high) return;
+void CheckBits(double bits, double least, double most) {
+  if (bits >= least && bits <= most) return;
   char text[160];
   std::snprintf(text, sizeof text, "convert: --expert-budget: %.4g bits are %s than the %.4g that experts of %d bits take", bits,
-                bits < low ? "less" : "more", bits < low ? low : high, bits < low ? 2 : 4);
+                bits < least ? "less" : "more", bits < least ? least : most, bits < least ? 2 : 8);
   throw Error(ExitCode::kUsage, text);
+}
+
+/// An expert goes from one format to the next.
+struct Step {
+  size_t layer, expert;
+  WeightFormat format;
+  double price, loss;  // what a bit less of each weight loses; what the step loses
+};
+
+/// What an expert may be.
+struct Point {
+  WeightFormat format;
+  double bits, loss;
+};
+
+/// The steps down of an expert from its first point, each dearer by bit than the one before it: a point that saves less for what it
+/// loses than the next one is passed over.
+void AddSteps(size_t layer, size_t expert, const std::vector<Point> &points, std::vector<Step> *steps) {
+  const auto price = [&](size_t from, size_t to) {
+    const double saved = points[from].bits - points[to].bits;
+    return saved > 0 ? (points[to].loss - points[from].loss) / saved : INFINITY;
+  };
+  for (size_t from = 0, to = 0; from + 1 < points.size(); from = to) {
+    to = from + 1;
+    for (size_t next = to + 1; next < points.size(); ++next) to = price(from, next) < price(from, to) ? next : to;
+    if (price(from, to) == INFINITY) continue;  // depths without whole groups have 8 bits anyway
+    steps->push_back({layer, expert, points[to].format, price(from, to), points[to].loss - points[from].loss});
+  }
 }
 
 }  // namespace
@@ -257,48 +339,60 @@ double BitsOfExpert(WeightFormat format, int64_t hidden, int64_t ffn) {
 ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                               ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed) {
   const ModelConfig &config = source.config();
-  ExpertChoice choice;
-  choice.formats.resize(static_cast<size_t>(config.layers));
-  WeightFormat high = options.body_format;
+  Levels formats = {options.body_format, WeightFormat::kW2G32};
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    if (!config.IsSparse(layer)) continue;
-    choice.formats[static_cast<size_t>(layer)] = ExpertFormatsOf(options, config, layer);
-    high = choice.formats[static_cast<size_t>(layer)][0];
-    choice.experts += config.experts;
+    if (config.IsSparse(layer)) formats[kFour] = ExpertFormatsOf(options, config, layer)[0];
   }
   const int64_t ffn = ExpertShapeOf(config, options).padded;
-  const double high_bits = BitsOfExpert(high, config.hidden, ffn), low_bits = BitsOfExpert(kLow, config.hidden, ffn);
-  if (budget.bits != 0) CheckBits(budget.bits, low_bits, high_bits);
+  const auto bits_of = [&](WeightFormat format) { return BitsOfExpert(format, config.hidden, ffn); };
+  const double two = bits_of(formats[kTwo]), four = bits_of(formats[kFour]), eight = bits_of(WeightFormat::kW8);
+  if (budget.bits != 0) CheckBits(budget.bits, two, eight);
+
+  ExpertChoice choice;
+  Losses losses;
   if (ranking == ExpertRanking::kRandom) {
     const std::vector<double> numbers = RandomNumbers(static_cast<size_t>(config.layers * config.experts), seed);
     for (int64_t layer = 0; layer < config.layers; ++layer) {
       const auto first = numbers.begin() + layer * config.experts;
       choice.importance.emplace_back(first, config.IsSparse(layer) ? first + config.experts : first);
     }
+    losses = Unmeasured(choice.importance);
   } else {
-    Measure(source, windows, options, ranking, &choice);
+    losses = Measure(source, windows, options, ranking, formats, &choice);
   }
 
-  std::vector<Place> order;
-  double sum = 0;
-  for (size_t layer = 0; layer < choice.importance.size(); ++layer) {
-    for (size_t e = 0; e < choice.importance[layer].size(); ++e) order.push_back({layer, e, choice.importance[layer][e]});
+  // Slots of the device are as large as the largest expert: 8 bits must be needed before anybody gets them.
+  const bool from_four = budget.bits != 0 ? budget.bits <= four : std::expm1(choice.loss_of_four) <= budget.loss;
+  std::vector<Step> steps;
+  choice.formats.resize(choice.importance.size());
+  for (size_t layer = 0; layer < choice.formats.size(); ++layer) {
+    const size_t experts = choice.importance[layer].size();
+    choice.formats[layer].assign(experts, from_four ? formats[kFour] : WeightFormat::kW8);
+    choice.experts += static_cast<int64_t>(experts);
+    for (size_t e = 0; e < experts; ++e) {
+      std::vector<Point> points = {{formats[kFour], four, losses[kFour][layer][e]}, {formats[kTwo], two, losses[kTwo][layer][e]}};
+      if (!from_four) points.insert(points.begin(), {WeightFormat::kW8, eight, 0});
+      AddSteps(layer, e, points, &steps);
+    }
   }
-  std::stable_sort(order.begin(), order.end(), [](const Place &a, const Place &b) { return a.importance < b.importance; });
-  for (const Place &place : order) sum += place.importance;
+  std::stable_sort(steps.begin(), steps.end(), [](const Step &a, const Step &b) { return a.price < b.price; });
 
-  // Errors of experts know nothing of one another, so that their losses nearly add up: to what all together were measured at.
-  const double unit = sum > 0 ? choice.loss_of_all / sum : 0;
-  const auto count = static_cast<double>(order.size());
-  const auto average = [&](double lowered) { return (low_bits * lowered + high_bits * (count - lowered)) / count; };
-  for (const Place &place : order) {
-    const double loss = choice.loss + unit * place.importance;
-    if (budget.bits != 0 ? average(static_cast<double>(choice.lowered)) <= budget.bits : std::expm1(loss) > budget.loss) break;
-    choice.formats[place.layer][place.expert] = kLow;
-    choice.loss = loss;
-    ++choice.lowered;
+  choice.in_four = from_four ? choice.experts : 0;
+  choice.loss = from_four ? choice.loss_of_four : 0;
+  const auto average = [&] {
+    const int64_t in_eight = choice.experts - choice.in_four - choice.in_two;
+    return (two * static_cast<double>(choice.in_two) + four * static_cast<double>(choice.in_four) +
+            eight * static_cast<double>(in_eight)) / static_cast<double>(choice.experts);
+  };
+  for (const Step &step : steps) {
+    if (budget.bits != 0 ? average() <= budget.bits : std::expm1(choice.loss + step.loss) > budget.loss) break;
+    WeightFormat &format = choice.formats[step.layer][step.expert];
+    choice.in_four += (step.format == formats[kFour] ? 1 : 0) - (format == formats[kFour] ? 1 : 0);
+    choice.in_two += step.format == formats[kTwo] ? 1 : 0;
+    choice.loss += step.loss;
+    format = step.format;
   }
-  choice.bits = average(static_cast<double>(choice.lowered));
+  choice.bits = average();
   return choice;
 }
 

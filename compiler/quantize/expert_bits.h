@@ -1,6 +1,7 @@
-// Bits by expert, after EdgeMoE (Yi et al., 2023, arXiv 2308.14352): the routed experts that a model misses least get 2 bits, the
-// others keep 4. Experts are ranked by what is lost when one of them alone has 2 bits, or, cheaper, by each layer's loss shared out
-// among its experts; then as many as the budget allows are lowered, the least important first.
+// Bits by expert, after EdgeMoE (Yi et al., 2023, arXiv 2308.14352): the routed experts that a model misses least get 2 bits, those
+// that it misses most 8, the others 4. What is lost with one of them alone in 2 bits is measured, or, cheaper, each layer's loss is
+// shared out among its experts; in 4 bits it is so much less as the error of the expert is. Then experts go down one after the
+// other, who loses least for a bit first, as far as the budget asks or allows.
 #pragma once
 
 #include <cstdint>
@@ -22,20 +23,21 @@ enum class ExpertRanking {
 /// One of the two is set.
 struct ExpertBudget {
   double bits = 0;  // that an expert's weight takes at most on average, multipliers and scales included
-  double loss = 0;  // that the estimate of perplexity may exceed the one of all experts in 4 bits by, 0.02: 2 %
+  double loss = 0;  // that the estimate of perplexity may exceed the one of all experts in 8 bits by, 0.02: 2 %
 };
 
 struct ExpertChoice {
   std::vector<std::vector<WeightFormat>> formats;      // [layers, experts]; empty for dense layers
-  std::vector<std::vector<double>> importance;         // the same; what the ranking says of an expert, in its own unit
+  std::vector<std::vector<double>> importance;         // the same; what the ranking says of an expert: its loss in 2 bits, or other units
   std::optional<std::vector<int32_t>> prefix_tokens;  // of the measurements; absent where nothing was measured
-  int64_t lowered = 0, experts = 0;
-  double bits = 0;  // on average
-  double loss = 0, loss_of_all = 0;  // estimates, nats a token: of the choice, of all experts in 2 bits. Not for kUsage, kRandom
+  int64_t experts = 0, in_two = 0, in_four = 0;  // the rest has 8 bits
+  double bits = 0;                               // on average
+  double loss = 0, loss_of_four = 0, loss_of_two = 0;  // estimates, nats a token: of the choice, of all alike. Not for kUsage, kRandom
 };
 
-/// Quantises the model with `options`, whose experts have 4 bits alike, on a few of the windows and runs trials on others.
-/// Throws Error(kUsage) for a budget of bits below what 2 for all experts take, or above what 4 do.
+/// Quantises the model with `options`, whose experts have 4 bits alike, on a few of the windows and runs trials on others. Experts
+/// get 8 bits only where the budget is of more bits than all of them in 4 take, or of less loss than they cause.
+/// Throws Error(kUsage) for a budget of bits below what 2 for all experts take, or above what 8 do.
 ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                               ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed);
 

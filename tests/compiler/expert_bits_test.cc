@@ -38,6 +38,8 @@ class ExpertBits : public testing::Test {
   ExpertChoice Choose(ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed = 1) {
     return ChooseExpertBits(*source_, windows_, options_, ranking, budget, seed);
   }
+  /// A weight's, of an expert of the model.
+  double Bits(WeightFormat format) const { return BitsOfExpert(format, 64, ExpertShapeOf(source_->config(), options_).padded); }
   static std::vector<double> All(const ExpertChoice &choice) {
     std::vector<double> all;
     for (const auto &layer : choice.importance) all.insert(all.end(), layer.begin(), layer.end());
@@ -59,31 +61,32 @@ TEST(BitsOfExpert, CountsMultipliersAndScales) {
                    (2 * (48 * 64 * 2.25 + 48 * 32) + 64 * 48 * 8 + 64 * 32) / (3 * 64 * 48));
 }
 
+constexpr ExpertRanking kRankings[] = {ExpertRanking::kImportance, ExpertRanking::kLoss, ExpertRanking::kUsage, ExpertRanking::kRandom};
+
 TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
   const double most = 3.5;
+  const double low = Bits(WeightFormat::kW2G32), high = Bits(WeightFormat::kW4G32);
   std::set<std::vector<WeightFormat>> different;
-  for (const ExpertRanking ranking :
-       {ExpertRanking::kImportance, ExpertRanking::kLoss, ExpertRanking::kUsage, ExpertRanking::kRandom}) {
+  for (const ExpertRanking ranking : kRankings) {
     const ExpertChoice choice = Choose(ranking, {most, 0});
     ASSERT_EQ(choice.formats.size(), 3u);
     EXPECT_EQ(choice.experts, 24);
-    const int64_t ffn = ExpertShapeOf(source_->config(), options_).padded;
-    const double low = BitsOfExpert(WeightFormat::kW2G32, 64, ffn), high = BitsOfExpert(WeightFormat::kW4G32, 64, ffn);
     int64_t lowered = 0;
-    double dearest = 0, cheapest = INFINITY;  // of those in 2 bits, of the others
+    double sum_low = 0, sum_high = 0;
     std::vector<WeightFormat> formats;
     for (size_t layer = 0; layer < 3; ++layer) {
       for (size_t e = 0; e < 8; ++e) {
-        const bool two = choice.formats[layer][e] == WeightFormat::kW2G32;
-        formats.push_back(choice.formats[layer][e]);
-        lowered += two ? 1 : 0;
-        if (two) dearest = std::max(dearest, choice.importance[layer][e]);
-        if (!two) cheapest = std::min(cheapest, choice.importance[layer][e]);
+        const WeightFormat format = choice.formats[layer][e];
+        EXPECT_NE(format, WeightFormat::kW8) << "4 bits would do, and slots are as large as the largest expert";
+        formats.push_back(format);
+        lowered += format == WeightFormat::kW2G32 ? 1 : 0;
+        (format == WeightFormat::kW2G32 ? sum_low : sum_high) += choice.importance[layer][e];
       }
     }
     different.insert(formats);
-    EXPECT_EQ(lowered, choice.lowered);
-    EXPECT_LE(dearest, cheapest);
+    EXPECT_EQ(lowered, choice.in_two);
+    EXPECT_EQ(24 - lowered, choice.in_four);
+    EXPECT_LT(sum_low / static_cast<double>(lowered), sum_high / static_cast<double>(24 - lowered)) << "those missed least go first";
     EXPECT_NEAR(choice.bits, (low * static_cast<double>(lowered) + high * static_cast<double>(24 - lowered)) / 24, 1e-12);
     EXPECT_LE(choice.bits, most);
     EXPECT_GT(choice.bits, most - (high - low) / 24 - 1e-12) << "one fewer would have done";
@@ -91,12 +94,42 @@ TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
   EXPECT_GT(different.size(), 2u);
 }
 
+TEST_F(ExpertBits, ABudgetAboveFourBitsMixesAllThree) {
+  const double two = Bits(WeightFormat::kW2G32), four = Bits(WeightFormat::kW4G32), eight = Bits(WeightFormat::kW8);
+  const double most = 6;
+  for (const ExpertRanking ranking : kRankings) {
+    const ExpertChoice choice = Choose(ranking, {most, 0});
+    std::map<WeightFormat, int64_t> count;
+    std::map<WeightFormat, double> sum;
+    for (size_t layer = 0; layer < 3; ++layer) {
+      for (size_t e = 0; e < 8; ++e) {
+        ++count[choice.formats[layer][e]];
+        sum[choice.formats[layer][e]] += choice.importance[layer][e];
+      }
+    }
+    EXPECT_EQ(count[WeightFormat::kW2G32], choice.in_two);
+    EXPECT_EQ(count[WeightFormat::kW4G32], choice.in_four);
+    const auto in_eight = count[WeightFormat::kW8], in_less = 24 - in_eight;
+    EXPECT_GT(in_eight, 0);
+    EXPECT_GT(in_less, 0);
+    EXPECT_LT((sum[WeightFormat::kW2G32] + sum[WeightFormat::kW4G32]) / static_cast<double>(in_less),
+              sum[WeightFormat::kW8] / static_cast<double>(in_eight));
+    EXPECT_NEAR(choice.bits,
+                (two * static_cast<double>(choice.in_two) + four * static_cast<double>(choice.in_four) +
+                 eight * static_cast<double>(in_eight)) / 24, 1e-12);
+    EXPECT_LE(choice.bits, most);
+    EXPECT_GT(choice.bits, most - (eight - two) / 24 - 1e-12) << "one step fewer would have done";
+  }
+}
+
 TEST_F(ExpertBits, LossesAreMeasuredAndSharedOut) {
   const ExpertChoice each = Choose(ExpertRanking::kImportance, {0, 1e9}), shared = Choose(ExpertRanking::kLoss, {0, 1e9});
-  EXPECT_EQ(each.lowered, 24) << "any loss is allowed";
-  EXPECT_DOUBLE_EQ(each.loss_of_all, shared.loss_of_all);
-  EXPECT_NEAR(each.loss, each.loss_of_all, 1e-9 + 1e-6 * each.loss_of_all) << "estimates add up to what all were measured at";
-  EXPECT_NEAR(shared.loss, shared.loss_of_all, 1e-9 + 1e-6 * shared.loss_of_all);
+  EXPECT_EQ(each.in_two, 24) << "any loss is allowed";
+  EXPECT_DOUBLE_EQ(each.loss_of_two, shared.loss_of_two);
+  EXPECT_DOUBLE_EQ(each.loss_of_four, shared.loss_of_four);
+  EXPECT_LT(each.loss_of_four, 0.3 * each.loss_of_two);
+  EXPECT_NEAR(each.loss, each.loss_of_two, 1e-9 + 1e-6 * each.loss_of_two) << "estimates add up to what all were measured at";
+  EXPECT_NEAR(shared.loss, shared.loss_of_two, 1e-9 + 1e-6 * shared.loss_of_two);
   // The cheaper way sees the same: ranks agree far better than by chance.
   const std::vector<double> a = All(each), b = All(shared);
   int agree = 0, pairs = 0;
@@ -110,11 +143,19 @@ TEST_F(ExpertBits, LossesAreMeasuredAndSharedOut) {
 }
 
 TEST_F(ExpertBits, ALossInBetweenLowersSome) {
-  const double all = Choose(ExpertRanking::kLoss, {0, 1e9}).loss_of_all;
-  const ExpertChoice choice = Choose(ExpertRanking::kLoss, {0, std::expm1(all / 2)});
-  EXPECT_GT(choice.lowered, 0);
-  EXPECT_LT(choice.lowered, 24);
-  EXPECT_LE(choice.loss, all / 2);
+  const ExpertChoice all = Choose(ExpertRanking::kLoss, {0, 1e9});
+  const double between = 0.5 * (all.loss_of_four + all.loss_of_two), little = 0.5 * all.loss_of_four;
+  const ExpertChoice some = Choose(ExpertRanking::kLoss, {0, std::expm1(between)});
+  EXPECT_GT(some.in_two, 0);
+  EXPECT_LT(some.in_two, 24);
+  EXPECT_EQ(some.in_two + some.in_four, 24) << "all in 4 bits lose less than that";
+  EXPECT_LE(some.loss, between);
+  EXPECT_GT(some.loss, all.loss_of_four);
+  const ExpertChoice few = Choose(ExpertRanking::kLoss, {0, std::expm1(little)});
+  EXPECT_LT(few.in_two + few.in_four, 24) << "8 bits are needed";
+  EXPECT_GT(few.in_two + few.in_four, 0);
+  EXPECT_LE(few.loss, little);
+  EXPECT_EQ(Choose(ExpertRanking::kLoss, {0, 1e-12}).bits, Bits(WeightFormat::kW8));
 }
 
 TEST_F(ExpertBits, TheSameOnAnyThreads) {
@@ -167,12 +208,13 @@ TEST(ExpertBitsOfHybrids, ExpertsSeeTheTokensOfTheSource) {
   }
 }
 
-TEST_F(ExpertBits, RefusesFewerBitsThanTwoAndMoreThanFour) {
+TEST_F(ExpertBits, RefusesFewerBitsThanTwoAndMoreThanEight) {
   EXPECT_ERROR(Choose(ExpertRanking::kRandom, {2.0, 0}), ExitCode::kUsage, "--expert-budget: 2 bits are less than the ");
-  EXPECT_ERROR(Choose(ExpertRanking::kRandom, {6, 0}), ExitCode::kUsage, "--expert-budget: 6 bits are more than the ");
-  EXPECT_ERROR(Choose(ExpertRanking::kImportance, {6, 0}), ExitCode::kUsage, "that experts of 4 bits take");
-  const double most = BitsOfExpert(WeightFormat::kW4G32, 64, ExpertShapeOf(source_->config(), options_).padded);
-  EXPECT_EQ(Choose(ExpertRanking::kRandom, {most, 0}).lowered, 0);
+  EXPECT_ERROR(Choose(ExpertRanking::kRandom, {9, 0}), ExitCode::kUsage, "--expert-budget: 9 bits are more than the ");
+  EXPECT_ERROR(Choose(ExpertRanking::kImportance, {9, 0}), ExitCode::kUsage, "that experts of 8 bits take");
+  EXPECT_EQ(Choose(ExpertRanking::kRandom, {Bits(WeightFormat::kW8), 0}).in_four, 0);
+  EXPECT_EQ(Choose(ExpertRanking::kRandom, {Bits(WeightFormat::kW4G32), 0}).in_four, 24);
+  EXPECT_EQ(Choose(ExpertRanking::kRandom, {Bits(WeightFormat::kW2G32), 0}).in_two, 24);
 }
 
 }  // namespace
