@@ -221,8 +221,8 @@ void SoakModel::Record(Conversation *conversation, acorn_status status, Counts *
   const uint32_t rate = acorn_session_rate(conversation->session);
   const size_t position = acorn_session_position(conversation->session);
   if (position < conversation->rates.size()) throw Failure("tokens are lost");
-  if (conversation->seen != Seen::kAll && position > conversation->rates.size()) {
-    // They were computed once more, at the rate of now.
+  if (conversation->seen != Seen::kAll && (status == ACORN_OK || position > conversation->rates.size())) {
+    // They were computed once more, at the rate of now: by a call that had nothing to add too.
     std::fill(conversation->rates.begin(), conversation->rates.end(), rate);
     conversation->seen = Seen::kAll;
   }
