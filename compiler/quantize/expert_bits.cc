@@ -28,7 +28,7 @@ using Levels = std::array<WeightFormat, kLevels>;
 /// [layers, experts] for each level
 using Losses = std::array<std::vector<std::vector<double>>, kLevels>;
 
-/// Of an expert in 4 bits where one in 2 bits loses 1 and nobody measures: steps of a quarter make a sixteenth of the squared error.
+/// Of an expert in 4 bits where one in 2 bits loses 1 and nobody measures: a quarter of the step, a sixteenth of the squared error.
 constexpr double kUnmeasuredFour = 1.0 / 16;
 
 /// The transforms that the weights of down and of a state-space layer's out expect.
@@ -228,8 +228,8 @@ Losses Unmeasured(const std::vector<std::vector<double>> &importance) {
   return losses;
 }
 
-/// Runs the trials. Fills prefix_tokens and importance, and where the ranking measures losses loss_of_four and loss_of_two; returns
-/// what an expert costs at each level, in nats a token where it is measured.
+/// Runs the trials. Fills prefix_tokens and importance, and where the ranking measures losses loss_of_four and loss_of_two;
+/// returns what an expert costs at each level, in nats a token where it is measured.
 Losses Measure(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options, ExpertRanking ranking,
                const Levels &formats, ExpertChoice *choice) {
   const ModelConfig &config = source.config();

@@ -1,7 +1,7 @@
-// Bits by expert, after EdgeMoE (Yi et al., 2023, arXiv 2308.14352): the routed experts that a model misses least get 2 bits, those
-// that it misses most 8, the others 4. What is lost with one of them alone in 2 bits is measured, or, cheaper, each layer's loss is
-// shared out among its experts; in 4 bits it is so much less as the error of the expert is. Then experts go down one after the
-// other, who loses least for a bit first, as far as the budget asks or allows.
+// Bits by expert, after EdgeMoE (Yi et al., 2023, arXiv 2308.14352): the routed experts that a model misses least get 2 bits,
+// those that it misses most 8, the others 4. What is lost with one of them alone in 2 bits is measured, or, cheaper, each layer's
+// loss is shared out among its experts; in 4 bits it is so much less as the error of the expert is. Then experts go down one after
+// the other, who loses least for a bit first, as far as the budget asks or allows.
 #pragma once
 
 #include <cstdint>
@@ -28,15 +28,16 @@ struct ExpertBudget {
 
 struct ExpertChoice {
   std::vector<std::vector<WeightFormat>> formats;      // [layers, experts]; empty for dense layers
-  std::vector<std::vector<double>> importance;         // the same; what the ranking says of an expert: its loss in 2 bits, or other units
+  std::vector<std::vector<double>> importance;         // the same; what the ranking says: a loss in 2 bits, tokens, or chance
   std::optional<std::vector<int32_t>> prefix_tokens;  // of the measurements; absent where nothing was measured
   int64_t experts = 0, in_two = 0, in_four = 0;  // the rest has 8 bits
   double bits = 0;                               // on average
-  double loss = 0, loss_of_four = 0, loss_of_two = 0;  // estimates, nats a token: of the choice, of all alike. Not for kUsage, kRandom
+  // Estimates in nats a token, of the choice and of all alike; 0 for kUsage and kRandom.
+  double loss = 0, loss_of_four = 0, loss_of_two = 0;
 };
 
-/// Quantises the model with `options`, whose experts have 4 bits alike, on a few of the windows and runs trials on others. Experts
-/// get 8 bits only where the budget is of more bits than all of them in 4 take, or of less loss than they cause.
+/// Quantises the model with `options`, whose experts have 4 bits alike, on a few of the windows and runs trials on others.
+/// Experts get 8 bits only where the budget is of more bits than all of them in 4 take, or of less loss than they cause.
 /// Throws Error(kUsage) for a budget of bits below what 2 for all experts take, or above what 8 do.
 ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
                               ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed);

@@ -23,8 +23,8 @@ size_t ShareOut(size_t n, size_t nr, uint32_t threads, size_t matrices) {
   return best;
 }
 
-// Of few rows, whose weights stream by once: four tasks a thread, so that one which starts late leaves some to the others, or fewer
-// where these end together: 36 tiles on two threads are 16 and 20 in tasks of five, and 18 each in tasks of six.
+// Of few rows, whose weights stream by once: four tasks a thread, so that one which starts late leaves some to the others, or
+// fewer where these end together: 36 tiles on two threads are 16 and 20 in tasks of five, and 18 each in tasks of six.
 size_t StreamOut(size_t n, size_t nr, uint32_t threads, size_t most) {
   constexpr size_t kTasksEach = 4;
   const size_t tiles = CeilDiv(n, nr);

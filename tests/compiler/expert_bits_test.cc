@@ -61,7 +61,8 @@ TEST(BitsOfExpert, CountsMultipliersAndScales) {
                    (2 * (48 * 64 * 2.25 + 48 * 32) + 64 * 48 * 8 + 64 * 32) / (3 * 64 * 48));
 }
 
-constexpr ExpertRanking kRankings[] = {ExpertRanking::kImportance, ExpertRanking::kLoss, ExpertRanking::kUsage, ExpertRanking::kRandom};
+constexpr ExpertRanking kRankings[] = {ExpertRanking::kImportance, ExpertRanking::kLoss, ExpertRanking::kUsage,
+                                       ExpertRanking::kRandom};
 
 TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
   const double most = 3.5;
