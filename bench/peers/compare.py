@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Acorn beside llama.cpp on whole models: one command, from nothing to a table and pictures.
+"""Acorn beside llama.cpp on whole models: one command, from a build to a table and pictures.
 
   python3 bench/peers/compare.py [--pairs 5] [--models smollm2-135m,tinyllama-1.1b] [--threads N] [--out bench/results/peers]
 
@@ -12,11 +12,12 @@ bandwidth, or its products over the multiply bandwidth, whichever takes longer, 
 SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by
 `acornc synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch and LiteRT, where asked for,
 from PyPI. All files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg;
-report.py OUT.json makes the last two anew.
+report.py OUT.json makes the last two anew. With --add models that OUT.json has of the same CPU and are not measured now stay.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
 import argparse
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -202,7 +203,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
     limits = Limits(inspected, plan, model)
     all_works = works(model, arguments.quick)
     entry = results["models"][name] = {
-        "weights": "real" if model.real else "made up",
+        "weights": "real" if model.real else "made up", "pairs": arguments.pairs, "measured": measured(),
         "file_bytes": {program.name: os.path.getsize(program.file) for program in [acorn, *peers]},
         "weight_bytes_a_token": limits.weight_bytes, "block_bytes": plan["block_bytes"],
         "bounds": [], "open_ms": [], "instructions": {},
@@ -240,6 +241,21 @@ def measure(name: str, arguments, results: dict, save) -> None:
     save()
 
 
+def measured() -> str:
+    """The day, and the commit where there is one."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True,
+                            check=False).stdout.strip()
+    return datetime.date.today().isoformat() + (f", {commit}" if commit else "")
+
+
+def kept(out: pathlib.Path, results: dict) -> dict:
+    """The models that OUT.json has of the same machine and threads."""
+    path = out.with_suffix(".json")
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = all(old.get(key) == results[key] for key in ("cpu", "cores", "threads", "backend"))
+    return old["models"] if same else {}
+
+
 def cpu_name() -> str:
     for line in open("/proc/cpuinfo", encoding="utf-8"):
         if line.startswith("model name"):
@@ -258,6 +274,7 @@ def main() -> int:
     parser.add_argument("--with", dest="runtimes", default="", help="also beside, in int4 and of the same geometry, one or both of " +
                         ",".join(RUNTIMES) + " (PyPI, gigabytes)")
     parser.add_argument("--quick", action="store_true", help="short prompts and contexts alone")
+    parser.add_argument("--add", action="store_true", help="to the models that --out has, of the same CPU and threads")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/peers")
     arguments = parser.parse_args()
     arguments.types = arguments.types.split(",")
@@ -272,8 +289,10 @@ def main() -> int:
         programs.run(["bash", ROOT / "bench/peers/llama_cpp.sh", "setup"])
         first = LlamaCpp(gguf_file(arguments.models.split(",")[0], MODELS[arguments.models.split(",")[0]], arguments.types[0]),
                          arguments.types[0], arguments.threads)
-        results = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": arguments.threads, "pairs": arguments.pairs,
-                   "backend": first.backend(), "models": {}}
+        results = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": arguments.threads, "backend": first.backend(),
+                   "models": {}}
+        if arguments.add:
+            results["models"] = kept(out, results)
 
         def save():
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,12 @@
 # packages are downloaded with apt (its own lists and folders, signatures checked) and unpacked with dpkg-deb.
 #
 #   bash bench/peers/llama_cpp.sh [--arch amd64|arm64] setup                 once, about 11 MB
-#   bash bench/peers/llama_cpp.sh [--arch …] run PROGRAM [ARG...]   llama-quantize, llama-bench, …; names of files are absolute
+#   bash bench/peers/llama_cpp.sh [--arch …] run PROGRAM [ARG...]   llama-quantize, llama-bench, …; names of files absolute
+#   bash bench/peers/llama_cpp.sh [--arch …] words PROGRAM          what `run` runs, a word a line: a folder to be in, the command
 #   bash bench/peers/llama_cpp.sh [--arch …] root                   the folder: qemu-aarch64 -L "$(… root)" …
 #
-# --arch is this machine's unless named. BEFORE="valgrind …" is a command that the program is run under. The mirror is the one
-# that apt is configured with, or the one in ACORN_DEBIAN_MIRROR. Packages come from sid: llama.cpp is in no stable release.
+# --arch is this machine's unless named. The mirror is the one that apt is configured with, or the one in ACORN_DEBIAN_MIRROR.
+# Packages come from sid: llama.cpp is in no stable release.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' bench/peers/llama_cpp.sh; exit 2; }
@@ -54,27 +55,31 @@ setup() {
   [ -e "$root/lib" ] || ln -s usr/lib "$root/lib"  # where programs look for the loader
 }
 
-run() {  # PROGRAM [ARG...]
+words() {  # PROGRAM
   local program="$root/usr/bin/$1"
-  shift
   if [ "$arch" != "$(dpkg --print-architecture)" ]; then
-    exec qemu-aarch64 -L "$root" -cpu max,pauth-impdef=on "$program" "$@"
+    printf '%s\n' "$PWD" qemu-aarch64 -L "$root" -cpu max,pauth-impdef=on "$program"
+    return
   fi
   # sid's C library is newer than the system's, so its own loader starts the program. ggml looks for the library with the kernels
   # of this CPU in the folder it was built for, which is not there, and then in the current one.
   local libraries="$root/usr/lib/$triplet"
-  cd "$libraries"/ggml/backends*
-  # shellcheck disable=SC2086
-  exec ${BEFORE:-} "$libraries/$loader" --library-path "$libraries:$libraries/llama" "$program" "$@"
+  printf '%s\n' "$libraries"/ggml/backends* "$libraries/$loader" --library-path "$libraries:$libraries/llama" "$program"
+}
+
+run() {  # PROGRAM [ARG...]
+  local command
+  mapfile -t command < <(words "$1")
+  cd "${command[0]}"
+  exec "${command[@]:1}" "${@:2}"
 }
 
 case ${1:-} in
   setup) setup ;;
   root) echo "$root" ;;
-  run)
-    shift
-    [ $# -ge 1 ] || usage
-    run "$@"
+  run | words)
+    [ $# -ge 2 ] || usage
+    "$@"
     ;;
   *) usage ;;
 esac

@@ -44,6 +44,9 @@ class Run:
     peak_rss_bytes: int
 
 
+VALGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+
+
 class ProgramError(Exception):
     pass
 
@@ -58,11 +61,11 @@ def can_drop_page_cache() -> bool:
     return os.access("/proc/sys/vm/drop_caches", os.W_OK)
 
 
-def run(command: list, log: str = "") -> Run:
-    """Runs it to its end. log: a file that gets its standard error, else that is kept for the message of a failure."""
+def run(command: list, log: str = "", folder: pathlib.Path = ROOT) -> Run:
+    """Runs it in the folder, to its end. log: a file that gets its standard error, else that is kept for the message of a failure."""
     with open(log, "w+b") if log else tempfile.TemporaryFile() as errors:
         begin = time.monotonic()
-        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=errors, cwd=ROOT)
+        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=errors, cwd=folder)
         out = process.stdout.read().decode()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - begin
@@ -75,14 +78,11 @@ def run(command: list, log: str = "") -> Run:
     return Run(out, seconds, usage.ru_maxrss * 1024)
 
 
-def callgrind(command: list) -> int:
+def callgrind(command: list, folder: pathlib.Path = ROOT) -> int:
     """Instructions that the whole process executes, as valgrind shows them to a CPU with AVX2 and without AVX-512."""
     with tempfile.NamedTemporaryFile() as log:
-        run(command, log.name)
+        run(VALGRIND + command, log.name, folder)
         return int(re.search(rb"Collected : (\d+)", log.read()).group(1))
-
-
-VALGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
 
 
 class Acorn:
@@ -121,7 +121,7 @@ class Acorn:
     def instructions(self, work: Work) -> float:
         """For each token, one thread, AVX2: what one repetition adds to another."""
         prompt, generated = (work.tokens, 0) if work.kind == "prefill" else (1, GENERATED // 2 - 1)
-        once, twice = (callgrind(VALGRIND + self.command(prompt, generated, repetitions, 1) + ["--isa", "avx2"])
+        once, twice = (callgrind(self.command(prompt, generated, repetitions, 1) + ["--isa", "avx2"])
                        for repetitions in (1, 2))
         return (twice - once) / (prompt + generated)
 
@@ -131,11 +131,11 @@ class LlamaCpp:
 
     def __init__(self, file: str, kind: str, threads: int):
         self.file, self.name, self.threads = file, f"llama.cpp {kind}", threads
-        self.script = ROOT / "bench/peers/llama_cpp.sh"
+        # Without the script, so that a process has nobody's time but its own.
+        self.folder, *self.program = run(["bash", ROOT / "bench/peers/llama_cpp.sh", "words", "llama-bench"]).out.splitlines()
 
-    def command(self, arguments: list, before: list = ()) -> list:
-        environment = ["env", "BEFORE=" + " ".join(before)]
-        return environment + ["bash", self.script, "run", "llama-bench", "-m", self.file, "-o", "jsonl"] + arguments
+    def command(self, arguments: list) -> list:
+        return [*self.program, "-m", self.file, "-o", "jsonl"] + arguments
 
     def can(self, work: Work) -> bool:
         return True
@@ -147,7 +147,8 @@ class LlamaCpp:
             "first_token": ["-p", 0, "-n", 0, "-pg", f"{work.tokens},1"],
             "start": ["-p", work.tokens, "-n", 0, "--no-warmup"],
             "cold_start": ["-p", work.tokens, "-n", 0, "--no-warmup"]}[work.kind]
-        process = run(self.command(arguments + ["-t", self.threads, "-r", 1 if work.is_start else repetitions]))
+        process = run(self.command(arguments + ["-t", self.threads, "-r", 1 if work.is_start else repetitions]),
+                      folder=self.folder)
         if work.is_start:
             return process.seconds * 1e3, process
         row = json.loads(process.out.splitlines()[-1])
@@ -158,13 +159,13 @@ class LlamaCpp:
     def backend(self) -> str:
         """The library with kernels that it chooses on this CPU, as libggml-cpu-zen4.so."""
         with tempfile.NamedTemporaryFile() as log:
-            run(self.command(["-p", 1, "-n", 0, "--no-warmup", "-r", 1, "-t", self.threads]), log.name)
+            run(self.command(["-p", 1, "-n", 0, "--no-warmup", "-r", 1, "-t", self.threads]), log.name, self.folder)
             found = re.search(rb"load_backend: loaded .*/([^/\s]*)", log.read())
             return found.group(1).decode() if found else "unknown"
 
     def instructions(self, work: Work) -> float:
         arguments = ["-p", work.tokens, "-n", 0] if work.kind == "prefill" else ["-p", 0, "-n", GENERATED // 2]
-        once, twice = (callgrind(self.command(arguments + ["-t", 1, "--no-warmup", "-r", repetitions], VALGRIND))
+        once, twice = (callgrind(self.command(arguments + ["-t", 1, "--no-warmup", "-r", repetitions]), self.folder)
                        for repetitions in (1, 2))
         return (twice - once) / (work.tokens if work.kind == "prefill" else GENERATED // 2)
 

@@ -57,14 +57,14 @@ def table(entry: dict) -> str:
 
 
 def markdown(results: dict, out: pathlib.Path) -> str:
-    parts = [f"{results['cpu']}, {results['cores']} cores, {results['threads']} threads each, {results['pairs']} interleaved "
-             f"rounds; llama.cpp runs on {results['backend']}. Medians; a ratio is that of one round, above 1 Acorn is better. "
+    parts = [f"{results['cpu']}, {results['cores']} cores, {results['threads']} threads each, interleaved rounds; llama.cpp "
+             f"runs on {results['backend']}. Medians; a ratio is that of one round, above 1 Acorn is better. "
              "`python3 bench/peers/compare.py`."]
     for name, entry in results["models"].items():
         bound = {unit: statistics.median(row[unit] for row in entry["bounds"]) for unit in ("GB/s", "GMAC/s")}
         sizes = ", ".join(f"{program} {size / 1e6:,.1f} MB" for program, size in entry["file_bytes"].items())
         parts.append(
-            f"## {name}, {entry['weights']} weights\n\n{sizes}. Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} "
+            f"## {name}, {entry['weights']} weights\n\n{entry['pairs']} rounds ({entry['measured']}). {sizes}. Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} "
             f"GMAC/s; a token reads {entry['weight_bytes_a_token'] / 1e6:.1f} MB of weights. Acorn opens in "
             f"{statistics.median(entry['open_ms']):.2f} ms and wants {entry['block_bytes'] / 2**20:.1f} MiB beside its file for "
             f"the whole context.\n\n{table(entry)}\n\n![{name}]({out.name}-{name}.svg)")

@@ -24,7 +24,7 @@ constexpr double kTiny = 1e-30;  // no error is divided by less
 
 /// What an expert may be lowered to, from 8 bits: 4 first, then 2.
 enum Level : size_t { kFour, kTwo, kLevels };
-using Levels = std::array<WeightFormat, kLevels>;
+constexpr WeightFormat kTwoBits = WeightFormat::kW2G32;
 /// [layers, experts] for each level
 using Losses = std::array<std::vector<std::vector<double>>, kLevels>;
 
@@ -122,8 +122,7 @@ class ExpertProbe : public LayerProbe {
     Matrix x;
   };
 
-  ExpertProbe(const Matrix &x, int64_t window, ExpertRanking ranking, const Levels &formats)
-      : window_(window), ranking_(ranking), formats_(formats), float_x_(x) {
+  ExpertProbe(const Matrix &x, int64_t window, ExpertRanking ranking) : window_(window), ranking_(ranking), float_x_(x) {
     low_x_.fill(x);
   }
 
@@ -158,7 +157,9 @@ class ExpertProbe : public LayerProbe {
   /// Returns what the layer itself makes of float_x_.
   Matrix TryLevel(const LayerView &view, Level level) {
     std::vector<ExpertWeights> low;
-    for (const ExpertMatrices &expert : view.round_experts(formats_[level])) {
+    std::vector<ExpertMatrices> two_bits;
+    if (level == kTwo) two_bits = view.round_experts(kTwoBits);
+    for (const ExpertMatrices &expert : level == kTwo ? two_bits : view.rounded.experts.experts) {
       low.push_back({Dequantize(expert.gate), Dequantize(expert.up), Dequantize(expert.down)});
     }
     const auto layer = static_cast<size_t>(view.layer);
@@ -194,7 +195,6 @@ class ExpertProbe : public LayerProbe {
 
   int64_t window_;
   ExpertRanking ranking_;
-  Levels formats_;
   Matrix float_x_;
   std::array<Matrix, kLevels> low_x_;
   std::vector<Trial> trials_;
@@ -231,7 +231,7 @@ Losses Unmeasured(const std::vector<std::vector<double>> &importance) {
 /// Runs the trials. Fills prefix_tokens and importance, and where the ranking measures losses loss_of_four and loss_of_two;
 /// returns what an expert costs at each level, in nats a token where it is measured.
 Losses Measure(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options, ExpertRanking ranking,
-               const Levels &formats, ExpertChoice *choice) {
+               ExpertChoice *choice) {
   const ModelConfig &config = source.config();
   const std::vector<int32_t> prefix = PrefixOf(source, windows, options);
   choice->prefix_tokens = prefix;
@@ -239,7 +239,7 @@ Losses Measure(const SourceModel &source, const CalibrationWindows &windows, con
   const SearchTokens tokens = ChooseSearchTokens(windows, kTrialWindows, trials, config.hidden);
   LayerQuantizer quantizer(source, options, FfnShapeOf(config, options), windows.window, Embed(source, tokens.calibration),
                            prefix.empty() ? Matrix(0, config.hidden) : Embed(source, prefix));
-  ExpertProbe probe(Embed(source, tokens.trial), tokens.trial_window, ranking, formats);
+  ExpertProbe probe(Embed(source, tokens.trial), tokens.trial_window, ranking);
   Progress progress("ranking experts, layers", config.layers);
   ConversionReport unused;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -288,40 +288,21 @@ Losses Measure(const SourceModel &source, const CalibrationWindows &windows, con
   return losses;
 }
 
-void CheckBits(double bits, double least, double most) {
-  if (bits >= least && bits <= most) return;
+void CheckBits(double bits, double two, double four, double eight) {
+  const double least = std::min(two, four);
+  if (bits >= least && bits <= eight) return;
   char text[160];
   std::snprintf(text, sizeof text, "convert: --expert-budget: %.4g bits are %s than the %.4g that experts of %d bits take", bits,
-                bits < least ? "less" : "more", bits < least ? least : most, bits < least ? 2 : 8);
+                bits < least ? "less" : "more", bits < least ? least : eight, bits > eight ? 8 : two < four ? 2 : 4);
   throw Error(ExitCode::kUsage, text);
 }
 
-/// An expert goes from one format to the next.
-struct Step {
-  size_t layer, expert;
-  WeightFormat format;
-  double price, loss;  // what a bit less of each weight loses; what the step loses
-};
-
-/// What an expert may be.
-struct Point {
-  WeightFormat format;
-  double bits, loss;
-};
-
-/// The steps down of an expert from its first point, each dearer by bit than the one before it: a point that saves less for what it
-/// loses than the next one is passed over.
-void AddSteps(size_t layer, size_t expert, const std::vector<Point> &points, std::vector<Step> *steps) {
-  const auto price = [&](size_t from, size_t to) {
-    const double saved = points[from].bits - points[to].bits;
-    return saved > 0 ? (points[to].loss - points[from].loss) / saved : INFINITY;
-  };
-  for (size_t from = 0, to = 0; from + 1 < points.size(); from = to) {
-    to = from + 1;
-    for (size_t next = to + 1; next < points.size(); ++next) to = price(from, next) < price(from, to) ? next : to;
-    if (price(from, to) == INFINITY) continue;  // depths without whole groups have 8 bits anyway
-    steps->push_back({layer, expert, points[to].format, price(from, to), points[to].loss - points[from].loss});
-  }
+/// The options for experts as wide as groups of 32 want them, since some may get 2 bits.
+RecipeOptions WithRoomForGroups(RecipeOptions options, const ModelConfig &config) {
+  const std::vector<WeightFormat> layer(static_cast<size_t>(config.experts), options.body_format);
+  if (options.expert_formats.empty()) options.expert_formats.assign(static_cast<size_t>(config.layers), layer);
+  options.expert_formats.push_back({kTwoBits});  // of a layer that there is not
+  return options;
 }
 
 }  // namespace
@@ -336,17 +317,37 @@ double BitsOfExpert(WeightFormat format, int64_t hidden, int64_t ffn) {
   return (2 * bits(ffn, hidden) + bits(hidden, ffn)) / static_cast<double>(3 * hidden * ffn);
 }
 
-ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
+std::vector<ExpertStep> StepsDown(const std::vector<std::vector<ExpertPoint>> &experts) {
+  std::vector<ExpertStep> steps;
+  for (size_t expert = 0; expert < experts.size(); ++expert) {
+    const std::vector<ExpertPoint> &points = experts[expert];
+    const auto price = [&](size_t from, size_t to) {
+      const double saved = points[from].bits - points[to].bits;
+      return saved > 0 ? (points[to].loss - points[from].loss) / saved : INFINITY;
+    };
+    for (size_t from = 0, to = 0; from + 1 < points.size(); from = to) {
+      to = from + 1;
+      for (size_t next = to + 1; next < points.size(); ++next) to = price(from, next) < price(from, to) ? next : to;
+      if (price(from, to) == INFINITY) continue;
+      steps.push_back({expert, from, to, price(from, to), points[to].loss - points[from].loss});
+    }
+  }
+  std::stable_sort(steps.begin(), steps.end(), [](const ExpertStep &a, const ExpertStep &b) { return a.price < b.price; });
+  return steps;
+}
+
+ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &four_bits,
                               ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed) {
   const ModelConfig &config = source.config();
-  Levels formats = {options.body_format, WeightFormat::kW2G32};
+  const RecipeOptions options = WithRoomForGroups(four_bits, config);
+  WeightFormat four_bit_format = options.body_format;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    if (config.IsSparse(layer)) formats[kFour] = ExpertFormatsOf(options, config, layer)[0];
+    if (config.IsSparse(layer)) four_bit_format = ExpertFormatsOf(options, config, layer)[0];
   }
   const int64_t ffn = ExpertShapeOf(config, options).padded;
   const auto bits_of = [&](WeightFormat format) { return BitsOfExpert(format, config.hidden, ffn); };
-  const double two = bits_of(formats[kTwo]), four = bits_of(formats[kFour]), eight = bits_of(WeightFormat::kW8);
-  if (budget.bits != 0) CheckBits(budget.bits, two, eight);
+  const double two = bits_of(kTwoBits), four = bits_of(four_bit_format), eight = bits_of(WeightFormat::kW8);
+  if (budget.bits != 0) CheckBits(budget.bits, two, four, eight);
 
   ExpertChoice choice;
   Losses losses;
@@ -358,40 +359,43 @@ ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindow
     }
     losses = Unmeasured(choice.importance);
   } else {
-    losses = Measure(source, windows, options, ranking, formats, &choice);
+    losses = Measure(source, windows, options, ranking, &choice);
   }
 
   // Slots of the device are as large as the largest expert: 8 bits must be needed before anybody gets them.
   const bool from_four = budget.bits != 0 ? budget.bits <= four : std::expm1(choice.loss_of_four) <= budget.loss;
-  std::vector<Step> steps;
+  std::vector<ExpertPoint> points = {{WeightFormat::kW8, eight, 0}, {four_bit_format, four, 0}, {kTwoBits, two, 0}};
+  if (from_four) points.erase(points.begin());
+  std::vector<std::vector<ExpertPoint>> experts;
+  std::vector<WeightFormat *> formats;  // of each
   choice.formats.resize(choice.importance.size());
   for (size_t layer = 0; layer < choice.formats.size(); ++layer) {
-    const size_t experts = choice.importance[layer].size();
-    choice.formats[layer].assign(experts, from_four ? formats[kFour] : WeightFormat::kW8);
-    choice.experts += static_cast<int64_t>(experts);
-    for (size_t e = 0; e < experts; ++e) {
-      std::vector<Point> points = {{formats[kFour], four, losses[kFour][layer][e]}, {formats[kTwo], two, losses[kTwo][layer][e]}};
-      if (!from_four) points.insert(points.begin(), {WeightFormat::kW8, eight, 0});
-      AddSteps(layer, e, points, &steps);
+    choice.formats[layer].assign(choice.importance[layer].size(), points[0].format);
+    for (size_t e = 0; e < choice.formats[layer].size(); ++e) {
+      for (const Level level : {kFour, kTwo}) points[points.size() - kLevels + level].loss = losses[level][layer][e];
+      experts.push_back(points);
+      formats.push_back(&choice.formats[layer][e]);
     }
   }
-  std::stable_sort(steps.begin(), steps.end(), [](const Step &a, const Step &b) { return a.price < b.price; });
 
-  choice.in_four = from_four ? choice.experts : 0;
-  choice.loss = from_four ? choice.loss_of_four : 0;
+  std::vector<int64_t> count(points.size(), 0);
+  count[0] = choice.experts = static_cast<int64_t>(experts.size());
   const auto average = [&] {
-    const int64_t in_eight = choice.experts - choice.in_four - choice.in_two;
-    return (two * static_cast<double>(choice.in_two) + four * static_cast<double>(choice.in_four) +
-            eight * static_cast<double>(in_eight)) / static_cast<double>(choice.experts);
+    double sum = 0;
+    for (size_t i = 0; i < points.size(); ++i) sum += points[i].bits * static_cast<double>(count[i]);
+    return sum / static_cast<double>(choice.experts);
   };
-  for (const Step &step : steps) {
+  choice.loss = from_four ? choice.loss_of_four : 0;
+  for (const ExpertStep &step : StepsDown(experts)) {
     if (budget.bits != 0 ? average() <= budget.bits : std::expm1(choice.loss + step.loss) > budget.loss) break;
-    WeightFormat &format = choice.formats[step.layer][step.expert];
-    choice.in_four += (step.format == formats[kFour] ? 1 : 0) - (format == formats[kFour] ? 1 : 0);
-    choice.in_two += step.format == formats[kTwo] ? 1 : 0;
+    --count[step.from];
+    ++count[step.to];
     choice.loss += step.loss;
-    format = step.format;
+    *formats[step.expert] = points[step.to].format;
   }
+  choice.in_two = count[count.size() - kLevels + kTwo];
+  choice.in_four = count[count.size() - kLevels + kFour];
+  if (choice.loss_of_two == 0) choice.loss = 0;  // nothing was measured
   choice.bits = average();
   return choice;
 }

@@ -1,7 +1,7 @@
 // Bits by expert, after EdgeMoE (Yi et al., 2023, arXiv 2308.14352): the routed experts that a model misses least get 2 bits,
 // those that it misses most 8, the others 4. What is lost with one of them alone in 2 bits is measured, or, cheaper, each layer's
-// loss is shared out among its experts; in 4 bits it is so much less as the error of the expert is. Then experts go down one after
-// the other, who loses least for a bit first, as far as the budget asks or allows.
+// loss is shared out among its experts; in 4 bits it is so much less as the square of the expert's error is. Then experts go down
+// one after the other, who loses least for a bit first, as far as the budget asks or allows.
 #pragma once
 
 #include <cstdint>
@@ -36,11 +36,28 @@ struct ExpertChoice {
   double loss = 0, loss_of_four = 0, loss_of_two = 0;
 };
 
-/// Quantises the model with `options`, whose experts have 4 bits alike, on a few of the windows and runs trials on others.
+/// Quantises the model with `four_bits`, whose experts have 4 bits alike, on a few of the windows and runs trials on others.
 /// Experts get 8 bits only where the budget is of more bits than all of them in 4 take, or of less loss than they cause.
-/// Throws Error(kUsage) for a budget of bits below what 2 for all experts take, or above what 8 do.
-ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &options,
+/// Throws Error(kUsage) for a budget of bits below what 2 (or, if less, 4) for all experts take, or above what 8 do.
+ExpertChoice ChooseExpertBits(const SourceModel &source, const CalibrationWindows &windows, const RecipeOptions &four_bits,
                               ExpertRanking ranking, const ExpertBudget &budget, uint64_t seed);
+
+/// What an expert may be.
+struct ExpertPoint {
+  WeightFormat format;
+  double bits, loss;  // of a weight; in nats a token
+};
+
+/// An expert goes from one of its points to another.
+struct ExpertStep {
+  size_t expert, from, to;
+  double price, loss;  // what a bit less of each weight loses; what the step loses
+};
+
+/// experts: the points of each, from the most bits to the fewest, the first one what it has
+/// Returns: all steps down, who loses least for a bit first. An expert's own steps follow one another, each dearer than the one
+/// before: a point that saves less for what it loses than the next one is passed over, as is one that saves nothing.
+std::vector<ExpertStep> StepsDown(const std::vector<std::vector<ExpertPoint>> &experts);
 
 /// Bits of a weight of an expert [ffn, hidden] in this format, multipliers and a scale of 32 bits for each channel included.
 double BitsOfExpert(WeightFormat format, int64_t hidden, int64_t ffn);

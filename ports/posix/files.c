@@ -74,6 +74,9 @@ static int map_file(acorn_posix_file *file, int fd, size_t bytes, int populate) 
 #endif
   void *memory = mmap(NULL, bytes, PROT_READ, flags, fd, 0);
   if (memory == MAP_FAILED) return errno;
+#if defined(MADV_HUGEPAGE)
+  (void)madvise(memory, bytes, MADV_HUGEPAGE); /* where the file system can, what is read from now on comes in large pages */
+#endif
   (void)madvise(memory, bytes, MADV_WILLNEED); /* starts reading ahead; only speed depends on it */
   file->data = memory;
   return 0;

@@ -23,13 +23,14 @@ size_t ShareOut(size_t n, size_t nr, uint32_t threads, size_t matrices) {
   return best;
 }
 
-// Of few rows, whose weights stream by once: four tasks a thread, so that one which starts late leaves some to the others, or
-// fewer where these end together: 36 tiles on two threads are 16 and 20 in tasks of five, and 18 each in tasks of six.
+// Of few rows, whose weights stream by once: four tasks a thread, so that one which starts late leaves some to the others, or three
+// or two where the busiest thread has less to do then: 36 tiles on two threads are 20 and 16 in tasks of five, 18 each in tasks of
+// six. Not one: threads of unequal speed would wait for one another.
 size_t StreamOut(size_t n, size_t nr, uint32_t threads, size_t most) {
-  constexpr size_t kTasksEach = 4;
-  const size_t tiles = CeilDiv(n, nr);
+  constexpr size_t kMostTasks = 4, kLeastTasks = 2;
+  const size_t tiles = CeilDiv(n, nr), least = threads == 1 ? 1 : kLeastTasks;
   size_t best = nr, best_load = SIZE_MAX;
-  for (size_t each = threads == 1 ? 1 : kTasksEach; each != 0; --each) {
+  for (size_t each = threads == 1 ? 1 : kMostTasks; each >= least; --each) {
     size_t task = CeilDiv(tiles, each * threads);
     if (task > most / nr) task = most / nr;
     const size_t load = CeilDiv(CeilDiv(tiles, task), threads) * task;

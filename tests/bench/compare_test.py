@@ -1,4 +1,5 @@
 """bench/peers/compare.py and report.py: limits, ratios, table and pictures, of figures that are given. Nothing is measured."""
+import json
 import pathlib
 import sys
 import tempfile
@@ -53,10 +54,21 @@ def results() -> dict:
               "peak_rss_bytes": memory}
              for kind, tokens, unit, limits in (("prefill", 32, "tokens/s", [400.0] * 3), ("decode", 0, "tokens/s", [800.0] * 3),
                                                 ("start", 0, "ms", [0, 0, 0]))]
-    return {"cpu": "a < b", "cores": 2, "threads": 2, "pairs": 3, "backend": "x", "models": {"m": {
-        "weights": "real", "file_bytes": {program: 1e6 for program in runs}, "weight_bytes_a_token": 1e6, "block_bytes": 2**20,
+    return {"cpu": "a < b", "cores": 2, "threads": 2, "backend": "x", "models": {"m": {
+        "weights": "real", "pairs": 3, "measured": "2026-01-31, abcdef0", "file_bytes": {program: 1e6 for program in runs}, "weight_bytes_a_token": 1e6, "block_bytes": 2**20,
         "bounds": [{"GB/s": 10.0, "GMAC/s": 100.0}], "open_ms": [1.0], "works": works,
         "instructions": {"decode": {"Acorn": 2e7, "llama.cpp Q4_0": 5e7}}}}}
+
+
+class Kept(unittest.TestCase):
+    def test_models_of_the_same_machine_stay(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "peers"
+            self.assertEqual(compare.kept(out, results()), {})
+            out.with_suffix(".json").write_text(json.dumps(results()), encoding="utf-8")
+            self.assertEqual(list(compare.kept(out, results())), ["m"])
+            for key, other in (("cpu", "b"), ("cores", 4), ("threads", 1), ("backend", "y")):
+                self.assertEqual(compare.kept(out, {**results(), key: other}), {}, key)
 
 
 class Report(unittest.TestCase):

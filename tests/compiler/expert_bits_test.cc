@@ -64,6 +64,30 @@ TEST(BitsOfExpert, CountsMultipliersAndScales) {
 constexpr ExpertRanking kRankings[] = {ExpertRanking::kImportance, ExpertRanking::kLoss, ExpertRanking::kUsage,
                                        ExpertRanking::kRandom};
 
+TEST(StepsDown, CheapestBitsFirst) {
+  const auto expert = [](double four, double two) {
+    return std::vector<ExpertPoint>{{WeightFormat::kW8, 8, 0}, {WeightFormat::kW4G32, 4, four}, {WeightFormat::kW2G32, 2, two}};
+  };
+  // Prices: 1 then 10; 2 then 3; 3 at once, since 4 bits alone cost 5 a bit; nothing is saved by 4 bits, then 1.5.
+  std::vector<std::vector<ExpertPoint>> experts = {expert(4, 24), expert(8, 14), expert(20, 18), expert(7, 9)};
+  experts[3][1].bits = 8;
+  const std::vector<ExpertStep> steps = StepsDown(experts);
+  const std::vector<std::vector<size_t>> wanted = {{0, 0, 1}, {3, 0, 2}, {1, 0, 1}, {1, 1, 2}, {2, 0, 2}, {0, 1, 2}};
+  ASSERT_EQ(steps.size(), wanted.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    EXPECT_EQ((std::vector<size_t>{steps[i].expert, steps[i].from, steps[i].to}), wanted[i]) << i;
+    const auto &points = experts[steps[i].expert];
+    EXPECT_DOUBLE_EQ(steps[i].loss, points[steps[i].to].loss - points[steps[i].from].loss);
+    EXPECT_DOUBLE_EQ(steps[i].price, steps[i].loss / (points[steps[i].from].bits - points[steps[i].to].bits));
+  }
+}
+
+// Depths without whole groups have 8 bits whatever is chosen.
+TEST(StepsDown, NothingSavedIsNoStep) {
+  EXPECT_TRUE(StepsDown({{{WeightFormat::kW8, 8, 0}, {WeightFormat::kW4G32, 8, 0}, {WeightFormat::kW2G32, 8, 0}}}).empty());
+  EXPECT_TRUE(StepsDown({}).empty());
+}
+
 TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
   const double most = 3.5;
   const double low = Bits(WeightFormat::kW2G32), high = Bits(WeightFormat::kW4G32);
@@ -73,7 +97,7 @@ TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
     ASSERT_EQ(choice.formats.size(), 3u);
     EXPECT_EQ(choice.experts, 24);
     int64_t lowered = 0;
-    double sum_low = 0, sum_high = 0;
+    double sum_low = 0, sum_high = 0, dearest = 0, cheapest = INFINITY;
     std::vector<WeightFormat> formats;
     for (size_t layer = 0; layer < 3; ++layer) {
       for (size_t e = 0; e < 8; ++e) {
@@ -81,13 +105,20 @@ TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
         EXPECT_NE(format, WeightFormat::kW8) << "4 bits would do, and slots are as large as the largest expert";
         formats.push_back(format);
         lowered += format == WeightFormat::kW2G32 ? 1 : 0;
-        (format == WeightFormat::kW2G32 ? sum_low : sum_high) += choice.importance[layer][e];
+        const double importance = choice.importance[layer][e];
+        (format == WeightFormat::kW2G32 ? sum_low : sum_high) += importance;
+        if (format == WeightFormat::kW2G32) dearest = std::max(dearest, importance);
+        if (format != WeightFormat::kW2G32) cheapest = std::min(cheapest, importance);
       }
     }
     different.insert(formats);
     EXPECT_EQ(lowered, choice.in_two);
     EXPECT_EQ(24 - lowered, choice.in_four);
     EXPECT_LT(sum_low / static_cast<double>(lowered), sum_high / static_cast<double>(24 - lowered)) << "those missed least go first";
+    // Where losses are measured 4 bits count too.
+    if (ranking == ExpertRanking::kUsage || ranking == ExpertRanking::kRandom) {
+      EXPECT_LE(dearest, cheapest);
+    }
     EXPECT_NEAR(choice.bits, (low * static_cast<double>(lowered) + high * static_cast<double>(24 - lowered)) / 24, 1e-12);
     EXPECT_LE(choice.bits, most);
     EXPECT_GT(choice.bits, most - (high - low) / 24 - 1e-12) << "one fewer would have done";
@@ -95,7 +126,7 @@ TEST_F(ExpertBits, EveryRankingKeepsToItsBudgetOfBits) {
   EXPECT_GT(different.size(), 2u);
 }
 
-TEST_F(ExpertBits, ABudgetAboveFourBitsMixesAllThree) {
+TEST_F(ExpertBits, ABudgetAboveFourBitsGivesSomeEight) {
   const double two = Bits(WeightFormat::kW2G32), four = Bits(WeightFormat::kW4G32), eight = Bits(WeightFormat::kW8);
   const double most = 6;
   for (const ExpertRanking ranking : kRankings) {
@@ -113,6 +144,8 @@ TEST_F(ExpertBits, ABudgetAboveFourBitsMixesAllThree) {
     const auto in_eight = count[WeightFormat::kW8], in_less = 24 - in_eight;
     EXPECT_GT(in_eight, 0);
     EXPECT_GT(in_less, 0);
+    const bool measured = ranking == ExpertRanking::kImportance || ranking == ExpertRanking::kLoss;
+    EXPECT_EQ(choice.loss > 0, measured);
     EXPECT_LT((sum[WeightFormat::kW2G32] + sum[WeightFormat::kW4G32]) / static_cast<double>(in_less),
               sum[WeightFormat::kW8] / static_cast<double>(in_eight));
     EXPECT_NEAR(choice.bits,
@@ -157,6 +190,20 @@ TEST_F(ExpertBits, ALossInBetweenLowersSome) {
   EXPECT_GT(few.in_two + few.in_four, 0);
   EXPECT_LE(few.loss, little);
   EXPECT_EQ(Choose(ExpertRanking::kLoss, {0, 1e-12}).bits, Bits(WeightFormat::kW8));
+}
+
+// Without groups in 4 bits the FFN is as wide as the source's, with groups in 2 a multiple of 32: the choice is made for that.
+TEST_F(ExpertBits, FourBitsAChannel) {
+  const WeightFormat channel = WeightFormat::kW4;
+  options_.expert_formats.assign(3, std::vector<WeightFormat>(8, channel));
+  const int64_t ffn = (source_->config().expert_ffn + 31) / 32 * 32;
+  const double two = BitsOfExpert(WeightFormat::kW2G32, 64, ffn), four = BitsOfExpert(channel, 64, ffn);
+  const ExpertChoice choice = Choose(ExpertRanking::kLoss, {0.5 * (two + four), 0});
+  EXPECT_EQ(choice.in_two + choice.in_four, 24);
+  EXPECT_GT(choice.in_two, 0);
+  EXPECT_GT(choice.in_four, 0);
+  EXPECT_NEAR(choice.bits, (two * static_cast<double>(choice.in_two) + four * static_cast<double>(choice.in_four)) / 24, 1e-12);
+  EXPECT_LE(choice.bits, 0.5 * (two + four));
 }
 
 TEST_F(ExpertBits, TheSameOnAnyThreads) {

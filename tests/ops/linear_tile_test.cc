@@ -15,7 +15,7 @@ TEST(CutOf, FewRowsAreSharedOutEvenly) {
   EXPECT_EQ(CutOf(1, 512, 16, 1).task_channels, 512u) << "a thread alone needs no tasks";
   EXPECT_EQ(CutOf(1, 49152, 16, 1).task_channels, kStreamChannels);
   for (const size_t nr : {8u, 16u, 32u, 64u}) {
-    for (const uint32_t threads : {1u, 2u, 3u, 4u, 8u, 64u}) {
+    for (const uint32_t threads : {1u, 2u, 3u, 4u, 8u, 64u, 256u}) {
       for (const size_t matrices : {1u, 2u}) {
         for (size_t n = 1; n < 9000; n += n < 600 ? 7 : 411) {
           const Cut cut = CutOf(4, n, nr, threads, matrices);
@@ -24,6 +24,8 @@ TEST(CutOf, FewRowsAreSharedOutEvenly) {
           ASSERT_EQ(cut.task_channels % nr, 0u);
           ASSERT_LE(cut.task_channels, most);
           ASSERT_EQ(cut.row_block, 4u);
+          const size_t tiles = CeilDiv(n, nr), least = threads == 1 ? 1 : 2 * threads;
+          ASSERT_LE(cut.task_channels, CeilDiv(tiles, least) * nr) << "a slow thread would hold up the others";
           const size_t four = CeilDiv(CeilDiv(n, nr), threads == 1 ? 1 : 4 * threads) * nr;
           ASSERT_LE(Load(n, cut.task_channels, threads), Load(n, four < most ? four : most, threads)) << n << " of " << nr;
         }
