@@ -33,6 +33,7 @@ from programs import ROOT, Acorn, LlamaCpp, ProgramError, PythonRuntime, Work
 MADE = ROOT / "build/peers/models"
 TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
 LONG_TOKENS = 1024  # from here on work is timed once a round, as a pass takes long enough
+OTHERS_LONGEST = 512  # prompts and contexts of llama.cpp's types behind the first: a deep one takes minutes a round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +197,9 @@ class Limits:
 def measure(name: str, arguments, results: dict, save) -> None:
     model = MODELS[name]
     acorn = Acorn(acorn_file(name, model), arguments.threads)
-    peers = [LlamaCpp(gguf_file(name, model, kind), kind, arguments.threads) for kind in arguments.types]
+    longest = {kind: OTHERS_LONGEST for kind in arguments.types[1:]}
+    peers = [LlamaCpp(gguf_file(name, model, kind), kind, arguments.threads, longest.get(kind, sys.maxsize))
+             for kind in arguments.types]
     peers += [python_runtime(key, name, arguments.threads) for key in arguments.runtimes if name in RUNTIMES[key].models]
     plan = acorn.plan()
     inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
@@ -267,7 +270,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--models", default="smollm2-135m,tinyllama-1.1b", help="of " + ", ".join(MODELS))
-    parser.add_argument("--types", default=",".join(TYPES), help="of llama.cpp (default %(default)s)")
+    parser.add_argument("--types", default=",".join(TYPES),
+                        help=f"of llama.cpp (default %(default)s); those behind the first up to {OTHERS_LONGEST} tokens of context")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1, or every core (default)")
     parser.add_argument("--instructions", default="smollm2-135m", metavar="MODELS",
                         help="whose instructions are counted, minutes each (default %(default)s; '': none)")
@@ -288,7 +292,7 @@ def main() -> int:
     try:
         programs.run(["bash", ROOT / "bench/peers/llama_cpp.sh", "setup"])
         first = LlamaCpp(gguf_file(arguments.models.split(",")[0], MODELS[arguments.models.split(",")[0]], arguments.types[0]),
-                         arguments.types[0], arguments.threads)
+                         arguments.types[0], arguments.threads, sys.maxsize)
         results = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": arguments.threads, "backend": first.backend(),
                    "models": {}}
         if arguments.add:

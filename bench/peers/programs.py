@@ -129,8 +129,9 @@ class Acorn:
 class LlamaCpp:
     """llama-bench from Debian's packages (llama_cpp.sh), with its defaults but for the threads."""
 
-    def __init__(self, file: str, kind: str, threads: int):
-        self.file, self.name, self.threads = file, f"llama.cpp {kind}", threads
+    def __init__(self, file: str, kind: str, threads: int, longest: int):
+        """longest: tokens of a prompt or a context that it is asked for"""
+        self.file, self.name, self.threads, self.longest = file, f"llama.cpp {kind}", threads, longest
         # Without the script, so that a process has nobody's time but its own.
         self.folder, *self.program = run(["bash", ROOT / "bench/peers/llama_cpp.sh", "words", "llama-bench"]).out.splitlines()
 
@@ -138,7 +139,7 @@ class LlamaCpp:
         return [*self.program, "-m", self.file, "-o", "jsonl"] + arguments
 
     def can(self, work: Work) -> bool:
-        return True
+        return work.tokens <= self.longest
 
     def measure(self, work: Work, repetitions: int) -> tuple:
         arguments = {
