@@ -347,6 +347,7 @@ struct Profile {
   uint32_t rate;
   Span<Step> body;
   Span<uint8_t> slices;  // [expert sets]: how many of each expert's its steps use
+  size_t tail;           // steps of the body from here on leave nothing behind but their rows' outputs
 };
 
 /// What acorn selftest repeats: docs/ARITHMETIC.md §13. The spans lie in the image.

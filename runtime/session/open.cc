@@ -74,7 +74,7 @@ Status LayOutModel(const GraphCounts &counts, const Dims &dims, const StreamingS
   (*model)->graph.profiles = profiles;
   for (uint32_t p = 0; p < counts.profiles; ++p) {
     profiles[p] = {0, bodies.subspan(uint64_t{p} * counts.body, counts.body),
-                   slices.subspan(uint64_t{p} * counts.expert_sets, counts.expert_sets)};
+                   slices.subspan(uint64_t{p} * counts.expert_sets, counts.expert_sets), 0};
   }
   (*model)->graph.body = profiles[0].body;
   (*model)->graph.head = head;
@@ -285,6 +285,13 @@ void FuseSteps(Span<Step> body, uint64_t fused) {
   }
 }
 
+// The first step behind all that write to caches and states.
+size_t TailOf(Span<Step> body) {
+  size_t tail = body.size();
+  while (tail != 0 && body[tail - 1].kind != OpKind::kAppend && StateOf(body[tail - 1]) == kNoState) --tail;
+  return tail;
+}
+
 // fused: of the plan
 Status ReadGraph(Opening *opening, Span<ExpertRecord> records, uint64_t fused, Graph *graph) {
   ModelReader &reader = opening->reader;
@@ -313,6 +320,7 @@ Status ReadGraph(Opening *opening, Span<ExpertRecord> records, uint64_t fused, G
       if (step.experts.slices > slices) slices = static_cast<uint8_t>(step.experts.slices);
     }
     FuseSteps(profile.body, fused);
+    profile.tail = TailOf(profile.body);
   }
   for (uint32_t i = 0; i < graph->head.size(); ++i) ACORN_TRY(reader.ReadStep(StepList::kHead, i, &graph->head[i]));
   return Status::kOk;

@@ -128,8 +128,26 @@ void TakeBack(Session *session, size_t m) {
   }
 }
 
+// Whether somebody may want to know what the last layer makes of each token: a hook, a trace, and a cache of experts, whose
+// decisions `acorn replay` foretells from all routes.
+bool AllRowsCount(const Session &session) {
+  const Model &model = *session.model;
+  const bool hooked = session.routing_hook.run != nullptr || session.guess_hook.run != nullptr;
+  return hooked || !model.trace.empty() || model.dims.expert_slots != 0;
+}
+
+// What rotations by position need, for rows of the conversation's tokens from `first` on.
+void FillRopes(const Model &model, uint64_t first, size_t rows) {
+  for (uint32_t i = 0; i < model.graph.ropes.size(); ++i) {
+    const Rope &rope = model.graph.ropes[i];
+    rotate::FillTable(model.ropes[i].cosine, model.ropes[i].sine, rope.frequencies, rope.rotary_dims / 2,
+                      model.extent.prefix_rows + first, rows, rope.limit);
+  }
+}
+
 // The body for the tokens [first, first + m) of the conversation, whose ids stand in their places. A failure is taken back.
-Status RunBody(Session *session, uint64_t first, size_t m, Pass pass) {
+// wanted: how many of the last rows somebody reads; the others end once caches and states have seen them
+Status RunBody(Session *session, uint64_t first, size_t m, size_t wanted, Pass pass) {
   Model *model = session->model;
   Place values[kMaxValues];
   RunContext context = MakeContext(session, values);
@@ -139,13 +157,19 @@ Status RunBody(Session *session, uint64_t first, size_t m, Pass pass) {
   context.tokens = IdAt(*session, first);
   context.m = m;
   context.first_token = first;
-  for (uint32_t i = 0; i < model->graph.ropes.size(); ++i) {
-    const Rope &rope = model->graph.ropes[i];
-    rotate::FillTable(model->ropes[i].cosine, model->ropes[i].sine, rope.frequencies, rope.rotary_dims / 2,
-                      model->extent.prefix_rows + first, m, rope.limit);
-  }
+  FillRopes(*model, first, m);
   if (session->written < first + m) session->written = first + m;
-  const Status status = RunSteps(session, BodyOf(*session), 0, context, pass);
+  const Span<Step> body = BodyOf(*session);
+  const size_t tail = wanted == m || AllRowsCount(*session) ? body.size() : model->graph.profiles[session->profile].tail;
+  Status status = RunSteps(session, body.subspan(0, tail), 0, context, pass);
+  if (status == Status::kOk && tail != body.size() && wanted != 0) {
+    for (uint32_t v = 0; v < model->graph.values.size(); ++v) values[v].data += (m - wanted) * values[v].row_bytes;
+    context.tokens += m - wanted;
+    context.m = wanted;
+    context.first_token = first + m - wanted;
+    FillRopes(*model, context.first_token, wanted);
+    status = RunSteps(session, body.subspan(tail, body.size() - tail), tail, context, pass);
+  }
   if (status != Status::kOk) {
     TakeBack(session, m);
   } else {
@@ -160,7 +184,7 @@ Status CatchUp(Session *session) {
     if (session->state_position < session->first_token) return Status::kRefill;
     ACORN_TRY(session->stop.Take());
     const uint64_t left = session->position - session->state_position, chunk = session->model->dims.chunk;
-    ACORN_TRY(RunBody(session, session->state_position, left < chunk ? left : chunk, Pass::kAgain));
+    ACORN_TRY(RunBody(session, session->state_position, left < chunk ? left : chunk, 0, Pass::kAgain));
   }
   return Status::kOk;
 }
@@ -307,7 +331,8 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
     // The tokens may already lie in place (FeedText), which has made room for all of them.
     MakeRoom(session, m);
     __builtin_memmove(IdAt(*session, session->position), tokens.data() + done, m * sizeof(int32_t));
-    ACORN_TRY(RunBody(session, session->position, m, Pass::kFirst));  // a failure leaves the logits of the token before
+    const size_t wanted = callback != nullptr ? m : m == left ? 1 : 0;
+    ACORN_TRY(RunBody(session, session->position, m, wanted, Pass::kFirst));  // a failure leaves the logits of the token before
     session->logits = nullptr;
     session->position += m;
     if (callback != nullptr) {
@@ -323,7 +348,7 @@ Status Feed(Session *session, Span<const int32_t> tokens, LogitsCallback callbac
 
 Status FeedDraft(Session *session, size_t count) {
   const Exclusive exclusive(session->model);
-  ACORN_TRY(RunBody(session, session->position, count, Pass::kFirst));  // a failure leaves the logits of the token before
+  ACORN_TRY(RunBody(session, session->position, count, count, Pass::kFirst));  // a failure leaves the logits of the token before
   session->logits = nullptr;
   ACORN_TRY(RunHead(session, 0, count, nullptr));
   AcceptDraft(session, 0);
