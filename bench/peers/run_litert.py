@@ -66,7 +66,8 @@ def load(file: str, threads: int):
         key = "decode" if begin > 0 else f"prefill_{end}"
         own[key]["tokens"].write(tokens[:, begin:end])
         own[key]["input_pos"].write(numpy.arange(begin, end, dtype=numpy.int32))
-        model.run_by_name(key, {**own[key], **cache}, {**cache, "logits": logits} if key == "decode" else cache)
+        has_logits = "logits" in signatures[key]["outputs"]  # of one token, not of a prompt
+        model.run_by_name(key, {**own[key], **cache}, {**cache, "logits": logits} if has_logits else cache)
 
     return forward
 
