@@ -171,6 +171,8 @@ void Chat(int argc, char **argv) {
     }
   }
   if (terminal) std::fputc('\n', stderr);
+  const std::string lookup = DescribeLookup(device);
+  if (!lookup.empty()) std::fprintf(stderr, "lookup: %s\n", lookup.c_str());
   if (!save.empty()) SaveSession(device, save);
 }
 

@@ -62,13 +62,10 @@ void PrintStats(const Device &device, const Report &report) {
                device.open_ms());
   std::fprintf(stderr, "answer   %zu tokens, %.1f tokens/s, ended by %s\n", report.generated.tokens, speeds.decode_tokens_per_s,
                ReasonName(report.generated));
-  if (speeds.drafted_tokens != 0) {
-    std::fprintf(stderr, "lookup   %llu tokens guessed, %llu of them right\n", static_cast<unsigned long long>(speeds.drafted_tokens),
-                 static_cast<unsigned long long>(speeds.accepted_tokens));
-  }
+  const std::string lookup = DescribeLookup(device), experts = DescribeExperts(device), dials = DescribeDials(device);
+  if (!lookup.empty()) std::fprintf(stderr, "lookup   %s\n", lookup.c_str());
   std::fprintf(stderr, "memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(plan.block_bytes).c_str(),
                HumanBytes(plan.image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
-  const std::string experts = DescribeExperts(device), dials = DescribeDials(device);
   if (!experts.empty()) std::fprintf(stderr, "experts  %s\n", experts.c_str());
   if (!dials.empty()) std::fprintf(stderr, "dials    %s\n", dials.c_str());
   std::fprintf(stderr, "machine  %s\n", DescribeMachine(device).c_str());

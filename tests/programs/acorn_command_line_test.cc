@@ -92,6 +92,13 @@ TEST_F(CommandLine, LookupChangesNoAnswer) {
   EXPECT_EQ(looked["digest"], without["digest"]);
   EXPECT_EQ(looked["ids_digest"], without["ids_digest"]);
   EXPECT_FALSE(without.contains("drafted_tokens"));
+  EXPECT_GT(looked["drafted_tokens"], 0);
+  const std::string lines = "the lamp the lamp the\nthe lamp the lamp the\n";
+  const Outcome talk = Acorn({"chat", "MODEL", "-n", "12"}, lines), talk_ahead = Acorn({"chat", "MODEL", "-n", "12", "--lookup", "5"}, lines);
+  EXPECT_EQ(talk_ahead.code, 0) << talk_ahead.err;
+  EXPECT_EQ(talk_ahead.out, talk.out);
+  EXPECT_NE(talk_ahead.err.find("tokens guessed"), std::string::npos) << talk_ahead.err;
+  EXPECT_EQ(talk.err.find("tokens guessed"), std::string::npos);
   ExpectFailure({"run", "MODEL", "-p", "x", "--lookup", "8", "--chunk", "8"}, 2, {"--lookup 8", "--chunk"});
   ExpectFailure({"run", "MODEL", "-p", "x", "--lookup", "64"}, 2, {"--lookup"});
   ExpectFailure({"run", "MODEL", "-p", "x", "--lookup", "2", "--cache-aware-routing", "0.1"}, 2, {"--lookup", "--cache-aware-routing"});
