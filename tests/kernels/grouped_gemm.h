@@ -159,11 +159,11 @@ inline std::vector<Problem> Problems(const Family &family, const GemmKernel &ker
   std::vector<Problem> problems;
   for (const WeightFormat format : family.formats) {
     const size_t group = GroupSize(format);
-    for (size_t k : {group, group * 3, size_t{640}, size_t{1152}}) {
+    for (size_t k : {group, group * 3, size_t{640}, size_t{768}, size_t{1152}}) {
       for (size_t m : {size_t{1}, size_t{2}, size_t{3}, mr - 1, mr, mr + 1, 2 * mr + 1, 3 * mr + 1, size_t{37}}) {
         if (m == 0) continue;
         for (size_t n : {1, 15, 16, 17, 31, 53, 128, 151}) {
-          if (k == 1152 && n != 53) continue;
+          if (k > 640 && n != 53) continue;
           problems.push_back({m, n, k, format, Values::kRandom});
         }
       }

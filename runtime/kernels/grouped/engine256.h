@@ -69,7 +69,6 @@ struct Engine256 {
   static constexpr size_t kStripBytes = 32;  // of a row of 64
   // An unpacked group of a tile: 8 rows of four elements of k, then the multipliers of both strips as Scale wants them.
   static constexpr size_t kGroupBytes = 8 * 64 + 64;
-  static constexpr size_t kPanelBytes = kTiles * kPanelGroups * kGroupBytes;
 
   // Two rows of two tiles need more registers than there are; their sums are spilled, once a group, and two streams from memory
   // still win (11.6 GB/s to 9.5 on a Sapphire Rapids core that reads 12.3).
@@ -196,7 +195,7 @@ struct Engine256 {
     }
     const int8_t *x = rows.x;
     const uint8_t *sums = rows.sums;
-    for (size_t g = 0; g < groups; ++g, x += kSubgroup, sums += 4, panel += kGroupBytes) {
+    for (size_t g = 0; g < groups; ++g, x += kSubgroup, panel += kGroupBytes) {
       __m256i dot[kR][2];
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) dot[r][0] = dot[r][1] = Broadcast4(sums + static_cast<size_t>(r) * kLineBytes);
@@ -216,6 +215,7 @@ struct Engine256 {
         acc[r][0] = Ops::Scale(acc[r][0], dot[r][0], first);
         acc[r][1] = Ops::Scale(acc[r][1], dot[r][1], second);
       }
+      sums = NextSums(rows, sums, g);
     }
     Store<kR, 2>(acc, tiles, 0);
   }
@@ -232,9 +232,11 @@ struct Engine256 {
     }
   }
 
-  // More than kInlineRowBlocks blocks as equal as can be have 2 or 3 rows.
-  static void Panel(size_t row_count, size_t, const Rows &rows, const Tiles &tiles, const uint8_t *panel, size_t groups,
-                    Start start) {
+  // More than kInlineRowBlocks blocks as equal as can be have 2 or 3 rows. There are too few registers to unpack beside multiplying.
+  template <bool kIsFirst>
+  static void Panel(size_t row_count, size_t count, const Rows &rows, const Tiles &tiles, uint8_t *panel, const Depth &depth,
+                    size_t k, size_t groups, Start start) {
+    if constexpr (kIsFirst) Unpack(panel, tiles, count, depth, k, groups * kSubgroup);
     if (row_count == 2) return PanelBlock<2>(rows, tiles, panel, groups, start);
     PanelBlock<3>(rows, tiles, panel, groups, start);
   }
