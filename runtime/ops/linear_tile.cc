@@ -41,7 +41,7 @@ size_t StreamOut(size_t n, size_t nr, uint32_t threads, size_t most) {
   return best;
 }
 
-// Bias and multipliers, on their way to the cache while few rows are multiplied: they come from memory as the weights do, and
+// Bias and multipliers, on their way to the cache while rows are multiplied: they come from memory as the weights do, and
 // requantise would wait for each line of them.
 void FetchAhead(const int32_t *from, size_t count) {
   constexpr size_t kLineElems = 16;
@@ -84,11 +84,9 @@ void RunTile(const Tile &tile, size_t rows, const Channels &channels, const Cut 
   epilogue.n = gemm.acc_stride / parts;
   epilogue.shift = tile.shift;
   epilogue.zero_point = tile.zero_point;
-  if (rows <= kStreamRows) {
-    for (size_t part = 0; part < parts; ++part) {
-      FetchAhead(tile.bias + channels.column + part * channels.column_step, epilogue.n);
-      FetchAhead(tile.multipliers + channels.column + part * channels.column_step, epilogue.n);
-    }
+  for (size_t part = 0; part < parts; ++part) {
+    FetchAhead(tile.bias + channels.column + part * channels.column_step, epilogue.n);
+    FetchAhead(tile.multipliers + channels.column + part * channels.column_step, epilogue.n);
   }
   for (size_t row = 0; row < rows; row += cut.row_block) {
     if (tile.stop != nullptr && tile.stop->IsAsked()) return;
