@@ -10,8 +10,8 @@ bandwidth, or its products over the multiply bandwidth, whichever takes longer, 
 (acorn_bench_bounds). Instructions a token are counted by callgrind, one thread each, with AVX2: the emulated CPU has no AVX-512.
 
 SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by
-`acornc synth` and make_gguf.py. llama.cpp comes from Debian's packages (llama_cpp.sh), ExecuTorch and LiteRT, where asked for,
-from PyPI. All files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg;
+`acornc synth` and make_gguf.py, or, state-space models, by make_gguf.py for both. llama.cpp comes from Debian's packages
+(llama_cpp.sh), ExecuTorch and LiteRT, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg;
 report.py OUT.json makes the last two anew. With --add models that OUT.json has of the same CPU and are not measured now stay.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
@@ -39,7 +39,7 @@ OTHERS_LONGEST = 512  # prompts and contexts of llama.cpp's types behind the fir
 @dataclasses.dataclass(frozen=True)
 class Model:
     heads: int
-    kv_heads: int
+    kv_heads: int  # 0: no attention
     context: int
     real: bool = False
     expert_products: int = 0  # of routed experts, a token: layers * chosen * three matrices
@@ -52,6 +52,8 @@ MODELS = {
     "llama-3.2-1b": Model(32, 8, 8192),
     "olmoe-1b-7b": Model(16, 16, 4096, expert_products=16 * 8 * 3 * 2048 * 1024),
     "qwen3-30b-a3b": Model(32, 4, 8192, expert_products=48 * 8 * 3 * 2048 * 768),
+    "mamba2-6m": Model(0, 0, 8192),
+    "mamba2-130m": Model(0, 0, 8192),
 }
 
 
@@ -116,22 +118,35 @@ def python_runtime(key: str, name: str, threads: int) -> PythonRuntime:
 
 def acorn_file(name: str, model: Model) -> pathlib.Path:
     path = MADE / f"{name}.acorn"
-    acornc = ROOT / "build/release/bin/acornc"
-    make(path, [acornc, "convert", smollm2_source(), "-o", "{}"] if model.real else [acornc, "synth", "--like", name, "-o", "{}"])
+    command = [ROOT / "build/release/bin/acornc"]
+    if model.real:
+        command += ["convert", smollm2_source(), "-o", "{}"]
+    elif model.kv_heads == 0:  # acornc synth draws no state spaces; made up weights need no more calibration than this
+        command += ["convert", source_file(name, model), "-o", "{}", "--calibration-windows", "4", "--prefix", "none"]
+    else:
+        command += ["synth", "--like", name, "-o", "{}"]
+    make(path, command)
     return path
 
 
 def smollm2_source() -> pathlib.Path:
-    return pathlib.Path(programs.run(["bash", ROOT / "toolchains/fetch_smollm2.sh"]).out.strip())
+    return ROOT / programs.run(["bash", ROOT / "toolchains/fetch_smollm2.sh"]).out.strip()
+
+
+def source_file(name: str, model: Model) -> pathlib.Path:
+    """What llama-quantize and, where there are no others, acornc start from."""
+    path = MADE / f"{name}.Q8_0.gguf"
+    if model.real:
+        return smollm2_source()
+    make(path, [python_with("gguf", ("gguf", "numpy")), ROOT / "bench/peers/make_gguf.py", name, "{}"])
+    return path
 
 
 def gguf_file(name: str, model: Model, kind: str) -> pathlib.Path:
-    path, source = MADE / f"{name}.{kind}.gguf", MADE / f"{name}.Q8_0.gguf"
-    if model.real:
-        source = ROOT / smollm2_source()
-    elif not source.exists():
-        make(source, [python_with("gguf", ("gguf", "numpy")), ROOT / "bench/peers/make_gguf.py", name, "{}"])
-    make(path, ["bash", ROOT / "bench/peers/llama_cpp.sh", "run", "llama-quantize", "--allow-requantize", source, "{}", kind])
+    path = MADE / f"{name}.{kind}.gguf"
+    if not path.exists():  # its source may be gone by then
+        source = source_file(name, model)
+        make(path, ["bash", ROOT / "bench/peers/llama_cpp.sh", "run", "llama-quantize", "--allow-requantize", source, "{}", kind])
     return path
 
 
@@ -151,7 +166,8 @@ class Limits:
         rate = plan["rates"][0]
         self.weight_bytes, self.cache_row_bytes = rate["weight_bytes"], rate["cache_row_bytes"]
         # An 8-bit element of a key or value is multiplied once for each query head that reads it.
-        self.products_a_key = self.cache_row_bytes * model.heads // model.kv_heads
+        self.products_a_key = self.cache_row_bytes * model.heads // model.kv_heads if model.kv_heads else 0
+        self.state_bytes = 2 * rate["state_bytes"]  # read and written, once for each chunk of a prompt
 
     def bounds(self, threads: int) -> dict:
         command = [ROOT / "build/release/bin/acorn_bench_bounds", self.weight_bytes, "--benchmark_format=json"]
@@ -170,11 +186,11 @@ class Limits:
         the same experts."""
         def prompt(tokens):
             pairs = tokens * (tokens + 1) // 2
-            return (-(-tokens // self.chunk) * self.weight_bytes,
+            return (-(-tokens // self.chunk) * (self.weight_bytes + self.state_bytes),
                     tokens * self.body_products + self.head_products + pairs * self.products_a_key)
 
         def token(context):
-            return (self.weight_bytes + context * self.cache_row_bytes,
+            return (self.weight_bytes + self.state_bytes + context * self.cache_row_bytes,
                     self.body_products + self.head_products + context * self.products_a_key)
 
         if work.kind == "prefill":

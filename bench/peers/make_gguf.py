@@ -4,13 +4,26 @@ where real weights cannot be had. Tokens are dummies; the rows of routers differ
 
   make_gguf.py NAME OUT.gguf [--type Q4_0|Q8_0] [--layers N]
 
-NAME: smollm2-135m, tinyllama-1.1b, llama-3.2-1b, qwen3-0.6b, olmoe-1b-7b, qwen3-30b-a3b. Needs gguf and numpy of PyPI
+NAME: smollm2-135m, tinyllama-1.1b, llama-3.2-1b, qwen3-0.6b, olmoe-1b-7b, qwen3-30b-a3b, mamba2-6m, mamba2-130m. Needs gguf and numpy of PyPI
 (compare.py brings them into build/peers/gguf). llama-quantize --allow-requantize makes other types of a Q8_0."""
 import argparse
 import dataclasses
 
 import gguf
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSpace:
+    """Of a Mamba2 layer, with one group of heads."""
+    heads: int
+    head_dim: int
+    state: int
+    taps: int = 4  # of the convolution
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Geometry:
     experts: int = 0
     used: int = 0
     qk_norm: bool = False
+    state_space: StateSpace = None  # in place of attention and FFN
 
 
 GEOMETRIES = {
@@ -36,8 +50,18 @@ GEOMETRIES = {
     "qwen3-0.6b": Geometry("qwen3", 1024, 28, 3072, 16, 8, 128, 151936, tied=True, qk_norm=True),
     "olmoe-1b-7b": Geometry("olmoe", 2048, 16, 1024, 16, 16, 128, 50304, experts=64, used=8, qk_norm=True),
     "qwen3-30b-a3b": Geometry("qwen3moe", 2048, 48, 768, 32, 4, 128, 151936, experts=128, used=8, qk_norm=True),
+    # bench/shapes/mamba2-6m.txt, and state-spaces/mamba2-130m
+    "mamba2-6m": Geometry("mamba2", 256, 12, 0, 0, 0, 0, 4096, tied=True, state_space=StateSpace(16, 32, 64)),
+    "mamba2-130m": Geometry("mamba2", 768, 24, 0, 0, 0, 0, 50288, tied=True, state_space=StateSpace(24, 64, 128)),
 }
 LEVELS_RMS = {"Q4_0": 4.6, "Q8_0": 74}  # of evenly spread integers of the type
+
+
+def byte_characters() -> list:
+    """What GPT-2's vocabulary writes for each byte."""
+    printed = [*range(ord("!"), ord("~") + 1), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return [chr(byte) for byte in printed] + [chr(256 + index) for index in range(len(others))]
 
 
 class Maker:
@@ -69,12 +93,19 @@ class Maker:
         writer.add_block_count(shape.layers)
         writer.add_feed_forward_length(shape.ffn)
         writer.add_head_count(shape.heads)
-        writer.add_head_count_kv(shape.kv_heads)
-        writer.add_key_length(shape.head_dim)
-        writer.add_value_length(shape.head_dim)
-        writer.add_rope_dimension_count(shape.head_dim)
-        writer.add_rope_freq_base(10000.0)
         writer.add_layer_norm_rms_eps(1e-5)
+        if shape.state_space:
+            writer.add_ssm_conv_kernel(shape.state_space.taps)
+            writer.add_ssm_inner_size(shape.state_space.inner)
+            writer.add_ssm_state_size(shape.state_space.state)
+            writer.add_ssm_time_step_rank(shape.state_space.heads)
+            writer.add_ssm_group_count(1)
+        else:
+            writer.add_head_count_kv(shape.kv_heads)
+            writer.add_key_length(shape.head_dim)
+            writer.add_value_length(shape.head_dim)
+            writer.add_rope_dimension_count(shape.head_dim)
+            writer.add_rope_freq_base(10000.0)
         writer.add_vocab_size(shape.vocab)
         if shape.experts:
             writer.add_expert_count(shape.experts)
@@ -82,11 +113,27 @@ class Maker:
             writer.add_expert_feed_forward_length(shape.ffn)
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("gpt-2")
-        writer.add_token_list(["<|endoftext|>"] + [f"t{i}" for i in range(1, shape.vocab)])
+        tokens = ["<|endoftext|>", *byte_characters(), "th"]  # any text has tokens
+        writer.add_token_list(tokens + [f"t{i}" for i in range(len(tokens), shape.vocab)])
         writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (shape.vocab - 1))
-        writer.add_token_merges(["t 1"])
+        writer.add_token_merges(["t h"])
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(0)
+
+    def state_space_layer(self, index: int) -> None:
+        """Steps, decays and skips as an untrained Mamba2 has them."""
+        part, hidden, name = self.shape.state_space, self.shape.hidden, f"blk.{index}."
+        channels = part.inner + 2 * part.state  # of the convolution: x, B and C
+        steps = np.exp(self.random.uniform(np.log(0.001), np.log(0.1), part.heads))
+        self.floats(name + "attn_norm.weight", np.ones(hidden))
+        self.linear(name + "ssm_in.weight", part.inner + channels + part.heads, hidden)
+        self.floats(name + "ssm_conv1d.weight", self.random.standard_normal((channels, part.taps)) * part.taps ** -0.5)
+        self.floats(name + "ssm_conv1d.bias", np.zeros(channels))
+        self.floats(name + "ssm_dt.bias", np.log(np.expm1(steps)))
+        self.floats(name + "ssm_a", -self.random.uniform(1, 16, (part.heads, 1)))
+        self.floats(name + "ssm_d", np.ones((part.heads, 1)))
+        self.floats(name + "ssm_norm.weight", np.ones((1, part.inner)))
+        self.linear(name + "ssm_out.weight", hidden, part.inner)
 
     def layer(self, index: int) -> None:
         shape, name = self.shape, f"blk.{index}."
@@ -118,7 +165,7 @@ class Maker:
         if not self.shape.tied:
             self.linear("output.weight", self.shape.vocab, self.shape.hidden)
         for index in range(self.shape.layers):
-            self.layer(index)
+            self.state_space_layer(index) if self.shape.state_space else self.layer(index)
         self.writer.write_header_to_file()
         self.writer.write_kv_data_to_file()
         self.writer.write_tensors_to_file(progress=False)
