@@ -11,8 +11,9 @@ bandwidth, or its products over the multiply bandwidth, whichever takes longer, 
 
 SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, a few minutes); the others are made up, by
 `acornc synth` and make_gguf.py, or, state-space models, by make_gguf.py for both. llama.cpp comes from Debian's packages
-(llama_cpp.sh), ExecuTorch and LiteRT, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json (every run; again after each round), OUT.md and OUT-MODEL.svg;
-report.py OUT.json makes the last two anew. With --add models that OUT.json has of the same CPU and are not measured now stay.
+(llama_cpp.sh), ExecuTorch and LiteRT, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json (every run;
+again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json makes the last two anew. With --add models that OUT.json has
+of the same CPU and are not measured now stay.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
 import argparse
@@ -261,10 +262,12 @@ def measure(name: str, arguments, results: dict, save) -> None:
 
 
 def measured() -> str:
-    """The day, and the commit where there is one."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True,
-                            check=False).stdout.strip()
-    return datetime.date.today().isoformat() + (f", {commit}" if commit else "")
+    """The day, and the commit where there is one; "-dirty" where more than results differ from it."""
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = git("describe", "--always", "--exclude=*").stdout.strip()
+    dirty = commit and git("diff", "--quiet", "HEAD", "--", ".", ":!bench/results").returncode != 0
+    return datetime.date.today().isoformat() + (f", {commit}" if commit else "") + ("-dirty" if dirty else "")
 
 
 def kept(out: pathlib.Path, results: dict) -> dict:
