@@ -3,7 +3,8 @@
 #
 #   acorn_flatbuffers          headers of FlatBuffers (INTERFACE) and ACORN_FLATC, the schema compiler
 #   acorn_pthreadpool, acorn_cpuinfo   for the POSIX port: static where setup.sh built them, else the system's, else none and
-#                              the port's own parts serve; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there
+#                              the port's own parts serve; ACORN_HAVE_PTHREADPOOL and ACORN_HAVE_CPUINFO say whether they are there.
+#                              pthreadpool runs loops where ACORN_PTHREADPOOL asks for it, and in the port's tests
 #   acorn_uring                liburing, likewise (ACORN_HAVE_URING): the POSIX port reads by it where the kernel allows
 #   acorn_sodium               libsodium, static where it is there so (ACORN_HAVE_SODIUM): signatures of model files
 #   XNNPACK's microkernels     cmake/FindXNNPACKMicrokernels.cmake
