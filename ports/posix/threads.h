@@ -1,4 +1,4 @@
-/* A pool of threads for port.c: pthreadpool, or a small one of our own. */
+/* A pool of threads for port.c: its own, or pthreadpool. */
 #ifndef ACORN_POSIX_THREADS_H_
 #define ACORN_POSIX_THREADS_H_
 

@@ -95,10 +95,14 @@ static uint32_t join_loop(struct acorn_pool *pool, uint32_t seen) {
       continue;
     }
     if (spin(&round, &begin)) continue;
-    /* Sequentially consistent with open_loop: it sees the sleeper, or the sleeper sees the loop. */
+    /* Sequentially consistent with open_loop: it sees the sleeper, or the sleeper sees the loop. Whoever was woken spins again, be it
+     * between two loops: it would sleep through the next ones. */
     pthread_mutex_lock(&pool->mutex);
     __atomic_fetch_add(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
-    while (!is_new(__atomic_load_n(&pool->state, __ATOMIC_SEQ_CST), seen)) pthread_cond_wait(&pool->wake, &pool->mutex);
+    const uint32_t last = __atomic_load_n(&pool->state, __ATOMIC_SEQ_CST);
+    while (!is_new(last, seen) && __atomic_load_n(&pool->state, __ATOMIC_SEQ_CST) >> JOINED_BITS == last >> JOINED_BITS) {
+      pthread_cond_wait(&pool->wake, &pool->mutex);
+    }
     __atomic_fetch_sub(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&pool->mutex);
     round = 0;

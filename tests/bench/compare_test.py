@@ -14,7 +14,7 @@ from programs import Work  # noqa: E402
 
 # 100 products a token in the body, 40 in the head; 200 bytes of weights; 8 bytes of keys and values a token, 2 heads for each.
 INSPECTED = {"vocab_size": 10, "weights": [{"n": 10, "k": 4}, {"n": 5, "k": 12}, {"n": 8, "k": 5}, {"n": 10, "k": 4}]}
-PLAN = {"chunk_tokens": 16, "rates": [{"weight_bytes": 200, "cache_row_bytes": 8}]}
+PLAN = {"chunk_tokens": 16, "rates": [{"weight_bytes": 200, "cache_row_bytes": 8, "state_bytes": 0}]}
 MODEL = compare.Model(heads=4, kv_heads=2, context=64)
 
 
@@ -31,6 +31,12 @@ class Limits(unittest.TestCase):
     def test_experts(self):
         mixture = compare.Limits(INSPECTED, PLAN, compare.Model(heads=4, kv_heads=2, context=64, expert_products=1000))
         self.assertEqual(mixture.touched(Work("prefill", 1))[0][1] - self.limits.touched(Work("prefill", 1))[0][1], 1000)
+
+    def test_states(self):
+        plan = {"chunk_tokens": 16, "rates": [{"weight_bytes": 200, "cache_row_bytes": 0, "state_bytes": 30}]}
+        states = compare.Limits(INSPECTED, plan, compare.Model(heads=0, kv_heads=0, context=64))
+        self.assertEqual(states.touched(Work("prefill", 17)), [(2 * (200 + 2 * 30), 17 * 100 + 40)])
+        self.assertEqual(states.touched(Work("decode", 30)), [(200 + 2 * 30, 140)])
 
     def test_the_slower_of_reads_and_products_counts(self):
         decode = Work("decode", 0)
