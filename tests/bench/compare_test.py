@@ -1,6 +1,7 @@
 """bench/peers/compare.py and report.py: limits, ratios, table and pictures, of figures that are given. Nothing is measured."""
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -75,6 +76,15 @@ class Kept(unittest.TestCase):
             self.assertEqual(list(compare.kept(out, results())), ["m"])
             for key, other in (("cpu", "b"), ("cores", 4), ("threads", 1), ("backend", "y")):
                 self.assertEqual(compare.kept(out, {**results(), key: other}), {}, key)
+
+
+    def test_machines_are_told_apart(self):
+        name = compare.cpu_name()
+        self.assertNotIn("None", name)
+        cpuinfo = open("/proc/cpuinfo", encoding="utf-8").read()
+        for field in ("model name", "cpu family", "model"):
+            for value in re.findall(rf"^{field}\s*: (.*)$", cpuinfo, re.MULTILINE):
+                self.assertIn(value.strip(), name)
 
 
 class Report(unittest.TestCase):
