@@ -37,7 +37,8 @@ struct Shape {
   size_t place(size_t channel) const { return channel / run() * run_step() + channel % run(); }
 };
 constexpr Shape kShapes[] = {{1, 1, 1}, {1, 3, 16}, {2, 4, 7}, {3, 2, 33}, {5, 5, 64}, {7, 1, 128}, {3, 2, 1024}, {4, 3, 15},
-                             {4, 3, 17}, {3, 6, 16, 2, 16}, {2, 6, 48, 3, 16}, {2, 4, 33, 1, 7}, {3, 5, 64, 5, 1}, {2, 8, 80, 4, 0}};
+                             {4, 3, 17}, {3, 6, 16, 2, 16}, {2, 6, 48, 3, 16}, {2, 4, 33, 1, 7}, {3, 5, 64, 5, 1}, {2, 8, 80, 4, 0},
+                             {70, 3, 7}, {33, 2, 16}, {17, 3, 64}, {9, 5, 80}, {12, 2, 128}};  // more than a block of rows
 
 // Ordinary heads, and those in which everything is as large as it can be.
 enum class Kind { kOrdinary, kSlow, kExtreme };
@@ -109,7 +110,7 @@ TEST(Scan, EveryVariantIsTheFormula) {
     for (const Shape &shape : kShapes) {
       for (Kind kind : {Kind::kOrdinary, Kind::kSlow, Kind::kExtreme}) {
         for (Guard guard : {Guard::kEnd, Guard::kBegin}) {
-          for (size_t chunk : {1, 2, 100}) Check(kernel, shape, kind, guard, chunk);
+          for (size_t chunk : {1, 2, 11, 100}) Check(kernel, shape, kind, guard, chunk);
         }
       }
     }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/fixed_point.h"
 #include "base/span.h"
 
 namespace acorn::scan {
@@ -77,10 +78,16 @@ struct Step {
 };
 Step StepOf(const Head &head, int16_t raw);
 
+constexpr int32_t kStateLimit = (1 << 30) - 1;
+
 /// w of the formula.
-int32_t InputOf(const Step &step, int16_t x);
+static inline int32_t InputOf(const Step &step, int16_t x) {
+  return static_cast<int32_t>(Clamp(RoundShift(x * step.input, 15), -kStateLimit, kStateLimit));
+}
 
 /// y of the formula.  sum: of c * state
-int16_t OutputOf(const Args &args, int64_t sum, int16_t x);
+static inline int16_t OutputOf(const Args &args, int64_t sum, int16_t x) {
+  return SaturateS16(RoundShift(sum + args.skip * x, args.out_shift));
+}
 
 }  // namespace acorn::scan

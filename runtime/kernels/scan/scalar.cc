@@ -3,11 +3,6 @@
 #include "kernels/scan/kernel.h"
 
 namespace acorn::scan {
-namespace {
-
-constexpr int32_t kStateLimit = (1 << 30) - 1;
-
-}  // namespace
 
 int32_t StepSize(const Head &head, int16_t raw) {
   const int64_t v = RoundShift(int64_t{raw} * head.dt_multiplier, head.dt_shift) + head.dt_bias;
@@ -27,14 +22,6 @@ Step StepOf(const Head &head, int16_t raw) {
   constexpr int64_t kInputLimit = (int64_t{1} << 46) - 1;
   const int64_t input = RoundShift(dt * head.input_multiplier, head.input_shift);
   return {static_cast<int32_t>(decay < kStateLimit ? decay : kStateLimit), input < kInputLimit ? input : kInputLimit};
-}
-
-int32_t InputOf(const Step &step, int16_t x) {
-  return static_cast<int32_t>(Clamp(RoundShift(x * step.input, 15), -kStateLimit, kStateLimit));
-}
-
-int16_t OutputOf(const Args &args, int64_t sum, int16_t x) {
-  return SaturateS16(RoundShift(sum + args.skip * x, args.out_shift));
 }
 
 void RunScalar(const Args &args) {
