@@ -107,7 +107,7 @@ struct Engine512 {
         for (int t = 0; t < kT; ++t) {
           const uint8_t *weights = tile[t] + weight_offset + j * 64;
           const __m512i packed = _mm512_load_si512(weights);
-          _mm_prefetch(reinterpret_cast<const char *>(weights + prefetch), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char *>(weights + prefetch), _MM_HINT_T1);
           __m512i w[kParts];
           Codes::Split(w, packed);
           ACORN_UNROLL
