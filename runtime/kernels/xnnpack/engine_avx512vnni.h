@@ -70,8 +70,8 @@ struct Avx512VnniEngine {
           weights[t][kParts - 1][1] = _mm512_and_si512(high, top);
         }
         if (kR <= 2) {
-          _mm_prefetch(reinterpret_cast<const char *>(w[t] + kAhead), _MM_HINT_T0);
-          _mm_prefetch(reinterpret_cast<const char *>(w[t] + kAhead + 64), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char *>(w[t] + kAhead), _MM_HINT_T1);
+          _mm_prefetch(reinterpret_cast<const char *>(w[t] + kAhead + 64), _MM_HINT_T1);
         }
         w[t] += 128;
       }
