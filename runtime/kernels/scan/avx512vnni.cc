@@ -44,6 +44,7 @@ void SumEach(const __m512i *v, int64_t *sums) {
 
 class Scan {
  public:
+  // cppcheck-suppress uninitMemberVar ; sums and outputs are read up to waiting_
   explicit Scan(const Args &args) : args_(args), row_elems_((args.n + kLoad - 1) / kLoad * kLoad) {}
 
   void Run() {
@@ -125,12 +126,12 @@ class Scan {
     int32_t input;
   };
 
-  const Args &args_;
-  const size_t row_elems_;  // of b_ and c_: n to the next whole load
-  alignas(64) int32_t b_[kBlockElems + 1], c_[kBlockElems + 1];
+  alignas(64) int32_t b_[kBlockElems + kLoad], c_[kBlockElems + kLoad];  // and one behind the last, which a load of odd columns sees
   __m512i sums_[kMostRows];    // of c * state, of channels and rows
   Output outputs_[kMostRows];  // theirs
   size_t waiting_ = 0;         // of both
+  const Args &args_;
+  const size_t row_elems_;  // of b_ and c_: n to the next whole load
 };
 
 }  // namespace
