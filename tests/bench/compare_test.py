@@ -77,7 +77,6 @@ class Kept(unittest.TestCase):
             for key, other in (("cpu", "b"), ("cores", 4), ("threads", 1), ("backend", "y")):
                 self.assertEqual(compare.kept(out, {**results(), key: other}), {}, key)
 
-
     def test_machines_are_told_apart(self):
         name = compare.cpu_name()
         self.assertNotIn("None", name)

@@ -78,6 +78,7 @@ struct Step {
 };
 Step StepOf(const Head &head, int16_t raw);
 
+/// Of states and of w: sat31 of the formula.
 constexpr int32_t kStateLimit = (1 << 30) - 1;
 
 /// w of the formula.
