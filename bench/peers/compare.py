@@ -44,6 +44,7 @@ class Model:
     context: int
     real: bool = False
     expert_products: int = 0  # of routed experts, a token: layers * chosen * three matrices
+    large: bool = False  # its Q4_0 is made as one: a Q8_0 to start from would take 32 GB
 
 
 MODELS = {
@@ -52,7 +53,7 @@ MODELS = {
     "qwen3-0.6b": Model(16, 8, 8192),
     "llama-3.2-1b": Model(32, 8, 8192),
     "olmoe-1b-7b": Model(16, 16, 4096, expert_products=16 * 8 * 3 * 2048 * 1024),
-    "qwen3-30b-a3b": Model(32, 4, 8192, expert_products=48 * 8 * 3 * 2048 * 768),
+    "qwen3-30b-a3b": Model(32, 4, 8192, expert_products=48 * 8 * 3 * 2048 * 768, large=True),
     "mamba2-6m": Model(0, 0, 8192),
     "mamba2-130m": Model(0, 0, 8192),
 }
@@ -134,16 +135,20 @@ def smollm2_source() -> pathlib.Path:
     return ROOT / programs.run(["bash", ROOT / "toolchains/fetch_smollm2.sh"]).out.strip()
 
 
-def source_file(name: str, model: Model) -> pathlib.Path:
-    """What llama-quantize and, where there are no others, acornc start from."""
-    path = MADE / f"{name}.Q8_0.gguf"
-    if model.real:
-        return smollm2_source()
-    make(path, [python_with("gguf", ("gguf", "numpy")), ROOT / "bench/peers/make_gguf.py", name, "{}"])
+def made_up(name: str, kind: str) -> pathlib.Path:
+    path = MADE / f"{name}.{kind}.gguf"
+    make(path, [python_with("gguf", ("gguf", "numpy")), ROOT / "bench/peers/make_gguf.py", name, "{}", "--type", kind])
     return path
 
 
+def source_file(name: str, model: Model) -> pathlib.Path:
+    """What llama-quantize and, where there are no others, acornc start from."""
+    return smollm2_source() if model.real else made_up(name, "Q8_0")
+
+
 def gguf_file(name: str, model: Model, kind: str) -> pathlib.Path:
+    if model.large and kind == "Q4_0":
+        return made_up(name, kind)
     path = MADE / f"{name}.{kind}.gguf"
     if not path.exists():  # its source may be gone by then
         source = source_file(name, model)

@@ -4,8 +4,9 @@ where real weights cannot be had. Tokens are dummies; the rows of routers differ
 
   make_gguf.py NAME OUT.gguf [--type Q4_0|Q8_0] [--layers N]
 
-NAME: smollm2-135m, tinyllama-1.1b, llama-3.2-1b, qwen3-0.6b, olmoe-1b-7b, qwen3-30b-a3b, mamba2-6m, mamba2-130m. Needs gguf and numpy of PyPI
-(compare.py brings them into build/peers/gguf). llama-quantize --allow-requantize makes other types of a Q8_0."""
+NAME: smollm2-135m, tinyllama-1.1b, llama-3.2-1b, qwen3-0.6b, olmoe-1b-7b, qwen3-30b-a3b, mamba2-6m, mamba2-130m. Needs gguf
+and numpy of PyPI (compare.py brings them into build/peers/gguf). llama-quantize --allow-requantize makes other types of a Q8_0;
+a Q4_0 made here has a head of its own in Q6_K, as llama-quantize leaves it."""
 import argparse
 import dataclasses
 
@@ -54,7 +55,23 @@ GEOMETRIES = {
     "mamba2-6m": Geometry("mamba2", 256, 12, 0, 0, 0, 0, 4096, tied=True, state_space=StateSpace(16, 32, 64)),
     "mamba2-130m": Geometry("mamba2", 768, 24, 0, 0, 0, 0, 50288, tied=True, state_space=StateSpace(24, 64, 128)),
 }
-LEVELS_RMS = {"Q4_0": 4.6, "Q8_0": 74}  # of evenly spread integers of the type
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Of a GGUF type: integers, perhaps scales of 8 bits for parts of them, and one scale in 16 bits."""
+    weights: int
+    bytes: int
+    scale: int  # where the one in 16 bits lies
+    rms: float  # of evenly spread integers
+    parts: tuple = (0, 0)  # where those of 8 bits begin and end
+
+
+BLOCKS = {
+    "Q4_0": Block(32, 18, 0, 4.6),
+    "Q8_0": Block(32, 34, 0, 74),
+    "Q6_K": Block(256, 210, 208, 18.5, parts=(192, 208)),
+}
 
 
 def byte_characters() -> list:
@@ -71,16 +88,15 @@ class Maker:
         self.random = np.random.default_rng(0)
         self.writer = gguf.GGUFWriter(path, shape.arch, use_temp_file=True)
 
-    def linear(self, name: str, *shape: int) -> None:
-        """[..., K], outermost first: blocks of 32 with one scale, so that a row hands on the length of its input."""
-        depth = shape[-1]
-        block_bytes = 16 if self.kind == "Q4_0" else 32
-        blocks = np.empty((int(np.prod(shape)) // 32, 2 + block_bytes), np.uint8)
-        scale = np.full(len(blocks), depth ** -0.5 / LEVELS_RMS[self.kind], np.float16)
-        blocks[:, :2] = scale.view(np.uint8).reshape(-1, 2)
-        blocks[:, 2:] = self.random.integers(0, 256, (len(blocks), block_bytes), np.uint8)
-        rows = blocks.reshape(*shape[:-1], depth // 32 * (2 + block_bytes))
-        self.writer.add_tensor(name, rows, raw_dtype=gguf.GGMLQuantizationType[self.kind])
+    def linear(self, name: str, *shape: int, kind: str = None) -> None:
+        """[..., K], outermost first: blocks with one scale, so that a row hands on the length of its input."""
+        kind = kind or self.kind
+        block, depth = BLOCKS[kind], shape[-1]
+        blocks = self.random.integers(0, 256, (int(np.prod(shape)) // block.weights, block.bytes), np.uint8)
+        blocks[:, block.scale:block.scale + 2] = np.frombuffer(np.float16(depth ** -0.5 / block.rms).tobytes(), np.uint8)
+        blocks[:, slice(*block.parts)] = 1
+        rows = blocks.reshape(*shape[:-1], depth // block.weights * block.bytes)
+        self.writer.add_tensor(name, rows, raw_dtype=gguf.GGMLQuantizationType[kind])
 
     def floats(self, name: str, values: np.ndarray) -> None:
         self.writer.add_tensor(name, values.astype(np.float32))
@@ -163,7 +179,7 @@ class Maker:
         self.linear("token_embd.weight", self.shape.vocab, self.shape.hidden)
         self.floats("output_norm.weight", np.ones(self.shape.hidden))
         if not self.shape.tied:
-            self.linear("output.weight", self.shape.vocab, self.shape.hidden)
+            self.linear("output.weight", self.shape.vocab, self.shape.hidden, kind={"Q4_0": "Q6_K"}.get(self.kind))
         for index in range(self.shape.layers):
             self.state_space_layer(index) if self.shape.state_space else self.layer(index)
         self.writer.write_header_to_file()
@@ -176,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=GEOMETRIES)
     parser.add_argument("out")
-    parser.add_argument("--type", choices=LEVELS_RMS, default="Q8_0")
+    parser.add_argument("--type", choices=("Q4_0", "Q8_0"), default="Q8_0")
     parser.add_argument("--layers", type=int)
     arguments = parser.parse_args()
     shape = GEOMETRIES[arguments.name]
