@@ -1,8 +1,8 @@
 // Matrix kernels on the shapes of bench/shapes/*.txt, every variant this machine has, beside two bounds taken in the same run: a
 // plain read of memory and a loop of the fastest multiply instruction on registers.
 //
-// Up to 4 rows the weights come from memory, as in decode: a bench walks copies of the matrix that together exceed the caches.
-// More rows use one copy, as in prefill, in calls of 128 channels.
+// Up to 8 rows the weights come from memory, as in decode and in passes that verify guesses: a bench walks copies of the matrix that
+// together exceed the caches. More rows use one copy, as in prefill. More than 4 go through in calls of 128 channels.
 // GB/s counts the bytes of packed weights; GMAC/s counts m * n * k: both of the rows and columns in use, where a shape names
 // fewer than it stores.
 //   gemm_bench --benchmark_filter='down_decode|bound' --benchmark_repetitions=5 --benchmark_report_aggregates_only
@@ -30,7 +30,7 @@
 namespace acorn {
 namespace {
 
-constexpr size_t kMostColdRows = 4;
+constexpr size_t kMostColdRows = 8, kMostStreamedRows = 4;  // the latter as kStreamRows of ops/linear_tile.h
 constexpr size_t kChannelsPerCall = 128;
 
 struct Shape {
@@ -70,7 +70,7 @@ void BenchGemm(benchmark::State &state, const GemmKernel &kernel, const Shape &s
   const size_t tiles = (shape.used_n + kernel.nr - 1) / kernel.nr;
   const size_t begin = tiles * thread / threads * kernel.nr,
                end = std::min(shape.used_n, tiles * (thread + 1) / threads * kernel.nr);
-  const size_t step = cold ? end - begin : kChannelsPerCall;
+  const size_t step = shape.m <= kMostStreamedRows ? end - begin : kChannelsPerCall;
 
   uint8_t *weights = bench::ColdBuffer();
   const Bytes x = Allocate(shape.m * shape.k), scratch = Allocate(kernel.scratch_bytes(shape.m, shape.k));

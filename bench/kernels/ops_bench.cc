@@ -2,11 +2,15 @@
 // beside bounds taken in the same run: a read of what fits the cache next to each core, of all of memory, and products.
 // GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention reports
 // the time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights of the
-// values count once); convolution and scan multiply-adds too.
+// values count once); convolution and scan multiply-adds too. Attention in parts, which is what threads share in long decode steps,
+// reads its keys and values from memory.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -64,21 +68,22 @@ void Measure(benchmark::State &state, const Work &work, const Function &call) {
   if (work.macs != 0) state.counters["GMAC/s"] = Counter(1e-9 * static_cast<double>(work.macs), rate);
 }
 
-void RmsNorm(benchmark::State &state, const rmsnorm::Kernel &kernel) {
+/// bytes: of an element of the output
+void RmsNorm(benchmark::State &state, rmsnorm::Run run, size_t bytes) {
   const auto n = static_cast<size_t>(state.range(0));
   const auto x = Random<int16_t>(kRows * n, -9000, 9000), gamma = Random<int16_t>(n, -32767, 32767);
-  std::vector<int8_t> y(kRows * n);
+  std::vector<int16_t> y(kRows * n);
   const rmsnorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), 1000, 1500000000, 24, 0};
-  Measure(state, {kRows * n, 3 * kRows * n + 2 * n}, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, (2 + bytes) * kRows * n + 2 * n}, [&] { run(args); });
 }
 
-void LayerNorm(benchmark::State &state, const layernorm::Kernel &kernel) {
+void LayerNorm(benchmark::State &state, layernorm::Run run, size_t bytes) {
   const auto n = static_cast<size_t>(state.range(0));
   const auto x = Random<int16_t>(kRows * n, -9000, 9000), gamma = Random<int16_t>(n, -32767, 32767);
   const auto bias = Random<int32_t>(n, -1000000, 1000000);
-  std::vector<int8_t> y(kRows * n);
+  std::vector<int16_t> y(kRows * n);
   const layernorm::Args args = {y.data(), x.data(), n, n, kRows, 1, n, gamma.data(), bias.data(), 1000, 30, 0};
-  Measure(state, {kRows * n, 3 * kRows * n + 6 * n}, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, (2 + bytes) * kRows * n + 6 * n}, [&] { run(args); });
 }
 
 void Conv(benchmark::State &state, const conv::Kernel &kernel) {
@@ -116,12 +121,12 @@ void Glu(benchmark::State &state, const glu::Kernel &kernel) {
   Measure(state, {kRows * n, 6 * kRows * n}, [&] { kernel.run(args); });
 }
 
-void Hadamard(benchmark::State &state, const hadamard::Kernel &kernel) {
+void Hadamard(benchmark::State &state, hadamard::Run run, size_t bytes) {
   const auto n = static_cast<size_t>(state.range(0)), block = static_cast<size_t>(state.range(1));
   const auto x = Random<int16_t>(kRows * n, -32767, 32767);
-  std::vector<int8_t> y(kRows * n);
+  std::vector<int16_t> y(kRows * n);
   const hadamard::Args args = {y.data(), x.data(), n, n, kRows, n, block, 1 << 30, 42, 0};
-  Measure(state, {kRows * n, 3 * kRows * n}, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, (2 + bytes) * kRows * n}, [&] { run(args); });
 }
 
 void Add(benchmark::State &state, const add::Kernel &kernel) {
@@ -132,17 +137,18 @@ void Add(benchmark::State &state, const add::Kernel &kernel) {
   Measure(state, {kRows * n, 6 * kRows * n}, [&] { kernel.run(args); });
 }
 
-void Rotate(benchmark::State &state, const rotate::Kernel &kernel) {
+void Rotate(benchmark::State &state, rotate::Run run, size_t bytes) {
   const auto n = static_cast<size_t>(state.range(0)), head_dim = static_cast<size_t>(state.range(1));
   const auto x = Random<int16_t>(kRows * n, -32767, 32767), cosine = Random<int16_t>(kRows * head_dim / 2, -16384, 16384);
   const auto multiplier = Random<int32_t>(n / head_dim, 1 << 30, 2147483647);
-  std::vector<int8_t> y(kRows * n);
+  std::vector<int16_t> y(kRows * n);
   const rotate::Args args = {y.data(),      x.data(),          n, n, kRows, n / head_dim, head_dim, head_dim / 2, cosine.data(),
                              cosine.data(), multiplier.data(), 53, nullptr, 1};
-  Measure(state, {kRows * n, 3 * kRows * n + 2 * kRows * head_dim}, [&] { kernel.s8(args); });
+  Measure(state, {kRows * n, (2 + bytes) * kRows * n + 2 * kRows * head_dim}, [&] { run(args); });
 }
 
-void Append(benchmark::State &state, const append::Kernel &kernel) {
+/// bytes: of a new value
+void Append(benchmark::State &state, append::Run run, size_t bytes) {
   const auto kv_heads = static_cast<size_t>(state.range(0)), head_dim = static_cast<size_t>(state.range(1));
   const auto bits = static_cast<size_t>(state.range(2));
   const size_t width = kv_heads * head_dim, capacity = 64;
@@ -154,62 +160,134 @@ void Append(benchmark::State &state, const append::Kernel &kernel) {
   const append::Args args = {k_cache.data(), v_cache.data(),    capacity, 3,        kRows,
                              kv_heads,       head_dim,          head_dim, head_dim, bits, k.data(), v.data(),
                              width,          width,             multiplier.data(), 40};
-  Measure(state, {2 * kRows * width, kRows * width * (3 + bits / 4)}, [&] { kernel.run(args); });
+  Measure(state, {2 * kRows * width, kRows * width * (1 + bytes + bits / 4)}, [&] { run(args); });
+}
+
+struct FreeDeleter {
+  void operator()(uint8_t *p) const { std::free(p); }
+};
+
+/// 64-byte aligned, as caches and scratch are.
+std::unique_ptr<uint8_t, FreeDeleter> Aligned(size_t bytes) {
+  auto *data = static_cast<uint8_t *>(std::aligned_alloc(64, AlignUp(bytes, 64)));
+  if (data == nullptr) std::abort();
+  return std::unique_ptr<uint8_t, FreeDeleter>(data);
+}
+
+void Fill(uint8_t *to, size_t bytes) {
+  const auto values = Random<uint8_t>(bytes, 1, 255);
+  std::copy(values.begin(), values.end(), to);
+}
+
+/// Query rows of the heads of one KV head, and how attention takes them; keys, values and scratch are whose they are.
+struct Queries {
+  std::vector<int8_t> q, y;
+  std::vector<int32_t> exp_multiplier, out_multiplier;
+  attention::Args args = {};
+
+  Queries(size_t m, size_t heads, size_t head_dim, size_t bits)
+      : q(Random<int8_t>(m * heads * head_dim, -127, 127)), y(q.size()), exp_multiplier(heads, 1 << 30), out_multiplier(heads, 1 << 30) {
+    args.y = y.data();
+    args.q = args.sink_q = q.data();
+    args.y_stride = args.q_stride = args.sink_q_stride = args.run_step = heads * head_dim;
+    args.m = m;
+    args.heads = heads;
+    args.head_dim = args.k_dim = args.v_dim = args.run = head_dim;
+    args.bits = bits;
+    args.window = attention::kNoWindow;
+    args.exp_multiplier = exp_multiplier.data();
+    args.out_multiplier = out_multiplier.data();
+    args.exp_shift = 31;
+    args.out_shift = 30;
+  }
+};
+
+/// pairs: of query rows and heads with the keys that they see
+void MeasureAttention(benchmark::State &state, const attention::Kernel &kernel, Queries *queries, size_t rows, size_t pairs) {
+  attention::Args &args = queries->args;
+  const size_t bytes = kv_cache::HeadBytes(rows, args.head_dim, args.bits);
+  const auto k = Aligned(bytes), v = Aligned(bytes);
+  const auto scratch = Aligned(attention::ScratchBytes(attention::KeyRows(args.sinks, args.first_key + args.m), args.head_dim));
+  Fill(k.get(), bytes);
+  Fill(v.get(), bytes);
+  args.k = k.get();
+  args.v = reinterpret_cast<const int8_t *>(v.get());
+  args.scratch = scratch.get();
+  for (auto _ : state) {
+    kernel.run(args);
+    benchmark::ClobberMemory();
+  }
+  const auto per_call = static_cast<double>(pairs);
+  const auto rate = Counter::kIsIterationInvariantRate;
+  state.counters["pair"] = Counter(per_call, rate | Counter::kInvert);
+  state.counters["GB/s"] = Counter(1e-9 * static_cast<double>(2 * bytes), rate);
+  state.counters["GMAC/s"] = Counter(1e-9 * per_call * 2 * static_cast<double>(args.head_dim), rate);
 }
 
 /// range: query rows, keys that the last of them sees, heads of a KV head, head_dim, bits of the cache
 void Attention(benchmark::State &state, const attention::Kernel &kernel) {
   const auto m = static_cast<size_t>(state.range(0)), rows = static_cast<size_t>(state.range(1));
-  const auto heads = static_cast<size_t>(state.range(2)), head_dim = static_cast<size_t>(state.range(3));
-  const auto bits = static_cast<size_t>(state.range(4));
-  const auto q = Random<int8_t>(m * heads * head_dim, -127, 127);
-  const auto k = Random<uint8_t>(kv_cache::HeadBytes(rows, head_dim, bits) + 64, 1, 255);
-  const auto v = Random<int8_t>(kv_cache::HeadBytes(rows, head_dim, bits) + 64, -127, 127);
-  std::vector<uint8_t> scratch(attention::ScratchBytes(rows, head_dim) + 64);
-  std::vector<int8_t> y(q.size());
-  const std::vector<int32_t> exp_multiplier(heads, 1 << 30), out_multiplier(heads, 1 << 30);
-  const auto align = [](const auto *p) {
-    return const_cast<std::decay_t<decltype(*p)> *>(p) + (64 - reinterpret_cast<uintptr_t>(p) % 64);
+  const auto heads = static_cast<size_t>(state.range(2));
+  Queries queries(m, heads, static_cast<size_t>(state.range(3)), static_cast<size_t>(state.range(4)));
+  queries.args.ring_rows = kv_cache::PaddedRows(rows);
+  queries.args.first_key = rows - m;
+  MeasureAttention(state, kernel, &queries, rows, heads * (m * (rows - m) + m * (m + 1) / 2));
+}
+
+/// A ring that has turned, and four sinks.  range: query rows, window, heads of a KV head, head_dim, bits of the cache
+void AttentionWindow(benchmark::State &state, const attention::Kernel &kernel) {
+  constexpr size_t kSinks = 4, kBefore = 5;  // keys of the first tile that the first row no longer sees
+  const auto m = static_cast<size_t>(state.range(0)), window = static_cast<size_t>(state.range(1));
+  const auto heads = static_cast<size_t>(state.range(2));
+  Queries queries(m, heads, static_cast<size_t>(state.range(3)), static_cast<size_t>(state.range(4)));
+  attention::Args &args = queries.args;
+  args.sinks = kSinks;
+  args.window = window;
+  args.first_key = window - 1 + kBefore;
+  args.ring_rows = kv_cache::PaddedRows(args.first_key + m);
+  args.first_slot = args.ring_rows / 2 / kv_cache::kTileRows * kv_cache::kTileRows;
+  MeasureAttention(state, kernel, &queries, kv_cache::PaddedRows(kSinks) + args.ring_rows, m * heads * (kSinks + window));
+}
+
+enum class PartStep { kScores, kValues, kJoin };
+
+/// One token's keys in two parts, as two threads share them, by one thread; KV head after KV head, so that keys and values come from
+/// memory.  range: keys, heads of a KV head, head_dim
+void AttentionParts(benchmark::State &state, const attention::Kernel &kernel, PartStep step) {
+  constexpr size_t kParts = 2, kMultiple = 64;
+  const auto keys = static_cast<size_t>(state.range(0)), heads = static_cast<size_t>(state.range(1));
+  const auto head_dim = static_cast<size_t>(state.range(2));
+  Queries queries(1, heads, head_dim, 8);
+  attention::Args &args = queries.args;
+  args.ring_rows = kv_cache::PaddedRows(keys);
+  args.first_key = keys - 1;
+  const size_t bytes = kv_cache::HeadBytes(keys, head_dim, 8), stride = AlignUp(bytes, 64);
+  const size_t kv_heads = bench::kColdBytes / (2 * stride), half = AlignUp(keys / kParts, kMultiple);
+  const auto scores = Aligned(attention::PartScoreBytes(heads, keys)), rows = Aligned(attention::QueryBytes(head_dim));
+  const auto num = Aligned(kParts * heads * kv_cache::PaddedDim(head_dim) * sizeof(int64_t));
+  std::vector<uint64_t> den(kParts * heads);
+  std::vector<int32_t> largest(kParts * heads);
+  attention::Part part = {0, kParts, 0, 0, reinterpret_cast<int8_t *>(rows.get()), largest.data(), den.data(),
+                          reinterpret_cast<int64_t *>(num.get())};
+  args.scratch = scores.get();
+  args.part = &part;
+  size_t kv_head = 0;
+  const auto run_parts = [&](attention::Run run) {
+    args.k = bench::ColdBuffer() + 2 * kv_head * stride;
+    args.v = reinterpret_cast<const int8_t *>(args.k + stride);
+    kv_head = kv_head + 1 == kv_heads ? 0 : kv_head + 1;
+    for (part.index = 0; part.index < kParts; ++part.index) {
+      part.begin = part.index * half;
+      part.end = part.index == 0 ? half : keys;
+      run(args);
+    }
   };
-  const size_t stride = heads * head_dim;
-  const attention::Args args = {y.data(),
-                                q.data(),
-                                stride,
-                                stride,
-                                m,
-                                heads,
-                                head_dim,
-                                head_dim,
-                                head_dim,
-                                head_dim,
-                                stride,
-                                bits,
-                                0,
-                                0,
-                                kv_cache::PaddedRows(rows),
-                                rows - m,
-                                attention::kNoWindow,
-                                nullptr,
-                                0,
-                                align(k.data()),
-                                align(v.data()),
-                                exp_multiplier.data(),
-                                out_multiplier.data(),
-                                31,
-                                30,
-                                0,
-                                align(scratch.data())};
-  for (auto _ : state) {
-    kernel.run(args);
-    benchmark::ClobberMemory();
-  }
-  size_t pairs = 0;
-  for (size_t row = 0; row < m; ++row) pairs += heads * (rows - m + row + 1);
-  const auto per_call = static_cast<double>(pairs);
-  const auto rate = Counter::kIsIterationInvariantRate;
-  state.counters["pair"] = Counter(per_call, rate | Counter::kInvert);
-  state.counters["GB/s"] = Counter(1e-9 * static_cast<double>(2 * kv_cache::HeadBytes(rows, head_dim, bits)), rate);
-  state.counters["GMAC/s"] = Counter(1e-9 * per_call * 2 * static_cast<double>(head_dim), rate);
+  run_parts(kernel.score_part);
+  run_parts(kernel.value_part);
+  const size_t sum_bytes = kParts * heads * (kv_cache::PaddedDim(head_dim) * sizeof(int64_t) + sizeof(uint64_t));
+  if (step == PartStep::kJoin) return Measure(state, {heads * head_dim, sum_bytes}, [&] { attention::Join(args); });
+  const attention::Run run = step == PartStep::kScores ? kernel.score_part : kernel.value_part;
+  Measure(state, {heads * keys, bytes, heads * keys * head_dim}, [&] { run_parts(run); });
 }
 
 void LutU8(benchmark::State &state, const lut_u8::Kernel &kernel) {
@@ -281,6 +359,40 @@ void RegisterKernels(const bench::Shape &shape, Span<const Kernel> kernels, void
   }
 }
 
+/// One of a kernel's functions, and the bytes of an element of what it makes (of append: of what it takes).
+template <typename Kernel, typename Run>
+struct Function {
+  const char *name;
+  Run Kernel::*run;
+  size_t bytes;
+};
+
+template <typename Kernel, typename Run>
+void RegisterFunctions(const bench::Shape &shape, Span<const Kernel> kernels, const Function<Kernel, Run> (&functions)[2],
+                       void (*bench)(benchmark::State &, Run, size_t)) {
+  for (const Kernel &kernel : kernels) {
+    if ((kernel.needs & ~test::HostFeatures()) != 0) continue;
+    for (const auto &function : functions) {
+      Register(shape, std::string(function.name) + "/" + kernel.name,
+               [bench, run = kernel.*function.run, bytes = function.bytes](benchmark::State &state) { bench(state, run, bytes); });
+    }
+  }
+}
+
+void RegisterParts(const bench::Shape &shape) {
+  constexpr struct {
+    const char *name;
+    PartStep step;
+  } kSteps[] = {{"scores", PartStep::kScores}, {"values", PartStep::kValues}, {"join", PartStep::kJoin}};
+  for (const attention::Kernel &kernel : attention::Kernels()) {
+    if ((kernel.needs & ~test::HostFeatures()) != 0 || kernel.score_part == nullptr) continue;
+    for (const auto &row : kSteps) {
+      Register(shape, std::string(row.name) + "/" + kernel.name,
+               [&kernel, step = row.step](benchmark::State &state) { AttentionParts(state, kernel, step); });
+    }
+  }
+}
+
 void RegisterRequantise(const bench::Shape &shape) {
   for (const requantise::Kernel &kernel : requantise::Kernels()) {
     if ((kernel.needs & ~test::HostFeatures()) != 0) continue;
@@ -306,16 +418,18 @@ void RegisterRequantise(const bench::Shape &shape) {
 
 void RegisterShape(const bench::Shape &shape) {
   const std::string &kind = shape.kind;
-  if (kind == "rmsnorm") RegisterKernels(shape, rmsnorm::Kernels(), RmsNorm);
-  if (kind == "layernorm") RegisterKernels(shape, layernorm::Kernels(), LayerNorm);
+  if (kind == "rmsnorm") RegisterFunctions<rmsnorm::Kernel, rmsnorm::Run>(shape, rmsnorm::Kernels(), {{"s8", &rmsnorm::Kernel::s8, 1}, {"s16", &rmsnorm::Kernel::s16, 2}}, RmsNorm);
+  if (kind == "layernorm") RegisterFunctions<layernorm::Kernel, layernorm::Run>(shape, layernorm::Kernels(), {{"s8", &layernorm::Kernel::s8, 1}, {"s16", &layernorm::Kernel::s16, 2}}, LayerNorm);
   if (kind == "glu") RegisterKernels(shape, glu::Kernels(), Glu);
   if (kind == "conv") RegisterKernels(shape, conv::Kernels(), Conv);
   if (kind == "scan") RegisterKernels(shape, scan::Kernels(), Scan);
   if (kind == "add") RegisterKernels(shape, add::Kernels(), Add);
-  if (kind == "hadamard") RegisterKernels(shape, hadamard::Kernels(), Hadamard);
-  if (kind == "rotate") RegisterKernels(shape, rotate::Kernels(), Rotate);
-  if (kind == "append") RegisterKernels(shape, append::Kernels(), Append);
+  if (kind == "hadamard") RegisterFunctions<hadamard::Kernel, hadamard::Run>(shape, hadamard::Kernels(), {{"s8", &hadamard::Kernel::s8, 1}, {"s15", &hadamard::Kernel::s15, 2}}, Hadamard);
+  if (kind == "rotate") RegisterFunctions<rotate::Kernel, rotate::Run>(shape, rotate::Kernels(), {{"s8", &rotate::Kernel::s8, 1}, {"s16", &rotate::Kernel::s16, 2}}, Rotate);
+  if (kind == "append") RegisterFunctions<append::Kernel, append::Run>(shape, append::Kernels(), {{"run", &append::Kernel::run, 2}, {"copy", &append::Kernel::copy, 1}}, Append);
   if (kind == "attention") RegisterKernels(shape, attention::Kernels(), Attention);
+  if (kind == "attention_window") RegisterKernels(shape, attention::Kernels(), AttentionWindow);
+  if (kind == "attention_parts") RegisterParts(shape);
   if (kind == "lut_u8") RegisterKernels(shape, lut_u8::Kernels(), LutU8);
   if (kind == "requantise") RegisterRequantise(shape);
   if (kind == "route") Register(shape, "portable", Routes);

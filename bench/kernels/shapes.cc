@@ -21,6 +21,7 @@ constexpr Kind kKinds[] = {
     {"lut_u8", false, false, 1, 1},    {"conv", false, false, 1, 1},    {"hadamard", false, false, 2, 2},
     {"rotate", false, false, 2, 2},    {"embed", false, true, 2, 2},    {"route", false, false, 2, 2},
     {"scan", false, false, 2, 2},      {"append", false, false, 3, 3},  {"attention", false, false, 5, 5},
+    {"attention_window", false, false, 5, 5},                          {"attention_parts", false, false, 3, 3},
 };
 
 struct Format {

@@ -13,7 +13,7 @@ SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, 
 `acornc synth` and make_gguf.py, or, state-space models, by make_gguf.py for both. llama.cpp comes from Debian's packages
 (llama_cpp.sh), ExecuTorch and LiteRT, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json (every run;
 again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json makes the last two anew. With --add models that OUT.json has
-of the same CPU and are not measured now stay.
+and are not measured now stay; it must be of the same CPU and threads.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
 import argparse
@@ -276,11 +276,15 @@ def measured() -> str:
 
 
 def kept(out: pathlib.Path, results: dict) -> dict:
-    """The models that OUT.json has of the same machine and threads."""
+    """The models that OUT.json has, which must be of the same machine and threads."""
     path = out.with_suffix(".json")
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    same = all(old.get(key) == results[key] for key in ("cpu", "cores", "threads", "backend"))
-    return old["models"] if same else {}
+    if not path.exists():
+        return {}
+    old = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("cpu", "cores", "threads", "backend"):
+        if old.get(key) != results[key]:
+            raise ProgramError(f"--add: {path} is of {key} {old.get(key)}, this would be of {results[key]}: choose another --out")
+    return old["models"]
 
 
 def cpu_name() -> str:

@@ -47,8 +47,9 @@ def table(entry: dict) -> str:
         mine = statistics.median(runs[ours])
         cells = [name, unit, "", number(mine), ""]
         if limits and statistics.median(limits) > 0:
-            limit = statistics.median(limits)
-            cells[2], cells[4] = number(limit), f"{100 * (mine / limit if more else limit / mine):.0f} %"
+            shares = [100 * share for share in ratios(runs[ours], limits, more)]
+            cells[2] = number(statistics.median(limits))
+            cells[4] = f"{statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f})"
         for peer in peers:
             theirs = runs.get(peer)  # none where the peer cannot do the work
             cells += [number(statistics.median(theirs)), ratio_text(ratios(runs[ours], theirs, more))] if theirs else ["", ""]
@@ -58,7 +59,7 @@ def table(entry: dict) -> str:
 
 def markdown(results: dict, out: pathlib.Path) -> str:
     parts = [f"{results['cpu']}, {results['cores']} cores, {results['threads']} threads each, interleaved rounds; llama.cpp "
-             f"runs on {results['backend']}. Medians; a ratio is that of one round, above 1 Acorn is better. "
+             f"runs on {results['backend']}. Medians and, in brackets, spreads; ratios and shares of a limit are those of one round; above 1 Acorn is better. "
              "`python3 bench/peers/compare.py`."]
     for name, entry in results["models"].items():
         bound = {unit: statistics.median(row[unit] for row in entry["bounds"]) for unit in ("GB/s", "GMAC/s")}
