@@ -2,6 +2,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -194,6 +196,24 @@ void BenchMultiply(benchmark::State &state, const MultiplyLoop &loop) {
   state.counters["GMAC/s"] = benchmark::Counter(1e-9 * macs, benchmark::Counter::kIsRate);
 }
 
+// Two threads hand one line to and fro.
+void BenchHandOver(benchmark::State &state) {
+  static std::atomic<uint64_t> turn;
+  const uint64_t own = static_cast<uint64_t>(state.thread_index());
+  if (own == 0) turn = 0;
+  uint64_t next = own;  // even: the first thread's
+  const auto begin = std::chrono::steady_clock::now();
+  for (auto _ : state) {
+    while (turn.load(std::memory_order_acquire) != next) {
+    }
+    turn.store(next + 1, std::memory_order_release);
+    next += 2;
+  }
+  if (own != 0) return;
+  const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - begin;
+  state.counters["ns"] = time.count() / static_cast<double>(next);
+}
+
 struct FreeDeleter {
   void operator()(uint8_t *data) const { std::free(data); }
 };
@@ -226,6 +246,7 @@ void RegisterBounds(const std::vector<size_t> &bytes) {
         ->Threads(threads)
         ->UseRealTime();
   }
+  if (ThreadCounts().back() > 1) benchmark::RegisterBenchmark("bound/hand_over", BenchHandOver)->Threads(2)->UseRealTime();
 }
 
 }  // namespace acorn::bench

@@ -63,10 +63,13 @@ def markdown(results: dict, out: pathlib.Path) -> str:
              "`python3 bench/peers/compare.py`."]
     for name, entry in results["models"].items():
         bound = {unit: statistics.median(row[unit] for row in entry["bounds"]) for unit in ("GB/s", "GMAC/s")}
+        hand_overs = [row["ns"] for row in entry["bounds"] if "ns" in row]
+        hand_over = (f", a line from core to core {statistics.median(hand_overs):.0f} ns ({min(hand_overs):.0f} to "
+                     f"{max(hand_overs):.0f})" if hand_overs else "")
         sizes = ", ".join(f"{program} {size / 1e6:,.1f} MB" for program, size in entry["file_bytes"].items())
         parts.append(
             f"## {name}, {entry['weights']} weights\n\n{entry['pairs']} rounds ({entry['measured']}). {sizes}. Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} "
-            f"GMAC/s; a token reads {entry['weight_bytes_a_token'] / 1e6:.1f} MB of weights. Acorn opens in "
+            f"GMAC/s{hand_over}; a token reads {entry['weight_bytes_a_token'] / 1e6:.1f} MB of weights. Acorn opens in "
             f"{statistics.median(entry['open_ms']):.2f} ms and wants {entry['block_bytes'] / 2**20:.1f} MiB beside its file for "
             f"the whole context.\n\n{table(entry)}\n\n![{name}]({out.name}-{name}.svg)")
     return "\n\n".join(parts) + "\n"

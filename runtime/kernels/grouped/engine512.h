@@ -100,7 +100,7 @@ struct Engine512 {
     size_t weight_offset = depth.header_bytes, prefetch = kPrefetchBytes;
     for (size_t g = 0; g < groups; ++g) {
       if (g == next_tile) prefetch += depth.skipped_bytes;
-      if (g % header_line == 0) {
+      if ((g & (header_line - 1)) == 0) {
         ACORN_UNROLL
         for (int t = 0; t < kT; ++t) _mm_prefetch(reinterpret_cast<const char *>(tile[t] + weight_offset + prefetch), _MM_HINT_T1);
         prefetch += kLineBytes;
