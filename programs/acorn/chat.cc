@@ -171,7 +171,7 @@ void Chat(int argc, char **argv) {
     }
   }
   if (terminal) std::fputc('\n', stderr);
-  const std::string lookup = DescribeLookup(device);
+  const std::string lookup = DescribeLookup(device, sampling);
   if (!lookup.empty()) std::fprintf(stderr, "lookup: %s\n", lookup.c_str());
   if (!save.empty()) SaveSession(device, save);
 }

@@ -33,7 +33,7 @@ const char *ReasonName(const Generated &generated) {
   }
 }
 
-void PrintJson(const Device &device, const Report &report) {
+void PrintJson(const Device &device, const SamplingOptions &sampling, const Report &report) {
   const Speeds speeds = ReadSpeeds(device);
   JsonWriter json;
   json.Decimal("prefill_tokens_per_s", speeds.prefill_tokens_per_s);
@@ -43,7 +43,7 @@ void PrintJson(const Device &device, const Report &report) {
   json.Number("prompt_tokens", speeds.prefill_tokens);
   json.Number("tokens", report.generated.tokens);
   json.Text("stop", ReasonName(report.generated));
-  if (speeds.drafted_tokens != 0) {
+  if (sampling.lookup != 0) {
     json.Number("drafted_tokens", speeds.drafted_tokens);
     json.Number("accepted_tokens", speeds.accepted_tokens);
   }
@@ -54,7 +54,7 @@ void PrintJson(const Device &device, const Report &report) {
   std::fprintf(stderr, "%s\n", json.Finish().c_str());
 }
 
-void PrintStats(const Device &device, const Report &report) {
+void PrintStats(const Device &device, const SamplingOptions &sampling, const Report &report) {
   const Speeds speeds = ReadSpeeds(device);
   const acorn_memory_plan &plan = device.plan();
   std::fprintf(stderr, "prompt   %llu tokens, %.1f tokens/s; first token after %.1f ms; open %.1f ms\n",
@@ -62,7 +62,7 @@ void PrintStats(const Device &device, const Report &report) {
                device.open_ms());
   std::fprintf(stderr, "answer   %zu tokens, %.1f tokens/s, ended by %s\n", report.generated.tokens, speeds.decode_tokens_per_s,
                ReasonName(report.generated));
-  const std::string lookup = DescribeLookup(device), experts = DescribeExperts(device), dials = DescribeDials(device);
+  const std::string lookup = DescribeLookup(device, sampling), experts = DescribeExperts(device), dials = DescribeDials(device);
   if (!lookup.empty()) std::fprintf(stderr, "lookup   %s\n", lookup.c_str());
   std::fprintf(stderr, "memory   %s planned beside a file of %s; peak RSS %s\n", HumanBytes(plan.block_bytes).c_str(),
                HumanBytes(plan.image_bytes).c_str(), HumanBytes(acorn_posix_peak_rss_bytes()).c_str());
@@ -148,9 +148,9 @@ void Run(int argc, char **argv) {
   }
   if (read && !save.empty()) SaveSession(device, save);
   if (json) {
-    PrintJson(device, report);
+    PrintJson(device, sampling, report);
   } else if (stats) {
-    PrintStats(device, report);
+    PrintStats(device, sampling, report);
   }
 }
 

@@ -66,6 +66,15 @@ void CheckLookup(const Device &device, const SamplingOptions &options) {
   }
 }
 
+std::string DescribeLookup(const Device &device, const SamplingOptions &options) {
+  if (options.lookup == 0) return "";
+  const Speeds speeds = ReadSpeeds(device);
+  char text[96];
+  std::snprintf(text, sizeof text, "%llu tokens guessed, %llu of them right", static_cast<unsigned long long>(speeds.drafted_tokens),
+                static_cast<unsigned long long>(speeds.accepted_tokens));
+  return text;
+}
+
 void AddTimeLimit(Arguments *arguments, SamplingOptions *options) {
   arguments->Number("--time-limit", 1, UINT32_MAX, &options->time_limit_ms, "milliseconds for reading the prompt and answering; what there is then is the answer");
 }

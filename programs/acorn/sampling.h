@@ -28,6 +28,8 @@ void AddLookupOption(Arguments *arguments, SamplingOptions *options);
 DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options);
 /// Throws Failure (usage) where the model, or another option, leaves --lookup without effect.
 void CheckLookup(const Device &device, const SamplingOptions &options);
+/// How many tokens it has guessed, and how many rightly; empty without it.
+std::string DescribeLookup(const Device &device, const SamplingOptions &options);
 
 struct Generated {
   uint32_t reason = 0;              // ACORN_STOP_…

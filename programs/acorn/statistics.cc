@@ -117,15 +117,6 @@ std::string DescribeExperts(const Device &device) {
   return out + text;
 }
 
-std::string DescribeLookup(const Device &device) {
-  const Speeds speeds = ReadSpeeds(device);
-  if (speeds.drafted_tokens == 0) return "";
-  char text[96];
-  std::snprintf(text, sizeof text, "%llu tokens guessed, %llu of them right", static_cast<unsigned long long>(speeds.drafted_tokens),
-                static_cast<unsigned long long>(speeds.accepted_tokens));
-  return text;
-}
-
 std::string DescribeDials(const Device &device) {
   const DeviceOptions &options = device.options();
   std::string out;

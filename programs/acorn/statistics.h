@@ -63,8 +63,6 @@ std::string DescribeMachine(const Device &device);
 
 /// How many experts are in memory, and what the others have cost; empty where none streams.
 std::string DescribeExperts(const Device &device);
-/// How many tokens `--lookup` has guessed, and how many rightly; empty where it guessed none.
-std::string DescribeLookup(const Device &device);
 /// The dials that are on; empty: none.
 std::string DescribeDials(const Device &device);
 

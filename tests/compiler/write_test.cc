@@ -1,11 +1,13 @@
 // Factors, file bytes, and a whole converted model against the float reference through the public API.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <functional>
 
+#include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
 #include "base/progress.h"
 #include "graph/float_model.h"
@@ -232,6 +234,38 @@ TEST_P(WholeModel, SameInputGivesTheSameBytes) {
   Convert(*source, GetParam(), folder.File("a"));
   Convert(*source, GetParam(), folder.File("b"));
   EXPECT_EQ(test::ReadFile(folder.File("a")), test::ReadFile(folder.File("b")));
+}
+
+// What a pass reads lies as it is read, so that a file that comes from storage comes in one run. A head that is the embedding too
+// lies where the head does.
+TEST(ModelWriter, WeightsLieInTheOrderOfUse) {
+  for (const char *name : {"small_llama", "small_gemma"}) {
+    const auto source = OpenSourceModel(test::DataPath(name));
+    const test::TempFolder folder;
+    RecipeOptions options;
+    options.recipe = Recipe::kRtn;
+    Convert(*source, options, folder.File("m"));
+    const std::string file = test::ReadFile(folder.File("m"));
+    const schema::Model *model = schema::GetModel(file.data() + kHeaderBytes);
+    const auto place = [&](uint16_t weight) {
+      const schema::Ref *data = model->weights()->Get(weight)->data();
+      return model->segments()->Get(data->segment())->offset() + data->offset();
+    };
+    std::vector<uint64_t> places;
+    size_t embeddings = 0;
+    for (const auto *steps : {model->body(), model->head()}) {
+      for (const schema::Step *step : *steps) {
+        if (step->op_type() == schema::Op::Linear) places.push_back(place(step->op_as_Linear()->weight()));
+        if (step->op_type() != schema::Op::Embedding) continue;
+        ++embeddings;
+        if (!source->config().tied_head) places.push_back(place(step->op_as_Embedding()->weight()));
+      }
+    }
+    EXPECT_EQ(embeddings, 1u);
+    EXPECT_GT(places.size(), 4u);
+    EXPECT_TRUE(std::is_sorted(places.begin(), places.end())) << name;
+    EXPECT_LT(model->segments()->Get(0)->offset(), places.front()) << "constants";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -93,6 +93,8 @@ TEST_F(CommandLine, LookupChangesNoAnswer) {
   EXPECT_EQ(looked["ids_digest"], without["ids_digest"]);
   EXPECT_FALSE(without.contains("drafted_tokens"));
   EXPECT_GT(looked["drafted_tokens"], 0);
+  const Outcome none = Acorn({"run", "MODEL", "-p", "x", "-n", "1", "--json", "--lookup", "5"});  // no guess: nothing repeats
+  EXPECT_EQ(json::parse(none.err)["drafted_tokens"], 0) << none.err;
   const std::string lines = "the lamp the lamp the\nthe lamp the lamp the\n";
   const Outcome talk = Acorn({"chat", "MODEL", "-n", "12"}, lines), talk_ahead = Acorn({"chat", "MODEL", "-n", "12", "--lookup", "5"}, lines);
   EXPECT_EQ(talk_ahead.code, 0) << talk_ahead.err;
