@@ -24,9 +24,10 @@ namespace {
 constexpr size_t kRounds = 100000;  // of 12 instructions
 
 // A single stream of plain loads does not fill the queue to memory; four streams whose lines are asked for ahead, into the second
-// cache, read most. GB/s on one and on two threads of a Zen 4 (400 MB, medians of 5 rounds in turn): one stream of plain loads 26.5
-// and 50.8; asked for into the first cache, 4 KiB ahead, 24.2, 47.3; into the second 27.8, 52.5; two such streams, 2 KiB ahead, 30.0,
-// 56.2; four 29.7, 58.7; four, 1 KiB ahead, 31.4, 60.6. All this would only cost where data lies in a cache next to the core.
+// cache, read most. GB/s on one and on two threads of a Zen 4 (400 MB, medians of 5 rounds in turn): one stream of plain loads
+// 26.5 and 50.8; asked for into the first cache, 4 KiB ahead, 24.2, 47.3; into the second 27.8, 52.5; two such streams, 2 KiB
+// ahead, 30.0, 56.2; four 29.7, 58.7; four, 1 KiB ahead, 31.4, 60.6. All this would only cost where data lies in a cache next to
+// the core.
 constexpr size_t kFarStreams = 4;
 constexpr size_t kAheadBytes = 1024;
 constexpr size_t kFarBytes = size_t{1} << 20;

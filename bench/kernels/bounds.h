@@ -19,8 +19,8 @@ std::vector<int> ThreadCounts();
 
 /// bound/read/BYTES: BYTES again and again, each thread a part of its own, so that what fits a cache is read from there. GB/s.
 /// bound/multiply: products of 8-bit integers. GMAC/s. Both with each number of ThreadCounts().
-/// bound/hand_over: how long a line that one core has written takes to another one. ns. Where there is more than one core: cores that
-/// share a cache are three times as quick as others, and a virtual machine's can be either, by the minute.
+/// bound/hand_over: how long a line that one core has written takes to another one. ns. Where there is more than one core: cores
+/// that share a cache are three times as quick as others, and a virtual machine's can be either, by the minute.
 /// bytes: each at least 4 KiB for each core, at most kColdBytes
 void RegisterBounds(const std::vector<size_t> &bytes);
 

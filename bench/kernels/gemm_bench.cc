@@ -1,8 +1,8 @@
 // Matrix kernels on the shapes of bench/shapes/*.txt, every variant this machine has, beside two bounds taken in the same run: a
 // plain read of memory and a loop of the fastest multiply instruction on registers.
 //
-// Up to 8 rows the weights come from memory, as in decode and in passes that verify guesses: a bench walks copies of the matrix that
-// together exceed the caches. More rows use one copy, as in prefill. More than 4 go through in calls of 128 channels.
+// Up to 8 rows the weights come from memory, as in decode and in passes that verify guesses: a bench walks copies of the matrix
+// that together exceed the caches. More rows use one copy, as in prefill. More than 4 go through in calls of 128 channels.
 // GB/s counts the bytes of packed weights; GMAC/s counts m * n * k: both of the rows and columns in use, where a shape names
 // fewer than it stores.
 //   gemm_bench --benchmark_filter='down_decode|bound' --benchmark_repetitions=5 --benchmark_report_aggregates_only

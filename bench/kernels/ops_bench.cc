@@ -1,9 +1,9 @@
 // Benches of everything that is not a matrix product, on the shapes of bench/shapes/*.txt, for every variant of this machine,
 // beside bounds taken in the same run: a read of what fits the cache next to each core, of all of memory, and products.
-// GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention reports
-// the time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights of the
-// values count once); convolution and scan multiply-adds too. Attention in parts, which is what threads share in long decode steps,
-// reads its keys and values from memory.
+// GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention
+// reports the time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights
+// of the values count once); convolution and scan multiply-adds too. Attention in parts, which is what threads share in long
+// decode steps, reads its keys and values from memory.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -186,7 +186,10 @@ struct Queries {
   attention::Args args = {};
 
   Queries(size_t m, size_t heads, size_t head_dim, size_t bits)
-      : q(Random<int8_t>(m * heads * head_dim, -127, 127)), y(q.size()), exp_multiplier(heads, 1 << 30), out_multiplier(heads, 1 << 30) {
+      : q(Random<int8_t>(m * heads * head_dim, -127, 127)),
+        y(q.size()),
+        exp_multiplier(heads, 1 << 30),
+        out_multiplier(heads, 1 << 30) {
     args.y = y.data();
     args.q = args.sink_q = q.data();
     args.y_stride = args.q_stride = args.sink_q_stride = args.run_step = heads * head_dim;
@@ -251,8 +254,8 @@ void AttentionWindow(benchmark::State &state, const attention::Kernel &kernel) {
 
 enum class PartStep { kScores, kValues, kJoin };
 
-/// One token's keys in two parts, as two threads share them, by one thread; KV head after KV head, so that keys and values come from
-/// memory.  range: keys, heads of a KV head, head_dim
+/// One token's keys in two parts, as two threads share them, by one thread; KV head after KV head, so that keys and values come
+/// from memory.  range: keys, heads of a KV head, head_dim
 void AttentionParts(benchmark::State &state, const attention::Kernel &kernel, PartStep step) {
   constexpr size_t kParts = 2, kMultiple = 64;
   const auto keys = static_cast<size_t>(state.range(0)), heads = static_cast<size_t>(state.range(1));
@@ -368,13 +371,14 @@ struct Function {
 };
 
 template <typename Kernel, typename Run>
-void RegisterFunctions(const bench::Shape &shape, Span<const Kernel> kernels, const Function<Kernel, Run> (&functions)[2],
-                       void (*bench)(benchmark::State &, Run, size_t)) {
+void RegisterFunctions(const bench::Shape &shape, void (*bench)(benchmark::State &, Run, size_t), Span<const Kernel> kernels,
+                       const Function<Kernel, Run> (&functions)[2]) {
   for (const Kernel &kernel : kernels) {
     if ((kernel.needs & ~test::HostFeatures()) != 0) continue;
     for (const auto &function : functions) {
+      const Run run = kernel.*function.run;
       Register(shape, std::string(function.name) + "/" + kernel.name,
-               [bench, run = kernel.*function.run, bytes = function.bytes](benchmark::State &state) { bench(state, run, bytes); });
+               [bench, run, bytes = function.bytes](benchmark::State &state) { bench(state, run, bytes); });
     }
   }
 }
@@ -418,15 +422,30 @@ void RegisterRequantise(const bench::Shape &shape) {
 
 void RegisterShape(const bench::Shape &shape) {
   const std::string &kind = shape.kind;
-  if (kind == "rmsnorm") RegisterFunctions<rmsnorm::Kernel, rmsnorm::Run>(shape, rmsnorm::Kernels(), {{"s8", &rmsnorm::Kernel::s8, 1}, {"s16", &rmsnorm::Kernel::s16, 2}}, RmsNorm);
-  if (kind == "layernorm") RegisterFunctions<layernorm::Kernel, layernorm::Run>(shape, layernorm::Kernels(), {{"s8", &layernorm::Kernel::s8, 1}, {"s16", &layernorm::Kernel::s16, 2}}, LayerNorm);
+  if (kind == "rmsnorm") {
+    RegisterFunctions(shape, RmsNorm, rmsnorm::Kernels(),
+                      {{"s8", &rmsnorm::Kernel::s8, 1}, {"s16", &rmsnorm::Kernel::s16, 2}});
+  }
+  if (kind == "layernorm") {
+    RegisterFunctions(shape, LayerNorm, layernorm::Kernels(),
+                      {{"s8", &layernorm::Kernel::s8, 1}, {"s16", &layernorm::Kernel::s16, 2}});
+  }
   if (kind == "glu") RegisterKernels(shape, glu::Kernels(), Glu);
   if (kind == "conv") RegisterKernels(shape, conv::Kernels(), Conv);
   if (kind == "scan") RegisterKernels(shape, scan::Kernels(), Scan);
   if (kind == "add") RegisterKernels(shape, add::Kernels(), Add);
-  if (kind == "hadamard") RegisterFunctions<hadamard::Kernel, hadamard::Run>(shape, hadamard::Kernels(), {{"s8", &hadamard::Kernel::s8, 1}, {"s15", &hadamard::Kernel::s15, 2}}, Hadamard);
-  if (kind == "rotate") RegisterFunctions<rotate::Kernel, rotate::Run>(shape, rotate::Kernels(), {{"s8", &rotate::Kernel::s8, 1}, {"s16", &rotate::Kernel::s16, 2}}, Rotate);
-  if (kind == "append") RegisterFunctions<append::Kernel, append::Run>(shape, append::Kernels(), {{"run", &append::Kernel::run, 2}, {"copy", &append::Kernel::copy, 1}}, Append);
+  if (kind == "hadamard") {
+    RegisterFunctions(shape, Hadamard, hadamard::Kernels(),
+                      {{"s8", &hadamard::Kernel::s8, 1}, {"s15", &hadamard::Kernel::s15, 2}});
+  }
+  if (kind == "rotate") {
+    RegisterFunctions(shape, Rotate, rotate::Kernels(),
+                      {{"s8", &rotate::Kernel::s8, 1}, {"s16", &rotate::Kernel::s16, 2}});
+  }
+  if (kind == "append") {
+    RegisterFunctions(shape, Append, append::Kernels(),
+                      {{"run", &append::Kernel::run, 2}, {"copy", &append::Kernel::copy, 1}});
+  }
   if (kind == "attention") RegisterKernels(shape, attention::Kernels(), Attention);
   if (kind == "attention_window") RegisterKernels(shape, attention::Kernels(), AttentionWindow);
   if (kind == "attention_parts") RegisterParts(shape);

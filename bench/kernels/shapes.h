@@ -5,6 +5,8 @@
 //   hadamard N BLOCK   rotate N HEAD_DIM   embed VOCAB N FORMAT   route EXPERTS TOP_K   scan HEAD_DIM COLUMNS
 //   append KV_HEADS HEAD_DIM BITS
 //   attention M KEYS HEADS HEAD_DIM BITS       query rows, keys that the last of them sees, query heads of one key head
+//   attention_window M WINDOW HEADS HEAD_DIM BITS     the same where a window has turned, with four sinks
+//   attention_parts KEYS HEADS HEAD_DIM        one row, its keys in two parts, 8 bits
 #pragma once
 
 #include <cstddef>
