@@ -92,18 +92,18 @@ struct Engine512 {
       ACORN_UNROLL
       for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_setzero_si512();
     }
-    const size_t groups = depth.k / kSubgroup, next_tile = FirstAhead<Codes>(groups, kPrefetchBytes + depth.header_bytes);
-    // What is ahead of weights is weights, and at the end of a tile the next one's multipliers: a line for so many groups each, so
-    // that what has been asked for by a tile's end is as far ahead of the next one's weights.
+    const size_t groups = depth.k / kSubgroup, next_tile = FirstAhead<Codes>(groups, kPrefetchBytes);
+    // Each stream goes on behind what is skipped. The multipliers there are asked for at the pace of these, a line for so many groups.
     const size_t header_line = size_t{4} << depth.group_shift;
+    size_t next_header = depth.header_bytes + groups * kSubgroupRows<Codes> * c4::kRowBytes + depth.skipped_bytes;
     const int8_t *x = rows.x;
     size_t weight_offset = depth.header_bytes, prefetch = kPrefetchBytes;
     for (size_t g = 0; g < groups; ++g) {
-      if (g == next_tile) prefetch += depth.skipped_bytes;
+      if (g == next_tile) prefetch += depth.skipped_bytes + depth.header_bytes;
       if ((g & (header_line - 1)) == 0) {
         ACORN_UNROLL
-        for (int t = 0; t < kT; ++t) _mm_prefetch(reinterpret_cast<const char *>(tile[t] + weight_offset + prefetch), _MM_HINT_T1);
-        prefetch += kLineBytes;
+        for (int t = 0; t < kT; ++t) _mm_prefetch(reinterpret_cast<const char *>(tile[t] + next_header), _MM_HINT_T1);
+        next_header += kLineBytes;
       }
       const uint8_t *sums = rows.sums + g / kPanelGroups * rows.sums_stride + g % kPanelGroups * 4;
       __m512i dot[kR][kT];
