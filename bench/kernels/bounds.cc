@@ -203,8 +203,9 @@ void BenchHandOver(benchmark::State &state) {
   const uint64_t own = static_cast<uint64_t>(state.thread_index());
   if (own == 0) turn = 0;
   uint64_t next = own;  // even: the first thread's
-  const auto begin = std::chrono::steady_clock::now();
+  auto begin = std::chrono::steady_clock::now();
   for (auto _ : state) {
+    if (next == 0) begin = std::chrono::steady_clock::now();  // the other thread is there
     while (turn.load(std::memory_order_acquire) != next) {
     }
     turn.store(next + 1, std::memory_order_release);

@@ -1,5 +1,5 @@
-// What this machine can do at most, measured beside the kernels and in the same run: a plain read of memory, and a loop of the
-// fastest integer multiply instruction on registers. Every figure of a bench is held against one of the two.
+// What this machine can do at most, measured beside the kernels and in the same run: the fastest read of memory that we know, and a
+// loop of the fastest integer multiply instruction on registers. Every figure of a bench is held against one of the two.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ std::vector<int> ThreadCounts();
 /// bound/read/BYTES: BYTES again and again, each thread a part of its own, so that what fits a cache is read from there. GB/s.
 /// bound/multiply: products of 8-bit integers. GMAC/s. Both with each number of ThreadCounts().
 /// bound/hand_over: how long a line that one core has written takes to another one. ns. Where there is more than one core: cores
-/// that share a cache are three times as quick as others, and a virtual machine's can be either, by the minute.
+/// that share a cache are up to six times as quick as others, and a virtual machine's can be either, by the minute.
 /// bytes: each at least 4 KiB for each core, at most kColdBytes
 void RegisterBounds(const std::vector<size_t> &bytes);
 

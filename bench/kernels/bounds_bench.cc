@@ -1,4 +1,5 @@
-// The bounds alone, for measurements of whole programs: a read of as many bytes as a token takes, and products.
+// The bounds alone, for measurements of whole programs: a read of as many bytes as a token takes, products,
+// and a line's way from core to core.
 //   acorn_bench_bounds [BYTES...] [--benchmark_...]      default: one read beyond the caches
 #include <benchmark/benchmark.h>
 

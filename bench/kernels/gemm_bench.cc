@@ -1,5 +1,5 @@
 // Matrix kernels on the shapes of bench/shapes/*.txt, every variant this machine has, beside two bounds taken in the same run: a
-// plain read of memory and a loop of the fastest multiply instruction on registers.
+// read of memory and a loop of the fastest multiply instruction on registers.
 //
 // Up to 8 rows the weights come from memory, as in decode and in passes that verify guesses: a bench walks copies of the matrix
 // that together exceed the caches. More rows use one copy, as in prefill. More than 4 go through in calls of 128 channels.

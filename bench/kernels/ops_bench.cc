@@ -286,7 +286,7 @@ void AttentionParts(benchmark::State &state, const attention::Kernel &kernel, Pa
     }
   };
   run_parts(kernel.score_part);
-  run_parts(kernel.value_part);
+  run_parts(kernel.value_part);  // writes over the scores; again, it takes as long and sums something else
   const size_t sum_bytes = kParts * heads * (kv_cache::PaddedDim(head_dim) * sizeof(int64_t) + sizeof(uint64_t));
   if (step == PartStep::kJoin) return Measure(state, {heads * head_dim, sum_bytes}, [&] { attention::Join(args); });
   const attention::Run run = step == PartStep::kScores ? kernel.score_part : kernel.value_part;

@@ -92,7 +92,9 @@ class Maker:
         """[..., K], outermost first: blocks with one scale, so that a row hands on the length of its input."""
         kind = kind or self.kind
         block, depth = BLOCKS[kind], shape[-1]
-        blocks = self.random.integers(0, 256, (int(np.prod(shape)) // block.weights, block.bytes), np.uint8)
+        blocks = np.empty((int(np.prod(shape)) // block.weights, block.bytes), np.uint8)
+        codes = slice(2, None) if block.scale == 0 else slice(block.scale)
+        blocks[:, codes] = self.random.integers(0, 256, (len(blocks), block.bytes - 2), np.uint8)
         blocks[:, block.scale:block.scale + 2] = np.frombuffer(np.float16(depth ** -0.5 / block.rms).tobytes(), np.uint8)
         blocks[:, slice(*block.parts)] = 1
         rows = blocks.reshape(*shape[:-1], depth // block.weights * block.bytes)

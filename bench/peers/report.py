@@ -68,7 +68,8 @@ def markdown(results: dict, out: pathlib.Path) -> str:
                      f"{max(hand_overs):.0f})" if hand_overs else "")
         sizes = ", ".join(f"{program} {size / 1e6:,.1f} MB" for program, size in entry["file_bytes"].items())
         parts.append(
-            f"## {name}, {entry['weights']} weights\n\n{entry['pairs']} rounds ({entry['measured']}). {sizes}. Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} "
+            f"## {name}, {entry['weights']} weights\n\n{entry['pairs']} rounds ({entry['measured']}). {sizes}. "
+            f"Read {bound['GB/s']:.1f} GB/s, products {bound['GMAC/s']:,.0f} "
             f"GMAC/s{hand_over}; a token reads {entry['weight_bytes_a_token'] / 1e6:.1f} MB of weights. Acorn opens in "
             f"{statistics.median(entry['open_ms']):.2f} ms and wants {entry['block_bytes'] / 2**20:.1f} MiB beside its file for "
             f"the whole context.\n\n{table(entry)}\n\n![{name}]({out.name}-{name}.svg)")

@@ -93,7 +93,7 @@ struct Engine512 {
       for (int r = 0; r < kR; ++r) acc[r][t] = _mm512_setzero_si512();
     }
     const size_t groups = depth.k / kSubgroup, next_tile = FirstAhead<Codes>(groups, kPrefetchBytes);
-    // Each stream goes on behind what is skipped. The multipliers there are asked for at the pace of these, a line for so many groups.
+    // The next tile's multipliers are asked for line by line, each time as many of this tile's have been used.
     const size_t header_line = size_t{4} << depth.group_shift;
     size_t next_header = depth.header_bytes + groups * kSubgroupRows<Codes> * c4::kRowBytes + depth.skipped_bytes;
     const int8_t *x = rows.x;
