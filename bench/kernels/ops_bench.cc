@@ -3,7 +3,7 @@
 // GB/s counts what a call reads and writes, elems/s what it makes: rows as in a chunk of prefill, in the caches. Attention
 // reports the time of one (query row and head, key) pair, and the multiply-adds of scores and values together (the 16-bit weights
 // of the values count once); convolution and scan multiply-adds too. Attention in parts, which is what threads share in long
-// decode steps, reads its keys and values from memory.
+// decode steps, reads its keys and values from memory. Experts are a whole operator (experts_bench.h).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -11,12 +11,13 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "acorn_schema/layout_xnnpack.h"
 #include "bench/kernels/bounds.h"
+#include "bench/kernels/experts_bench.h"
+#include "bench/kernels/measure.h"
 #include "bench/kernels/shapes.h"
 #include "kernels/add/kernel.h"
 #include "kernels/append/kernel.h"
@@ -37,36 +38,15 @@
 namespace acorn {
 namespace {
 
-template <typename T>
-std::vector<T> Random(size_t count, int64_t low, int64_t high) {
-  std::mt19937 random(1);
-  std::vector<T> values(count);
-  for (T &value : values) value = static_cast<T>(std::uniform_int_distribution<int64_t>(low, high)(random));
-  return values;
-}
-
 constexpr size_t kRows = 8;               // of an elementwise call; all in L1 or L2, as in a chunk of prefill
 constexpr size_t kNearBytes = 64 << 10;   // for each core: what lies in the cache next to it
 constexpr size_t kRequantiseRows = 128;   // as a tile of prefill leaves them
 
+using bench::Aligned;
+using bench::Measure;
+using bench::Random;
+using bench::Work;
 using benchmark::Counter;
-
-/// elems: that a call makes; bytes: that it reads and writes; macs: multiply-adds, 0 where they are not what it is about
-struct Work {
-  size_t elems, bytes, macs = 0;
-};
-
-template <typename Function>
-void Measure(benchmark::State &state, const Work &work, const Function &call) {
-  for (auto _ : state) {
-    call();
-    benchmark::ClobberMemory();
-  }
-  const auto rate = Counter::kIsIterationInvariantRate;
-  state.counters["elems/s"] = Counter(static_cast<double>(work.elems), rate);
-  state.counters["GB/s"] = Counter(1e-9 * static_cast<double>(work.bytes), rate);
-  if (work.macs != 0) state.counters["GMAC/s"] = Counter(1e-9 * static_cast<double>(work.macs), rate);
-}
 
 /// bytes: of an element of the output
 void RmsNorm(benchmark::State &state, rmsnorm::Run run, size_t bytes) {
@@ -161,17 +141,6 @@ void Append(benchmark::State &state, append::Run run, size_t bytes) {
                              kv_heads,       head_dim,          head_dim, head_dim, bits, k.data(), v.data(),
                              width,          width,             multiplier.data(), 40};
   Measure(state, {2 * kRows * width, kRows * width * (1 + bytes + bits / 4)}, [&] { run(args); });
-}
-
-struct FreeDeleter {
-  void operator()(uint8_t *p) const { std::free(p); }
-};
-
-/// 64-byte aligned, as caches and scratch are.
-std::unique_ptr<uint8_t, FreeDeleter> Aligned(size_t bytes) {
-  auto *data = static_cast<uint8_t *>(std::aligned_alloc(64, AlignUp(bytes, 64)));
-  if (data == nullptr) std::abort();
-  return std::unique_ptr<uint8_t, FreeDeleter>(data);
 }
 
 void Fill(uint8_t *to, size_t bytes) {
@@ -451,6 +420,7 @@ void RegisterShape(const bench::Shape &shape) {
   if (kind == "attention_parts") RegisterParts(shape);
   if (kind == "lut_u8") RegisterKernels(shape, lut_u8::Kernels(), LutU8);
   if (kind == "requantise") RegisterRequantise(shape);
+  if (kind == "experts") bench::RegisterExperts(shape);
   if (kind == "route") Register(shape, "portable", Routes);
   if (kind == "embed") {
     const WeightFormat format = shape.format;

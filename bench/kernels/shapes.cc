@@ -22,6 +22,7 @@ constexpr Kind kKinds[] = {
     {"rotate", false, false, 2, 2},    {"embed", false, true, 2, 2},    {"route", false, false, 2, 2},
     {"scan", false, false, 2, 2},      {"append", false, false, 3, 3},  {"attention", false, false, 5, 5},
     {"attention_window", false, false, 5, 5},                          {"attention_parts", false, false, 3, 3},
+    {"experts", false, true, 5, 5},
 };
 
 struct Format {
@@ -33,12 +34,11 @@ constexpr Format kFormats[] = {
     {"w4g64", WeightFormat::kW4G64}, {"w4g128", WeightFormat::kW4G128}, {"w2g32", WeightFormat::kW2G32},
 };
 
-bool ReadFormat(std::istringstream *words, WeightFormat *format) {
-  std::string name;
-  *words >> name;
+bool ReadFormat(std::istringstream *words, Shape *shape) {
+  *words >> shape->format_name;
   for (const Format &row : kFormats) {
-    if (name == row.name) {
-      *format = row.format;
+    if (shape->format_name == row.name) {
+      shape->format = row.format;
       return true;
     }
   }
@@ -54,7 +54,7 @@ const char *ReadShape(const std::string &line, Shape *shape) {
   if (kind->named && !(words >> shape->name)) return "its name is missing";
   for (size_t number; shape->numbers.size() < kind->least && words >> number;) shape->numbers.push_back(number);
   if (shape->numbers.size() < kind->least) return "numbers are missing";
-  if (kind->formatted && !ReadFormat(&words, &shape->format)) return "no such format of weights";
+  if (kind->formatted && !ReadFormat(&words, shape)) return "no such format of weights";
   for (size_t number; words >> number;) shape->numbers.push_back(number);
   const size_t count = shape->numbers.size();
   if (!words.eof() || (count != kind->least && count != kind->most)) return "too much, or no number";

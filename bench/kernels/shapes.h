@@ -7,6 +7,7 @@
 //   attention M KEYS HEADS HEAD_DIM BITS       query rows, keys that the last of them sees, query heads of one key head
 //   attention_window M WINDOW HEADS HEAD_DIM BITS     the same where a window has turned, with four sinks
 //   attention_parts KEYS HEADS HEAD_DIM        one row, its keys in two parts, 8 bits
+//   experts M EXPERTS TOP_K HIDDEN FFN FORMAT  rows, experts in memory, of which each row visits TOP_K
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,8 @@ struct Shape {
   std::string kind;
   std::string name;   // gemm: its own; else the numbers, "576x64"
   std::vector<size_t> numbers;
-  WeightFormat format = WeightFormat::kW8;  // gemm, embed
+  WeightFormat format = WeightFormat::kW8;  // gemm, embed, experts
+  std::string format_name;                  // "w8"; empty where a kind has none
 };
 
 /// All shapes of all files, by file name and line. A line that cannot be read ends the program with file, line and what is wrong.
