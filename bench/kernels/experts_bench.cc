@@ -1,10 +1,15 @@
 #include "bench/kernels/experts_bench.h"
 
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "acorn_schema/expert_record.h"
+#include "base/checked.h"
 #include "bench/kernels/bounds.h"
 #include "bench/kernels/measure.h"
 #include "ops/op.h"
@@ -13,12 +18,13 @@
 namespace acorn::bench {
 namespace {
 
-constexpr uint64_t kFileBlock = 16 << 10;  // on which records begin (docs/FORMAT.md)
-constexpr size_t kChunks = 16;             // whose routes differ, so that no cache holds the experts of one token
+constexpr uint64_t kFileBlock = 16 << 10;  // on which records begin (schema/FORMAT.md)
+constexpr size_t kChunks = 16;             // whose routes differ
 constexpr uint32_t kBlock = 128;           // of the Hadamard transform before down, as files have
 enum : uint32_t { kIn, kRouter, kOut, kValues };
 
-/// One set of experts, all of them in memory, and the step that visits it.
+/// One set of experts, all of them in memory, and the step that visits it. Each visit finds its expert in another place than the
+/// one before, so that none comes from a cache: in a model the experts of other layers have passed through it since.
 class Experts {
  public:
   Experts(size_t m, size_t experts, size_t top_k, const expert::Shape &shape)
@@ -30,9 +36,9 @@ class Experts {
         y_(Aligned(m * shape.hidden * sizeof(int16_t))),
         logits_(Random<int32_t>(kChunks * m * experts, -100000, 100000)),
         glu_table_(Random<int16_t>(glu::kTableElems, 0, 32767)),
-        // Products of the benches' memory, 0x11111111, with itself keep 14 bits.
+        // 0x11111111, which fills the benches' memory, times itself then has 15 bits.
         records_(experts, ExpertRecord{0, 0, shape, 42, 42, 42}) {
-    const auto x = Random<uint8_t>(m * AlignUp(shape.hidden, 64), 0, 255);
+    const auto x = Random<int8_t>(m * AlignUp(shape.hidden, 64), -127, 127);
     std::copy(x.begin(), x.end(), x_.get());
 
     set_.hidden = shape.hidden;
@@ -102,8 +108,8 @@ class Experts {
     auto *self = static_cast<Experts *>(ctx);
     *index = self->next_;
     if (self->next_ == self->wanted_.size()) return Status::kOk;
-    *record = self->memory_ + self->wanted_[self->next_++] % self->places_ * self->stride_;
-    ++self->visits_;
+    ++self->next_;
+    *record = self->memory_ + self->visits_++ % self->places_ * self->stride_;
     return Status::kOk;
   }
 
@@ -129,8 +135,12 @@ class Experts {
 void BenchExperts(benchmark::State &state, WeightFormat format) {
   const auto at = [&](size_t index) { return static_cast<size_t>(state.range(index)); };
   const size_t m = at(0), top_k = at(2), hidden = at(3), ffn = at(4);
-  Experts experts(m, at(1), top_k,
-                  {static_cast<uint32_t>(hidden), static_cast<uint32_t>(ffn), format, format, Layout::kX16C8});
+  const expert::Shape shape = {static_cast<uint32_t>(hidden), static_cast<uint32_t>(ffn), format, format, Layout::kX16C8};
+  if (top_k > at(1) || ffn % kBlock != 0 || AlignUp(expert::RecordBytes(shape), kFileBlock) > kColdBytes) {
+    state.SkipWithError("more experts a token than there are, inner channels not in blocks of 128, or larger than the memory");
+    return;
+  }
+  Experts experts(m, at(1), top_k, shape);
   for (auto _ : state) experts.Run();
   const auto per_call = benchmark::Counter::kIsIterationInvariantRate;
   state.counters["elems/s"] = benchmark::Counter(static_cast<double>(m * hidden), per_call);
