@@ -34,6 +34,7 @@ from programs import ROOT, Acorn, LlamaCpp, ProgramError, PythonRuntime, Work
 MADE = ROOT / "build/peers/models"
 TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
 LONG_TOKENS = 1024  # from here on work is timed once a round, as a pass takes long enough
+LONG_TOKENS_LARGE = 256  # of large models
 OTHERS_LONGEST = 512  # prompts and contexts of llama.cpp's types behind the first: a deep one takes minutes a round
 
 
@@ -245,7 +246,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
                     continue
                 if work.kind == "cold_start":
                     programs.drop_page_cache()
-                value, process = program.measure(work, 1 if work.tokens >= LONG_TOKENS else 3)
+                long = work.tokens >= (LONG_TOKENS_LARGE if model.large else LONG_TOKENS)
+                value, process = program.measure(work, 1 if long else 3)
                 row["runs"][program.name].append(value)
                 row["peak_rss_bytes"][program.name].append(process.peak_rss_bytes)
             print(f"compare: {name}, round {pair + 1}, {work.name}: " +

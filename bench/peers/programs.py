@@ -101,14 +101,15 @@ class Acorn:
         return True
 
     def measure(self, work: Work, repetitions: int) -> tuple:
-        """(value in work.unit, Run)"""
+        """(value in work.unit, Run). What decodes once gets no passes before it: its long prompt warms up."""
         prompt, generated, figure = {
             "prefill": (work.tokens, 0, "prefill_tokens_per_s"),
             "decode": (max(work.tokens, 1), GENERATED, "decode_tokens_per_s"),  # it has no decode without a prompt
             "first_token": (work.tokens, 1, "first_token_ms"),
             "start": (work.tokens, 0, None),
             "cold_start": (work.tokens, 0, None)}[work.kind]
-        process = run(self.command(prompt, generated, 0 if work.is_start else repetitions, self.threads))
+        first = work.is_start or (work.kind == "decode" and repetitions == 1)
+        process = run(self.command(prompt, generated, 0 if first else repetitions, self.threads))
         return (process.seconds * 1e3 if figure is None else json.loads(process.out)[figure]), process
 
     def open_ms(self) -> float:
