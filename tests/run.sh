@@ -43,11 +43,11 @@ bash toolchains/fetch_smollm2.sh </dev/null || echo "tests: without SmolLM2's we
 # With options of the caller's, a build may have no test that they choose.
 [ "${#options[@]}" != 0 ] || options=(--no-tests=error)
 
-passed=0 failed=0 summary="" fallen=""
+passed=0 failed=0 summary="" fallen="" skipped=""
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 suite() {  # NAME COMMAND...: runs it and adds up what its closing line says, ctest's or "N passed, F failed"
-  local name="$1" begin=$SECONDS good bad
+  local name="$1" begin=$SECONDS good bad skips
   shift
   "$@" </dev/null 2>&1 | tee "$output" || true
   read -r good bad < <(sed -n -e 's/.* \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\)$/\2 \1/p' \
@@ -57,10 +57,14 @@ suite() {  # NAME COMMAND...: runs it and adds up what its closing line says, ct
   if [ -z "${bad:-}" ]; then
     grep -q '^No tests were found' "$output" && bad=0 || bad=1  # 1: it did not get as far as its closing line
   fi
+  skips=$(sed -n 's/^[[:space:]]*[0-9]* - \([^/ ]*\).* (Skipped)$/\1/p' "$output" | sort | uniq -c)
+  [ -z "$skips" ] || skipped+="$name:"$'\n'"$skips"$'\n'
+  skips=$(grep -c '^[[:space:]]*[0-9]* - .* (Skipped)$' "$output" || true)
+  good=$((good - skips))
   passed=$((passed + good)) failed=$((failed + bad))
   # What failed comes once more with the totals: between them and its output lie the other machines' thousands of lines.
   [ "$bad" = 0 ] || fallen+="$name:"$'\n'"$(grep -E -A 8 '\*\*\*(Failed|Timeout|Exception|Not Run)|: Failure$|FAILED: ' "$output" | head -n 60 || true)"$'\n'
-  summary+=$(printf '%-18s %5d passed, %d failed  (%d s)' "$name" "$good" "$bad" $((SECONDS - begin)))$'\n'
+  summary+=$(printf '%-18s %5d passed, %d failed, %d skipped  (%d s)' "$name" "$good" "$bad" "$skips" $((SECONDS - begin)))$'\n'
 }
 
 build() {  # PRESET OPTION...: configures and builds it
@@ -101,6 +105,7 @@ if [ "${#soak[@]}" != 0 ]; then
   suite soak bash -c "cat build/soak.log; echo '$soaked'"
 fi
 
+[ -z "$skipped" ] || printf '\nskipped, as this machine has no such kernel or tool, or a case does not apply:\n%s' "$skipped"
 [ -z "$fallen" ] || printf '\nfailed:\n%s' "$fallen"
 printf '\n%s\n%d passed, %d failed\n' "$summary" "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -228,7 +228,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
     limits = Limits(inspected, plan, model)
     all_works = works(model, arguments.quick)
     entry = results["models"][name] = {
-        "weights": "real" if model.real else "made up", "pairs": arguments.pairs, "measured": measured(),
+        "weights": "real" if model.real else "made up", "pairs": 0, "measured": measured(),
         "file_bytes": {program.name: os.path.getsize(program.file) for program in [acorn, *peers]},
         "weight_bytes_a_token": limits.weight_bytes, "block_bytes": plan["block_bytes"],
         "bounds": [], "open_ms": [], "instructions": {},
@@ -253,6 +253,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
             print(f"compare: {name}, round {pair + 1}, {work.name}: " +
                   ", ".join(f"{program} {values[-1]:.4g}" for program, values in row["runs"].items() if values) + f" {work.unit}",
                   file=sys.stderr)
+        entry["pairs"] = pair + 1
         save()
     if name not in arguments.instructions.split(","):
         return
