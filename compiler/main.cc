@@ -46,6 +46,9 @@ int main(int argc, char **argv) {
   try {
     if (argc > 1 && argv[1][0] != '-') CheckCommandName(app, argv[1]);
     app.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      throw acorn::compiler::Error(ExitCode::kIo, "cannot write to the standard output");
+    }
     return 0;
   } catch (const CLI::ParseError &fault) {
     return app.exit(fault) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);  // --help ends here too

@@ -13,7 +13,8 @@ SmolLM2-135M has its real weights (toolchains/fetch_smollm2.sh; converted once, 
 `acornc synth` and make_gguf.py, or, state-space models, by make_gguf.py for both. llama.cpp comes from Debian's packages
 (llama_cpp.sh), ExecuTorch and LiteRT, where asked for, from PyPI. All files are kept in build/peers. Writes OUT.json (every run;
 again after each round), OUT.md and OUT-MODEL.svg; report.py OUT.json makes the last two anew. With --add models that OUT.json has
-and are not measured now stay; it must be of the same CPU and threads.
+and are not measured now stay; it must be of the same CPU and threads. With --resume rounds that it has of a model, a run that was
+broken off for instance, count too.
 
 Needs a release build (acorn, acornc, acorn_bench_bounds), apt, the network for what is not there yet, valgrind to count."""
 import argparse
@@ -227,7 +228,7 @@ def measure(name: str, arguments, results: dict, save) -> None:
     inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
     limits = Limits(inspected, plan, model)
     all_works = works(model, arguments.quick)
-    entry = results["models"][name] = {
+    entry = {
         "weights": "real" if model.real else "made up", "pairs": 0, "measured": measured(),
         "file_bytes": {program.name: os.path.getsize(program.file) for program in [acorn, *peers]},
         "weight_bytes_a_token": limits.weight_bytes, "block_bytes": plan["block_bytes"],
@@ -235,7 +236,10 @@ def measure(name: str, arguments, results: dict, save) -> None:
         "works": [{"kind": work.kind, "tokens": work.tokens, "name": work.name, "unit": work.unit, "limits": [],
                    "runs": {program.name: [] for program in [acorn, *peers]},
                    "peak_rss_bytes": {program.name: [] for program in [acorn, *peers]}} for work in all_works]}
-    for pair in range(arguments.pairs):
+    if arguments.resume and name in results["models"]:
+        entry = resumed(entry, results["models"][name])
+    results["models"][name] = entry
+    for pair in range(entry["pairs"], arguments.pairs):
         bound = limits.bounds(arguments.threads)
         entry["bounds"].append(bound)
         entry["open_ms"].append(acorn.open_ms())
@@ -266,6 +270,17 @@ def measure(name: str, arguments, results: dict, save) -> None:
             print(f"compare: {name}, {work.name}: {program.name} {counts[program.name]:.4g} instructions a token",
                   file=sys.stderr)
     save()
+
+
+def resumed(entry: dict, before: dict) -> dict:
+    """The entry that OUT.json has, for more rounds: of the same files, programs and works."""
+    def subject(one):
+        return one["file_bytes"], [(row["name"], list(row["runs"])) for row in one["works"]]
+    if subject(before) != subject(entry):
+        raise ProgramError("--resume: other files, programs or works than those that were measured before")
+    if entry["measured"] not in before["measured"].split("; "):
+        before["measured"] += "; " + entry["measured"]
+    return before
 
 
 def measured() -> str:
@@ -312,6 +327,7 @@ def main() -> int:
                         ",".join(RUNTIMES) + " (PyPI, gigabytes)")
     parser.add_argument("--quick", action="store_true", help="short prompts and contexts alone")
     parser.add_argument("--add", action="store_true", help="to the models that --out has, of the same CPU and threads")
+    parser.add_argument("--resume", action="store_true", help="--add, and rounds of these models go on to --pairs")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/peers")
     arguments = parser.parse_args()
     arguments.types = arguments.types.split(",")
@@ -328,7 +344,7 @@ def main() -> int:
                          arguments.types[0], arguments.threads, sys.maxsize)
         results = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": arguments.threads, "backend": first.backend(),
                    "models": {}}
-        if arguments.add:
+        if arguments.add or arguments.resume:
             results["models"] = kept(out, results)
 
         def save():

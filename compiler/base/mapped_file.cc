@@ -20,7 +20,7 @@ namespace {
 }  // namespace
 
 MappedFile::MappedFile(const std::string &path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO is refused, not waited for
   if (fd < 0) Fail(path, "cannot open");
   struct stat info;
   if (fstat(fd, &info) != 0) {

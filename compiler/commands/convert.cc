@@ -496,6 +496,7 @@ void Run(const Options &options) {
   if (Trains(options)) CheckTrainedWindow(*source);
   CheckExperts(*source, options);
   CheckStateSpace(*source, options);
+  if (!options.report.empty()) CreateReportFolder(options.report);  // not at the end of an hour's work
   const RotationOptions rotate = ToRotation(options, *source, recipe);
   ModelFacts facts = MakeFacts(*source, options, recipe);
   CalibrationOptions calibration = options.calibration;
@@ -544,11 +545,11 @@ void Run(const Options &options) {
     throw;
   }
   std::remove(bare.c_str());
-  if (Trains(options) && result.report.training.end == TrainingEnd::kAllSteps) {
-    std::remove(ToTraining(options).checkpoint.c_str());
-  }
   if (!options.report.empty()) {
     WriteReport(options.report, MakeReport(model, facts, options, result, elastic.healed, windows.window));
+  }
+  if (Trains(options) && result.report.training.end == TrainingEnd::kAllSteps) {
+    std::remove(ToTraining(options).checkpoint.c_str());
   }
   const std::string expert_bits = options.expert_bits == "auto" ? "auto" : FormatName(ExpertFormat(options));
   const std::string experts = options.expert_bits.empty() ? "" : " experts " + expert_bits;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "model/graph.h"
 #include "passes/elastic.h"
 #include "passes/layer_rates.h"
 #include "quantize/grid.h"
@@ -38,6 +39,9 @@ std::vector<int> ParseRates(const std::string &text) {
   rates.erase(std::unique(rates.begin(), rates.end()), rates.end());
   if (rates.front() == 0) rates.erase(rates.begin());
   if (rates.empty()) Refuse("--profiles " + text + ": a rate beyond 0 is wanted, which every file has");
+  if (rates.size() >= kMaxProfiles) {
+    Refuse("--profiles " + text + ": at most " + std::to_string(kMaxProfiles - 1) + " rates beyond 0 are wanted");
+  }
   return rates;
 }
 

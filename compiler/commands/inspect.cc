@@ -89,6 +89,9 @@ bool RecordsAreSound(const MappedFile &file, const schema::Model &model, uint32_
 std::string Text(const flatbuffers::String *text) {
   std::string out = text == nullptr ? "" : text->str();
   std::replace_if(out.begin(), out.end(), [](unsigned char byte) { return byte < ' ' || byte == 0x7f; }, '?');
+  for (size_t i = 0; i + 1 < out.size(); ++i) {  // U+0080 to U+009F, which some terminals obey too
+    if (out[i] == '\xc2' && static_cast<unsigned char>(out[i + 1]) < 0xa0) out[i] = out[i + 1] = '?';
+  }
   return out;
 }
 

@@ -1,6 +1,10 @@
 #include "report/report.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <tuple>
@@ -43,10 +47,15 @@ void TakeFinalRanges(const std::vector<RangeReport> &rows, ConversionReport *rep
   }
 }
 
-void WriteReport(const std::string &folder, const ConversionReport &report) {
+void CreateReportFolder(const std::string &folder) {
   std::error_code fault;
   std::filesystem::create_directories(folder, fault);
   if (fault) throw Error(ExitCode::kIo, "cannot create " + folder + ": " + fault.message());
+  if (access(folder.c_str(), W_OK) != 0) throw Error(ExitCode::kIo, folder + ": " + std::strerror(errno));
+}
+
+void WriteReport(const std::string &folder, const ConversionReport &report) {
+  CreateReportFolder(folder);
   WriteText(folder + "/layers.csv", LayersCsv(report.weights));
   WriteText(folder + "/report.html", ReportPage(report));
 }

@@ -114,6 +114,9 @@ struct ConversionReport {
 /// Takes the ranges and zero points that the file has from `rows`, for the edges and heads that `report` knows by closed form.
 void TakeFinalRanges(const std::vector<RangeReport> &rows, ConversionReport *report);
 
+/// Creates `folder` where it is missing. Throws Error(kIo) where nothing can be written into it: before the work of a conversion.
+void CreateReportFolder(const std::string &folder);
+
 /// Writes layers.csv and report.html into `folder`, which is created; each file whole or not at all. Throws Error(kIo).
 void WriteReport(const std::string &folder, const ConversionReport &report);
 

@@ -141,6 +141,14 @@ std::vector<uint8_t> BuildTokenizerSegment(const TokenizerModel &model) {
     if (token.special_flags != 0) specials.push_back({static_cast<uint32_t>(id), token.special_flags});
     if (ranks) token_ranks.push_back(token.rank);
   }
+  size_t markup_bytes = 0;
+  for (const layout::Special &special : specials) {
+    if ((special.flags & layout::kSpecialMarkup) != 0) markup_bytes += starts[special.id + 1] - starts[special.id];
+  }
+  if (markup_bytes > layout::kMaxMarkupBytes) {
+    throw Error(ExitCode::kBadModel, "tokenizer: special tokens with " + std::to_string(markup_bytes) +
+                                         " bytes of text, more than " + std::to_string(layout::kMaxMarkupBytes));
+  }
   if (specials.size() > layout::kMaxSpecials) {
     throw Error(ExitCode::kBadModel, "tokenizer: " + std::to_string(specials.size()) + " special tokens, more than " +
                                          std::to_string(layout::kMaxSpecials));

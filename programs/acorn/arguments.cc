@@ -112,6 +112,8 @@ void Arguments::Set(const Option &option, const char *text) {
       *static_cast<uint32_t *>(option.value) = static_cast<uint32_t>(number);
       return;
     case Kind::kText:
+      // As a script's unset variable gives it: taken for no option at all, --trust would check nothing.
+      if (*text == 0) Fail(ExitCode::kUsage, "%s: a text that is not empty is wanted", option.name);
       *static_cast<std::string *>(option.value) = text;
       return;
     case Kind::kTexts:

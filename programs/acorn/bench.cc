@@ -58,7 +58,9 @@ struct Spread {
 
 Spread SpreadOf(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  return {values[values.size() / 2], (values.back() - values.front()) / 2};
+  const size_t middle = values.size() / 2;
+  const double median = values.size() % 2 != 0 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return {median, (values.back() - values.front()) / 2};
 }
 
 void PrintJson(const Device &device, const BenchOptions &options, const Pass &first, const Spread &prefill,

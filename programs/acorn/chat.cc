@@ -16,10 +16,12 @@ namespace acorn::program {
 namespace {
 
 acorn_session *volatile interruptible = nullptr;  // read by the signal handler; set while an answer is being made
+volatile std::sig_atomic_t interrupted = 0;        // by the handler, since the last line was read
 
 // Ends the answer; with none in the making, the program, as if there were no handler.
 void OnInterrupt(int number) {
   if (interruptible != nullptr) {
+    interrupted = 1;
     acorn_session_cancel(interruptible);
   } else {
     std::signal(number, SIG_DFL);
@@ -41,7 +43,10 @@ bool Answer(Device *device, const SamplingOptions &sampling, const std::string &
   acorn_session *session = device->session();
   const uint64_t begin = acorn_session_position(session);
   StartTime(device, sampling);
-  const acorn_status status = acorn_session_append_text(session, line.data(), line.size(), ACORN_TEXT_CHAT);
+  const auto read = [&] { return acorn_session_append_text(session, line.data(), line.size(), ACORN_TEXT_CHAT); };
+  acorn_status status = read();
+  // Meant for the answer before, which had no step left to hear it.
+  if (status == ACORN_ERR_CANCELLED && interrupted == 0) status = read();
   if (status == ACORN_ERR_CONTEXT_FULL) return false;
   if (status == ACORN_ERR_CANCELLED || status == ACORN_ERR_DEADLINE) {
     const acorn_status back = acorn_session_rewind(session, begin);
@@ -125,6 +130,7 @@ void Chat(int argc, char **argv) {
   AddTimeLimit(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
+  CheckSampling(sampling);
   if (!save.empty()) CheckCanSave(save);
   Device device(options, WithLookup({}, sampling));
   CheckLookup(device, sampling);
@@ -154,6 +160,7 @@ void Chat(int argc, char **argv) {
       WithFile("/load", rest, [&](const std::string &path) { LoadSession(&device, path); });
       continue;
     }
+    interrupted = 0;
     interruptible = device.session();
     if (IsCommand(line, "/rate", &rest)) {
       ChangeRate(&device, rest);

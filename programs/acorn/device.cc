@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -52,11 +54,11 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Number("--threads", 1, kMaxThreads, &options->threads, "threads (default: the CPUs of this process, at most 16)");
   arguments->Flag("--pin", &options->pin, "each thread on a CPU of its own, the fastest ones; loops shared out by their measured speed");
   arguments->Number("--chunk", 1, 1024, &options->chunk, "prompt tokens computed together (default 128)");
-  arguments->Bytes("--memory", &options->memory, "refuse to start where the plan needs more");
+  arguments->Bytes("--memory", &options->memory, "refuse (exit code 4) where the plan needs more");
   arguments->Text("--residency", &options->residency,
                   "map: read the file in place (default); populate: the same, all of it at once; copy: read it into memory");
   arguments->Flag("--large-pages", &options->large_pages,
-                  "the library's memory in large pages: long prompts are a little faster, and all of it is resident at once");
+                  "the library's memory in large pages: long prompts and conversations are a little faster, and all of it is resident at once");
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
@@ -209,6 +211,11 @@ void Device::ForPieces(const TakePiece &take) const {
   uint64_t file_bytes = 0;
   const acorn_status asked = acorn_image_read(&none, &file_bytes, &port_, nullptr, 0);  // for the size
   if (asked != ACORN_ERR_MEMORY) Fail(ExitCode::kIo, "%s: %s", options_.file.c_str(), acorn_status_text(asked));
+  struct stat facts = {};
+  if (stat(options_.file.c_str(), &facts) == 0 && static_cast<uint64_t>(facts.st_size) != file_bytes) {
+    Fail(ExitCode::kModel, "%s: has %llu bytes, its header says %llu", options_.file.c_str(),
+         static_cast<unsigned long long>(facts.st_size), static_cast<unsigned long long>(file_bytes));
+  }
   std::vector<uint8_t> piece(1 << 20);
   for (uint64_t done = file_.bytes; done < file_bytes; done += piece.size()) {
     piece.resize(std::min<uint64_t>(piece.size(), file_bytes - done));
@@ -257,12 +264,16 @@ std::vector<const char *> Device::LowerIsas() const {
   return names;
 }
 
-void Device::Open() {
+void Device::CheckMemory() const {
   const uint64_t needed = plan_.block_bytes + (options_.residency == "copy" ? plan_.image_bytes : 0);
   if (options_.memory != 0 && needed > options_.memory) {
     Fail(ExitCode::kMemory, "%s needs %llu bytes, --memory gives %llu (a smaller --context or --chunk needs less)",
          options_.file.c_str(), static_cast<unsigned long long>(needed), static_cast<unsigned long long>(options_.memory));
   }
+}
+
+void Device::Open() {
+  CheckMemory();
   const bool large_pages = options_.large_pages || plan_.expert_slots != 0;
   block_ = large_pages ? acorn_posix_allocate_for_reads(plan_.block_bytes) : acorn_posix_allocate(plan_.block_bytes);
   if (block_ == nullptr) {

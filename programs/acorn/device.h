@@ -46,6 +46,9 @@ class Device {
   Device(const Device &) = delete;
   Device &operator=(const Device &) = delete;
 
+  /// Throws Failure where the plan needs more than --memory gives.
+  void CheckMemory() const;
+
   /// Takes the block, opens the model and a session in it.  Throws Failure.
   void Open();
 

@@ -13,7 +13,7 @@
 namespace acorn::program {
 
 FilePieces::FilePieces(const std::string &path) : path_(path) {
-  file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO is refused, not waited for
   if (file_ < 0) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(errno));
   struct stat facts = {};
   if (fstat(file_, &facts) == 0 && S_ISREG(facts.st_mode)) {

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <stdexcept>
 
 #include "commands.h"
 #include "error.h"
@@ -57,7 +58,6 @@ int Dispatch(int argc, char **argv) {
   for (const Command &command : kCommands) {
     if (std::strcmp(name, command.name) != 0) continue;
     command.run(argc - 2, argv + 2);
-    if (std::fflush(stdout) != 0) acorn::program::Fail(ExitCode::kIo, "cannot write to the standard output");
     return 0;
   }
   acorn::program::Fail(ExitCode::kUsage, "unknown command %s (acorn --help tells all)", name);
@@ -73,10 +73,17 @@ int Report(ExitCode code, const char *message) {
 
 int main(int argc, char **argv) {
   try {
-    return Dispatch(argc, argv);
+    const int code = Dispatch(argc, argv);
+    // What a flush before this one could not write is gone, and so is its return value.
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      acorn::program::Fail(ExitCode::kIo, "cannot write to the standard output");
+    }
+    return code;
   } catch (const Failure &failure) {
     return Report(failure.code, failure.message.c_str());
   } catch (const std::bad_alloc &) {
+    return Report(ExitCode::kMemory, "out of memory");
+  } catch (const std::length_error &) {  // more than any memory
     return Report(ExitCode::kMemory, "out of memory");
   }
 }

@@ -118,6 +118,7 @@ void Plan(int argc, char **argv) {
   } else {
     PrintTable(options, device.plan(), device.RatePlans());
   }
+  device.CheckMemory();
 }
 
 }  // namespace acorn::program

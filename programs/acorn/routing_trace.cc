@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "error.h"
+#include "output_file.h"
 
 namespace acorn::program {
 namespace {
@@ -167,7 +168,7 @@ RoutingTraceWriter::RoutingTraceWriter(const std::string &path, const TraceFacts
 RoutingTraceWriter::~RoutingTraceWriter() {
   if (file_ == nullptr) return;
   std::fclose(file_);
-  std::remove(path_.c_str());
+  RemoveFile(path_);
 }
 
 void RoutingTraceWriter::Write() {
@@ -192,7 +193,7 @@ void RoutingTraceWriter::Finish() {
   const int error = std::fclose(file_) == 0 ? 0 : errno;
   file_ = nullptr;
   if (error == 0) return;
-  std::remove(path_.c_str());
+  RemoveFile(path_);
   Fail(ExitCode::kIo, "%s: cannot be written: %s", path_.c_str(), std::strerror(error));
 }
 

@@ -108,6 +108,7 @@ void Run(int argc, char **argv) {
   arguments.Flag("--json", &json, "the same as one line of JSON, on the standard error");
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
+  CheckSampling(sampling);
   if (prompts.size() != 1 && (load.empty() || !prompts.empty())) Fail(ExitCode::kUsage, "one prompt is wanted: -p TEXT");
   if (chat && markup) Fail(ExitCode::kUsage, "--chat and --markup exclude each other");
   if (!save.empty()) CheckCanSave(save);

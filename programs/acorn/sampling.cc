@@ -49,6 +49,21 @@ void AddLookupOption(Arguments *arguments, SamplingOptions *options) {
                     "guess up to N tokens ahead from what the conversation said before: the same answer, faster where text repeats");
 }
 
+void CheckSampling(const SamplingOptions &options) {
+  // As acorn_sampling and acorn_generation have it.
+  constexpr uint32_t kLeastPenaltyQ16 = 655;
+  constexpr size_t kMostStops = 16, kLongestStop = 63;
+  if (options.repetition_penalty != 0 && options.repetition_penalty < kLeastPenaltyQ16) {
+    Fail(ExitCode::kUsage, "--repetition-penalty: 0, which is none, or a number from 0.01 to 100 is wanted");
+  }
+  if (options.stop.size() > kMostStops) Fail(ExitCode::kUsage, "--stop: %zu texts, at most %zu are taken", options.stop.size(), kMostStops);
+  for (const std::string &stop : options.stop) {
+    if (stop.empty() || stop.size() > kLongestStop) {
+      Fail(ExitCode::kUsage, "--stop: a text of %zu bytes, 1 to %zu are wanted", stop.size(), kLongestStop);
+    }
+  }
+}
+
 DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options) {
   if (options.lookup != 0) needs.logit_rows = static_cast<uint32_t>(options.lookup) + 1;
   return needs;
@@ -56,8 +71,11 @@ DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options) {
 
 void CheckLookup(const Device &device, const SamplingOptions &options) {
   if (options.lookup == 0) return;
-  if (device.plan().chunk_tokens <= options.lookup) Fail(ExitCode::kUsage, "--lookup %llu: --chunk must be larger",
-                                                         static_cast<unsigned long long>(options.lookup));
+  if (device.plan().chunk_tokens <= options.lookup) {
+    const bool short_context = device.plan().context_tokens <= options.lookup;  // which a chunk does not exceed
+    Fail(ExitCode::kUsage, "--lookup %llu: %s must be larger", static_cast<unsigned long long>(options.lookup),
+         short_context ? "the context" : "--chunk");
+  }
   if (device.plan().state_bytes != 0) {
     Fail(ExitCode::kUsage, "--lookup: %s has state-space layers, which cannot take tokens back", device.options().file.c_str());
   }

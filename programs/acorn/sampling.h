@@ -23,6 +23,8 @@ struct SamplingOptions {
 };
 
 void AddSamplingOptions(Arguments *arguments, SamplingOptions *options);
+/// Throws Failure (usage) with the option and its limit: before a model is opened, or a conversation begun that would be lost.
+void CheckSampling(const SamplingOptions &options);
 /// --lookup, for programs whose device is made with WithLookup.
 void AddLookupOption(Arguments *arguments, SamplingOptions *options);
 DeviceNeeds WithLookup(DeviceNeeds needs, const SamplingOptions &options);

@@ -1,5 +1,7 @@
 #include "statistics.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -146,11 +148,8 @@ std::string ReadWholeFile(const std::string &path) {
   std::FILE *file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
   if (file == nullptr) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(errno));
   std::string text;
-  if (std::fseek(file, 0, SEEK_END) == 0) {  // a pipe has no size
-    const long size = std::ftell(file);
-    if (size > 0) text.reserve(static_cast<size_t>(size));
-    std::rewind(file);
-  }
+  struct stat facts = {};
+  if (fstat(fileno(file), &facts) == 0 && S_ISREG(facts.st_mode)) text.reserve(static_cast<size_t>(facts.st_size));
   char buffer[16384];
   for (size_t count; (count = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, count);
   const bool bad = std::ferror(file) != 0;

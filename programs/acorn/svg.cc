@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "output_file.h"
 
 namespace acorn::program {
 namespace {
@@ -44,10 +45,11 @@ std::string SvgText(double x, double y, const char *style, const std::string &te
 void WriteSvg(const std::string &path, const std::string &svg) {
   std::FILE *file = std::fopen(path.c_str(), "wb");
   if (file == nullptr) Fail(ExitCode::kIo, "%s: %s", path.c_str(), std::strerror(errno));
-  const bool written = std::fwrite(svg.data(), 1, svg.size(), file) == svg.size();
-  if (std::fclose(file) != 0 || !written) {
-    std::remove(path.c_str());
-    Fail(ExitCode::kIo, "%s: cannot be written", path.c_str());
+  int error = std::fwrite(svg.data(), 1, svg.size(), file) == svg.size() ? 0 : errno;
+  if (std::fclose(file) != 0 && error == 0) error = errno;
+  if (error != 0) {
+    RemoveFile(path);
+    Fail(ExitCode::kIo, "%s: cannot be written: %s", path.c_str(), std::strerror(error));
   }
 }
 

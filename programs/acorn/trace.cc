@@ -130,6 +130,7 @@ void Trace(int argc, char **argv) {
   AddSamplingOptions(&arguments, &sampling);
   AddDeviceOptions(&arguments, &options);
   if (!arguments.Parse(argc, argv)) return;
+  CheckSampling(sampling);
   if (trace.prompts.size() + !trace.text.empty() + (trace.random != 0) != 1) {
     Fail(ExitCode::kUsage, "one of -p TEXT, --text FILE and --random N is wanted");
   }

@@ -14,7 +14,7 @@ class Message {
   }
   Message &Text(const char *text, size_t bytes) {
     // Names come from a model file: nothing that could steer a terminal goes out.
-    for (size_t i = 0; i < bytes; ++i) Byte(text[i] >= ' ' && text[i] != 0x7f ? text[i] : '?');
+    for (size_t i = 0; i < bytes; ++i) Byte(text[i] >= ' ' && text[i] < 0x7f ? text[i] : '?');
     return *this;
   }
   Message &Number(uint64_t value) {

@@ -1,6 +1,7 @@
 // Routed experts: each token visits a few of a set. Every expert that a chunk needs is visited once, in the order in which they
 // are there, several together while their tokens fit; sums are exact, so that no order shows in the result. An expert is a row of
 // slices of its inner channels, of which the step uses the first ones: their inner edges lie side by side, their outputs are added.
+#include "base/debug.h"
 #include "ops/linear_tile.h"
 #include "ops/route.h"
 
@@ -267,6 +268,7 @@ class Visitor {
                    set_.begin_of(slice) + begin;
       tile.y_row_bytes = strides_.ffn * sizeof(int16_t);
       const size_t end = begin + cut.task_channels < width ? begin + cut.task_channels : width;
+      ACORN_DCHECK(TileScratchBytes(*tile.kernel, cut, tile.k) <= context_.thread_scratch_bytes);
       RunTile(tile, visit.rows, {begin, end, begin}, cut, reinterpret_cast<uint8_t *>(y), ThreadScratch(context_, thread));
     });
   }
@@ -318,6 +320,7 @@ class Visitor {
         tile.y_row_bytes = (end - begin) * sizeof(int16_t);
         for (size_t row = 0; row < visit.rows; row += cut.row_block) {
           const size_t rows = visit.rows - row < cut.row_block ? visit.rows - row : cut.row_block;
+          ACORN_DCHECK(ProductBytes(cut) + TileScratchBytes(*tile.kernel, cut, tile.k) <= context_.thread_scratch_bytes);
           tile.x = work_.down_in + (visit.row + row) * strides_.ffn + set_.begin_of(slice);
           RunTile(tile, rows, {begin, end, begin}, cut, scratch, scratch + ProductBytes(cut));
           for (size_t r = 0; r < rows; ++r) {
@@ -375,7 +378,7 @@ OpNeeds Needs(const ExpertsOp &op, const ExpertSet &set, const PlanContext &cont
     if (rows > kStreamRows && rows != context.rows && rows != kRowBlock) continue;
     for (size_t part = expert::kUp; part <= expert::kDown; ++part) {
       const uint32_t n = part == expert::kDown ? set.hidden : op.ffn, k = part == expert::kDown ? widest : set.hidden;
-      const Cut cut = CutOfMany(rows, n, context.threads, kMostTogether);
+      const Cut cut = CutOfMany(rows, n, context.threads, 2 * kMostTogether);  // gates and ups
       const Cut one = CutOfMany(rows, n, context.threads, 1);
       const Cut most = {cut.task_channels > one.task_channels ? cut.task_channels : one.task_channels, cut.row_block};
       for (uint32_t format = 1; set.formats >> format != 0; ++format) {

@@ -22,6 +22,7 @@ struct Walk {
   uint64_t handed;                 // values that a linear layer could hand to the Glu behind it
   uint64_t kept;                   // values that must lie somewhere even so
   uint64_t read;                   // values that others read than such a Glu
+  uint64_t body_out, logits;       // those of the model, as bits
   uint32_t states;                 // those before the steps that were looked at
   uint32_t read_cache;             // of the attention whose Append is still to come; kNoCache: none
   uint32_t read_k, read_v;         // dimensions of a head that it reads
@@ -123,6 +124,10 @@ Status WalkSteps(ModelReader *reader, StepList list, uint32_t count, const PlanC
     ACORN_TRY(reader->ReadStep(list, i, &step));
     if (!CacheOrderHolds(step, walk) || !StateOrderHolds(step, &walk->states)) return reader->Invalid();
     const StepEdges edges = EdgesOf(step);
+    // Logits lie beside the scratch, as many rows as the head computes; what the head starts from serves it more than once.
+    if ((list == StepList::kHead ? edges.writes & walk->body_out : (edges.reads | edges.writes) & walk->logits) != 0) {
+      return reader->Invalid();
+    }
     const uint64_t together = walk->live | edges.reads | edges.writes;
     ForBits(together, [&](uint32_t v) { walk->conflicts[v] |= together; });
     ForBits(edges.reads | edges.writes, [&](uint32_t v) {
@@ -187,15 +192,15 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
   Walk walk = {};
   for (uint32_t v = 0; v < counts.values; ++v) ACORN_TRY(reader->ReadValue(v, &walk.values[v]));
   const kv_cache::Extent extent = ExtentOf(dims, summary.prefix_tokens.size());
-  const uint64_t body_out = uint64_t{1} << summary.body_out;
-  const uint64_t logits = uint64_t{1} << summary.logits;
+  walk.body_out = uint64_t{1} << summary.body_out;
+  walk.logits = uint64_t{1} << summary.logits;
 
   // The head runs more than once for a chunk: what it starts from stays.
   WantWhole(summary.logits, &walk);
   WantWhole(summary.body_out, &walk);
   walk.read_cache = kNoCache;
   ACORN_TRY(WalkSteps(reader, StepList::kHead, counts.head, {&kernels, dims.threads, dims.logit_rows, extent}, &walk));
-  if ((walk.live & ~body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
+  if ((walk.live & ~walk.body_out) != 0) return reader->Fail(Status::kInvalid, "head", counts.head, 0);
   for (uint32_t p = 0; p < counts.profiles; ++p) {
     walk.live = 0;
     WantWhole(summary.body_out, &walk);
@@ -209,8 +214,8 @@ Status PlanScratch(ModelReader *reader, const Graph &summary, const GraphCounts 
   if (walk.rows[summary.body_out] < dims.chunk) walk.rows[summary.body_out] = dims.chunk;
 
   // A trace looks at what every step has written.
-  plan->fused = dims.trace_steps != 0 ? 0 : walk.handed & ~(walk.read | body_out | logits);
-  uint64_t end = PlaceValues(walk, counts.values, logits | (plan->fused & ~walk.kept), plan->values);
+  plan->fused = dims.trace_steps != 0 ? 0 : walk.handed & ~(walk.read | walk.body_out | walk.logits);
+  uint64_t end = PlaceValues(walk, counts.values, walk.logits | (plan->fused & ~walk.kept), plan->values);
   plan->ropes = end;
   for (uint32_t i = 0; i < counts.ropes; ++i) {
     Rope rope;

@@ -94,9 +94,9 @@ class Feeder {
     if (most != 0) {
       MakeRoom(session_, static_cast<size_t>(most) + 1);
       int32_t *const end = IdAt(*session_, session_->position);
-      const size_t count = NewestIds(*session_).size();
+      const size_t ids = NewestIds(*session_).size(), count = ids < kLookUpTokens ? ids : kLookUpTokens - 1;
       *end = token;
-      drafts = LookUp(Span<int32_t>(end - count, count + 1 + static_cast<size_t>(most)), count + 1);
+      drafts = LookUp(Span<int32_t>(end - count, count + 1 + static_cast<size_t>(most)), count + 1, &session_->stop);
     }
     if (drafts == 0) return acorn::Feed(session_, Span<const int32_t>(&token, 1), nullptr, nullptr);
     session_->timings.drafted_tokens += drafts;

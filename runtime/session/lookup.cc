@@ -43,11 +43,11 @@ uint64_t Vote(Span<const int32_t> tokens, size_t count, size_t end, int32_t *win
 
 }  // namespace
 
-size_t LookUp(Span<int32_t> tokens, size_t count) {
+size_t LookUp(Span<int32_t> tokens, size_t count, Stop *stop) {
   if (count == 0) return 0;
   uint64_t likely = 65536;
   size_t end = count;
-  for (; end < tokens.size(); ++end) {
+  for (; end < tokens.size() && (stop == nullptr || !stop->IsDue()); ++end) {
     int32_t winner = 0;
     likely = likely * Vote(Span<const int32_t>(tokens.data(), end), count, end, &winner) >> 16;
     if (likely < kLeastLikely) break;

@@ -41,11 +41,19 @@ Status Play(Session *session, const ReferenceRun &run, RunDigests *digests, cons
   return session->stop.Take();
 }
 
-// As Play; afterwards the session is empty and has its rate again.
+// As Play, of the model as the file says it: dials are off and nobody looks at routes. Afterwards the session is empty and has its
+// rate again.
 template <typename Choose, typename End>
 Status PlayAndReset(Session *session, const ReferenceRun &run, RunDigests *digests, const Choose &choose, const End &end) {
   const uint32_t rate = RateOf(*session);
+  const RoutingDials dials = session->model->dials;
+  const RoutingHook routing_hook = session->routing_hook, guess_hook = session->guess_hook;
+  session->model->dials = {};
+  session->routing_hook = session->guess_hook = {};
   const Status status = Play(session, run, digests, choose, end);
+  session->model->dials = dials;
+  session->routing_hook = routing_hook;
+  session->guess_hook = guess_hook;
   ResetSession(session);
   ACORN_TRY(SetRate(session, rate));
   return status;

@@ -155,13 +155,16 @@ class Verifier {
     constexpr uint32_t kKnownFlags = layout::kSpecialHidden | layout::kSpecialMarkup | layout::kSpecialStop;
     const Span<const layout::Special> specials(At<layout::Special>(h.specials), h.specials.count);
     for (uint8_t &bits : out->markup_first) bits = 0;
+    uint32_t markup_bytes = 0;
     for (size_t i = 0; i < specials.size(); ++i) {
       const layout::Special &special = specials[i];
       if (!IsToken(special.id) || (special.flags & ~kKnownFlags) != 0) return Fail(kSpecials, i);
       if (i > 0 && special.id <= specials[i - 1].id) return Fail(kSpecials, i);
       if ((special.flags & layout::kSpecialMarkup) == 0) continue;
       const uint32_t start = out->token_starts[special.id];
-      if (out->token_starts[special.id + 1] == start) return Fail(kSpecials, i);
+      const uint32_t bytes = out->token_starts[special.id + 1] - start;  // at most kMaxTokenBytes
+      markup_bytes += bytes;
+      if (bytes == 0 || markup_bytes > layout::kMaxMarkupBytes) return Fail(kSpecials, i);
       const uint8_t first = out->token_text[start];
       out->markup_first[first >> 3] = static_cast<uint8_t>(out->markup_first[first >> 3] | 1u << (first & 7));
     }

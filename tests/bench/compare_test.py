@@ -78,6 +78,17 @@ class Kept(unittest.TestCase):
                 with self.assertRaisesRegex(programs.ProgramError, key):
                     compare.kept(out, {**results(), key: other})
 
+    def test_rounds_of_another_day_count(self):
+        works = [{"name": "decode at 0", "runs": {"Acorn": [2.0], "llama.cpp Q4_0": [1.0]}}]
+        before = {"file_bytes": {"Acorn": 7}, "works": works, "pairs": 1, "measured": "2026-01-01"}
+        fresh = {"file_bytes": {"Acorn": 7}, "works": [{"name": "decode at 0", "runs": {"Acorn": [], "llama.cpp Q4_0": []}}],
+                 "pairs": 0, "measured": "2026-01-02"}
+        entry = compare.resumed(fresh, before)
+        self.assertEqual((entry["pairs"], entry["works"], entry["measured"]), (1, works, "2026-01-01; 2026-01-02"))
+        self.assertEqual(compare.resumed(fresh, entry)["measured"], "2026-01-01; 2026-01-02")
+        with self.assertRaises(programs.ProgramError):
+            compare.resumed({**fresh, "file_bytes": {"Acorn": 8}}, entry)
+
     def test_machines_are_told_apart(self):
         name = compare.cpu_name()
         self.assertNotIn("None", name)

@@ -72,6 +72,7 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
   ExpectRefused("--profiles 0", 2, "--profiles 0: a rate beyond 0 is wanted");
   ExpectRefused("--profiles 15,61", 2, "--profiles 15,61: rates from 0 to 60 are wanted");
+  ExpectRefused("--profiles 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", 2, "at most 15 rates beyond 0 are wanted");
   ExpectRefused("--profiles 15,,20", 2, "rates from 0 to 60 are wanted");
   ExpectRefused("--profiles 15 --kv 4", 2, "--profiles 15 does not go with --kv 4");
   ExpectRefused("--profiles 15 --mixed auto", 2, "--profiles 15 does not go with --mixed");

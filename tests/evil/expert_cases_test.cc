@@ -1,6 +1,7 @@
 // Sets of routed experts and their records; and what a lying one could make a device plan for.
 #include "acorn_schema/expert_record.h"
 #include "tests/evil/evil_file.h"
+#include "tests/support/host_features.h"
 
 namespace acorn::test {
 namespace {
@@ -192,6 +193,43 @@ TEST(EvilExperts, Contents) {
                     {ACORN_ERR_INVALID, "expert", 2, begin + moved}, check);
     }
   }
+}
+
+// A token that wants 64 experts has 128 matrices at once, which 256 threads cut in longer pieces than those of fewer. All tasks are the
+// last thread's: its memory ends where the block does.
+TEST(EvilExperts, ManyOfThemStayInAThreadsMemory) {
+  ModelSpec spec;
+  spec.name = "crowded";
+  spec.layers = 1;
+  spec.max_context = 4;
+  spec.experts = spec.top_k = 64;
+  spec.expert_ffn = 2048;
+  spec.expert_weights = {{WeightFormat::kW4G32, Layout::kC4}};
+  const AlignedBytes file = BuildModel(spec);
+  const acorn_image image = {file.data(), file.size()};
+  acorn_port port = {};
+  port.struct_size = sizeof port;
+  port.threads = 256;
+  port.cpu_features = HostFeatures();
+  port.parallel_for = [](void *, acorn_task task, void *arg, uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) task(arg, i, 255);
+  };
+  acorn_options options = {};
+  options.struct_size = sizeof options;
+  options.chunk_tokens = 1;
+  acorn_memory_plan plan = {};
+  plan.struct_size = sizeof plan;
+  ASSERT_EQ(acorn_plan(&plan, nullptr, &image, &options, &port), static_cast<acorn_status>(ACORN_OK));
+  constexpr size_t kBehind = 65536;
+  constexpr uint8_t kUntouched = 0xa5;
+  AlignedBytes block(std::vector<uint8_t>(plan.block_bytes + kBehind, kUntouched));
+  acorn_model *model = nullptr;
+  acorn_session *session = nullptr;
+  ASSERT_EQ(acorn_model_open(&model, nullptr, &image, &options, &port, block.data(), plan.block_bytes), static_cast<acorn_status>(ACORN_OK));
+  ASSERT_EQ(acorn_session_open(&session, model), static_cast<acorn_status>(ACORN_OK));
+  const int32_t token = 1;
+  ASSERT_EQ(acorn_session_prefill(session, &token, 1), static_cast<acorn_status>(ACORN_OK));
+  for (size_t i = plan.block_bytes; i < block.size(); ++i) ASSERT_EQ(block.data()[i], kUntouched) << i - plan.block_bytes;
 }
 
 // In the image too what is met is told, as it is of records that stream.

@@ -250,6 +250,19 @@ TEST(EvilSteps, Order) {
          input = schema::Slice(static_cast<uint16_t>(m.values.size() - 1), 0, input.width());
          return Where(m.head.size());
        }},
+      // Logits of a whole chunk have no place.
+      {"a body that computes logits", "body",
+       [](ModelT &m) {
+         for (const auto &step : m.head) m.body.push_back(std::make_unique<schema::StepT>(*step));
+         return Where(m.body.size() - 1);
+       }},
+      {"a head that writes what it starts from", "head",
+       [](ModelT &m) {
+         m.head.insert(m.head.begin(), std::make_unique<schema::StepT>(*m.body[IndexOf(m.body, Op::Add)]));
+         auto &out = *m.head[0]->op.AsAdd()->out;
+         out = schema::Slice(static_cast<uint16_t>(m.body_out), out.offset(), out.width());
+         return Where(0);
+       }},
       {"a head that writes no logits", "head", [](ModelT &m) { m.head.pop_back(); return Where(m.head.size()); }},
   });
   // CVE-2020-15210: one tensor as an operator's input and output.

@@ -9,13 +9,14 @@ namespace {
 
 namespace layout = tokenizer_layout;
 
-/// A vocabulary of 256 bytes, then `merged` texts, then <s>. As FORMAT_TOKENIZER.md.
+/// A vocabulary of 256 bytes, then `merged` texts, then `markup`, then <s>. As FORMAT_TOKENIZER.md.
 struct Words {
   struct Merge {
     uint32_t left, right, result;
   };
   std::vector<std::string> merged = {"ab", "abc"};
   std::vector<Merge> merges = {{'a', 'b', 256}, {256, 'c', 257}};
+  std::vector<std::string> markup;  // special tokens before <s>
 };
 
 class TokenizerWriter {
@@ -24,10 +25,13 @@ class TokenizerWriter {
     std::vector<std::string> texts;
     for (int byte = 0; byte < 256; ++byte) texts.emplace_back(1, static_cast<char>(byte));
     texts.insert(texts.end(), words.merged.begin(), words.merged.end());
+    const size_t first_special = texts.size();
+    texts.insert(texts.end(), words.markup.begin(), words.markup.end());
     texts.emplace_back("<s>");
     header_.magic = layout::kMagic;
     header_.vocab_size = static_cast<uint32_t>(texts.size());
     header_.max_token_bytes = 16;
+    for (const std::string &text : words.markup) header_.max_token_bytes = static_cast<uint32_t>(text.size());
     header_.bos_id = header_.eos_id = static_cast<int32_t>(texts.size() - 1);
     header_.unk_id = header_.pad_id = -1;
     bytes_.resize(sizeof header_);
@@ -49,8 +53,10 @@ class TokenizerWriter {
       merge_slots[slot] = layout::PackSlot(hash, static_cast<uint32_t>(merges.size()));
       merges.push_back(layout::PackMerge(merge.left, merge.right, merge.result));
     }
-    const std::vector<layout::Special> specials = {
-        {static_cast<uint32_t>(texts.size() - 1), layout::kSpecialHidden | layout::kSpecialMarkup | layout::kSpecialStop}};
+    std::vector<layout::Special> specials;
+    for (size_t id = first_special; id + 1 < texts.size(); ++id) specials.push_back({static_cast<uint32_t>(id), layout::kSpecialMarkup});
+    specials.push_back(
+        {static_cast<uint32_t>(texts.size() - 1), layout::kSpecialHidden | layout::kSpecialMarkup | layout::kSpecialStop});
     const std::vector<layout::ChatOp> user = {{static_cast<uint32_t>(layout::ChatOpKind::kContent), 0, 0},
                                               {static_cast<uint32_t>(layout::ChatOpKind::kText), 0, 4}};
     header_.token_starts = Add(starts);
@@ -241,6 +247,16 @@ TEST(EvilTokenizer, Entries) {
          Entry<uint32_t>(s, h.token_starts, 257) = h.token_text.count - 4;
        }},
   });
+}
+
+// Each place of a text with markup is compared with all of them.
+TEST(EvilTokenizer, MoreMarkupThanThereMayBe) {
+  Words words;
+  words.markup.assign(16, std::string(4095, 'a'));
+  ExpectOpens("markup of 64 KiB less 13 bytes", BuildModel(SpecWith(TokenizerWriter(words).bytes())));
+  words.markup.assign(16, std::string(4096, 'a'));
+  ExpectRefused("markup of 64 KiB and 3 bytes", BytesOf(BuildModel(SpecWith(TokenizerWriter(words).bytes()))),
+                {ACORN_ERR_INVALID, "tokenizer", kSpecials, 16});
 }
 
 // CVE-2024-34359: a template that is a program. Here it is a list of at most 256 operations, each checked.

@@ -1,5 +1,6 @@
 // acorn: options, outputs and exit codes.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -63,6 +64,15 @@ TEST_F(CommandLine, BadUsageIsTwo) {
   ExpectFailure({"run", "MODEL", "-p", "x", "--chat", "--markup"}, 2, {"exclude"});
   ExpectFailure({"run", "MODEL", "-p", "x", "--temperature", "hot"}, 2, {"--temperature hot"});
   ExpectFailure({"run", "MODEL", "-p", "x", "--top-p", "1.5"}, 2, {"--top-p 1.5"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--repetition-penalty", "0.005"}, 2, {"--repetition-penalty", "0.01"});
+  ExpectFailure({"chat", "MODEL", "--stop", ""}, 2, {"--stop", "0 bytes", "63"});
+  ExpectFailure({"chat", "MODEL", "--stop", std::string(64, 'x')}, 2, {"--stop", "64 bytes", "63"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--context", "4", "--lookup", "7"}, 2, {"--lookup 7: the context must be larger"});
+  ExpectFailure({"run", "MODEL", "-p", "x", "--chunk", "4", "--lookup", "7"}, 2, {"--lookup 7: --chunk must be larger"});
+  // As a variable that nobody has set gives them.
+  ExpectFailure({"plan", "MODEL", "--trust", ""}, 2, {"--trust"});
+  ExpectFailure({"plan", "MODEL", "--trust="}, 2, {"--trust"});
+  ExpectFailure({"chat", "MODEL", "--save", ""}, 2, {"--save"});
   ExpectFailure({"perplexity", "MODEL"}, 2, {"--text"});
   ExpectFailure({"perplexity", "MODEL", "--text", model_, "--window", "8", "--score-from", "8"}, 2, {"--score-from 8"});
   ExpectFailure({"bench", "MODEL", "--prompt-tokens", "161"}, 2, {"160"});
@@ -192,7 +202,15 @@ TEST_F(CommandLine, BadModelsAreThreeWithThePlace) {
 
 TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
   ExpectFailure({"run", "MODEL", "-p", "x", "--memory", "20K"}, 4, {"--memory gives 20480"});
+  const Outcome planned = Acorn({"plan", "MODEL", "--memory", "20K"});  // says what is needed all the same
+  EXPECT_EQ(planned.code, 4);
+  EXPECT_NE(planned.err.find("--memory gives 20480"), std::string::npos) << planned.err;
+  EXPECT_NE(planned.out.find("session"), std::string::npos);
   ExpectFailure({"run", folder_.File("none"), "-p", "x"}, 5, {"none", "No such file"});
+  ExpectFailure({"perplexity", "MODEL", "--window", "64", "--text", folder_.path()}, 5, {"directory"});
+  const std::string pipe = folder_.File("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  ExpectFailure({"verify", pipe}, 5, {"pipe: not a regular file"});
   ExpectFailure({"plan", folder_.path()}, 5, {"directory"});
   ExpectFailure({"perplexity", "MODEL", "--window", "64", "--text", folder_.File("none")}, 5, {"none"});
   ExpectFailure({"eval", "MODEL", "--task", "exact", "--data", folder_.File("none")}, 5, {"none"});
@@ -200,6 +218,16 @@ TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
   const std::string picture = folder_.File("none/plan.svg");
   ExpectFailure({"plan", "MODEL", "--svg", picture}, 5, {"plan.svg"});
 }
+
+#if !defined(ACORN_EMULATED)  // the shell is this machine's
+TEST_F(CommandLine, AnAnswerThatNobodyTakesIsFive) {
+  for (const char *command : {"run \"$1\" -p x -n 3", "plan \"$1\"", "--version"}) {
+    const Outcome outcome = RunProgram({"/bin/sh", "-c", "exec \"$0\" " + std::string(command) + " >/dev/full", ACORN_PROGRAM, model_});
+    EXPECT_EQ(outcome.code, 5) << command;
+    EXPECT_NE(outcome.err.find("cannot write to the standard output"), std::string::npos) << command << outcome.err;
+  }
+}
+#endif
 
 TEST_F(CommandLine, APromptLongerThanTheContextIsRefused) {
   ExpectFailure({"run", "MODEL", "-p", std::string(400, '?'), "--context", "32"}, 2, {"the context holds 32"});

@@ -116,11 +116,11 @@ TEST_F(ReplayCommand, BadUsageIsTwo) {
   for (const char *shape : {"4", "4x8", "0x8x2", "4x8x9", "4x8x2x", "4x8x-2", "99999x8x2", "4x9999x2"}) {
     ExpectFailure(Replay({"--synthetic", shape}), 2, {std::string("--synthetic ") + shape, "LAYERSxEXPERTSxTOPK"});
   }
-  for (const char *cache : {"", "0%", "101%", "5%..", "50%..5%", "5..10%", "abc", "25%,", "-5%", "%"}) {
+  for (const char *cache : {"0%", "101%", "5%..", "50%..5%", "5..10%", "abc", "25%,", "-5%", "%"}) {
     ExpectFailure(Synthetic({"--cache", cache}), 2, {std::string("--cache ") + cache, "5%..100%"});
   }
   ExpectFailure(Synthetic({"--cache", "1M"}), 2, {"--cache 1M", "an expert needs 2097152 bytes"});
-  for (const char *policy : {"", "fifo", "lru,fifo", "lru,lru"}) {
+  for (const char *policy : {"fifo", "lru,fifo", "lru,lru"}) {
     ExpectFailure(Synthetic({"--policy", policy}), 2, {std::string("--policy ") + policy, "lfru, lru, edgemoe, belady"});
   }
   ExpectFailure(Synthetic({"--device", "floppy"}), 2, {"--device floppy", "emmc51", "LATENCY_US:MB_PER_S:DEPTH"});

@@ -18,7 +18,7 @@ using Ids = std::vector<int32_t>;
 Ids Found(Ids tokens, size_t most) {
   const size_t count = tokens.size();
   tokens.resize(count + most, -1);
-  const size_t found = LookUp(Span<int32_t>(tokens.data(), tokens.size()), count);
+  const size_t found = LookUp(Span<int32_t>(tokens.data(), tokens.size()), count, nullptr);
   EXPECT_LE(found, most);
   for (size_t i = count + found; i < tokens.size(); ++i) EXPECT_EQ(tokens[i], -1);
   return {tokens.begin() + static_cast<int64_t>(count), tokens.begin() + static_cast<int64_t>(count + found)};
@@ -34,6 +34,16 @@ TEST(LookUp, WhatFollowedMoreOften) {
   EXPECT_EQ(Found({2, 3, 4, 9, 2, 3, 5, 8, 2, 3, 4, 7, 2, 3}, 1), (Ids{4}));
   EXPECT_EQ(Found({0, 1, 2, 7, 8, 1, 2, 8, 9, 1, 2}, 1), (Ids{8}));                     // one against one: the latest
   EXPECT_EQ(Found({0, 1, 2, 7, 8, 1, 2, 8, 5, 1, 2, 6, 9, 1, 2}, 1), Ids());            // each 4 votes of 14
+}
+
+TEST(LookUp, NothingOnceItIsStopped) {
+  Ids tokens = {1, 2, 3, 4, 1, 2, 3, -1};
+  Stop stop;
+  EXPECT_EQ(LookUp(Span<int32_t>(tokens.data(), tokens.size()), 7, &stop), 1u);
+  EXPECT_EQ(tokens.back(), 4);
+  stop.Ask(Stop::kCancel);
+  EXPECT_EQ(LookUp(Span<int32_t>(tokens.data(), tokens.size()), 7, &stop), 0u);
+  EXPECT_TRUE(stop.IsAsked());  // for the call that it ends
 }
 
 TEST(LookUp, NothingWithoutALikelyPlace) {

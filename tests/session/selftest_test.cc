@@ -236,6 +236,28 @@ TEST(SelfTest, ALogitHookDoesNotDisturbIt) {
   EXPECT_EQ(report.passed, 1u);
 }
 
+TEST(SelfTest, NoDialAndNoHookDisturbsIt) {
+  ModelSpec spec;
+  spec.name = "sparse";
+  spec.experts = 4;
+  spec.expert_weights = {{WeightFormat::kW4G32, Layout::kC4}};
+  acorn_options options = {};
+  options.flags = ACORN_OPEN_TRACE;
+  options.drop_experts_q16 = 0x8000;  // of two chosen ones the lesser goes
+  ModelSession session(Recorded(BuildModel(spec)), options);
+  ASSERT_EQ(session.status(), kOk);
+  int calls = 0;
+  const auto count = [](void *ctx, uint32_t, const acorn_route *, size_t, size_t) { ++*static_cast<int *>(ctx); };
+  acorn_session_set_routing_hook(session.session(), count, &calls);
+  acorn_selftest_report report = {};
+  ASSERT_EQ(acorn_session_selftest(session.session(), &report), kOk);
+  EXPECT_EQ(report.passed, 1u);
+  EXPECT_EQ(calls, 0);
+  const int32_t token = 1;
+  ASSERT_EQ(acorn_session_prefill(session.session(), &token, 1), kOk);
+  EXPECT_GT(calls, 0);
+}
+
 // A trace of one's own: the same for any chunks, and its rows name layers and kernels.
 TEST(Trace, IsOfTheTokensAlone) {
   const AlignedBytes file = BuildModel(Spec());

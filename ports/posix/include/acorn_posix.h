@@ -43,7 +43,7 @@ typedef struct acorn_posix_read_options {
   uint32_t method;   /* ACORN_POSIX_READS_... */
   uint32_t buffered; /* 1: through the page cache, where the file system takes direct reads too */
 } acorn_posix_read_options;
-/* Returns: 0, EINVAL, or ENOSYS; then the options are those of before. */
+/* Returns: 0, EINVAL, ENOSYS, or ENOMEM; then the options are those of before. */
 int acorn_posix_set_read_options(acorn_posix *posix, const acorn_posix_read_options *options);
 
 /* What became of it. */

@@ -98,7 +98,7 @@ typedef struct acorn_options {
   uint32_t context_tokens;
   uint32_t chunk_tokens;   /* tokens of prefill computed together, 1 to 1024; default 128; changes memory and speed, no result */
   uint32_t logit_rows;     /* rows of logits held at once, 1 to 256; default 1; more make acorn_session_score faster */
-  uint32_t max_sessions;   /* default 1 */
+  uint32_t max_sessions;   /* default 1, at most 1,024 */
   uint32_t cpu_features;   /* ANDed with port.cpu_features; default all */
   uint32_t flags;          /* ACORN_OPEN_… */
   /// Experts of a mixture-of-experts model stay in storage and come through the port as they are needed, into slots of this many
@@ -185,7 +185,8 @@ typedef struct acorn_session acorn_session;
 
 /// Opens a model inside the caller's block; the same image, options and port as for acorn_plan. port is copied.
 /// block: 64-byte aligned, block_bytes at least; used until the caller stops using the model (there is nothing to close).
-/// Returns: ACORN_OK | ACORN_ERR_MEMORY (block untouched) | 0x1_ | 0x2_
+/// Returns: ACORN_OK | ACORN_ERR_MEMORY (block untouched) | ACORN_ERR_PORT (experts are to stream and the port reads nothing) |
+///          0x1_ | 0x2_
 ACORN_NODISCARD ACORN_API acorn_status acorn_model_open(acorn_model **model, acorn_fault *fault, const acorn_image *image,
                                                         const acorn_options *options, const acorn_port *port, void *block,
                                                         size_t block_bytes);
@@ -278,7 +279,10 @@ ACORN_API void acorn_session_reset(acorn_session *session);
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_set_rate(acorn_session *session, uint32_t rate);
 ACORN_API uint32_t acorn_session_rate(const acorn_session *session);
 
-/// Appends tokens to the conversation; computed in chunks. The last token's logits are then valid.
+/// Appends tokens to the conversation, one at least; computed in chunks. The last token's logits are then valid.
+/// Where a model has experts, this and every other call that computes (score, decode, append_text, generate, selftest,
+/// record) may also end with ACORN_ERR_STORAGE, ACORN_ERR_STALLED, ACORN_ERR_DAMAGED or ACORN_ERR_INVALID, told by
+/// acorn_model_expert_fault: what stands then is what stands after ACORN_ERR_CANCELLED, and the call can be made again.
 /// Returns: ACORN_OK | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL (both: state unchanged) |
 ///          ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE (whole chunks are kept: acorn_session_position says how many tokens; the rest
 ///          is as if it had never been fed. No logits, unless no token was kept: then those that there were)
@@ -344,11 +348,11 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_session_load(acorn_session *session
 /// How the next token is chosen; all fixed point with 16 fractional bits. A zero struct (but struct_size) is greedy.
 typedef struct acorn_sampling {
   uint32_t struct_size;
-  uint32_t temperature_q16;        /* 0: greedy, the lowest id of equals */
+  uint32_t temperature_q16;        /* 0: greedy, the lowest id of equals; at most 100 · 65536 */
   uint32_t top_k;                  /* 0: off */
   uint32_t top_p_q16;              /* 0 or ≥ 65536: off */
-  uint32_t min_p_q16;              /* 0: off */
-  uint32_t repetition_penalty_q16; /* 0 or 65536: off */
+  uint32_t min_p_q16;              /* 0: off; at most 65536 */
+  uint32_t repetition_penalty_q16; /* 0 or 65536: off; from 655 to 100 · 65536 */
   uint32_t repetition_window;      /* last tokens that are penalised; 0: all of acorn_session_tokens */
   uint32_t reserved;
   uint64_t seed; /* the same seed gives the same text on every machine */
@@ -492,7 +496,8 @@ typedef struct acorn_selftest_report {
 } acorn_selftest_report;
 /// Repeats the reference run that the file carries, at rate 0, and compares each step's digest with the file's. The first step that
 /// differs is the one that computes wrongly: steps after it in the same run only inherit its mistake. Needs ACORN_OPEN_TRACE and
-/// room for acorn_memory_plan.reference_tokens; resets the trace. The session is reset before and after and keeps its rate; its hook is not called.
+/// room for acorn_memory_plan.reference_tokens; resets the trace. The session is reset before and after and keeps its rate; its hooks are
+/// not called, and what trades answers for speed (dropped experts, routing by what is in memory) is off.
 /// Returns: ACORN_OK (the report says whether it passed) | ACORN_ERR_STATE (no trace, or the file has no reference run) |
 ///          ACORN_ERR_CONTEXT_FULL | ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_selftest(acorn_session *session, acorn_selftest_report *report);
@@ -502,15 +507,15 @@ ACORN_NODISCARD ACORN_API acorn_status acorn_session_selftest(acorn_session *ses
 typedef struct acorn_reference_run {
   uint32_t struct_size;
   uint32_t prompt_count, generated_count; /* 1 at least, together at most 1,024 */
-  uint32_t sampled_count, temperature_q16;
+  uint32_t sampled_count, temperature_q16; /* the latter above 0 in any case */
   uint32_t steps; /* room in each of the two arrays of digests: as many as acorn_model_trace has rows, or more */
   uint64_t seed;
   const int32_t *prompt;                       /* [prompt_count] */
   int32_t *generated;                          /* out: [generated_count] */
   uint64_t *prefill_digests, *decode_digests;  /* out: [rows of acorn_model_trace] */
 } acorn_reference_run;
-/// Computes what acorn_session_selftest will compare, at rate 0. The session is reset before and after and keeps its rate. Needs
-/// ACORN_OPEN_TRACE.
+/// Computes what acorn_session_selftest will compare, at rate 0 and with dials and hooks off. The session is reset before and after
+/// and keeps its rate. Needs ACORN_OPEN_TRACE.
 /// Returns: ACORN_OK | ACORN_ERR_STATE (no trace) | ACORN_ERR_BUFFER (steps) | ACORN_ERR_TOKEN | ACORN_ERR_CONTEXT_FULL |
 ///          ACORN_ERR_CANCELLED | ACORN_ERR_DEADLINE | ACORN_ERR_ARGUMENT
 ACORN_NODISCARD ACORN_API acorn_status acorn_session_record(acorn_session *session, acorn_reference_run *run);

@@ -45,7 +45,7 @@ typedef struct acorn_read_result {
 typedef struct acorn_port {
   uint32_t struct_size; /* sizeof(acorn_port) of the caller */
   uint32_t cpu_features;
-  uint32_t threads; /* largest number of tasks of parallel_for that run at once; 0 means 1 */
+  uint32_t threads; /* largest number of tasks of parallel_for that run at once, at most 256; 0 means 1 */
   uint32_t reserved;
   void *ctx;
   /// Receives a finished message of `bytes` bytes, without a newline; level 0 error, 1 warning, 2 information.

@@ -16,6 +16,7 @@ constexpr uint32_t kIdMask = (1u << kIdBits) - 1;
 constexpr uint32_t kMaxVocabulary = kIdMask;  // so that no slot of a hash table looks empty
 constexpr uint32_t kMaxMerges = kIdMask;
 constexpr uint32_t kMaxSpecials = 4096;
+constexpr uint32_t kMaxMarkupBytes = 65536;  // of all texts that are looked for at each place of a text with markup
 constexpr uint32_t kMaxTokenBytes = 4096;
 constexpr uint32_t kMaxChatOps = 256;
 constexpr uint32_t kMaxProbes = 256;  // a key of a hash table lies within this many slots of its home
