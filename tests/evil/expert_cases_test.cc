@@ -195,16 +195,18 @@ TEST(EvilExperts, Contents) {
   }
 }
 
-// A token that wants 64 experts has 128 matrices at once, which 256 threads cut in longer pieces than those of fewer. All tasks are the
-// last thread's: its memory ends where the block does.
+// A token that wants 64 experts has 128 matrices at once, which 256 threads cut in longer pieces than those of fewer. All tasks
+// are the last thread's: its memory ends where the block does.
 TEST(EvilExperts, ManyOfThemStayInAThreadsMemory) {
   ModelSpec spec;
   spec.name = "crowded";
   spec.layers = 1;
   spec.max_context = 4;
   spec.experts = spec.top_k = 64;
-  spec.expert_ffn = 2048;
-  spec.expert_weights = {{WeightFormat::kW4G32, Layout::kC4}};
+  spec.expert_ffn = 4096;
+  spec.expert_slices = {1024, 1024, 1024, 1024};
+  spec.linear = spec.head = {WeightFormat::kW8, Layout::kX16C8};
+  spec.expert_weights = {{WeightFormat::kW4, Layout::kX16C8}};  // whose kernels' needs do not grow with the depth
   const AlignedBytes file = BuildModel(spec);
   const acorn_image image = {file.data(), file.size()};
   acorn_port port = {};
@@ -225,7 +227,8 @@ TEST(EvilExperts, ManyOfThemStayInAThreadsMemory) {
   AlignedBytes block(std::vector<uint8_t>(plan.block_bytes + kBehind, kUntouched));
   acorn_model *model = nullptr;
   acorn_session *session = nullptr;
-  ASSERT_EQ(acorn_model_open(&model, nullptr, &image, &options, &port, block.data(), plan.block_bytes), static_cast<acorn_status>(ACORN_OK));
+  ASSERT_EQ(acorn_model_open(&model, nullptr, &image, &options, &port, block.data(), plan.block_bytes),
+            static_cast<acorn_status>(ACORN_OK));
   ASSERT_EQ(acorn_session_open(&session, model), static_cast<acorn_status>(ACORN_OK));
   const int32_t token = 1;
   ASSERT_EQ(acorn_session_prefill(session, &token, 1), static_cast<acorn_status>(ACORN_OK));
