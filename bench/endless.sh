@@ -42,5 +42,5 @@ echo "|---|---|"
 for before in 64 1024 4096 16384 32704; do
   [ -n "${speeds[$before]:-}" ] || continue
   sort -g <<<"${speeds[$before]%$'\n'}" | awk -v before="$before" '
-    { value[NR] = $1 } END { printf "| %d | %.0f (%.0f to %.0f) |\n", before, value[int((NR + 1) / 2)], value[1], value[NR] }'
+    { value[NR] = $1 } END { printf "| %d | %.0f (%.0f to %.0f) |\n", before, (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2, value[1], value[NR] }'
 done

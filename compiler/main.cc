@@ -1,6 +1,7 @@
 // acornc: the offline compiler. Subcommands stand in commands/; this file maps failures to messages and exit codes.
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <string>
 
@@ -51,7 +52,9 @@ int main(int argc, char **argv) {
     }
     return 0;
   } catch (const CLI::ParseError &fault) {
-    return app.exit(fault) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);  // --help ends here too
+    if (app.exit(fault) != 0) return static_cast<int>(ExitCode::kUsage);
+    if (std::cout.flush()) return 0;  // --help
+    return Fail(static_cast<int>(ExitCode::kIo), "cannot write to the standard output");
   } catch (const acorn::compiler::Error &fault) {
     return Fail(static_cast<int>(fault.code()), fault.what());
   } catch (const std::bad_alloc &) {

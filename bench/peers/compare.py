@@ -227,9 +227,9 @@ def measure(name: str, arguments, results: dict, save) -> None:
     plan = acorn.plan()
     inspected = json.loads(programs.run([ROOT / "build/release/bin/acornc", "inspect", acorn.file, "--json"]).out)
     limits = Limits(inspected, plan, model)
-    all_works = works(model, arguments.quick)
+    all_works, today = works(model, arguments.quick), measured()
     entry = {
-        "weights": "real" if model.real else "made up", "pairs": 0, "measured": measured(),
+        "weights": "real" if model.real else "made up", "pairs": 0, "measured": today,
         "file_bytes": {program.name: os.path.getsize(program.file) for program in [acorn, *peers]},
         "weight_bytes_a_token": limits.weight_bytes, "block_bytes": plan["block_bytes"],
         "bounds": [], "open_ms": [], "instructions": {},
@@ -240,6 +240,8 @@ def measure(name: str, arguments, results: dict, save) -> None:
         entry = resumed(entry, results["models"][name])
     results["models"][name] = entry
     for pair in range(entry["pairs"], arguments.pairs):
+        if today not in entry["measured"].split("; "):
+            entry["measured"] += "; " + today
         bound = limits.bounds(arguments.threads)
         entry["bounds"].append(bound)
         entry["open_ms"].append(acorn.open_ms())
@@ -278,8 +280,8 @@ def resumed(entry: dict, before: dict) -> dict:
         return one["file_bytes"], [(row["name"], list(row["runs"])) for row in one["works"]]
     if subject(before) != subject(entry):
         raise ProgramError("--resume: other files, programs or works than those that were measured before")
-    if entry["measured"] not in before["measured"].split("; "):
-        before["measured"] += "; " + entry["measured"]
+    before["pairs"] = len(before["open_ms"])  # of a run that was broken off, fewer than it was to have
+    before["block_bytes"], before["weight_bytes_a_token"] = entry["block_bytes"], entry["weight_bytes_a_token"]
     return before
 
 

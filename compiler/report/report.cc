@@ -51,7 +51,7 @@ void CreateReportFolder(const std::string &folder) {
   std::error_code fault;
   std::filesystem::create_directories(folder, fault);
   if (fault) throw Error(ExitCode::kIo, "cannot create " + folder + ": " + fault.message());
-  if (access(folder.c_str(), W_OK) != 0) throw Error(ExitCode::kIo, folder + ": " + std::strerror(errno));
+  if (access(folder.c_str(), W_OK | X_OK) != 0) throw Error(ExitCode::kIo, folder + ": " + std::strerror(errno));
 }
 
 void WriteReport(const std::string &folder, const ConversionReport &report) {

@@ -114,7 +114,7 @@ struct ConversionReport {
 /// Takes the ranges and zero points that the file has from `rows`, for the edges and heads that `report` knows by closed form.
 void TakeFinalRanges(const std::vector<RangeReport> &rows, ConversionReport *report);
 
-/// Creates `folder` where it is missing. Throws Error(kIo) where nothing can be written into it: before the work of a conversion.
+/// Creates `folder` where it is missing: before the work of a conversion. Throws Error(kIo) where nothing can be written into it.
 void CreateReportFolder(const std::string &folder);
 
 /// Writes layers.csv and report.html into `folder`, which is created; each file whole or not at all. Throws Error(kIo).

@@ -58,7 +58,8 @@ void AddDeviceOptions(Arguments *arguments, DeviceOptions *options) {
   arguments->Text("--residency", &options->residency,
                   "map: read the file in place (default); populate: the same, all of it at once; copy: read it into memory");
   arguments->Flag("--large-pages", &options->large_pages,
-                  "the library's memory in large pages: long prompts and conversations are a little faster, and all of it is resident at once");
+                  "the library's memory in large pages: long prompts and conversations are a little faster, and all of it is "
+                  "resident at once");
   arguments->Text("--isa", &options->isa, "lower the instruction set: scalar, neon, neondot, i8mm, avx2, avxvnni, avx512vnni");
   arguments->Bytes("--expert-cache", &options->expert_cache, "memory for experts that stream from the file; without it all of them are used where they lie");
   arguments->Text("--expert-policy", &options->expert_policy, "which expert leaves first: lfru (default), lru, edgemoe");
@@ -212,7 +213,8 @@ void Device::ForPieces(const TakePiece &take) const {
   const acorn_status asked = acorn_image_read(&none, &file_bytes, &port_, nullptr, 0);  // for the size
   if (asked != ACORN_ERR_MEMORY) Fail(ExitCode::kIo, "%s: %s", options_.file.c_str(), acorn_status_text(asked));
   struct stat facts = {};
-  if (stat(options_.file.c_str(), &facts) == 0 && static_cast<uint64_t>(facts.st_size) != file_bytes) {
+  if (stat(options_.file.c_str(), &facts) != 0) Fail(ExitCode::kIo, "%s: %s", options_.file.c_str(), std::strerror(errno));
+  if (static_cast<uint64_t>(facts.st_size) != file_bytes) {
     Fail(ExitCode::kModel, "%s: has %llu bytes, its header says %llu", options_.file.c_str(),
          static_cast<unsigned long long>(facts.st_size), static_cast<unsigned long long>(file_bytes));
   }

@@ -56,7 +56,9 @@ void CheckSampling(const SamplingOptions &options) {
   if (options.repetition_penalty != 0 && options.repetition_penalty < kLeastPenaltyQ16) {
     Fail(ExitCode::kUsage, "--repetition-penalty: 0, which is none, or a number from 0.01 to 100 is wanted");
   }
-  if (options.stop.size() > kMostStops) Fail(ExitCode::kUsage, "--stop: %zu texts, at most %zu are taken", options.stop.size(), kMostStops);
+  if (options.stop.size() > kMostStops) {
+    Fail(ExitCode::kUsage, "--stop: %zu texts, at most %zu are taken", options.stop.size(), kMostStops);
+  }
   for (const std::string &stop : options.stop) {
     if (stop.empty() || stop.size() > kLongestStop) {
       Fail(ExitCode::kUsage, "--stop: a text of %zu bytes, 1 to %zu are wanted", stop.size(), kLongestStop);

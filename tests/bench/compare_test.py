@@ -80,12 +80,12 @@ class Kept(unittest.TestCase):
 
     def test_rounds_of_another_day_count(self):
         works = [{"name": "decode at 0", "runs": {"Acorn": [2.0], "llama.cpp Q4_0": [1.0]}}]
-        before = {"file_bytes": {"Acorn": 7}, "works": works, "pairs": 1, "measured": "2026-01-01"}
+        before = {"file_bytes": {"Acorn": 7}, "works": works, "pairs": 5, "measured": "2026-01-01", "open_ms": [3.0],
+                  "block_bytes": 1, "weight_bytes_a_token": 2}
         fresh = {"file_bytes": {"Acorn": 7}, "works": [{"name": "decode at 0", "runs": {"Acorn": [], "llama.cpp Q4_0": []}}],
-                 "pairs": 0, "measured": "2026-01-02"}
+                 "pairs": 0, "measured": "2026-01-02", "open_ms": [], "block_bytes": 3, "weight_bytes_a_token": 2}
         entry = compare.resumed(fresh, before)
-        self.assertEqual((entry["pairs"], entry["works"], entry["measured"]), (1, works, "2026-01-01; 2026-01-02"))
-        self.assertEqual(compare.resumed(fresh, entry)["measured"], "2026-01-01; 2026-01-02")
+        self.assertEqual((entry["pairs"], entry["works"], entry["block_bytes"]), (1, works, 3))
         with self.assertRaises(programs.ProgramError):
             compare.resumed({**fresh, "file_bytes": {"Acorn": 8}}, entry)
 

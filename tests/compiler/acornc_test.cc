@@ -52,6 +52,13 @@ TEST(Acornc, Usage) {
   ExpectFailure("perplexity x --text y --rate 0,15 --heal-steps 5", 2, "--heal");
 }
 
+TEST(Acornc, OutputThatNobodyTakesIsFive) {
+  for (const char *arguments : {"--help", "convert --help"}) {
+    const int status = std::system((std::string(ACORN_ACORNC) + " " + arguments + " >/dev/full 2>/dev/null").c_str());
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 5) << arguments << ": " << status;
+  }
+}
+
 TEST(Acornc, SynthRefusesByName) {
   const test::TempFolder folder;
   const std::string output = " -o " + folder.File("m");

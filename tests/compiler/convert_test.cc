@@ -70,6 +70,7 @@ TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--prefix all", 2, "--prefix");
   ExpectRefused("--context 100000", 2, "--context 100000: the model reaches 256 tokens");
   ExpectRefused("--calibration " + folder_.File("absent"), 2, "no tokenizer");
+  ExpectRefused("--report /dev/null/report", 5, "/dev/null/report");  // before the work: no model is there
   ExpectRefused("--profiles 0", 2, "--profiles 0: a rate beyond 0 is wanted");
   ExpectRefused("--profiles 15,61", 2, "--profiles 15,61: rates from 0 to 60 are wanted");
   ExpectRefused("--profiles 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", 2, "at most 15 rates beyond 0 are wanted");

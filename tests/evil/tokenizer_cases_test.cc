@@ -54,7 +54,9 @@ class TokenizerWriter {
       merges.push_back(layout::PackMerge(merge.left, merge.right, merge.result));
     }
     std::vector<layout::Special> specials;
-    for (size_t id = first_special; id + 1 < texts.size(); ++id) specials.push_back({static_cast<uint32_t>(id), layout::kSpecialMarkup});
+    for (size_t id = first_special; id + 1 < texts.size(); ++id) {
+      specials.push_back({static_cast<uint32_t>(id), layout::kSpecialMarkup});
+    }
     specials.push_back(
         {static_cast<uint32_t>(texts.size() - 1), layout::kSpecialHidden | layout::kSpecialMarkup | layout::kSpecialStop});
     const std::vector<layout::ChatOp> user = {{static_cast<uint32_t>(layout::ChatOpKind::kContent), 0, 0},

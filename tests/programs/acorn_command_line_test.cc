@@ -208,6 +208,11 @@ TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
   EXPECT_NE(planned.out.find("session"), std::string::npos);
   ExpectFailure({"run", folder_.File("none"), "-p", "x"}, 5, {"none", "No such file"});
   ExpectFailure({"perplexity", "MODEL", "--window", "64", "--text", folder_.path()}, 5, {"directory"});
+  const std::string full = folder_.File("full.svg");  // a name of a device, which stays
+  ASSERT_EQ(symlink("/dev/full", full.c_str()), 0);
+  ExpectFailure({"plan", "MODEL", "--svg", full}, 5, {"full.svg: cannot be written: No space left"});
+  struct stat facts = {};
+  EXPECT_EQ(lstat(full.c_str(), &facts), 0);
   const std::string pipe = folder_.File("pipe");
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   ExpectFailure({"verify", pipe}, 5, {"pipe: not a regular file"});
@@ -222,7 +227,8 @@ TEST_F(CommandLine, TooLittleMemoryIsFourAndInputFaultsAreFive) {
 #if !defined(ACORN_EMULATED)  // the shell is this machine's
 TEST_F(CommandLine, AnAnswerThatNobodyTakesIsFive) {
   for (const char *command : {"run \"$1\" -p x -n 3", "plan \"$1\"", "--version"}) {
-    const Outcome outcome = RunProgram({"/bin/sh", "-c", "exec \"$0\" " + std::string(command) + " >/dev/full", ACORN_PROGRAM, model_});
+    const std::string line = "exec \"$0\" " + std::string(command) + " >/dev/full";
+    const Outcome outcome = RunProgram({"/bin/sh", "-c", line, ACORN_PROGRAM, model_});
     EXPECT_EQ(outcome.code, 5) << command;
     EXPECT_NE(outcome.err.find("cannot write to the standard output"), std::string::npos) << command << outcome.err;
   }

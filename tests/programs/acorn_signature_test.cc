@@ -151,6 +151,16 @@ TEST_F(Signed, RefusalsSayWhy) {
   ExpectFailure({ACORN_PROGRAM, "verify", path_, "--trust", folder_.File("mine.pub")}, 3, {"is not signed"});
 }
 
+// What streams is not in memory when the header is checked.
+TEST_F(Signed, AFileThatWentOnIsNeverUsed) {
+  folder_.Write("m.acorn", bytes_ + "x");
+  for (const Words &more : std::vector<Words>{{}, {"--expert-cache", "1M"}}) {
+    Words words = Plan("mine.pub");
+    words.insert(words.end(), more.begin(), more.end());
+    ExpectFailure(words, 3, {"m.acorn"});
+  }
+}
+
 // The byte lies between the records of experts, where no checksum looks.
 TEST_F(Signed, AnAlteredFileIsNeverUsed) {
   std::string altered = bytes_;
