@@ -117,6 +117,6 @@ if(ACORN_BUILD_COMPILER AND ACORN_WITH_TORCH)
     # at::parallel_for is a plain loop to a compiler that does not know OpenMP.
     find_package(OpenMP REQUIRED COMPONENTS CXX)
     target_link_libraries(acorn_torch INTERFACE OpenMP::OpenMP_CXX)
-    target_compile_definitions(acorn_torch INTERFACE ACORN_WITH_TORCH EIGEN_DONT_PARALLELIZE)
+    target_compile_definitions(acorn_torch INTERFACE EIGEN_DONT_PARALLELIZE)
   endif()
 endif()

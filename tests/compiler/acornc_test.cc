@@ -1,30 +1,16 @@
 // The command line of acornc: exit codes, messages, and the float perplexities of the shared models.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "tests/compiler/acornc_command.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
 
 namespace acorn::compiler {
 namespace {
-
-struct Outcome {
-  int exit_code = -1;
-  std::string out;
-  std::string err;
-};
-
-Outcome RunAcornc(const std::string &arguments) {
-  const test::TempFolder folder;
-  const std::string command =
-      std::string(ACORN_ACORNC) + " " + arguments + " >" + folder.File("out") + " 2>" + folder.File("err") + " </dev/null";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::ReadFile(folder.File("out")), test::ReadFile(folder.File("err"))};
-}
 
 void ExpectFailure(const std::string &arguments, int exit_code, const std::string &message) {
   const Outcome outcome = RunAcornc(arguments);

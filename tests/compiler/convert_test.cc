@@ -1,56 +1,14 @@
 // acornc convert and inspect as commands: options, exit codes, what is written and what is not.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-
 #include <algorithm>
-#include <filesystem>
-#include <nlohmann/json.hpp>
 #include <regex>
-#include <string>
 #include <utility>
 
 #include "acorn_schema/acorn_generated.h"
 #include "acorn_schema/file.h"
-#include "tests/support/shared_data.h"
-#include "tests/support/temp_folder.h"
+#include "tests/compiler/convert_command.h"
 
 namespace acorn::compiler {
 namespace {
-
-struct Outcome {
-  int exit_code = -1;
-  std::string out;
-  std::string err;
-};
-
-Outcome RunAcornc(const std::string &arguments) {
-  const test::TempFolder folder;
-  const std::string command =
-      std::string(ACORN_ACORNC) + " " + arguments + " >" + folder.File("out") + " 2>" + folder.File("err") + " </dev/null";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::ReadFile(folder.File("out")), test::ReadFile(folder.File("err"))};
-}
-
-class Convert : public testing::Test {
- protected:
-  /// Converts the small model with more options; the file is `name` in the test's folder.
-  Outcome Run(const std::string &options, const std::string &name = "m.acorn") {
-    return RunAcornc("convert " + test::DataPath("small_llama") + " -o " + folder_.File(name) + " " + options);
-  }
-  void ExpectRefused(const std::string &options, int exit_code, const std::string &message) {
-    const Outcome outcome = Run(options);
-    EXPECT_EQ(outcome.exit_code, exit_code) << options << ": " << outcome.err;
-    EXPECT_NE(outcome.err.find(message), std::string::npos) << options << ": " << outcome.err;
-    EXPECT_TRUE(std::filesystem::is_empty(folder_.path())) << options;
-  }
-  nlohmann::json Inspect(const std::string &name = "m.acorn") {
-    const Outcome outcome = RunAcornc("inspect --json " + folder_.File(name));
-    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-    return nlohmann::json::parse(outcome.out);
-  }
-
-  test::TempFolder folder_;
-};
 
 TEST_F(Convert, RefusesBadOptions) {
   ExpectRefused("--recipe best", 2, "--recipe");
@@ -100,67 +58,9 @@ TEST_F(Convert, TrainingOptionsNeedTheRecipeThatTrains) {
   ExpectRefused("--heal 10", 2, "--heal needs --profiles");
   ExpectRefused("--heal-steps 10", 2, "--heal");
   ExpectRefused("--heal 0", 2, "--heal");
-#ifndef ACORN_WITH_TORCH
+  // The program of these tests.
   ExpectRefused("--recipe mobilequant", 2, "built without LibTorch (toolchains/setup.sh --train installs it)");
-#endif
 }
-
-#ifdef ACORN_WITH_TORCH
-TEST_F(Convert, TrainsReportsAndLeavesNothingBehind) {
-  const std::string train = "--recipe mobilequant --steps 20 --calibration-windows 12 ";
-  const Outcome outcome = Run(train + "--report " + folder_.File("report"));
-  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  EXPECT_NE(outcome.err.find("on text it never saw"), std::string::npos) << outcome.err;
-  EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn.checkpoint")));
-  const std::string page = test::ReadFile(folder_.File("report/report.html"));
-  EXPECT_NE(page.find("all of its 20 steps done"), std::string::npos);
-  EXPECT_NE(page.find("integers fixed"), std::string::npos);
-  EXPECT_EQ(Inspect()["provenance"]["recipe"], "mobilequant");
-  // The same again, and with another number of threads the same model up to the order of sums in float.
-  ASSERT_EQ(Run(train, "again.acorn").exit_code, 0);
-  EXPECT_EQ(test::ReadFile(folder_.File("again.acorn")), test::ReadFile(folder_.File("m.acorn")));
-}
-
-TEST_F(Convert, TrainsForACacheOf4Bits) {
-  const Outcome outcome = Run("--recipe mobilequant --steps 8 --calibration-windows 12 --kv 4 --report " + folder_.File("report"));
-  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  EXPECT_EQ(outcome.out.find("with 8 bits under the same weights"), std::string::npos) << outcome.out;
-  EXPECT_EQ(Inspect()["kv_bits"], 4);
-  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find(">s4<"), std::string::npos);
-}
-
-TEST_F(Convert, TrainsStateSpaceModels) {
-  const auto train = [&](const char *name, const std::string &options) {
-    return RunAcornc("convert " + test::DataPath(name) + " -o " + folder_.File("m.acorn") +
-                     " --recipe mobilequant --steps 20 --calibration-windows 12 " + options);
-  };
-  const Outcome outcome = train("small_mamba2", "--report " + folder_.File("report"));
-  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  EXPECT_EQ(Inspect()["provenance"]["recipe"], "mobilequant");
-  EXPECT_NE(test::ReadFile(folder_.File("report/report.html")).find("all of its 20 steps done"), std::string::npos);
-  const Outcome hybrid = train("small_bamba", "--rotate r1r2 --rotate-seeds 1");
-  ASSERT_EQ(hybrid.exit_code, 0) << hybrid.err;
-  const Outcome refused = train("small_granite_h", "");
-  EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_NE(refused.err.find("--recipe mobilequant does not know layers with experts"), std::string::npos) << refused.err;
-}
-
-TEST_F(Convert, ATimeLimitKeepsTheBestAndWhatToGoOnFrom) {
-  // Far more steps than a machine does in a second: the limit ends it, the file is there, and so is the checkpoint.
-  const Outcome outcome = Run("--recipe mobilequant --steps 10000000 --calibration-windows 12 --time-limit 0.02");
-  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  EXPECT_NE(outcome.err.find("stopped by the time limit"), std::string::npos) << outcome.err;
-  EXPECT_TRUE(std::filesystem::exists(folder_.File("m.acorn.checkpoint")));
-  Inspect();
-}
-
-TEST_F(Convert, TooLittleTextToTrainOn) {
-  const Outcome outcome = Run("--recipe mobilequant --steps 5 --calibration-windows 3");
-  EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_NE(outcome.err.find("training needs 4 windows"), std::string::npos) << outcome.err;
-  EXPECT_FALSE(std::filesystem::exists(folder_.File("m.acorn")));
-}
-#endif
 
 TEST_F(Convert, StateSpaceModels) {
   const auto convert = [&](const char *name, const std::string &options) {

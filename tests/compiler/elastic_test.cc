@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include <Eigen/LU>
-#include <Eigen/SVD>
+#include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
 
 #include "base/progress.h"
 #include "graph/float_model.h"
@@ -302,7 +302,7 @@ TEST(Importance, LeverageIsTheFormulaAndKnowsNoUnit) {
   const double ridge = 0.3;
   Eigen::MatrixXd c = moments.cast<double>(), ridged = c;
   ridged.diagonal().array() += ridge * c.diagonal().mean();
-  const Eigen::MatrixXd want = c * ridged.inverse();
+  const Eigen::MatrixXd want = ridged.llt().solve(c);  // the diagonal is that of c times the inverse: both are symmetric
   const std::vector<double> got = RidgeLeverage(moments, ridge), scaled = RidgeLeverage(100 * moments, ridge);
   for (int64_t i = 0; i < 12; ++i) {
     EXPECT_NEAR(got[static_cast<size_t>(i)], want(i, i), 1e-9);
@@ -348,11 +348,12 @@ TEST(BasisOfValues, IsInvertibleAndBestForEveryRank) {
   const Matrix turned = v * basis.values.transpose();
   Eigen::MatrixXd both(v.rows(), 60);
   both << (v * o1.transpose()).cast<double>(), (v * o2.transpose()).cast<double>();
-  const Eigen::VectorXd singular = both.bdcSvd().singularValues();
+  // The squares of the singular values, the smallest first.
+  const Eigen::VectorXd squares = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>(both.transpose() * both).eigenvalues();
   for (int64_t kept = 0; kept < dim; ++kept) {
     const Matrix part = turned.leftCols(kept) * basis.outputs.leftCols(kept).transpose() - v;
     const double lost = static_cast<double>((part * o1.transpose()).squaredNorm() + (part * o2.transpose()).squaredNorm());
-    const double least = singular.tail(singular.size() - kept).squaredNorm();  // of any matrix of this rank
+    const double least = squares.head(squares.size() - kept).sum();  // of any matrix of this rank
     EXPECT_NEAR(lost, least, 1e-3 * least + 1e-2);
   }
   for (int64_t i = 0; i < dim; ++i) {  // sigma lies on V's channels

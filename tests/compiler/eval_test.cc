@@ -1,6 +1,5 @@
 // acornc eval: its figures against one plain run of the float reference for each choice, and what it refuses.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +11,7 @@
 #include "graph/continuations.h"
 #include "graph/float_model.h"
 #include "import/source_model.h"
+#include "tests/compiler/acornc_command.h"
 #include "tests/support/shared_data.h"
 #include "tests/support/temp_folder.h"
 #include "text/source_tokenizer.h"
@@ -20,20 +20,6 @@ namespace acorn::compiler {
 namespace {
 
 using nlohmann::json;
-
-struct Outcome {
-  int exit_code = -1;
-  std::string out;
-  std::string err;
-};
-
-Outcome RunAcornc(const std::string &arguments) {
-  const test::TempFolder folder;
-  const std::string command =
-      std::string(ACORN_ACORNC) + " " + arguments + " >" + folder.File("out") + " 2>" + folder.File("err") + " </dev/null";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::ReadFile(folder.File("out")), test::ReadFile(folder.File("err"))};
-}
 
 // One continuation in a run of its own, over whole rows of logits.
 ContinuationScore ScorePlainly(const SourceModel &source, const Continuation &continuation) {

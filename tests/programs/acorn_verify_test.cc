@@ -34,19 +34,16 @@ TEST(ChecksumStream, EqualsTheChecksumOfTheWhole) {
 /// A model of two layers with experts, some of whose records are larger than a piece that is read.
 class Verify : public testing::Test {
  protected:
-  Verify() {
+  void SetUp() override {
+#if defined(ACORN_EMULATED)
+    GTEST_SKIP() << "an emulated program cannot start another one";
+#endif
     for (const ModelSpec &spec : VariedSpecs()) {
       if (spec.experts != 0 && spec_.experts == 0) spec_ = spec;
     }
     spec_.expert_ffn = 16384, spec_.experts = 3, spec_.layers = 2, spec_.expert_slices.clear();
     spec_.expert_weights.resize(1);
     file_ = BuildModel(spec_);
-  }
-
-  void SetUp() override {
-#if defined(ACORN_EMULATED)
-    GTEST_SKIP() << "an emulated program cannot start another one";
-#endif
   }
 
   std::string Write(const std::vector<uint8_t> &bytes) const {

@@ -8,6 +8,17 @@
 
 namespace acorn::test {
 
+namespace {
+
+/// The upper half of a product of 128 bits.
+uint64_t UpperHalf(uint64_t a, uint64_t b) {
+  const uint64_t a0 = a & 0xffffffffu, a1 = a >> 32, b0 = b & 0xffffffffu, b1 = b >> 32;
+  const uint64_t middle = a1 * b0 + (a0 * b0 >> 32);
+  return a1 * b1 + (middle >> 32) + ((a0 * b1 + (middle & 0xffffffffu)) >> 32);
+}
+
+}  // namespace
+
 uint64_t Random::Next() {
   uint64_t z = state_ += 0x9e3779b97f4a7c15u;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -16,7 +27,12 @@ uint64_t Random::Next() {
 }
 
 int64_t Random::Between(int64_t low, int64_t high) {
-  return low + static_cast<int64_t>(Next() % static_cast<uint64_t>(high - low + 1));
+  const uint64_t count = static_cast<uint64_t>(high - low) + 1, number = Next();
+  // number % count, where 32-bit machines take hundreds of steps for a division: the quotient is at most 2 too small.
+  if (count != count_) reciprocal_ = UINT64_MAX / count, count_ = count;
+  uint64_t rest = number - UpperHalf(number, reciprocal_) * count;
+  while (rest >= count) rest -= count;
+  return low + static_cast<int64_t>(rest);
 }
 
 double Random::Real(double low, double high) {

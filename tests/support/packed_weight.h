@@ -15,13 +15,14 @@ class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
   uint64_t Next();
-  /// A number in [low, high].
+  /// A number in [low, high], a range of fewer than 2^64.
   int64_t Between(int64_t low, int64_t high);
   /// A number in [low, high).
   double Real(double low, double high);
 
  private:
   uint64_t state_;
+  uint64_t count_ = 1, reciprocal_ = UINT64_MAX;  // of the last range
 };
 
 /// How a weight matrix is stored.
