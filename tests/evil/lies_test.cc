@@ -103,7 +103,7 @@ TEST(EvilLies, FlippedConstantsComputeTheSame) {
       options.context_tokens = 8;
       std::vector<int32_t> expected;
       for (const uint32_t features : FeatureLevels()) {
-        const ThreadPort port(features, 1);
+        ThreadPort port(features, 1);
         ModelSession session(bad, options, port.get());
         if (session.status() != ACORN_OK) {
           EXPECT_EQ(session.status(), static_cast<acorn_status>(ACORN_ERR_INVALID)) << spec.name << " " << round;

@@ -49,7 +49,7 @@ TEST_P(Memory, StaysInsideTheBlockAndAllocatesNothing) {
     for (const uint32_t chunk : {1u, 5u, 64u}) {
       // Unreadable pages touch the block's end, or its beginning.
       const Guard guard = chunk == 5 ? Guard::kBegin : Guard::kEnd;
-      const ThreadPort port(features, 1);
+      ThreadPort port(features, 1);
       acorn_options options = {};
       options.struct_size = sizeof options;
       options.chunk_tokens = chunk;

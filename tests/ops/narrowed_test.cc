@@ -33,7 +33,7 @@ TEST_P(Narrowed, EqualsAFileOfNothingElse) {
   ASSERT_EQ(expected.size(), tokens.size() * spec.vocab_size);
   for (const uint32_t features : FeatureLevels()) {
     for (const Running run : kRuns) {
-      const ThreadPort port(features, run.threads);
+      ThreadPort port(features, run.threads);
       acorn_options options = {};
       options.chunk_tokens = run.chunk;
       ModelSession session(wide, options, port.get());

@@ -97,7 +97,7 @@ TEST(Endless, AllKindsOfModels) {
     const AlignedBytes file = BuildModel(spec);
     const Ids tokens = SomeTokens(spec, 80), expected = ReferenceLogits(file, tokens);
     for (const uint32_t features : FeatureLevels()) {
-      const ThreadPort port(features, 2);
+      ThreadPort port(features, 2);
       ModelSession session(file, WithChunk(11), port.get());
       ASSERT_EQ(session.plan().endless, 1u);
       ASSERT_TRUE(session.Score(tokens) == expected) << spec.name << " " << features;
@@ -129,7 +129,7 @@ TEST(Endless, RatesSwitchInTheMiddleOfATurn) {
   EXPECT_EQ(acorn_session_set_rate(first.session(), 0), kRefill);
   for (const uint32_t features : FeatureLevels()) {
     for (const uint32_t chunk : {1u, 5u, 17u}) {
-      const ThreadPort port(features, 3);
+      ThreadPort port(features, 3);
       ModelSession session(file, WithChunk(chunk), port.get());
       EXPECT_TRUE(talk(&session, true) == expected) << features << " " << chunk;
       EXPECT_EQ(Saved(session.session()), Saved(first.session()));

@@ -38,7 +38,7 @@ void ExpectReference(const ModelSpec &spec, const AlignedBytes &file, uint32_t r
       reference::ReferenceModel(std::vector<uint8_t>(alone.data(), alone.data() + alone.size())).Logits(tokens);
   for (const uint32_t features : FeatureLevels()) {
     for (const Running run : kRuns) {
-      const ThreadPort port(features, run.threads);
+      ThreadPort port(features, run.threads);
       acorn_options options = {};
       options.chunk_tokens = run.chunk;
       options.logit_rows = run.chunk == 7 ? 3 : 1;

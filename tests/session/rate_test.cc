@@ -248,7 +248,7 @@ TEST_P(Rates, SwitchesAreTheSameHoweverTheyAreComputed) {
   const std::vector<int32_t> expected = talk(&plain);
   for (const uint32_t features : FeatureLevels()) {
     for (const uint32_t threads : {1u, 2u}) {
-      const ThreadPort port(features, threads);
+      ThreadPort port(features, threads);
       ModelSession session = Opened(file_, 0, port.get(), threads == 1 ? 1 : 4);
       EXPECT_EQ(talk(&session), expected) << features << " " << threads;
     }

@@ -57,7 +57,7 @@ TEST_P(SelfTests, PassEverywhere) {
   const acorn_selftest_report first = SelfTest(file);
   for (const uint32_t features : FeatureLevels()) {
     for (const Running run : kRuns) {
-      const ThreadPort port(features, run.threads);
+      ThreadPort port(features, run.threads);
       acorn_options options = {};
       options.chunk_tokens = run.chunk;
       options.context_tokens = run.chunk == 7 ? 15 : 0;

@@ -184,7 +184,7 @@ TEST(Session, SamplingIsRepeatable) {
   sampling.seed = 42;
   std::vector<std::vector<int32_t>> runs;
   for (const uint32_t features : FeatureLevels()) {
-    const ThreadPort port(features, 2);
+    ThreadPort port(features, 2);
     ModelSession session(BuildModel(spec), {}, port.get());
     int32_t token = 0;
     EXPECT_EQ(acorn_session_sample(session.session(), &token, &sampling), ACORN_ERR_STATE);

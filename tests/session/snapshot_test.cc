@@ -137,7 +137,7 @@ TEST_P(Snapshots, BytesDependOnTheConversationAlone) {
   first.Score(tokens_);
   EXPECT_EQ(Saved(first.session()), snapshot);
   for (const uint32_t features : FeatureLevels()) {
-    const ThreadPort port(features, 2);
+    ThreadPort port(features, 2);
     ModelSession session = Opened(file_, 40, 5, port.get());
     session.Score(tokens_);
     EXPECT_EQ(Saved(session.session()), snapshot) << features;

@@ -304,7 +304,7 @@ INSTANTIATE_TEST_SUITE_P(Session, Stops, testing::ValuesIn(Cases()), [](const te
 TEST(Stop, FromAnotherThread) {
   ModelSpec spec = VariedSpecs().front();
   const std::vector<int32_t> tokens = SomeTokens(spec.vocab_size, 60);
-  const ThreadPort port(HostFeatures(), 2);
+  ThreadPort port(HostFeatures(), 2);
   ModelSession session(BuildModel(spec), {}, port.get()), whole(BuildModel(spec));
   ASSERT_EQ(acorn_session_prefill(whole.session(), tokens.data(), tokens.size()), kOk);
   const std::vector<uint8_t> expected = Snapshot(whole.session());
@@ -395,7 +395,7 @@ TEST(Stop, ADeadlineNeedsAClock) {
 }
 
 TEST(Stop, ADeadlineStandsUntilTheNextOne) {
-  const ThreadPort threads(0, 1);
+  ThreadPort threads(0, 1);
   const LookedAtPort port(*threads.get());
   acorn_options options = {};
   options.flags = ACORN_OPEN_TRACE;
