@@ -34,7 +34,8 @@ TEST(Exp2, IsTheFormulaAndNearTheRealNumber) {
   EXPECT_EQ(attention::Exp2(uint64_t{1} << 62), 0u);
 }
 
-enum class Scores { kAny, kAlike, kExtreme };  // kAlike: every key is the same, so softmax is flat
+// kAlike: every key is the same, so softmax is flat.  kSteps: those of a tile are, and each of eight steps down takes some octaves
+enum class Scores { kAny, kAlike, kExtreme, kSteps };
 
 struct Problem {
   size_t rows, kv_heads, heads_per_kv, head_dim;  // rows: of the cache that are written
@@ -72,6 +73,9 @@ struct Layer {
     if (p.scores == Scores::kExtreme) {
       for (int8_t &b : k) b = static_cast<int8_t>(b < 0 ? -limit : limit);
       for (int8_t &b : v) b = static_cast<int8_t>(limit);
+    }
+    for (size_t i = 0; p.scores == Scores::kSteps && i < k.size(); ++i) {
+      k[i] = static_cast<int8_t>(limit - static_cast<int>(i / width / kv_cache::kTileRows * 5 % 8));
     }
     for (uint8_t &b : k_cache) b = 0xa5;  // what was never written must not matter
     for (int8_t &b : v_cache) b = -77;
@@ -181,7 +185,7 @@ void Check(const attention::Kernel &kernel, const Problem &p, const Layer &layer
   GuardedBuffer<int8_t> q((p.m - 1) * q_stride + q_width), y((p.m - 1) * y_stride + p.y_width());
   GuardedBuffer<int32_t> exp_multiplier(p.heads_per_kv), out_multiplier(p.heads_per_kv);
   GuardedBuffer<int8_t> sink_q(q.size() + p.m - 1);  // of another stride
-  for (int8_t &b : q) b = static_cast<int8_t>(p.scores == Scores::kExtreme ? 127 : corners.Signed(127));
+  for (int8_t &b : q) b = static_cast<int8_t>(p.scores == Scores::kExtreme || p.scores == Scores::kSteps ? 127 : corners.Signed(127));
   for (int8_t &b : sink_q) b = static_cast<int8_t>(corners.Signed(127));
   for (int32_t &v : exp_multiplier) v = static_cast<int32_t>(p.exp_multiplier - p.exp_multiplier / 3 * corners.Between(0, 1));
   for (int32_t &v : out_multiplier) v = static_cast<int32_t>(corners.Between(1 << 30, 2147483647));
@@ -290,6 +294,15 @@ TEST(Attention, Scales) {
       for (int32_t shift : {1, 10, 20, 31, 32, 33, 43, 44, 62}) CheckAll({70, 1, 3, 64, 6, scores, multiplier, shift, 24, 0});
     }
     for (int32_t out_shift : {1, 20, 38}) CheckAll({40, 1, 2, 32, 3, scores, 1 << 20, 20, out_shift, -127});
+  }
+}
+
+// E of whole tiles without high bytes, and of whole tiles that do not count at all.
+TEST(Attention, TilesFarBelowTheLargestScore) {
+  for (size_t heads : {1, 2, 3, 4, 5, 8, 9}) {
+    for (size_t head_dim : {48, 64, 128}) {
+      for (size_t m : {1, 2, 3, 8}) CheckAll({149, 2, heads, head_dim, m, Scores::kSteps, 1 << 24, 20, 30, 0});
+    }
   }
 }
 
