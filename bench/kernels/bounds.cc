@@ -185,8 +185,7 @@ MultiplyLoop FastestMultiply() {
 void BenchRead(benchmark::State &state, size_t bytes) {
   const size_t part = bytes / static_cast<size_t>(state.threads()) / 4096 * 4096;
   const uint8_t *data = ColdBuffer() + part * static_cast<size_t>(state.thread_index());
-  const ReadLoop read = part < kFarBytes ? FastestRead<false>() : FastestRead<true>();
-  for (auto _ : state) read(data, part);
+  for (auto _ : state) Read(data, part);
   state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(part) * static_cast<double>(state.iterations()),
                                               benchmark::Counter::kIsRate);
 }
@@ -228,6 +227,8 @@ uint8_t *ColdBuffer() {
   if (!filled) std::abort();
   return buffer.get();
 }
+
+void Read(const uint8_t *data, size_t bytes) { (bytes < kFarBytes ? FastestRead<false>() : FastestRead<true>())(data, bytes); }
 
 std::vector<int> ThreadCounts() {
   const int cores = static_cast<int>(std::thread::hardware_concurrency());

@@ -17,6 +17,9 @@ uint8_t *ColdBuffer();
 /// Every core of this machine's, and one: [1] or [1, cores].
 std::vector<int> ThreadCounts();
 
+/// Reads memory once with the fastest loop that we know.  data: of 64-byte alignment;  bytes: a multiple of 4 KiB
+void Read(const uint8_t *data, size_t bytes);
+
 /// bound/read/BYTES: BYTES again and again, each thread a part of its own, so that what fits a cache is read from there. GB/s.
 /// bound/multiply: products of 8-bit integers. GMAC/s. Both with each number of ThreadCounts().
 /// bound/hand_over: how long a line that one core has written takes to another one. ns. Where there is more than one core: cores
