@@ -228,7 +228,10 @@ uint8_t *ColdBuffer() {
   return buffer.get();
 }
 
-void Read(const uint8_t *data, size_t bytes) { (bytes < kFarBytes ? FastestRead<false>() : FastestRead<true>())(data, bytes); }
+void Read(const uint8_t *data, size_t bytes) {
+  static const ReadLoop near_loop = FastestRead<false>(), far_loop = FastestRead<true>();
+  (bytes < kFarBytes ? near_loop : far_loop)(data, bytes);
+}
 
 std::vector<int> ThreadCounts() {
   const int cores = static_cast<int>(std::thread::hardware_concurrency());

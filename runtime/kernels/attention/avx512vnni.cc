@@ -189,9 +189,10 @@ void ValueBlock(const Pass &pass, const Normaliser *normalisers, size_t pair, si
   const uint8_t *e = pass.scores + pair * pass.score_stride;
   const bool halves = ReadsHalves(pass);
   const size_t ahead = halves ? kAheadInHalves : kAheadInOrder;
-  // Far from the likeliest key E has no high bytes, or is 0 (of 8 pairs behind thousands of tokens, for 6 and 1 of 10 tiles). One
-  // row waits for memory either way.
-  const bool skips = args.m > 1;
+  // Far from the likeliest key E has no high bytes, or is 0 (of 8 pairs behind thousands of tokens, for 6 and 1 of 10 tiles). Of few
+  // keys to look costs what it saves, and one row waits for memory either way.
+  constexpr size_t kManyTiles = 32;
+  const bool skips = args.m > 1 && pass.tiles > kManyTiles;
   __m512i high[kPairCount][kVectors], low[kPairCount][kVectors];
   for (int p = 0; p < kPairCount; ++p) {
     for (int i = 0; i < kVectors; ++i) high[p][i] = low[p][i] = _mm512_setzero_si512();
