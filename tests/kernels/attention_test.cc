@@ -34,7 +34,8 @@ TEST(Exp2, IsTheFormulaAndNearTheRealNumber) {
   EXPECT_EQ(attention::Exp2(uint64_t{1} << 62), 0u);
 }
 
-// kAlike: every key is the same, so softmax is flat.  kSteps: those of a tile are, and each of eight steps down takes some octaves
+// kAlike: every key is the same, so softmax is flat.  kSteps: those of a tile are, and from one of eight levels to the next are some
+// octaves
 enum class Scores { kAny, kAlike, kExtreme, kSteps };
 
 struct Problem {
@@ -301,8 +302,11 @@ TEST(Attention, Scales) {
 TEST(Attention, TilesFarBelowTheLargestScore) {
   for (size_t heads : {1, 2, 3, 4, 5, 8, 9}) {
     for (size_t head_dim : {48, 64, 128}) {
-      for (size_t m : {1, 2, 3, 8}) CheckAll({549, 1, heads, head_dim, m, Scores::kSteps, 1 << 24, 20, 30, 0});
+      for (size_t m : {1, 2, 5, 9}) CheckAll({549, 1, heads, head_dim, m, Scores::kSteps, 1 << 24, 20, 30, 0});
     }
+    Problem p = {17 + 1300, 1, heads, 64, 9, Scores::kSteps, 1 << 24, 20, 30, 0};  // sinks, and a ring that has turned
+    p.sinks = 17, p.window = 600;
+    CheckAll(p);
   }
 }
 
