@@ -1,5 +1,5 @@
 // How fast attention reads the keys and values of a long conversation, beside a plain loop over as many bytes of memory: a decoded
-// token and a read take turns, since the machine's speed drifts. One thread, then all:
+// token and a read take turns, since the machine's speed drifts. All threads, then one:
 // acorn_bench_context FILE [TOKENS [ROUNDS]]
 #include <acorn.h>
 #include <acorn_posix.h>
@@ -43,9 +43,15 @@ double AttentionTime(const acorn_model *model) {
   return ticks;
 }
 
-/// snapshot: of a session with `count` tokens; where it is empty, they are read, and it is taken.
-void Measure(const acorn_posix_file &file, uint32_t threads, size_t count, int rounds, std::vector<uint8_t> *snapshot) {
+struct Snapshot {
+  uint8_t *data;  // null: not taken yet
+  size_t bytes;
+};
+
+/// snapshot: of a session with `count` tokens; where there is none, they are read, and it is taken.
+void Measure(const acorn_posix_file &file, uint32_t threads, size_t count, int rounds, Snapshot *snapshot) {
   acorn_posix *posix = acorn_posix_create(threads);
+  if (posix == nullptr) Check(ACORN_ERR_PORT);
   acorn_port port;
   acorn_posix_port(posix, &port, 0);
   const acorn_image image = {file.data, file.bytes};
@@ -62,17 +68,19 @@ void Measure(const acorn_posix_file &file, uint32_t threads, size_t count, int r
   if (block == nullptr) Check(ACORN_ERR_MEMORY);
   Check(acorn_model_open(&model, nullptr, &image, &options, &port, block, plan.block_bytes));
   Check(acorn_session_open(&session, model));
-  if (snapshot->empty()) {
+  if (snapshot->data == nullptr) {
     std::vector<int32_t> tokens(count);
     for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(7 + i * 31 % 200);
     Check(acorn_session_prefill(session, tokens.data(), count));
-    snapshot->resize(acorn_session_snapshot_bytes(session));
-    Check(acorn_session_save(session, snapshot->data(), snapshot->size()));
+    snapshot->bytes = acorn_session_snapshot_bytes(session);
+    snapshot->data = static_cast<uint8_t *>(acorn_posix_allocate(snapshot->bytes));
+    if (snapshot->data == nullptr) Check(ACORN_ERR_MEMORY);
+    Check(acorn_session_save(session, snapshot->data, snapshot->bytes));
   } else {
-    Check(acorn_session_load(session, snapshot->data(), snapshot->size()));
+    Check(acorn_session_load(session, snapshot->data, snapshot->bytes));
   }
-  // A snapshot is what is kept of the tokens and little else.
-  Reading reading = {acorn::bench::ColdBuffer(), snapshot->size() / threads / kPage * kPage};
+  // A snapshot is what is kept of the tokens and little else, and what the loop reads.
+  Reading reading = {snapshot->data, snapshot->bytes / threads / kPage * kPage};
   const auto bytes = static_cast<double>(threads * reading.part);
   std::vector<double> attention, read, share;
   for (int round = -1; round < rounds; ++round) {  // the first one warms up
@@ -106,7 +114,7 @@ int main(int argc, char **argv) {
     std::fprintf(stderr, "usage: acorn_bench_context FILE [TOKENS [ROUNDS]]\n");
     return 2;
   }
-  std::vector<uint8_t> snapshot;
+  Snapshot snapshot = {};
   std::vector<int> threads = acorn::bench::ThreadCounts();
   for (size_t i = threads.size(); i-- > 0;) {  // all first: they read the tokens faster
     Measure(file, static_cast<uint32_t>(threads[i]), static_cast<size_t>(count), rounds, &snapshot);
